@@ -1,0 +1,353 @@
+package rotation_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/azure-patrol/patrol/internal/rotation"
+)
+
+const (
+	vaultTag = "ab12cd"
+	address  = "https://dev.azure.com/contoso"
+	id1      = "00000000-0000-4000-8000-000000000001"
+	id2      = "00000000-0000-4000-8000-000000000002"
+	id3      = "00000000-0000-4000-8000-000000000003"
+	idX      = "00000000-0000-4000-8000-00000000000f"
+)
+
+// day and at make times that read as ages: day 0 is when the current PAT was made.
+var born = time.Date(2026, 11, 1, 8, 0, 0, 0, time.UTC)
+
+func day(n float64) time.Time { return born.Add(time.Duration(n * float64(rotation.Day))) }
+
+func spec() rotation.Spec {
+	return rotation.Spec{
+		Name: "jenkins-agents", Identity: "build-bot", Organization: "contoso", DisplayName: "Jenkins agents",
+		Scopes: []string{"vso.agentpools_manage", "vso.build_execute"}, Lifetime: 30 * rotation.Day, RotateBefore: 10 * rotation.Day, Overlap: rotation.Day,
+	}
+}
+
+// settled is an entry at rest: one version, made on day 0, announced, nothing before
+// it, looked at a moment ago.
+func settled(now time.Time) rotation.Observed {
+	return rotation.Observed{
+		Current: &rotation.Version{Name: "jenkins-agents", ID: "v1", Enabled: true, Created: born, Expires: day(30), Ledger: rotation.Ledger{
+			AuthorizationID: id1, ProviderAddress: address, ValidityDays: 30, RotationID: rotation.RotationID("jenkins-agents", ""),
+			Identity: "build-bot", Reason: rotation.Provision, AnnouncedAt: born}},
+		PATs:            []rotation.PAT{pat(id1, 0, 30)},
+		ListedAt:        now,
+		VaultTag:        vaultTag,
+		ProviderAddress: address,
+		Failed:          map[string]bool{},
+	}
+}
+
+func pat(id string, from, to float64) rotation.PAT {
+	return rotation.PAT{AuthorizationID: id, DisplayName: rotation.DisplayName("Jenkins agents", vaultTag, "aaaaaaaaaa"),
+		Scopes: spec().Scopes, ValidFrom: day(from), ValidTo: day(to)}
+}
+
+// replaced puts a version before the settled one: made on day -20, to be revoked at
+// the given day.
+func replaced(o rotation.Observed, revokeAt float64) rotation.Observed {
+	o.Current.Ledger.Previous, o.Current.Ledger.PreviousVersion = id2, "v0"
+	o.Current.Ledger.RevokePreviousAt = day(revokeAt)
+	o.Replaced = []rotation.Version{{Name: "jenkins-agents", ID: "v0", Enabled: true, Created: day(-20), Expires: day(10), Ledger: rotation.Ledger{
+		AuthorizationID: id2, ProviderAddress: address, Identity: "build-bot", RotationID: "zzzzzzzzzz", AnnouncedAt: day(-20)}}}
+	o.PATs = append(o.PATs, pat(id2, -20, 10))
+	return o
+}
+
+func TestEachRuleDecidesAsTheDesignSays(t *testing.T) {
+	t.Parallel()
+	type situation struct {
+		name   string
+		now    float64
+		change func(s *rotation.Spec, o *rotation.Observed)
+		action rotation.Action
+		rule   string
+		reason rotation.Reason
+		revoke rotation.RevokePrevious
+		cause  rotation.Cause
+		id     string // of the PAT or the replaced version that the action is about
+		text   string // in the message
+	}
+	for _, tc := range []situation{
+		{name: "at rest there is nothing to do", now: 5, action: rotation.Nothing, rule: "nothing"},
+
+		{name: "a lost sign-in comes before everything", now: 25, action: rotation.ReportSignIn, rule: "sign-in", text: "AADSTS700082",
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				o.SignIn = &rotation.Error{Class: rotation.SignIn, Code: "AADSTS700082", Message: "sign in again"}
+				o.Current.Ledger.AnnouncedAt = time.Time{}
+			}},
+
+		{name: "an unannounced version is announced before it is looked at any further", now: 25, action: rotation.Announce, rule: "unannounced",
+			change: func(_ *rotation.Spec, o *rotation.Observed) { o.Current.Ledger.AnnouncedAt = time.Time{} }},
+		{name: "an adopted version has nothing to announce", now: 5, action: rotation.Nothing, rule: "nothing",
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				o.Current.Ledger.AnnouncedAt, o.Current.Ledger.RotationID = time.Time{}, ""
+			}},
+
+		{name: "an unknown PAT with our marker is revoked once it is 15 minutes old", now: 5, action: rotation.RevokeOrphan, rule: "orphan", id: idX,
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				p := pat(idX, 0, 35)
+				p.ValidFrom = day(5).Add(-rotation.OrphanAge)
+				o.PATs = append(o.PATs, p)
+			}},
+		{name: "a younger one is left alone, and looked at again", now: 5, action: rotation.Nothing, rule: "nothing",
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				p := pat(idX, 0, 35)
+				p.ValidFrom = day(5).Add(-rotation.OrphanAge + time.Second)
+				o.PATs = append(o.PATs, p)
+			}},
+		{name: "an orphan goes even before the first provision", now: 5, action: rotation.RevokeOrphan, rule: "orphan", id: idX,
+			change: func(_ *rotation.Spec, o *rotation.Observed) { o.Current, o.PATs = nil, []rotation.PAT{pat(idX, 0, 30)} }},
+		{name: "an orphan that was named before the manifest renamed the entry is known by its rotation id", now: 5, action: rotation.RevokeOrphan, rule: "orphan", id: idX,
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				p := pat(idX, 0, 30)
+				p.DisplayName = rotation.DisplayName("Old name", vaultTag, rotation.RotationID("jenkins-agents", "v1"))
+				o.PATs = append(o.PATs, p)
+			}},
+		{name: "another deployment's PAT of the same name is not ours", now: 5, action: rotation.Nothing, rule: "nothing",
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				p := pat(idX, 0, 30)
+				p.DisplayName = rotation.DisplayName("Jenkins agents", "zz99zz", "aaaaaaaaaa")
+				o.PATs = append(o.PATs, p)
+			}},
+		{name: "another entry's PAT is not this entry's orphan", now: 5, action: rotation.Nothing, rule: "nothing",
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				p := pat(idX, 0, 30)
+				p.DisplayName = rotation.DisplayName("Jenkins agents 2", vaultTag, "aaaaaaaaaa")
+				o.PATs = append(o.PATs, p)
+			}},
+		{name: "a replaced PAT in its overlap is no orphan", now: 0.5, action: rotation.Nothing, rule: "nothing",
+			change: func(_ *rotation.Spec, o *rotation.Observed) { *o = replaced(*o, 1) }},
+		{name: "an orphan whose revocation has just failed does not hold up the rest", now: 25, action: rotation.Rotate, rule: "due", reason: rotation.Expiring,
+			revoke: rotation.AfterOverlap,
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				o.PATs = append(o.PATs, pat(idX, 0, 30))
+				o.Failed[idX] = true
+			}},
+
+		{name: "no secret yet", now: 5, action: rotation.Rotate, rule: "missing", reason: rotation.Provision, revoke: rotation.AfterOverlap,
+			change: func(_ *rotation.Spec, o *rotation.Observed) { o.Current, o.PATs = nil, nil }},
+
+		{name: "a secret put there by hand is adopted if exactly one PAT bears the declared name", now: 5, action: rotation.Adopt, rule: "adoption", id: idX,
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				o.Current.Ledger = rotation.Ledger{}
+				o.PATs = []rotation.PAT{{AuthorizationID: idX, DisplayName: "jenkins AGENTS"}, {AuthorizationID: id2, DisplayName: "other"}}
+			}},
+		{name: "without such a PAT a new one takes its place", now: 5, action: rotation.Rotate, rule: "adoption", reason: rotation.Provision, revoke: rotation.AfterOverlap,
+			change: func(_ *rotation.Spec, o *rotation.Observed) { o.Current.Ledger, o.PATs = rotation.Ledger{}, nil }},
+		{name: "a list older than the secret proves nothing about adoption", now: 5, action: rotation.Nothing, rule: "adoption", text: "a moment ago",
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				o.Current.Ledger, o.PATs = rotation.Ledger{}, nil
+				o.ListedAt = o.Current.Created.Add(time.Minute)
+			}},
+		{name: "several candidates need a person", now: 5, action: rotation.Refuse, rule: "adoption", text: id2 + ", " + idX,
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				o.Current.Ledger = rotation.Ledger{}
+				o.PATs = []rotation.PAT{{AuthorizationID: idX, DisplayName: "Jenkins agents"}, {AuthorizationID: id2, DisplayName: "Jenkins agents"}}
+			}},
+		{name: "the manifest settles which of several is adopted", now: 5, action: rotation.Adopt, rule: "adoption", id: id2,
+			change: func(s *rotation.Spec, o *rotation.Observed) {
+				s.Adopt = id2
+				o.Current.Ledger = rotation.Ledger{}
+				o.PATs = []rotation.PAT{{AuthorizationID: idX, DisplayName: "Jenkins agents"}, {AuthorizationID: id2, DisplayName: "Jenkins agents"}}
+			}},
+		{name: "the named one is gone: rotated, nothing revoked", now: 5, action: rotation.Rotate, rule: "adoption", reason: rotation.Provision, revoke: rotation.AfterOverlap,
+			change: func(s *rotation.Spec, o *rotation.Observed) {
+				s.Adopt = id3
+				o.Current.Ledger = rotation.Ledger{}
+				o.PATs = []rotation.PAT{{AuthorizationID: idX, DisplayName: "Jenkins agents"}}
+			}},
+
+		{name: "ordered away from the current PAT", now: 5, action: rotation.Rotate, rule: "ordered", reason: rotation.Compromised, revoke: rotation.Now, text: "ordered by ada",
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				o.Order = rotation.Command{Reason: rotation.Compromised, From: strings.ToUpper(id1), RevokePrevious: rotation.Now, RequestedBy: "ada"}
+			}},
+		{name: "an order away from another PAT has been carried out", now: 5, action: rotation.Nothing, rule: "nothing",
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				o.Order = rotation.Command{Reason: rotation.Requested, From: id2, RevokePrevious: rotation.Now}
+			}},
+		{name: "an order without a reason counts as requested", now: 5, action: rotation.Rotate, rule: "ordered", reason: rotation.Requested, revoke: rotation.AfterOverlap,
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				o.Order = rotation.Command{Reason: rotation.Look, From: id1, RevokePrevious: rotation.AfterOverlap}
+			}},
+
+		{name: "a disabled latest version is replaced", now: 5, action: rotation.Rotate, rule: "disabled", reason: rotation.Drift, revoke: rotation.AfterOverlap,
+			change: func(_ *rotation.Spec, o *rotation.Observed) { o.Current.Enabled = false }},
+		{name: "moved to another organization", now: 5, action: rotation.Rotate, rule: "moved", reason: rotation.Drift, revoke: rotation.AfterOverlap, text: "fabrikam",
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				o.ProviderAddress, o.PATs = "https://dev.azure.com/fabrikam", nil
+			}},
+		{name: "moved to another identity", now: 5, action: rotation.Rotate, rule: "moved", reason: rotation.Drift, revoke: rotation.AfterOverlap, text: "release-bot",
+			change: func(s *rotation.Spec, o *rotation.Observed) { s.Identity, o.PATs = "release-bot", nil }},
+
+		{name: "somebody revoked the current PAT", now: 5, action: rotation.Rotate, rule: "gone", reason: rotation.Compromised, revoke: rotation.Now,
+			change: func(_ *rotation.Spec, o *rotation.Observed) { o.PATs = nil }},
+		{name: "a list from before the version was stored proves nothing", now: 0.001, action: rotation.Nothing, rule: "nothing",
+			change: func(_ *rotation.Spec, o *rotation.Observed) { o.PATs = nil }},
+		{name: "the current PAT has run out", now: 31, action: rotation.Rotate, rule: "gone", reason: rotation.Expiring, revoke: rotation.AfterOverlap,
+			change: func(_ *rotation.Spec, o *rotation.Observed) { o.PATs = nil }},
+
+		{name: "other scopes are drift", now: 5, action: rotation.Rotate, rule: "scopes", reason: rotation.Drift, revoke: rotation.AfterOverlap,
+			change: func(s *rotation.Spec, _ *rotation.Observed) { s.Scopes = []string{"vso.code"} }},
+
+		{name: "not due before its time", now: 17.9, action: rotation.Nothing, rule: "nothing"},
+		{name: "due at rotateBefore at the latest", now: 20, action: rotation.Rotate, rule: "due", reason: rotation.Expiring, revoke: rotation.AfterOverlap},
+		{name: "a clamped life is rotated at the same fraction", now: 5, action: rotation.Rotate, rule: "due", reason: rotation.Expiring, revoke: rotation.AfterOverlap, text: "policy",
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				o.Current.Expires, o.PATs = day(7), []rotation.PAT{pat(id1, 0, 7)}
+			}},
+		{name: "a clamped life is not rotated at once", now: 3, action: rotation.Nothing, rule: "nothing",
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				o.Current.Expires, o.PATs = day(7), []rotation.PAT{pat(id1, 0, 7)}
+			}},
+
+		{name: "a replaced PAT stays for its overlap", now: 0.9, action: rotation.Nothing, rule: "nothing",
+			change: func(_ *rotation.Spec, o *rotation.Observed) { *o = replaced(*o, 1) }},
+		{name: "a replaced PAT ends with its overlap", now: 1, action: rotation.Revoke, rule: "replaced", cause: rotation.OverlapEnded, id: id2,
+			change: func(_ *rotation.Spec, o *rotation.Observed) { *o = replaced(*o, 1) }},
+		{name: "a replaced PAT that ran out is closed", now: 10, action: rotation.Revoke, rule: "replaced", cause: rotation.Expired, id: id2,
+			change: func(_ *rotation.Spec, o *rotation.Observed) { *o = replaced(*o, 10) }},
+		{name: "a leaked one ends at once", now: 0.01, action: rotation.Revoke, rule: "replaced", cause: rotation.CauseRequested, id: id2,
+			change: func(_ *rotation.Spec, o *rotation.Observed) { *o = replaced(*o, 0) }},
+		{name: "ending a leaked one at once ends those in their overlap before it", now: 0.01, action: rotation.Revoke, rule: "replaced", cause: rotation.CauseRequested, id: id3,
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				*o = replaced(*o, 0)
+				o.Replaced[0].Ledger.Previous, o.Replaced[0].Ledger.PreviousVersion = id3, "v00"
+				o.Replaced[0].Ledger.RevokePreviousAt = day(2)
+				o.Replaced = append(o.Replaced, rotation.Version{ID: "v00", Created: day(-25), Expires: day(5), Ledger: rotation.Ledger{AuthorizationID: id3}})
+				o.PATs = append(o.PATs, pat(id3, -25, 5))
+				o.Failed[id2] = true
+			}},
+		{name: "rotation comes before the revocation of what it replaced", now: 25, action: rotation.Rotate, rule: "due", reason: rotation.Expiring, revoke: rotation.AfterOverlap,
+			change: func(_ *rotation.Spec, o *rotation.Observed) { *o = replaced(*o, 1) }},
+		{name: "a ledger without a revocation time keeps the replaced PAT to its own end", now: 5, action: rotation.Nothing, rule: "nothing",
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				*o = replaced(*o, 1)
+				o.Current.Ledger.RevokePreviousAt = time.Time{}
+			}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			s, o := spec(), settled(day(tc.now))
+			if tc.change != nil {
+				tc.change(&s, &o)
+			}
+			got := rotation.Decide(s, o, day(tc.now))
+			id := got.PAT.AuthorizationID
+			if got.Action == rotation.Revoke {
+				id = got.Version.Ledger.AuthorizationID
+			}
+			want := []string{string(tc.action), tc.rule, string(tc.reason), string(tc.revoke), string(tc.cause), tc.id}
+			have := []string{string(got.Action), got.Rule, string(got.Reason), string(got.RevokePrevious), string(got.Cause), id}
+			if !slices.Equal(want, have) {
+				t.Errorf("action, rule, reason, revoke, cause, id:\n got %q\nwant %q\nmessage: %s", have, want, got.Message)
+			}
+			if !strings.Contains(got.Message, tc.text) || got.Message == "" {
+				t.Errorf("message %q, want it to contain %q", got.Message, tc.text)
+			}
+		})
+	}
+}
+
+func TestNothingTellsWhenToLookAgain(t *testing.T) {
+	t.Parallel()
+	s := spec()
+	due := rotation.Due(s, born, day(30))
+
+	// At rest: when it is due.
+	if d := rotation.Decide(s, settled(day(5)), day(5)); !d.Next.Equal(due) || d.Again {
+		t.Errorf("next look at %s (again %t), want %s", d.Next, d.Again, due)
+	}
+	// With a replaced PAT: when that one ends.
+	if d := rotation.Decide(s, replaced(settled(day(0.5)), 1), day(0.5)); !d.Next.Equal(day(1)) || d.Again {
+		t.Errorf("next look at %s (again %t), want the end of the overlap, %s", d.Next, d.Again, day(1))
+	}
+	// With a young orphan: when it is old enough, and nobody else will ask for that look.
+	o := settled(day(5))
+	p := pat(idX, 5, 35)
+	o.PATs = append(o.PATs, p)
+	if d := rotation.Decide(s, o, day(5)); !d.Next.Equal(day(5).Add(rotation.OrphanAge)) || !d.Again {
+		t.Errorf("next look at %s (again %t), want the orphan's age limit", d.Next, d.Again)
+	}
+}
+
+func TestDueIsSpreadByNameAndNeverLate(t *testing.T) {
+	t.Parallel()
+	s := spec()
+	latest, earliest := day(20), day(18) // a tenth of (30 - 10) days
+	seen := map[time.Time]bool{}
+	for i := range 200 {
+		s.Name = "pat-" + strings.Repeat("x", i)
+		due := rotation.Due(s, born, day(30))
+		if due.After(latest) || due.Before(earliest) {
+			t.Fatalf("%s is due at %s, want between %s and %s", s.Name, due, earliest, latest)
+		}
+		seen[due] = true
+	}
+	if len(seen) < 190 {
+		t.Errorf("200 names are due at %d moments: the fleet is not spread", len(seen))
+	}
+}
+
+func TestAClampedLifeIsRotatedInItsOwnMeasure(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name             string
+		overlap          time.Duration
+		life             float64
+		earliest, latest float64 // days before the end
+	}{
+		{name: "same fraction", overlap: 2 * time.Hour, life: 6, latest: 2, earliest: 2.41},
+		{name: "the overlap must fit", overlap: 2 * rotation.Day, life: 5, latest: 2, earliest: 2.4},
+		{name: "but not eat more than half of the life", overlap: 5 * rotation.Day, life: 2, latest: 1, earliest: 1.2},
+		{name: "not clamped", overlap: rotation.Day, life: 30, latest: 10, earliest: 12},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			s := spec()
+			s.Overlap = tc.overlap
+			before := day(tc.life).Sub(rotation.Due(s, born, day(tc.life))).Hours() / 24
+			if before < tc.latest || before > tc.earliest {
+				t.Errorf("rotated %.2f days before the end, want between %.2f and %.2f", before, tc.latest, tc.earliest)
+			}
+		})
+	}
+}
+
+func TestRotationIDsAreDeterministic(t *testing.T) {
+	t.Parallel()
+	a, b := rotation.RotationID("jenkins-agents", "v1"), rotation.RotationID("jenkins-agents", "v2")
+	if a != rotation.RotationID("jenkins-agents", "v1") || a == b || len(a) != 10 || a != strings.ToLower(a) {
+		t.Errorf("ids %q and %q: want ten lower-case characters, the same for the same version only", a, b)
+	}
+	// The worked value: lower-case base32 of SHA-256 over "x\n".
+	if got, want := rotation.RotationID("x", ""), "opftqwfgq6"; got != want {
+		t.Errorf("RotationID(x) = %q, want %q", got, want)
+	}
+	if tag := rotation.VaultTag("contoso.vault.azure.net"); len(tag) != 6 {
+		t.Errorf("vault tag %q, want six characters", tag)
+	}
+}
+
+func TestTheMarkerCanBeReadBack(t *testing.T) {
+	t.Parallel()
+	for _, declared := range []string{"Jenkins agents", "a (patrol b)", "x (patrol ab12cd-aaaaaaaaaa)", ""} {
+		name := rotation.DisplayName(declared, "ab12cd", "bbbbbbbbbb")
+		d, tag, id, ok := rotation.ParseDisplayName(name)
+		if d != declared || tag != "ab12cd" || id != "bbbbbbbbbb" || !ok {
+			t.Errorf("ParseDisplayName(%q) = %q, %q, %q, %t", name, d, tag, id, ok)
+		}
+	}
+	for _, foreign := range []string{"Jenkins agents", "x (patrol ab12cd-aaaaaaaaaa", "x (patrol ab12cd)", "x (patrol ab12-aaaaaaaaaa)", "x (patrol ab12cd-aaa)"} {
+		if _, _, _, ok := rotation.ParseDisplayName(foreign); ok {
+			t.Errorf("%q was taken for a PAT of patrol", foreign)
+		}
+	}
+}

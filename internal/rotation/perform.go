@@ -1,0 +1,311 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// proofs are the pauses between attempts to use a new PAT: it is normally known at
+// once, and rarely takes seconds.
+var proofs = [...]time.Duration{250 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second}
+
+// rotate makes the replacement: create, prove, store. What follows (announce, wait,
+// revoke) is decided anew from what has been stored.
+func (w *work) rotate(ctx context.Context, d Decision) (step string, err error) {
+	var from Version
+	if w.seen.Current != nil {
+		from = *w.seen.Current
+	}
+	id := RotationID(w.spec.Name, from.ID)
+	issued, err := w.Tokens.Create(ctx, w.spec.Owner(), PATRequest{
+		DisplayName: DisplayName(w.spec.DisplayName, w.VaultTag, id),
+		Scopes:      w.spec.Scopes,
+		ValidTo:     w.Now().Add(w.spec.Lifetime),
+	})
+	if err != nil {
+		if ClassOf(err) == Ambiguous {
+			// The PAT may exist: the next look must not rest on an older list.
+			w.roster.stale(w.spec.Owner())
+		}
+		return "create", err
+	}
+	w.roster.created(w.spec.Owner(), issued.PAT)
+
+	if err := w.acceptable(issued); err != nil {
+		w.discard(ctx, issued.PAT)
+		return "create", err
+	}
+	if err := w.prove(ctx, issued.Token); err != nil {
+		w.discard(ctx, issued.PAT)
+		return "prove", err
+	}
+	// Past the deadline another invocation may be at work on this PAT.
+	if err := ctx.Err(); err != nil {
+		w.discard(ctx, issued.PAT)
+		return "store", err
+	}
+
+	now := w.Now()
+	l := Ledger{
+		AuthorizationID: issued.AuthorizationID,
+		ProviderAddress: w.seen.ProviderAddress,
+		ValidityDays:    days(issued.ValidTo.Sub(issued.ValidFrom)),
+		RotationID:      id,
+		Identity:        w.spec.Identity,
+		Reason:          d.Reason,
+	}
+	if from.Ledger.AuthorizationID != "" {
+		l.Previous, l.PreviousVersion = from.Ledger.AuthorizationID, from.ID
+		l.RevokePreviousAt = now
+		if d.RevokePrevious != Now {
+			l.RevokePreviousAt = now.Add(w.spec.Overlap + storeSlack)
+			if !from.Expires.IsZero() && from.Expires.Before(l.RevokePreviousAt) {
+				l.RevokePreviousAt = from.Expires
+			}
+		}
+	}
+	stored, err := w.Vault.Store(ctx, w.spec.Name, Content{Value: issued.Token, Expires: issued.ValidTo, Ledger: l, Foreign: from.Foreign})
+	if err != nil {
+		return "store", w.lostStore(ctx, issued.PAT, err)
+	}
+	if from.Ledger.AuthorizationID != "" {
+		w.seen.Replaced = slices.Insert(w.seen.Replaced, 0, from)
+	}
+	w.seen.Current = &stored
+	w.seen.PATs = append(w.seen.PATs, issued.PAT)
+	if Clamped(w.spec, issued.ValidFrom, issued.ValidTo) {
+		w.log.WarnContext(ctx, "a policy gave the PAT a shorter life than the manifest asks for",
+			"asked", w.spec.Lifetime, "got", issued.ValidTo.Sub(issued.ValidFrom))
+	}
+	return "", nil
+}
+
+// acceptable looks at the answer to a creation: the server's answer is the truth.
+func (w *work) acceptable(p IssuedPAT) error {
+	switch {
+	case p.Token.Empty():
+		return &Error{Class: Policy, Code: "no-token", Message: "Azure DevOps answered without a token"}
+	case !p.ValidTo.After(w.Now().Add(clockSkew)) && w.spec.Lifetime > clockSkew:
+		return &Error{Class: Policy, Code: "no-life", Message: "Azure DevOps gave the PAT no life: it ends at " + p.ValidTo.UTC().Format(time.RFC3339)}
+	case !slices.Equal(p.Scopes, w.spec.Scopes):
+		return &Error{Class: Policy, Code: "other-scopes", Message: fmt.Sprintf(
+			"Azure DevOps gave the PAT other scopes (%v) than the manifest asks for (%v): write the scopes that it gives into the manifest", p.Scopes, w.spec.Scopes)}
+	}
+	return nil
+}
+
+// prove uses the new PAT: it must be accepted, and as the identity whose PATs this
+// process has proved before.
+func (w *work) prove(ctx context.Context, token Secret) error {
+	for i := 0; ; i++ {
+		bearer, err := w.Tokens.Prove(ctx, w.spec.Owner(), token)
+		if err == nil {
+			return w.sameBearer(bearer)
+		}
+		if i == len(proofs) || ClassOf(err) != Transient {
+			return err
+		}
+		if err := w.Wait(ctx, proofs[i]); err != nil {
+			return err
+		}
+	}
+}
+
+func (w *work) sameBearer(bearer string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	known, ok := w.bearers[w.spec.Owner()]
+	if ok && known != bearer {
+		return &Error{Class: Policy, Code: "other-bearer",
+			Message: "the new PAT belongs to another user than the PATs before it: see who is signed in as this identity"}
+	}
+	w.bearers[w.spec.Owner()] = bearer
+	return nil
+}
+
+// lostStore handles a failed store. A refusal has stored nothing, and the new PAT
+// is ended at once. After anything else the version may exist, now or in a moment:
+// then the PAT must live, and the orphan rule will find it if it is not stored.
+func (w *work) lostStore(ctx context.Context, p PAT, err error) error {
+	switch ClassOf(err) {
+	case Configuration, Policy:
+		w.discard(ctx, p)
+		return err
+	}
+	// Look again soon after the PAT would be an orphan.
+	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterDeadline)
+	defer cancel()
+	at := w.Now().Add(OrphanAge + clockSkew)
+	look := Command{PAT: w.spec.Name, Reason: Look, Operation: "orphan-" + p.AuthorizationID, At: at}
+	if serr := w.Outbox.Send(after, look); serr != nil {
+		w.log.WarnContext(ctx, "a look for a possible orphan could not be scheduled; the next sweep finds it", "authorization", p.AuthorizationID)
+	}
+	return err
+}
+
+// discard ends a PAT that will not be stored. If that fails, the orphan rule finds
+// it later.
+func (w *work) discard(ctx context.Context, p PAT) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterDeadline)
+	defer cancel()
+	if err := w.Tokens.Revoke(ctx, w.spec.Owner(), p.AuthorizationID); err != nil {
+		w.log.WarnContext(ctx, "a PAT that is not used could not be revoked; it will be found as an orphan",
+			"authorization", p.AuthorizationID, "class", string(ClassOf(err)))
+		w.seen.PATs = append(w.seen.PATs, p)
+		return
+	}
+	w.roster.revoked(w.spec.Owner(), p.AuthorizationID)
+}
+
+// announce publishes the event and schedules the revocation, and then notes on the
+// version that both were done: whatever comes before that note is done again after a
+// crash, with the same ids.
+func (w *work) announce(ctx context.Context) error {
+	c := *w.seen.Current
+	ev := &Rotated{
+		Spec: w.spec, RotationID: c.Ledger.RotationID, Reason: c.Ledger.Reason,
+		SecretID: c.URL, SecretVersion: c.ID, AuthorizationID: c.Ledger.AuthorizationID,
+		ValidFrom: c.Created, ValidTo: c.Expires, At: w.Now(),
+	}
+	if p, ok := w.seen.pat(c.Ledger.AuthorizationID); ok {
+		ev.ValidFrom = p.ValidFrom
+	}
+	sends := []func() error{func() error { return w.Outbox.Publish(ctx, ev) }}
+	if c.Ledger.Previous != "" {
+		at := c.Ledger.RevokePreviousAt
+		ev.Previous = &Replaced{Version: c.Ledger.PreviousVersion, AuthorizationID: c.Ledger.Previous, RevokeAt: at}
+		if at.After(w.Now()) {
+			sends = append(sends, func() error {
+				return w.Outbox.Send(ctx, Command{PAT: w.spec.Name, Reason: Look, Operation: "revocation-" + c.Ledger.RotationID, At: at})
+			})
+		}
+	}
+	if err := together(sends); err != nil {
+		return err
+	}
+	c.Ledger.AnnouncedAt = w.Now()
+	c.Value = Secret{}
+	updated, err := w.Vault.Update(ctx, c)
+	if err != nil {
+		return err
+	}
+	w.seen.Current = &updated
+	return nil
+}
+
+// together runs the sends side by side and joins their errors.
+func together(fs []func() error) error {
+	errs := make(chan error, len(fs))
+	for _, f := range fs {
+		go func() { errs <- f() }()
+	}
+	var all error
+	for range fs {
+		all = errors.Join(all, <-errs)
+	}
+	return all
+}
+
+// adopt takes a secret over that somebody put there by hand, if its value works. One
+// that does not is replaced at once.
+func (w *work) adopt(ctx context.Context, p PAT) error {
+	c := *w.seen.Current
+	if !c.Enabled {
+		return w.replaceByHand(ctx, "the secret is disabled")
+	}
+	if err := w.prove(ctx, c.Value); err != nil {
+		if e, ok := errors.AsType[*Error](err); ok && e.Code == TokenRefused {
+			return w.replaceByHand(ctx, "Azure DevOps refuses the value that was put there")
+		}
+		return err
+	}
+	now := w.Now()
+	c.Ledger = Ledger{
+		AuthorizationID: p.AuthorizationID,
+		ProviderAddress: w.seen.ProviderAddress,
+		ValidityDays:    days(p.ValidTo.Sub(p.ValidFrom)),
+		Identity:        w.spec.Identity,
+		AnnouncedAt:     now,
+	}
+	if c.Expires.IsZero() {
+		c.Expires = p.ValidTo
+	}
+	c.Value = Secret{}
+	updated, err := w.Vault.Update(ctx, c)
+	if err != nil {
+		return err
+	}
+	w.seen.Current = &updated
+	return nil
+}
+
+// replaceByHand rotates away from a secret that cannot be adopted; nothing is
+// revoked, for it is not known which PAT it held.
+func (w *work) replaceByHand(ctx context.Context, why string) error {
+	w.log.InfoContext(ctx, "not adopted: a new PAT takes its place", "why", why)
+	_, err := w.rotate(ctx, Decision{Action: Rotate, Reason: Provision, RevokePrevious: AfterOverlap})
+	return err
+}
+
+// revoke ends a replaced PAT, tells of it, and closes its version. The note on the
+// version comes last, so that a crash repeats the event instead of losing it.
+func (w *work) revoke(ctx context.Context, d Decision) error {
+	v := d.Version
+	id := v.Ledger.AuthorizationID
+	if d.Cause != Expired {
+		if err := w.Tokens.Revoke(ctx, w.ownerOf(v), id); err != nil {
+			w.seen.Failed[id] = true
+			return err
+		}
+		w.roster.revoked(w.ownerOf(v), id)
+	}
+	err := w.Outbox.Publish(ctx, &Revoked{Spec: w.spec, RotationID: d.RotationID, AuthorizationID: id,
+		SecretVersion: v.ID, Cause: d.Cause, At: w.Now()})
+	if err == nil {
+		v.Ledger.RevokedAt, v.Enabled, v.Value = w.Now(), false, Secret{}
+		_, err = w.Vault.Update(ctx, v)
+	}
+	if err != nil {
+		w.seen.Failed[id] = true
+		return err
+	}
+	w.close(id)
+	w.seen.Replaced = slices.DeleteFunc(w.seen.Replaced, func(r Version) bool { return r.ID == v.ID })
+	w.forget(id)
+	return nil
+}
+
+// ownerOf is whose PAT a version holds: not always the manifest's owner of today.
+func (w *work) ownerOf(v Version) Owner {
+	o := w.spec.Owner()
+	if v.Ledger.Identity != "" {
+		o.Identity = v.Ledger.Identity
+	}
+	if org := w.Organization(v.Ledger.ProviderAddress); org != "" {
+		o.Organization = org
+	}
+	return o
+}
+
+func (w *work) revokeOrphan(ctx context.Context, p PAT) error {
+	err := w.Tokens.Revoke(ctx, w.spec.Owner(), p.AuthorizationID)
+	if err == nil {
+		w.roster.revoked(w.spec.Owner(), p.AuthorizationID)
+		_, _, id, _ := ParseDisplayName(p.DisplayName)
+		err = w.Outbox.Publish(ctx, &Revoked{Spec: w.spec, RotationID: id, AuthorizationID: p.AuthorizationID, Cause: Orphan, At: w.Now()})
+	}
+	if err != nil {
+		w.seen.Failed[p.AuthorizationID] = true
+		return err
+	}
+	w.forget(p.AuthorizationID)
+	return nil
+}
+
+// forget takes a revoked PAT out of the observation.
+func (w *work) forget(authorizationID string) {
+	w.seen.PATs = slices.DeleteFunc(slices.Clone(w.seen.PATs), func(p PAT) bool { return p.AuthorizationID == authorizationID })
+}

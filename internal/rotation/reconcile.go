@@ -1,0 +1,442 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// maxSteps bounds one reconcile; a real one takes a handful.
+	maxSteps = 64
+	// maxChain bounds how far replaced versions are followed back.
+	maxChain = 64
+	// afterDeadline is how long the closing work of a reconcile (cleaning up,
+	// scheduling a retry, telling of a failure) may take once its own deadline
+	// has passed.
+	afterDeadline = 20 * time.Second
+)
+
+// Config holds what a Reconciler needs. Every field but Log is required.
+type Config struct {
+	// Spec finds a managed PAT by its name.
+	Spec   func(name string) (Spec, bool)
+	Specs  func() []Spec
+	Vault  Vault
+	Tokens Tokens
+	Outbox Outbox
+	// Identities is asked by the sweep only.
+	Identities Identities
+	// VaultTag marks the PATs of this deployment.
+	VaultTag string
+	// ProviderAddress gives an organization's URL, and Organization the
+	// organization of such a URL (empty for another one).
+	ProviderAddress func(organization string) string
+	Organization    func(providerAddress string) string
+
+	Now func() time.Time
+	// Wait pauses, or returns early with the context's error.
+	Wait func(ctx context.Context, d time.Duration) error
+	// Random gives numbers in [0, 1) for jitter.
+	Random func() float64
+	Log    *slog.Logger
+}
+
+// Reconciler does what Decide names, one step after another. It keeps no state
+// that matters: a shared list of PATs, what it has told already, which identity is
+// to slow down.
+type Reconciler struct {
+	Config
+	roster *roster
+
+	mu      sync.Mutex
+	bearers map[Owner]string
+	told    map[string]time.Time
+	paused  map[string]time.Time
+	// closed holds replaced PATs whose versions this process has closed, with the
+	// time: a sweep need not ask for them again.
+	closed map[string]time.Time
+}
+
+// NewReconciler wires a Reconciler.
+func NewReconciler(c Config) *Reconciler {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Reconciler{
+		Config:  c,
+		roster:  newRoster(c.Tokens, c.Now),
+		bearers: map[Owner]string{},
+		told:    map[string]time.Time{},
+		paused:  map[string]time.Time{},
+		closed:  map[string]time.Time{},
+	}
+}
+
+// Outcome tells what a reconcile did.
+type Outcome struct {
+	Actions []Action
+	// Next is when to look again; zero if the reconcile did not come to rest.
+	Next time.Time
+	// RetryAt is when a retry has been scheduled; zero: none was needed.
+	RetryAt time.Time
+	// Failure is what stopped it; nil if it came to rest.
+	Failure *Error
+}
+
+// Reconcile works on one PAT until nothing is left to do. A failure upstream is not
+// an error here: it has been turned into a scheduled retry or an event, and stands
+// in the Outcome. The error says that not even that was possible, so that the
+// message must be delivered again.
+func (r *Reconciler) Reconcile(ctx context.Context, c Command) (Outcome, error) {
+	log := r.Log.With("pat", c.PAT, "reason", string(c.Reason), "attempt", c.Attempt)
+	s, ok := r.Spec(c.PAT)
+	if !ok {
+		log.WarnContext(ctx, "a command names a PAT that is not in the manifest")
+		e := &Error{Class: Configuration, Code: "not-in-manifest",
+			Message: "a command names a PAT that is not in the manifest: add it there, or stop asking for it"}
+		return Outcome{Failure: e}, r.tell(ctx, Spec{Name: c.PAT}, c, "observe", e, nil, time.Time{})
+	}
+	if until := r.pausedUntil(s.Identity); until.After(r.Now()) {
+		c.At = until.Add(r.jitter(10 * time.Second))
+		c.Operation = fmt.Sprintf("%s~%d", c.Operation, c.At.Unix())
+		log.InfoContext(ctx, "the identity is being throttled: put off", "identity", s.Identity, "until", c.At)
+		return Outcome{RetryAt: c.At}, r.Outbox.Send(ctx, c)
+	}
+
+	w := work{Reconciler: r, spec: s, order: c, log: log}
+	return w.run(ctx)
+}
+
+// work is one reconcile under way.
+type work struct {
+	*Reconciler
+	spec  Spec
+	order Command
+	log   *slog.Logger
+	seen  Observed
+	out   Outcome
+}
+
+func (w *work) run(ctx context.Context) (Outcome, error) {
+	if err := w.observe(ctx); err != nil {
+		return w.out, w.settle(ctx, "observe", err)
+	}
+	var failed error // the first revocation that failed; the others go on
+	for range maxSteps {
+		d := Decide(w.spec, w.seen, w.Now())
+		log := w.log.With("action", string(d.Action), "rule", d.Rule)
+		if d.Action == Nothing {
+			log.DebugContext(ctx, d.Message)
+			w.out.Next = d.Next
+			if failed != nil {
+				return w.out, w.settle(ctx, "revoke", failed)
+			}
+			w.recovered(w.spec.Name)
+			if d.Again {
+				return w.out, w.Outbox.Send(ctx, Command{PAT: w.spec.Name, Reason: Look,
+					Operation: fmt.Sprintf("look-%d", d.Next.Unix()), At: d.Next})
+			}
+			return w.out, nil
+		}
+		log.InfoContext(ctx, d.Message)
+		w.out.Actions = append(w.out.Actions, d.Action)
+		step, err := w.perform(ctx, d)
+		if err == nil {
+			continue
+		}
+		if step != "revoke" || ctx.Err() != nil {
+			return w.out, w.settle(ctx, step, err)
+		}
+		if failed == nil {
+			failed = err
+		}
+	}
+	if failed == nil {
+		failed = &Error{Class: Configuration, Code: "no-rest",
+			Message: fmt.Sprintf("after %d steps there was still something to do: this is a fault of patrol", maxSteps)}
+	}
+	return w.out, w.settle(ctx, "observe", failed)
+}
+
+// perform does one step and brings the observation up to date with the services'
+// own answers, so that nothing has to be read again.
+func (w *work) perform(ctx context.Context, d Decision) (step string, err error) {
+	switch d.Action {
+	case ReportSignIn:
+		return "observe", w.seen.SignIn
+	case Refuse:
+		return "adopt", &Error{Class: Ambiguous, Code: "ambiguous-adoption", Message: d.Message}
+	case Announce:
+		return "announce", w.announce(ctx)
+	case Adopt:
+		return "adopt", w.adopt(ctx, d.PAT)
+	case Rotate:
+		return w.rotate(ctx, d)
+	case Revoke:
+		return "revoke", w.revoke(ctx, d)
+	case RevokeOrphan:
+		return "revoke", w.revokeOrphan(ctx, d.PAT)
+	}
+	return "observe", fmt.Errorf("no such action: %q", d.Action)
+}
+
+// observe reads the secret afresh, shares the list of PATs, and follows the
+// replaced versions back as far as something may be left to do.
+func (w *work) observe(ctx context.Context) error {
+	w.seen = Observed{VaultTag: w.VaultTag, ProviderAddress: w.ProviderAddress(w.spec.Organization), Order: w.order, Failed: map[string]bool{}}
+	type listing struct {
+		pats []PAT
+		at   time.Time
+		err  error
+	}
+	listed := make(chan listing, 1)
+	go func() {
+		pats, at, err := w.roster.list(ctx, w.spec.Owner(), w.Now().Add(-rosterAge))
+		listed <- listing{pats, at, err}
+	}()
+	current, err := w.current(ctx)
+	l := <-listed
+	if e, ok := errors.AsType[*Error](l.err); ok && e.Class == SignIn {
+		w.seen.SignIn = e
+		w.seen.Current = current
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if l.err != nil {
+		return l.err
+	}
+	w.seen.Current, w.seen.PATs, w.seen.ListedAt = current, l.pats, l.at
+
+	if w.doubtful() {
+		// Before a conclusion from a PAT that is not there: the list must be new.
+		w.seen.PATs, w.seen.ListedAt, err = w.roster.list(ctx, w.spec.Owner(), w.Now())
+		if err != nil {
+			return err
+		}
+	}
+	return w.follow(ctx)
+}
+
+// current reads the latest version; nil if there is no secret. A soft-deleted one
+// is brought back first: its name is blocked, and its PAT may be in use.
+func (w *work) current(ctx context.Context) (*Version, error) {
+	v, err := w.Vault.Current(ctx, w.spec.Name)
+	if errors.Is(err, ErrNotFound) {
+		recovered, rerr := w.Vault.Recover(ctx, w.spec.Name)
+		switch {
+		case rerr != nil:
+			return nil, rerr
+		case !recovered:
+			return nil, nil
+		}
+		w.log.WarnContext(ctx, "the secret had been deleted; it has been recovered")
+		v, err = w.Vault.Current(ctx, w.spec.Name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &v, nil
+}
+
+// doubtful reports whether the next decision would rest on a PAT that an old list
+// does not show.
+func (w *work) doubtful() bool {
+	c := w.seen.Current
+	if c == nil || !w.seen.ListedAt.Before(w.Now()) {
+		return false
+	}
+	if !c.Ledger.Ours() {
+		return true
+	}
+	sameOwner := c.Ledger.Identity == w.spec.Identity && strings.EqualFold(c.Ledger.ProviderAddress, w.seen.ProviderAddress)
+	return sameOwner && !w.seen.lists(c.Ledger.AuthorizationID)
+}
+
+// follow reads replaced versions, newest first, while one of them may still have
+// to be revoked, or a PAT with our marker is unknown.
+func (w *work) follow(ctx context.Context) error {
+	if w.seen.Current == nil {
+		return nil
+	}
+	at := *w.seen.Current
+	for range maxChain {
+		l := at.Ledger
+		open := l.Previous != "" && (w.seen.lists(l.Previous) || l.RevokePreviousAt.After(w.Now().Add(-settleWindow)))
+		if l.PreviousVersion == "" || !open && len(orphans(w.spec, w.seen)) == 0 {
+			return nil
+		}
+		v, err := w.Vault.Version(ctx, w.spec.Name, l.PreviousVersion)
+		if errors.Is(err, ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if !v.Ledger.RevokedAt.IsZero() {
+			w.close(v.Ledger.AuthorizationID)
+			return nil
+		}
+		if !strings.EqualFold(v.Ledger.AuthorizationID, w.seen.Current.Ledger.AuthorizationID) {
+			w.seen.Replaced = append(w.seen.Replaced, v)
+		}
+		at = v
+	}
+	return nil
+}
+
+// settle turns a failure into what its class asks for.
+func (w *work) settle(ctx context.Context, step string, err error) error {
+	e, ok := errors.AsType[*Error](err)
+	if !ok {
+		e = &Error{Class: Transient, Message: "an unexpected failure", Err: err}
+		switch {
+		case errors.Is(err, context.DeadlineExceeded):
+			e.Code, e.Message = "deadline", "the reconcile reached its own deadline before it was done"
+		case errors.Is(err, context.Canceled):
+			e.Code, e.Message = "canceled", "the reconcile was cut short"
+		}
+	}
+	w.out.Failure = e
+	w.log.WarnContext(ctx, "step failed", "step", step, "class", string(e.Class), "code", e.Code, "error", e.Message, "activity", e.ActivityID)
+
+	// The reconcile's own deadline may be why we are here.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterDeadline)
+	defer cancel()
+	switch {
+	case e.Class == SignIn:
+		return nil // whoever found it out has told
+	case e.Class == Throttled:
+		w.pause(w.spec.Identity, e.After)
+	case e.Class == Configuration, e.Class == Policy, e.Class == Ambiguous && step == "adopt":
+		return w.tell(ctx, w.spec, w.order, step, e, w.seen.Current, time.Time{})
+	}
+	at, again := w.retry(e)
+	if !again {
+		return w.tell(ctx, w.spec, w.order, step, e, w.seen.Current, time.Time{})
+	}
+	next := w.order
+	next.Attempt++
+	next.At = at
+	w.out.RetryAt = at
+	w.log.InfoContext(ctx, "retry scheduled", "at", at)
+	return w.Outbox.Send(ctx, next)
+}
+
+const (
+	maxAttempts = 5
+	firstDelay  = 30 * time.Second
+	maxDelay    = 15 * time.Minute
+)
+
+// retry is when to try again; false when patrol gives up for now and leaves it to
+// the sweeps.
+func (w *work) retry(e *Error) (time.Time, bool) {
+	now := w.Now()
+	if w.order.Attempt >= maxAttempts {
+		return time.Time{}, false
+	}
+	delay := min(firstDelay<<w.order.Attempt, maxDelay)
+	delay = delay/2 + w.jitter(delay/2)
+	at := now.Add(max(delay, e.After))
+	if c := w.seen.Current; c != nil && !c.Expires.IsZero() && c.Expires.After(now) && c.Expires.Sub(at) < w.spec.Overlap {
+		return time.Time{}, false
+	}
+	return at, true
+}
+
+// toldFor is how long a standing failure is not told again.
+const toldFor = Day
+
+// tell publishes a failure, at most once a day and cause. For a standing cause the
+// id carries the day, so that the repeats of many processes are one event.
+func (r *Reconciler) tell(ctx context.Context, s Spec, c Command, step string, e *Error, current *Version, retryAt time.Time) error {
+	now := r.Now()
+	ev := &RotationFailed{Spec: s, Step: step, Class: e.Class, Code: e.Code, Message: e.Message,
+		Attempt: c.Attempt, RetryAt: retryAt, At: now}
+	version := ""
+	if current != nil {
+		version, ev.ValidTo = current.ID, current.Expires
+	}
+	ev.RotationID = RotationID(s.Name, version)
+	if e.Class == Configuration || e.Class == Policy || e.Class == Ambiguous {
+		ev.Attempt = int(now.Unix() / int64(Day/time.Second))
+	}
+	key := strings.Join([]string{s.Name, step, string(e.Class), e.Code}, "\n")
+	r.mu.Lock()
+	last, repeated := r.told[key]
+	r.mu.Unlock()
+	if repeated && now.Sub(last) < toldFor {
+		return nil
+	}
+	if err := r.Outbox.Publish(ctx, ev); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.told[key] = now
+	return nil
+}
+
+// recovered forgets what has been told of a PAT, so that the next failure is told
+// at once.
+func (r *Reconciler) recovered(pat string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for key := range r.told {
+		if strings.HasPrefix(key, pat+"\n") {
+			delete(r.told, key)
+		}
+	}
+}
+
+func (r *Reconciler) pause(identity string, after time.Duration) {
+	until := r.Now().Add(max(after, 5*time.Second))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if until.After(r.paused[identity]) {
+		r.paused[identity] = until
+	}
+}
+
+func (r *Reconciler) pausedUntil(identity string) time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.paused[identity]
+}
+
+func (r *Reconciler) jitter(d time.Duration) time.Duration {
+	return time.Duration(r.Random() * float64(d))
+}
+
+func (r *Reconciler) close(authorizationID string) {
+	now := r.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed[strings.ToLower(authorizationID)] = now
+}
+
+// prune forgets what is too old to matter.
+func (r *Reconciler) prune() {
+	now := r.Now()
+	old := func(_ string, at time.Time) bool { return now.Sub(at) > 2*settleWindow }
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.closed, old)
+	maps.DeleteFunc(r.told, old)
+	maps.DeleteFunc(r.paused, old)
+}
+
+func (r *Reconciler) settled(authorizationID string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.closed[strings.ToLower(authorizationID)]
+	return ok
+}

@@ -1,0 +1,52 @@
+package rotation_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/azure-patrol/patrol/internal/rotation"
+)
+
+func TestASecretPrintsNowhere(t *testing.T) {
+	t.Parallel()
+	const canary = "c4n4ry-token"
+	s := rotation.NewSecret(canary)
+	holder := struct {
+		Name string
+		S    rotation.Secret
+		P    *rotation.Secret
+		M    map[string]rotation.Secret
+	}{"x", s, &s, map[string]rotation.Secret{"k": s}}
+
+	var out bytes.Buffer
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%t", "%10.3s", "%U"} {
+		fmt.Fprintf(&out, verb+"\n", s)
+		fmt.Fprintf(&out, verb+"\n", &s)
+		fmt.Fprintf(&out, verb+"\n", holder)
+	}
+	for _, v := range []any{s, &s, holder, map[string]any{"s": s}} {
+		b, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out.Write(b)
+	}
+	for _, h := range []slog.Handler{slog.NewTextHandler(&out, nil), slog.NewJSONHandler(&out, nil)} {
+		slog.New(h).Info("x", "secret", s, "pointer", &s, "holder", holder)
+	}
+	out.WriteString(fmt.Errorf("wrapping %v: %w", s, fmt.Errorf("%s", s)).Error())
+
+	if strings.Contains(out.String(), canary) || strings.Contains(out.String(), fmt.Sprintf("%x", canary)) {
+		t.Errorf("the token shows in:\n%s", out.String())
+	}
+	if !strings.Contains(out.String(), "[redacted]") {
+		t.Error("nothing says [redacted]")
+	}
+	if s.Reveal() != canary || s.Empty() || !(rotation.Secret{}).Empty() {
+		t.Error("Reveal or Empty is wrong")
+	}
+}

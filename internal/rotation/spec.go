@@ -1,0 +1,38 @@
+package rotation
+
+import (
+	"crypto/sha256"
+	"encoding/base32"
+	"strings"
+	"time"
+)
+
+// Spec is one PAT of the manifest, with every default filled in.
+type Spec struct {
+	Name         string // Key Vault secret, and the subject of its events
+	Identity     string
+	Organization string
+	DisplayName  string
+	Scopes       []string // sorted, without repeats
+	Lifetime     time.Duration
+	RotateBefore time.Duration
+	Overlap      time.Duration
+	Adopt        string // authorization id that settles an ambiguous adoption
+}
+
+// Owner is whose PAT this is.
+func (s Spec) Owner() Owner { return Owner{s.Identity, s.Organization} }
+
+// RotationID names one rotation: the same for every attempt to replace the same
+// version of the same PAT (design section 1, idea 4). version is empty if there is
+// none yet.
+func RotationID(pat, version string) string { return digest(pat+"\n"+version, 10) }
+
+// VaultTag tells the PATs of one deployment from those of another: host is the
+// host of KEY_VAULT_URL, with its port if it has one.
+func VaultTag(host string) string { return digest(host, 6) }
+
+func digest(s string, n int) string {
+	sum := sha256.Sum256([]byte(s))
+	return strings.ToLower(base32.StdEncoding.EncodeToString(sum[:]))[:n]
+}
