@@ -63,3 +63,9 @@ func ClassOf(err error) Class {
 	}
 	return Transient
 }
+
+// AsError finds the *Error in err; nil if there is none.
+func AsError(err error) *Error {
+	e, _ := errors.AsType[*Error](err)
+	return e
+}

@@ -230,6 +230,10 @@ func (w *work) adopt(ctx context.Context, p PAT) error {
 		Identity:        w.spec.Identity,
 		AnnouncedAt:     now,
 	}
+	if w.order.From == "" && (w.order.Reason == Requested || w.order.Reason == Compromised) {
+		// Whoever asked to rotate could not name the PAT before it was adopted.
+		w.seen.Order.From = p.AuthorizationID
+	}
 	if c.Expires.IsZero() {
 		c.Expires = p.ValidTo
 	}

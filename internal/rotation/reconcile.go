@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -58,6 +59,8 @@ type Reconciler struct {
 	bearers map[Owner]string
 	told    map[string]time.Time
 	paused  map[string]time.Time
+	// failing holds the last failure of each PAT that has not come to rest since.
+	failing map[string]Failure
 	// closed holds replaced PATs whose versions this process has closed, with the
 	// time: a sweep need not ask for them again.
 	closed map[string]time.Time
@@ -75,6 +78,7 @@ func NewReconciler(c Config) *Reconciler {
 		told:    map[string]time.Time{},
 		paused:  map[string]time.Time{},
 		closed:  map[string]time.Time{},
+		failing: map[string]Failure{},
 	}
 }
 
@@ -113,14 +117,40 @@ func (r *Reconciler) Reconcile(ctx context.Context, c Command) (Outcome, error) 
 	return w.run(ctx)
 }
 
+// Inspect observes one PAT and says what a reconcile would do. It changes nothing.
+// ok is false for a name that is not in the manifest.
+func (r *Reconciler) Inspect(ctx context.Context, name string) (item Item, ok bool) {
+	s, ok := r.Spec(name)
+	if !ok {
+		return Item{}, false
+	}
+	w := work{Reconciler: r, spec: s, log: r.Log, readOnly: true}
+	item = Item{Spec: s, State: StateUnknown}
+	if item.Err = w.observe(ctx); item.Err != nil {
+		return item, true
+	}
+	item.Err = asError(w.seen.SignIn)
+	item.settle(w.seen, r.Now())
+	return item, true
+}
+
+func asError(e *Error) error {
+	if e == nil {
+		return nil
+	}
+	return e
+}
+
 // work is one reconcile under way.
 type work struct {
 	*Reconciler
 	spec  Spec
 	order Command
 	log   *slog.Logger
-	seen  Observed
-	out   Outcome
+	// readOnly observes without bringing a deleted secret back.
+	readOnly bool
+	seen     Observed
+	out      Outcome
 }
 
 func (w *work) run(ctx context.Context) (Outcome, error) {
@@ -229,6 +259,9 @@ func (w *work) observe(ctx context.Context) error {
 // is brought back first: its name is blocked, and its PAT may be in use.
 func (w *work) current(ctx context.Context) (*Version, error) {
 	v, err := w.Vault.Current(ctx, w.spec.Name)
+	if errors.Is(err, ErrNotFound) && w.readOnly {
+		return nil, nil
+	}
 	if errors.Is(err, ErrNotFound) {
 		recovered, rerr := w.Vault.Recover(ctx, w.spec.Name)
 		switch {
@@ -305,6 +338,7 @@ func (w *work) settle(ctx context.Context, step string, err error) error {
 		}
 	}
 	w.out.Failure = e
+	w.failed(Failure{PAT: w.spec.Name, Step: step, Class: e.Class, Code: e.Code, Message: e.Message, Attempt: w.order.Attempt, At: w.Now()})
 	w.log.WarnContext(ctx, "step failed", "step", step, "class", string(e.Class), "code", e.Code, "error", e.Message, "activity", e.ActivityID)
 
 	// The reconcile's own deadline may be why we are here.
@@ -390,11 +424,36 @@ func (r *Reconciler) tell(ctx context.Context, s Spec, c Command, step string, e
 func (r *Reconciler) recovered(pat string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	delete(r.failing, pat)
 	for key := range r.told {
 		if strings.HasPrefix(key, pat+"\n") {
 			delete(r.told, key)
 		}
 	}
+}
+
+// Failure is why a PAT has not come to rest.
+type Failure struct {
+	PAT     string
+	Step    string
+	Class   Class
+	Code    string
+	Message string
+	Attempt int
+	At      time.Time
+}
+
+func (r *Reconciler) failed(f Failure) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.failing[f.PAT] = f
+}
+
+// Failing lists what this process has seen fail and not come to rest since, by name.
+func (r *Reconciler) Failing() []Failure {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.SortedFunc(maps.Values(r.failing), func(a, b Failure) int { return strings.Compare(a.PAT, b.PAT) })
 }
 
 func (r *Reconciler) pause(identity string, after time.Duration) {

@@ -172,23 +172,29 @@ func (r *Reconciler) judge(item *Item, pats []PAT, at time.Time) {
 		if l.Previous != "" && (o.lists(l.Previous) || l.RevokePreviousAt.After(r.Now().Add(-settleWindow))) && !r.settled(l.Previous) {
 			o.Replaced = []Version{{Name: c.Name, ID: l.PreviousVersion, Ledger: Ledger{AuthorizationID: l.Previous}}}
 		}
-		if due, clamped, ok := o.due(item.Spec); ok {
-			item.Due, item.Clamped = due, clamped
+	}
+	item.settle(o, r.Now())
+}
+
+// settle fills in what follows from an observation.
+func (i *Item) settle(o Observed, now time.Time) {
+	i.Current = o.Current
+	if o.Current != nil {
+		if due, clamped, ok := o.due(i.Spec); ok {
+			i.Due, i.Clamped = due, clamped
 		}
 	}
-	item.Decision = Decide(item.Spec, o, r.Now())
-	switch item.Decision.Action {
-	case Nothing:
-		item.State = StateCurrent
+	i.Decision = Decide(i.Spec, o, now)
+	switch i.Decision.Action {
 	case ReportSignIn, Refuse:
-		item.State = StateBlocked
+		i.State = StateBlocked
 	case Rotate:
-		item.State = StateDue
-		if item.Current == nil {
-			item.State = StateMissing
+		i.State = StateDue
+		if i.Current == nil {
+			i.State = StateMissing
 		}
 	default:
-		item.State = StateCurrent
+		i.State = StateCurrent
 	}
 }
 

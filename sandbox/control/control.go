@@ -7,8 +7,10 @@
 package control
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -183,6 +185,15 @@ func (p *Panel) Wrap(service string, operation func(*http.Request) string, next 
 		if f == nil {
 			next.ServeHTTP(w, r)
 			return
+		}
+		if f.Mode == Slow || f.Mode == HangBefore {
+			// net/http notices that a client has gone only once the body has
+			// been read.
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				panic(http.ErrAbortHandler)
+			}
+			r.Body = io.NopCloser(bytes.NewReader(body))
 		}
 		switch f.Mode {
 		case Slow:

@@ -1,0 +1,173 @@
+package vault
+
+import (
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/azure-patrol/patrol/internal/rotation"
+)
+
+// The tags beside a PAT's value. The first three are the names that Azure's
+// rotation samples use.
+const (
+	tagCredential      = "CredentialId"
+	tagProvider        = "ProviderAddress"
+	tagValidity        = "ValidityPeriodDays"
+	tagRotation        = "patrol-rotation"
+	tagIdentity        = "patrol-identity"
+	tagReason          = "patrol-reason"
+	tagPrevious        = "patrol-previous"
+	tagPreviousVersion = "patrol-previous-version"
+	tagRevokePrevious  = "patrol-revoke-previous-at"
+	tagAnnounced       = "patrol-announced-at"
+	tagRevoked         = "patrol-revoked-at"
+
+	ledgerTags = 11
+)
+
+// Key Vault's limits. Its documentation gives 256 characters in older texts and
+// 512 in newer ones; the smaller one holds everywhere.
+const (
+	maxTags      = 15
+	maxTagLength = 256
+	// longestTag is what a tag of the ledger may have when it is read.
+	longestTag = 512
+)
+
+var reason = regexp.MustCompile(`^[a-z][a-z-]{0,31}$`)
+
+// encode writes a ledger and the tags of others into one set. It refuses a set
+// that the vault would refuse, before the request.
+func encode(doing string, l rotation.Ledger, foreign map[string]string) (map[string]*string, error) {
+	own := make(map[string]string, ledgerTags)
+	text := func(tag, value string) {
+		if value != "" {
+			own[tag] = value
+		}
+	}
+	moment := func(tag string, t time.Time) {
+		if !t.IsZero() {
+			own[tag] = t.UTC().Format(time.RFC3339)
+		}
+	}
+	text(tagCredential, l.AuthorizationID)
+	text(tagProvider, l.ProviderAddress)
+	if l.ValidityDays > 0 {
+		own[tagValidity] = strconv.Itoa(l.ValidityDays)
+	}
+	text(tagRotation, l.RotationID)
+	text(tagIdentity, l.Identity)
+	text(tagReason, string(l.Reason))
+	text(tagPrevious, l.Previous)
+	text(tagPreviousVersion, l.PreviousVersion)
+	moment(tagRevokePrevious, l.RevokePreviousAt)
+	moment(tagAnnounced, l.AnnouncedAt)
+	moment(tagRevoked, l.RevokedAt)
+
+	all := maps.Clone(own)
+	for k, value := range foreign {
+		if !ledgerTag(k) {
+			all[k] = value
+		}
+	}
+	if n := len(all) - len(own); len(all) > maxTags {
+		return nil, configuration("vault-tags", "%s: it has %d tags that are not patrol's, and a secret has at most %d tags in all, of which patrol needs up to %d: remove %d of them",
+			doing, n, maxTags, ledgerTags, n-(maxTags-ledgerTags))
+	}
+	return checked(doing, all)
+}
+
+// checked holds a tag set against the vault's limits and puts it into the SDK's
+// form.
+func checked(doing string, tags map[string]string) (map[string]*string, error) {
+	if len(tags) > maxTags {
+		return nil, configuration("vault-tags", "%s: a secret has at most %d tags, these are %d", doing, maxTags, len(tags))
+	}
+	out := make(map[string]*string, len(tags))
+	for _, k := range slices.Sorted(maps.Keys(tags)) { // the same complaint every time
+		value := tags[k]
+		limit := maxTagLength
+		if !ledgerTag(k) && !strings.HasPrefix(k, "patrol-") {
+			limit = longestTag // the vault took it once
+		}
+		if k == "" || utf8.RuneCountInString(k) > limit || utf8.RuneCountInString(value) > limit || !utf8.ValidString(value) || !utf8.ValidString(k) {
+			return nil, configuration("vault-tags", "%s: the tag %q is longer than the %d characters that the vault allows, or not text: shorten it", doing, short(k), limit)
+		}
+		out[k] = &value
+	}
+	return out, nil
+}
+
+// decode takes a tag set apart. People can edit tags: a value that patrol would
+// not have written counts as absent, and every tag that is not the ledger's is
+// kept as it is.
+func decode(tags map[string]*string) (rotation.Ledger, map[string]string) {
+	text := func(tag string) string {
+		p := tags[tag]
+		if p == nil || len(*p) > longestTag || !utf8.ValidString(*p) || strings.ContainsFunc(*p, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			return ""
+		}
+		return strings.TrimSpace(*p)
+	}
+	moment := func(tag string) time.Time {
+		t, err := time.Parse(time.RFC3339, text(tag))
+		if err != nil || t.UTC().Year() < 2000 || t.UTC().Year() > 9999 {
+			return time.Time{}
+		}
+		return t.UTC()
+	}
+	matching := func(tag string, pattern *regexp.Regexp) string {
+		if s := text(tag); pattern.MatchString(s) {
+			return s
+		}
+		return ""
+	}
+	l := rotation.Ledger{
+		AuthorizationID:  text(tagCredential),
+		ProviderAddress:  text(tagProvider),
+		RotationID:       text(tagRotation),
+		Identity:         text(tagIdentity),
+		Reason:           rotation.Reason(matching(tagReason, reason)),
+		Previous:         text(tagPrevious),
+		PreviousVersion:  matching(tagPreviousVersion, versionID),
+		RevokePreviousAt: moment(tagRevokePrevious),
+		AnnouncedAt:      moment(tagAnnounced),
+		RevokedAt:        moment(tagRevoked),
+	}
+	if days, err := strconv.Atoi(text(tagValidity)); err == nil && days > 0 && days < 10000 {
+		l.ValidityDays = days
+	}
+	var foreign map[string]string
+	for k, p := range tags {
+		if p == nil || ledgerTag(k) {
+			continue
+		}
+		if foreign == nil {
+			foreign = map[string]string{}
+		}
+		foreign[k] = *p
+	}
+	return l, foreign
+}
+
+func ledgerTag(k string) bool {
+	switch k {
+	case tagCredential, tagProvider, tagValidity, tagRotation, tagIdentity, tagReason, tagPrevious, tagPreviousVersion, tagRevokePrevious, tagAnnounced, tagRevoked:
+		return true
+	}
+	return false
+}
+
+// short cuts a name to what fits into a message.
+func short(s string) string {
+	if r := []rune(s); len(r) > 40 {
+		return string(r[:40]) + "..."
+	}
+	return s
+}
