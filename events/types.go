@@ -1,0 +1,295 @@
+package events
+
+import (
+	"encoding/json"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The types of patrol's events.
+const (
+	TypeRotated        = "patrol.pat.rotated"
+	TypeRevoked        = "patrol.pat.revoked"
+	TypeRotationFailed = "patrol.pat.rotation-failed"
+	TypeExpiring       = "patrol.pat.expiring"
+	TypeSignedIn       = "patrol.identity.signed-in"
+	TypeSignInRequired = "patrol.identity.sign-in-required"
+)
+
+// Rotated: a new PAT is in the vault. Consumers read the secret again by
+// Secret.ID (this version) or Secret.Name (the latest).
+type Rotated struct {
+	PAT          string `json:"pat"`
+	Organization string `json:"organization"`
+	Identity     string `json:"identity"`
+	// DisplayName is the declared one, without what patrol adds to it.
+	DisplayName string   `json:"displayName"`
+	Scopes      []string `json:"scopes"`
+	RotationID  string   `json:"rotationId"`
+	// Reason: provision, expiring, requested, compromised or drift.
+	Reason          string    `json:"reason"`
+	Secret          SecretRef `json:"secret"`
+	AuthorizationID string    `json:"authorizationId"`
+	ValidFrom       time.Time `json:"validFrom"`
+	ValidTo         time.Time `json:"validTo"`
+	// Previous is nil (null) for a PAT's first version.
+	Previous *Previous `json:"previous"`
+}
+
+// SecretRef is where the new value is: never the value itself.
+type SecretRef struct {
+	ID      string `json:"id"` // secret identifier, with the version
+	Name    string `json:"name"`
+	Version string `json:"version"`
+}
+
+// Previous is the PAT that was replaced. It works until RevokeAt.
+type Previous struct {
+	Version         string    `json:"version"`
+	AuthorizationID string    `json:"authorizationId"`
+	RevokeAt        time.Time `json:"revokeAt"`
+}
+
+// Revoked: a replaced PAT, or one that an interrupted rotation left behind, is
+// dead.
+type Revoked struct {
+	PAT          string `json:"pat"`
+	Organization string `json:"organization"`
+	// RotationID is of the rotation that replaced it.
+	RotationID      string `json:"rotationId"`
+	AuthorizationID string `json:"authorizationId"`
+	// SecretVersion is empty for an orphan: it never was in the vault.
+	SecretVersion string `json:"secretVersion"`
+	// Cause: overlap-ended, requested, expired or orphan.
+	Cause string `json:"cause"`
+}
+
+// RotationFailed: patrol could not go on with a PAT.
+type RotationFailed struct {
+	PAT          string `json:"pat"`
+	Organization string `json:"organization"`
+	RotationID   string `json:"rotationId"`
+	// Step: observe, adopt, create, prove, store, announce or revoke.
+	Step string `json:"step"`
+	// Class: transient, throttled, configuration, policy, sign-in or ambiguous.
+	Class string `json:"class"`
+	// Code is a stable word for programs, Message is for people.
+	Code    string `json:"code"`
+	Message string `json:"message"`
+	// RetryAt is nil (null) if no retry is scheduled.
+	RetryAt *time.Time `json:"retryAt"`
+	// ValidTo is when the current PAT ends; nil (null) if there is none.
+	ValidTo *time.Time `json:"validTo"`
+}
+
+// Expiring: a PAT that nobody has declared to patrol has 14, 7 or 1 days left.
+type Expiring struct {
+	DisplayName     string    `json:"displayName"`
+	Organization    string    `json:"organization"`
+	AuthorizationID string    `json:"authorizationId"`
+	ValidTo         time.Time `json:"validTo"`
+}
+
+// SignedIn: an identity's sign-in is in order.
+type SignedIn struct {
+	Identity string `json:"identity"`
+	User     string `json:"user"`
+}
+
+// SignInRequired: nothing can be rotated for an identity until its user signs in.
+type SignInRequired struct {
+	Identity string `json:"identity"`
+	User     string `json:"user"`
+	// Code is Entra's: AADSTS700082.
+	Code string `json:"code"`
+	// SignInURL is where to do it. It carries no key.
+	SignInURL string `json:"signInUrl"`
+}
+
+// RotatedID is the id of the one event of a rotation.
+func RotatedID(rotationID string) string { return rotationID + "/rotated" }
+
+// RevokedID takes the id of the rotation that replaced the PAT.
+func RevokedID(rotationID, authorizationID string) string {
+	return rotationID + "/revoked/" + authorizationID
+}
+
+// RotationFailedID is the id of one failed attempt of a step.
+func RotationFailedID(rotationID, step string, attempt int) string {
+	return rotationID + "/failed/" + step + "/" + strconv.Itoa(attempt)
+}
+
+// ExpiringID is the id of one warning about an unmanaged PAT.
+func ExpiringID(authorizationID string, days int) string {
+	return authorizationID + "/expiring/" + strconv.Itoa(days)
+}
+
+// SignedInID is the id of one sign-in.
+func SignedInID(identity string, at time.Time) string {
+	return identity + "/signed-in/" + strconv.FormatInt(at.Unix(), 10)
+}
+
+// SignInRequiredID takes the time since when the sign-in is required.
+func SignInRequiredID(identity string, since time.Time) string {
+	return identity + "/sign-in-required/" + strconv.FormatInt(since.Unix(), 10)
+}
+
+// NewRotated makes the event of a rotation.
+func NewRotated(source string, at time.Time, d Rotated) Event {
+	return newEvent(RotatedID(d.RotationID), source, d.PAT, at, d)
+}
+
+// NewRevoked makes the event of a revocation.
+func NewRevoked(source string, at time.Time, d Revoked) Event {
+	return newEvent(RevokedID(d.RotationID, d.AuthorizationID), source, d.PAT, at, d)
+}
+
+// NewRotationFailed makes the event of a failed attempt.
+func NewRotationFailed(source string, at time.Time, attempt int, d RotationFailed) Event {
+	return newEvent(RotationFailedID(d.RotationID, d.Step, attempt), source, d.PAT, at, d)
+}
+
+// NewExpiring makes the event of an unmanaged PAT that has this many days left.
+func NewExpiring(source string, at time.Time, days int, d Expiring) Event {
+	return newEvent(ExpiringID(d.AuthorizationID, days), source, d.AuthorizationID, at, d)
+}
+
+// NewSignedIn makes the event of a sign-in.
+func NewSignedIn(source string, at time.Time, d SignedIn) Event {
+	return newEvent(SignedInID(d.Identity, at), source, d.Identity, at, d)
+}
+
+// NewSignInRequired makes the event of a lost sign-in; since is when it was
+// first seen.
+func NewSignInRequired(source string, since time.Time, d SignInRequired) Event {
+	return newEvent(SignInRequiredID(d.Identity, since), source, d.Identity, since, d)
+}
+
+func newEvent(id, source, subject string, at time.Time, d payload) Event {
+	return Event{ID: id, Source: source, Type: d.eventType(), Subject: subject, Time: at.UTC(), Data: d}
+}
+
+// Source is the source of a deployment's events; host is the host of its vault.
+func Source(host string) string { return "/patrol/" + host }
+
+// TimeOrNull gives nil for the zero time, for RotationFailed's fields.
+func TimeOrNull(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	u := t.UTC()
+	return &u
+}
+
+// payload is the data of an event that this package knows.
+type payload interface {
+	eventType() string
+	where() (organization, identity string)
+	check() error // what a subscriber cannot do without
+	utc() any     // with every time in UTC
+}
+
+// missingError names the fields that a subscriber cannot do without.
+type missingError []string
+
+func (e missingError) Error() string { return strings.Join(e, ", ") + " missing" }
+
+// need takes pairs of a field's name and its value.
+func need(pairs ...string) error {
+	var missing missingError
+	for i := 0; i < len(pairs); i += 2 {
+		if pairs[i+1] == "" {
+			missing = append(missing, pairs[i])
+		}
+	}
+	if missing == nil {
+		return nil
+	}
+	return missing
+}
+
+func (Rotated) eventType() string        { return TypeRotated }
+func (Revoked) eventType() string        { return TypeRevoked }
+func (RotationFailed) eventType() string { return TypeRotationFailed }
+func (Expiring) eventType() string       { return TypeExpiring }
+func (SignedIn) eventType() string       { return TypeSignedIn }
+func (SignInRequired) eventType() string { return TypeSignInRequired }
+
+func (d Rotated) where() (string, string)        { return d.Organization, d.Identity }
+func (d Revoked) where() (string, string)        { return d.Organization, "" }
+func (d RotationFailed) where() (string, string) { return d.Organization, "" }
+func (d Expiring) where() (string, string)       { return d.Organization, "" }
+func (d SignedIn) where() (string, string)       { return "", d.Identity }
+func (d SignInRequired) where() (string, string) { return "", d.Identity }
+
+func (d Rotated) check() error {
+	return need("pat", d.PAT, "rotationId", d.RotationID, "secret.id", d.Secret.ID,
+		"secret.version", d.Secret.Version, "authorizationId", d.AuthorizationID)
+}
+func (d Revoked) check() error        { return need("pat", d.PAT, "authorizationId", d.AuthorizationID) }
+func (d RotationFailed) check() error { return need("pat", d.PAT, "step", d.Step) }
+func (d Expiring) check() error       { return need("authorizationId", d.AuthorizationID) }
+func (d SignedIn) check() error       { return need("identity", d.Identity) }
+func (d SignInRequired) check() error { return need("identity", d.Identity) }
+
+func (d Rotated) utc() any {
+	d.ValidFrom, d.ValidTo = d.ValidFrom.UTC(), d.ValidTo.UTC()
+	if d.Previous != nil {
+		p := *d.Previous
+		p.RevokeAt = p.RevokeAt.UTC()
+		d.Previous = &p
+	}
+	if d.Scopes == nil {
+		d.Scopes = []string{} // [] and not null
+	}
+	return d
+}
+func (d Revoked) utc() any { return d }
+func (d RotationFailed) utc() any {
+	d.RetryAt, d.ValidTo = utcPointer(d.RetryAt), utcPointer(d.ValidTo)
+	return d
+}
+func (d Expiring) utc() any {
+	d.ValidTo = d.ValidTo.UTC()
+	return d
+}
+func (d SignedIn) utc() any       { return d }
+func (d SignInRequired) utc() any { return d }
+
+func utcPointer(t *time.Time) *time.Time {
+	if t == nil {
+		return nil
+	}
+	return TimeOrNull(*t)
+}
+
+// decoderOf gives the data decoder of one event type, nil for an unknown one.
+func decoderOf(eventType string) func([]byte) (any, error) {
+	switch eventType {
+	case TypeRotated:
+		return decodeAs[Rotated]
+	case TypeRevoked:
+		return decodeAs[Revoked]
+	case TypeRotationFailed:
+		return decodeAs[RotationFailed]
+	case TypeExpiring:
+		return decodeAs[Expiring]
+	case TypeSignedIn:
+		return decodeAs[SignedIn]
+	case TypeSignInRequired:
+		return decodeAs[SignInRequired]
+	}
+	return nil
+}
+
+func decodeAs[T payload](raw []byte) (any, error) {
+	var d T
+	if err := json.Unmarshal(raw, &d); err != nil {
+		return nil, err
+	}
+	if err := d.check(); err != nil {
+		return nil, err
+	}
+	return d.utc(), nil
+}

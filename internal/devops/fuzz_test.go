@@ -1,0 +1,115 @@
+package devops
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+func FuzzTimes(f *testing.F) {
+	for _, s := range []string{`"2027-01-15T09:30:00Z"`, `"2026-11-20T08:11:02.4466667"`, `"0001-01-01T00:00:00"`, `null`, `""`, `"soon"`, `7`, `"9999-12-31T23:59:59.9999999+14:00"`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var m, again moment
+		if m.UnmarshalJSON(b) != nil {
+			return
+		}
+		if m.Location() != time.UTC {
+			t.Fatalf("%s is not in UTC", m)
+		}
+		text, err := json.Marshal(m.Format("2006-01-02T15:04:05.999999999"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if y := m.Year(); y < 0 || y > 9999 { // a zone may push year 9999 over
+			return
+		}
+		if err := again.UnmarshalJSON(text); err != nil || !again.Equal(m.Time) {
+			t.Fatalf("%s became %s without its zone: %v", m, again, err)
+		}
+	})
+}
+
+func FuzzResults(f *testing.F) {
+	f.Add([]byte(`{"patToken":{"displayName":"a","validTo":"2027-01-15T09:30:00Z","scope":"vso.code","targetAccounts":null,"validFrom":"2026-11-20T08:11:02Z","authorizationId":"1","token":"t"},"patTokenError":"none"}`))
+	f.Add([]byte(`{"patToken":null,"patTokenError":"fullScopePatPolicyViolation","patTokenErrorMessage":null}`))
+	f.Add([]byte(`{"patToken":{},"patTokenError":12}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var r patResult
+		if json.Unmarshal(b, &r) != nil {
+			return
+		}
+		if r.Error != "" && !isWord(string(r.Error), 50) && !strings.HasPrefix(string(r.Error), "error") {
+			t.Fatalf("patTokenError %q", r.Error)
+		}
+		if r.PAT != nil {
+			if p, err := r.PAT.pat(); err == nil && (p.AuthorizationID == "" || p.ValidTo.IsZero()) {
+				t.Fatalf("%+v", p)
+			}
+		}
+	})
+}
+
+func FuzzPages(f *testing.F) {
+	f.Add([]byte(`{"continuationToken":"","patTokens":[{"authorizationId":"1","validTo":"2027-01-15T09:30:00","scope":" a  b a "}]}`))
+	f.Add([]byte(`{"continuationToken":null,"patTokens":null}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var page pagedPATs
+		if json.Unmarshal(trimBOM(b), &page) != nil {
+			return
+		}
+		for _, w := range page.PATs {
+			p, err := w.pat()
+			if err != nil {
+				continue
+			}
+			for i, scope := range p.Scopes {
+				if scope == "" || i > 0 && p.Scopes[i-1] >= scope {
+					t.Fatalf("scopes %q", p.Scopes)
+				}
+			}
+		}
+	})
+}
+
+func FuzzErrors(f *testing.F) {
+	f.Add([]byte(`{"message":"TF400813: no","typeName":"A.B.C, A","typeKey":"InvalidAccessException"}`), "")
+	f.Add([]byte(`{"count":1,"value":{"Message":"VS403403"}}`), "TF400898%3A")
+	f.Add([]byte(`{"count":1,"value":[]}`), "")
+	f.Add([]byte(`<html>TF400813</html>`), "TF1")
+	f.Fuzz(func(t *testing.T, b []byte, header string) {
+		e := decodeError(b, header)
+		if e.typeKey != "" && (!isWord(e.typeKey, 60) || !strings.HasSuffix(e.typeKey, "Exception")) {
+			t.Fatalf("typeKey %q", e.typeKey)
+		}
+		if e.number != "" && (len(e.number) < 7 || len(e.number) > 10) {
+			t.Fatalf("number %q", e.number)
+		}
+	})
+}
+
+func FuzzChallenges(f *testing.F) {
+	f.Add(`Bearer realm="", error="insufficient_claims", claims="eyJhIjoxfQ=="`)
+	f.Add(`Bearer error="insufficient_claims", claims="`)
+	f.Add(`Basic realm="x"`)
+	f.Fuzz(func(t *testing.T, v string) {
+		if c := challenge(http.Header{"Www-Authenticate": {v}}); c != "" && !json.Valid([]byte(c)) {
+			t.Fatalf("claims %q", c)
+		}
+	})
+}
+
+func FuzzRetryAfter(f *testing.F) {
+	f.Add("30", "", 429)
+	f.Add("Fri, 20 Nov 2026 10:00:00 GMT", "", 200)
+	f.Add("", "1763632800", 429)
+	f.Fuzz(func(t *testing.T, after, reset string, status int) {
+		h := http.Header{"Retry-After": {after}, "X-Ratelimit-Reset": {reset}}
+		if d := retryAfter(h, status, time.Unix(1763632000, 0)); d < 0 || d > maxPause {
+			t.Fatalf("%v", d)
+		}
+	})
+}

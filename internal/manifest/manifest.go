@@ -1,0 +1,150 @@
+package manifest
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/azure-patrol/patrol/internal/rotation"
+)
+
+// APIVersion is the one version of the format.
+const APIVersion = "patrol/v1"
+
+const (
+	maxSize   = 1 << 20
+	maxPATs   = 20_000
+	maxScopes = 100
+	// maxProblems and maxKeys end what aliases could otherwise multiply.
+	maxProblems = 1000
+	maxKeys     = 64
+	maxLifetime = 365 * 24 * time.Hour // Azure DevOps issues no longer ones
+	// maxIdentityName keeps the id of an identity's events, which is a Service
+	// Bus MessageId, within the broker's 128 characters.
+	maxIdentityName = 100
+)
+
+// What applies where neither the PAT nor the file's defaults say otherwise.
+const (
+	DefaultLifetime     = 30 * 24 * time.Hour
+	DefaultRotateBefore = 10 * 24 * time.Hour
+	DefaultOverlap      = 24 * time.Hour
+)
+
+// Manifest is a file without problems.
+type Manifest struct {
+	Identities map[string]Identity
+	// PATs are in the file's order, every default filled in.
+	PATs []rotation.Spec
+
+	byName map[string]int // lower-case name to index in PATs
+}
+
+// Identity is who owns PATs.
+type Identity struct {
+	Name string
+	// User is the user principal name of the one person or account that may
+	// sign in for it.
+	User string
+	// Administrator asks for the scopes that revoke other users' PATs, too.
+	Administrator bool
+}
+
+// PAT finds a PAT by its name, without case: Key Vault's names have none.
+func (m *Manifest) PAT(name string) (rotation.Spec, bool) {
+	i, ok := m.byName[strings.ToLower(name)]
+	if !ok {
+		return rotation.Spec{}, false
+	}
+	return m.PATs[i], true
+}
+
+// Problem is one thing that is wrong, or for a Warning doubtful.
+type Problem struct {
+	File         string
+	Line, Column int    // from 1; 0: not known
+	What         string // what is wrong
+	Do           string // what to do about it
+}
+
+// Warning is a Problem that patrol can live with.
+type Warning = Problem
+
+func (p Problem) String() string {
+	var b strings.Builder
+	b.WriteString(p.File)
+	if p.Line > 0 {
+		fmt.Fprintf(&b, ":%d", p.Line)
+		if p.Column > 0 {
+			fmt.Fprintf(&b, ":%d", p.Column)
+		}
+	}
+	b.WriteString(": " + p.What)
+	if p.Do != "" {
+		b.WriteString("; " + p.Do)
+	}
+	return b.String()
+}
+
+// Problems is the error of a file that cannot be used: all that is wrong with it,
+// in the file's order.
+type Problems []Problem
+
+// Error gives one line per problem.
+func (ps Problems) Error() string {
+	lines := make([]string, len(ps))
+	for i, p := range ps {
+		lines[i] = p.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Read reads the manifest at path. The error is a Problems.
+func Read(path string) (*Manifest, []Warning, error) {
+	data, err := readFile(path)
+	if err != nil {
+		what, do := "the manifest cannot be read", "see that it is a readable file, and what PATROL_MANIFEST says"
+		if errors.Is(err, fs.ErrNotExist) {
+			what, do = "there is no manifest here", "put pats.yaml beside host.json, or say in PATROL_MANIFEST where it is"
+		}
+		return nil, nil, Problems{{File: path, What: what, Do: do}}
+	}
+	return Parse(path, data)
+}
+
+// readFile stops one byte past the limit; Parse tells about it.
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // only read from
+	return io.ReadAll(io.LimitReader(f, maxSize+1))
+}
+
+// Parse reads a manifest from memory; name stands in its messages. The error is
+// a Problems.
+func Parse(name string, data []byte) (*Manifest, []Warning, error) {
+	p := &parser{file: name}
+	m := p.parse(data)
+	sortProblems(p.problems)
+	sortProblems(p.warnings)
+	if len(p.problems) > 0 {
+		return nil, p.warnings, p.problems
+	}
+	return m, p.warnings, nil
+}
+
+func sortProblems(ps []Problem) {
+	slices.SortStableFunc(ps, func(a, b Problem) int {
+		if a.Line != b.Line {
+			return a.Line - b.Line
+		}
+		return a.Column - b.Column
+	})
+}

@@ -1,0 +1,116 @@
+package scopes_test
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/azure-patrol/patrol/internal/scopes"
+)
+
+func TestAVerdictTellsWhatTheScopeIsWorth(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		scope    string
+		kind     scopes.Kind
+		powerful bool
+		reason   string // part of it
+	}{
+		{"vso.build", scopes.Known, false, ""},
+		{"vso.build_execute", scopes.Known, true, "highly privileged"},
+		{"vso.extension.data_write", scopes.Known, false, ""},
+		{"vso.agentpools_manage", scopes.Known, true, "highly privileged"},
+		{"vso.advsec", scopes.Known, true, "highly privileged"},
+		{"vso.securefiles_read", scopes.Known, true, "highly privileged"},
+		{"vso.tokens", scopes.Known, true, "manage other tokens"},
+		{"vso.tokenadministration", scopes.Known, true, "manage other tokens"},
+		{"app_token", scopes.Known, true, "full access"},
+		{"vso.brand_new_2", scopes.Unknown, false, "not in Azure DevOps' list"},
+		{"vso.drop_write", scopes.Unknown, false, "not in Azure DevOps' list"},
+		{"vso.connectedserver", scopes.Unknown, false, "vso.connected_server"},
+		{"vso.tokens_administration", scopes.Unknown, true, "vso.tokenadministration"},
+		{"user_impersonation", scopes.Refused, false, "Entra applications only"},
+		{"vso.pats", scopes.Refused, false, "Entra applications only"},
+		{"vso.pats_manage", scopes.Refused, false, "Entra applications only"},
+		{"", scopes.Refused, false, "empty"},
+		{"Vso.Build", scopes.Refused, false, "write vso.build"},
+		{"vso.build ", scopes.Refused, false, "write vso.build"},
+		{"build", scopes.Refused, false, "write vso.build"},
+		{"vso.", scopes.Refused, false, "not a scope"},
+		{"vso.a-b", scopes.Refused, false, "not a scope"},
+		{"vso.build vso.code", scopes.Refused, false, "not a scope"},
+		{"everything", scopes.Refused, false, "not a scope"},
+	} {
+		v := scopes.Check(c.scope)
+		if v.Scope != c.scope || v.Kind != c.kind || v.Powerful != c.powerful || !strings.Contains(v.Reason, c.reason) || c.reason == "" && v.Reason != "" {
+			t.Errorf("Check(%q) = %+v, want kind %v, powerful %v, a reason with %q", c.scope, v, c.kind, c.powerful, c.reason)
+		}
+	}
+}
+
+func TestIncludesAreFollowedToTheirEnd(t *testing.T) {
+	t.Parallel()
+	for scope, want := range map[string][]string{
+		"vso.build_execute":       {"vso.build", "vso.hooks", "vso.hooks_write", "vso.profile"},
+		"vso.machinegroup_manage": {"vso.agentpools", "vso.agentpools_manage"},
+		"vso.packaging":           {"vso.profile"},
+		"vso.wiki":                nil,
+		"vso.never_heard_of":      nil,
+	} {
+		if got := scopes.Check(scope).Includes; !slices.Equal(got, want) {
+			t.Errorf("%s includes %v, want %v", scope, got, want)
+		}
+	}
+}
+
+func TestRedundantScopesAreFoundWithWhatIncludesThem(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		list []string
+		want map[string]string
+	}{
+		{[]string{"vso.build_execute", "vso.build", "vso.wiki"}, map[string]string{"vso.build": "vso.build_execute"}},
+		{[]string{"vso.packaging", "vso.release", "vso.profile"}, map[string]string{"vso.profile": "vso.packaging"}},
+		{[]string{"vso.wiki", "vso.graph"}, map[string]string{}},
+		{[]string{"vso.wiki", "app_token", "vso.new"}, map[string]string{"vso.wiki": "app_token", "vso.new": "app_token"}},
+	} {
+		if got := scopes.Redundant(c.list); !maps.Equal(got, c.want) {
+			t.Errorf("Redundant(%v) = %v, want %v", c.list, got, c.want)
+		}
+	}
+}
+
+func TestTheTableIsSortedAndClosed(t *testing.T) {
+	t.Parallel()
+	all := scopes.All()
+	if !slices.IsSorted(all) || len(slices.Compact(slices.Clone(all))) != len(all) {
+		t.Error("the table is not sorted or has repeats")
+	}
+	for _, scope := range all {
+		v := scopes.Check(scope)
+		if v.Kind != scopes.Known {
+			t.Errorf("%s is in the table and not known", scope)
+		}
+		for _, in := range v.Includes {
+			if !slices.Contains(all, in) {
+				t.Errorf("%s includes %s, which the table does not have", scope, in)
+			}
+		}
+	}
+}
+
+func FuzzCheckNeverKnowsMoreThanTheTable(f *testing.F) {
+	for _, s := range []string{"vso.build", "app_token", "VSO.CODE", "vso.", "vso.x y", "\xff"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		v := scopes.Check(s)
+		if (v.Kind == scopes.Known) != slices.Contains(scopes.All(), s) {
+			t.Fatalf("Check(%q) = %v", s, v.Kind)
+		}
+		if v.Kind != scopes.Known && v.Reason == "" {
+			t.Fatalf("Check(%q) gives no reason", s)
+		}
+	})
+}
