@@ -244,7 +244,7 @@ func TestSignInErrorsComeThroughUnchanged(t *testing.T) {
 		// Refused, and then the sign-in turns out to be dead: nothing was made.
 		s.azure.Challenge(ada)
 		s.entra.err = nil
-		s.panel.OnCall = func(int, control.Call) *control.Fault { s.entra.err = want; return nil }
+		s.panel.OnCall(func(int, control.Call) *control.Fault { s.entra.err = want; return nil })
 		if _, err := s.Create(t.Context(), owner, request("x")); !errors.Is(err, want) || len(s.azure.PATs("", "")) != 0 {
 			t.Errorf("%v", err)
 		}

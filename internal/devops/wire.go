@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/internal/rotation"
+	patscopes "github.com/azure-patrol/patrol/internal/scopes"
 )
 
 type createRequest struct {
@@ -50,7 +51,11 @@ func (w patToken) pat() (rotation.PAT, error) {
 	if w.AuthorizationID == "" || w.ValidTo.IsZero() {
 		return rotation.PAT{}, errors.New("a PAT without its id or its end")
 	}
+	// The manifest's scopes are without those that another one includes, and these
+	// are compared with them.
 	scopes := strings.Fields(w.Scope)
+	included := patscopes.Redundant(scopes)
+	scopes = slices.DeleteFunc(scopes, func(s string) bool { return included[s] != "" })
 	slices.Sort(scopes)
 	return rotation.PAT{
 		AuthorizationID: w.AuthorizationID,

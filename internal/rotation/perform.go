@@ -48,7 +48,11 @@ func (w *work) rotate(ctx context.Context, d Decision) (step string, err error) 
 		return "store", err
 	}
 
+	// The overlap counts from now by the later of two clocks: ours may be slow.
 	now := w.Now()
+	if issued.ValidFrom.After(now) && issued.ValidFrom.Before(now.Add(5*clockSkew)) {
+		now = issued.ValidFrom
+	}
 	l := Ledger{
 		AuthorizationID: issued.AuthorizationID,
 		ProviderAddress: w.seen.ProviderAddress,

@@ -18,7 +18,7 @@ type Owner struct {
 type PAT struct {
 	AuthorizationID string
 	DisplayName     string
-	Scopes          []string // sorted, without repeats
+	Scopes          []string // sorted, without repeats and without what another one includes
 	ValidFrom       time.Time
 	ValidTo         time.Time
 	Global          bool // valid in all organizations (targetAccounts null)

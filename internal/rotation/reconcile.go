@@ -345,8 +345,11 @@ func (w *work) settle(ctx context.Context, step string, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterDeadline)
 	defer cancel()
 	switch {
+	case e.Class == SignIn && w.order.From == "":
+		return nil // whoever found it out has told, and the sweeps go on asking
 	case e.Class == SignIn:
-		return nil // whoever found it out has told
+		// Somebody ordered a rotation, of a leaked PAT perhaps: it is tried
+		// again for a while.
 	case e.Class == Throttled:
 		w.pause(w.spec.Identity, e.After)
 	case e.Class == Configuration, e.Class == Policy, e.Class == Ambiguous && step == "adopt":

@@ -51,6 +51,17 @@ type Fault struct {
 	Header    map[string]string `json:"header,omitempty"`
 	Body      string            `json:"body,omitempty"`
 	Delay     time.Duration     `json:"delay,omitempty"` // nanoseconds in JSON
+
+	// Then is called once the fault has been carried out, before the connection
+	// breaks or an answer is written.
+	Then func() `json:"-"`
+}
+
+// Carried tells whoever injected the fault that it has happened.
+func (f *Fault) Carried() {
+	if f != nil && f.Then != nil {
+		f.Then()
+	}
 }
 
 func (f *Fault) check() error {
@@ -78,13 +89,9 @@ type Call struct {
 
 // Panel counts calls and holds faults. The zero value is ready.
 type Panel struct {
-	// OnCall, when set before the first call, is asked at every call; a fault
-	// that it returns is applied, before those that were injected. n counts
-	// all calls from 1.
-	OnCall func(n int, c Call) *Fault
-
 	mu     sync.Mutex
 	n      int
+	onCall func(n int, c Call) *Fault
 	counts map[Call]int
 	faults []*Fault
 }
@@ -101,6 +108,14 @@ func (p *Panel) Inject(f Fault) error {
 	defer p.mu.Unlock()
 	p.faults = append(p.faults, &f)
 	return nil
+}
+
+// OnCall asks f at every call from now on, nil at none; a fault that it returns is
+// applied, before those that were injected. n counts all calls from 1.
+func (p *Panel) OnCall(f func(n int, c Call) *Fault) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.onCall = f
 }
 
 // ClearFaults drops every fault.
@@ -144,8 +159,8 @@ func (p *Panel) Enter(c Call) *Fault {
 	}
 	p.counts[c]++
 	p.n++
-	if p.OnCall != nil {
-		if f := p.OnCall(p.n, c); f != nil {
+	if p.onCall != nil {
+		if f := p.onCall(p.n, c); f != nil {
 			return f
 		}
 	}
@@ -206,6 +221,7 @@ func (p *Panel) Wrap(service string, operation func(*http.Request) string, next 
 		case StatusAfter, ResetAfter, HangAfter:
 			next.ServeHTTP(httptest.NewRecorder(), r)
 		}
+		f.Carried()
 		switch f.Mode {
 		case Status, StatusAfter:
 			for k, v := range f.Header {

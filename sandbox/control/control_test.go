@@ -134,16 +134,20 @@ func TestAHookSeesEveryCallByNumber(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t)
 		defer s.close()
-		s.panel.OnCall = func(n int, c control.Call) *control.Fault {
+		carried := 0
+		s.panel.OnCall(func(n int, c control.Call) *control.Fault {
 			if n == 2 {
-				return &control.Fault{Mode: control.ResetAfter}
+				return &control.Fault{Mode: control.ResetAfter, Then: func() { carried += s.effects }}
 			}
 			return nil
-		}
+		})
 		for i := 1; i <= 3; i++ {
 			if _, _, err := s.call(t.Context(), "x"); (err != nil) != (i == 2) {
 				t.Errorf("call %d: %v", i, err)
 			}
+		}
+		if carried != 2 {
+			t.Errorf("the fault was carried out after %d effects, want after the second", carried)
 		}
 	})
 }

@@ -1,0 +1,117 @@
+package app_test
+
+import (
+	"errors"
+	"log/slog"
+	"maps"
+	"strings"
+	"testing"
+
+	"github.com/azure-patrol/patrol/internal/app"
+)
+
+// azure is a complete environment as infrastructure sets it.
+func azure() map[string]string {
+	return map[string]string{
+		"KEY_VAULT_URL": "https://contoso.vault.azure.net/",
+		"ServiceBusConnection__fullyQualifiedNamespace": "contoso.servicebus.windows.net",
+		"ServiceBusConnection__credential":              "managedidentity",
+		"ServiceBusConnection__clientId":                "11111111-1111-1111-1111-111111111111",
+		"COMMAND_QUEUE":                                 "pat-commands",
+		"VAULT_EVENT_QUEUE":                             "vault-events",
+		"EVENT_TOPIC":                                   "pat-events",
+		"CHECK_SCHEDULE":                                "0 0 */6 * * *",
+		"AZURE_CLIENT_ID":                               "11111111-1111-1111-1111-111111111111",
+		"ENTRA_TENANT_ID":                               "22222222-2222-2222-2222-222222222222",
+		"ENTRA_CLIENT_ID":                               "33333333-3333-3333-3333-333333333333",
+		"WEBSITE_HOSTNAME":                              "contoso-patrol.azurewebsites.net",
+	}
+}
+
+func read(env map[string]string) (app.Settings, error) {
+	return app.ReadSettings(func(name string) string { return env[name] })
+}
+
+func TestACompleteEnvironmentIsReadWithItsDefaults(t *testing.T) {
+	t.Parallel()
+	s, err := read(azure())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ what, got, want string }{
+		{"vault", s.Vault.String(), "https://contoso.vault.azure.net"},
+		{"vault host", s.Vault.Host, "contoso.vault.azure.net"},
+		{"authority", s.Authority.String(), "https://login.microsoftonline.com"},
+		{"devops", s.DevOps.String(), "https://dev.azure.com"},
+		{"vssps", s.VSSPS.String(), "https://vssps.dev.azure.com"},
+		{"public", s.Public.String(), "https://contoso-patrol.azurewebsites.net"},
+		{"manifest", s.Manifest, "pats.yaml"},
+		{"client credential", s.ClientCredential, "managed-identity"},
+		{"namespace", s.BusNamespace, "contoso.servicebus.windows.net"},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s is %q, want %q", c.what, c.got, c.want)
+		}
+	}
+	if s.Local || s.LogLevel != slog.LevelInfo {
+		t.Errorf("local %t, log level %s; want false and INFO", s.Local, s.LogLevel)
+	}
+}
+
+func TestEveryMissingSettingIsReportedAtOnce(t *testing.T) {
+	t.Parallel()
+	_, err := read(nil)
+	var e *app.SettingsError
+	if !errors.As(err, &e) {
+		t.Fatalf("error is %v, want a *SettingsError", err)
+	}
+	for _, name := range []string{"KEY_VAULT_URL", "COMMAND_QUEUE", "VAULT_EVENT_QUEUE", "EVENT_TOPIC", "ENTRA_TENANT_ID", "ENTRA_CLIENT_ID",
+		"CHECK_SCHEDULE", "AZURE_CLIENT_ID", "ServiceBusConnection__fullyQualifiedNamespace"} {
+		if !strings.Contains(err.Error(), name+" is not set: give it ") {
+			t.Errorf("nothing is said about %s in: %s", name, err)
+		}
+	}
+	if len(e.Problems) != 9 {
+		t.Errorf("%d problems, want 9: %q", len(e.Problems), e.Problems)
+	}
+}
+
+func TestAWrongSettingIsSaidWithWhatToDo(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name string
+		set  map[string]string
+		want string // in the error; empty: accepted
+	}{
+		{"plain http to Azure", map[string]string{"KEY_VAULT_URL": "http://contoso.vault.azure.net"}, "KEY_VAULT_URL must begin with https://"},
+		{"no URL", map[string]string{"AZURE_DEVOPS_URL": "dev.azure.com"}, "AZURE_DEVOPS_URL is not a URL: write it like https://dev.azure.com"},
+		{"a URL with a key", map[string]string{"PUBLIC_URL": "https://x.example?code=c4n4ry"}, "PUBLIC_URL must be a plain URL"},
+		{"five fields of cron", map[string]string{"CHECK_SCHEDULE": "0 */6 * * *"}, "CHECK_SCHEDULE has 5 fields and needs six"},
+		{"unknown credential", map[string]string{"ENTRA_CLIENT_CREDENTIAL": "secret"}, "ENTRA_CLIENT_CREDENTIAL must be managed-identity, certificate or none"},
+		{"certificate without a name", map[string]string{"ENTRA_CLIENT_CREDENTIAL": "certificate"}, "ENTRA_CERTIFICATE is not set"},
+		{"public client", map[string]string{"ENTRA_CLIENT_CREDENTIAL": "none", "AZURE_CLIENT_ID": ""}, ""},
+		{"log level", map[string]string{"LOG_LEVEL": "loud"}, "LOG_LEVEL must be debug, info, warn or error"},
+		{"namespace as URL", map[string]string{"ServiceBusConnection__fullyQualifiedNamespace": "sb://contoso.servicebus.windows.net/"}, "must be a host name only"},
+		{"other bus credential", map[string]string{"ServiceBusConnection__credential": "clientsecret"}, "ServiceBusConnection__credential must be managedidentity"},
+		{"connection string instead", map[string]string{"ServiceBusConnection__fullyQualifiedNamespace": "", "ServiceBusConnection": "Endpoint=sb://127.0.0.1;UseDevelopmentEmulator=true"}, ""},
+		{"local with Azure's addresses", map[string]string{"PATROL_LOCAL": "true"}, "PATROL_LOCAL is for a stack on this machine only, and KEY_VAULT_URL points elsewhere"},
+		{"local misspelt", map[string]string{"PATROL_LOCAL": "yes"}, "PATROL_LOCAL must be true or false"},
+		{"local", map[string]string{"PATROL_LOCAL": "true", "KEY_VAULT_URL": "https://127.0.0.1:8443", "AZURE_AUTHORITY_HOST": "https://[::1]:1", "AZURE_DEVOPS_URL": "https://devops.localhost:2",
+			"AZURE_DEVOPS_VSSPS_URL": "https://localhost", "PUBLIC_URL": "http://127.0.0.1:7071", "ServiceBusConnection__fullyQualifiedNamespace": "localhost:5671"}, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			env := azure()
+			maps.Copy(env, tc.set)
+			_, err := read(env)
+			switch {
+			case tc.want == "" && err != nil:
+				t.Errorf("refused: %v", err)
+			case tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)):
+				t.Errorf("error %v, want it to contain %q", err, tc.want)
+			case err != nil && strings.Contains(err.Error(), "c4n4ry"):
+				t.Errorf("the value of a setting shows: %v", err)
+			}
+		})
+	}
+}

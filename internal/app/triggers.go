@@ -1,0 +1,184 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/azure-patrol/patrol/internal/bus"
+	"github.com/azure-patrol/patrol/internal/funchost"
+	"github.com/azure-patrol/patrol/internal/rotation"
+	"github.com/azure-patrol/patrol/internal/web"
+)
+
+// hold is how long a queue invocation that cannot be worked on is kept before it
+// fails: the host delivers a failed message again at once, and ten times in all.
+const hold = 20 * time.Second
+
+// handle registers the functions by the names of their folders.
+func (a *App) handle(api http.Handler) {
+	a.mux.HandleTimer("CheckExpiry", a.checkExpiry)
+	a.mux.HandleServiceBus("Reconcile", a.held(a.reconcile))
+	a.mux.HandleServiceBus("VaultEvent", a.held(a.vaultEvent))
+	a.mux.HandleServiceBus("DeadLetter", a.held(a.deadLetter))
+	a.mux.HandleHTTP("/api/", api)
+}
+
+// handleBroken answers every function with what is wrong.
+func (a *App) handleBroken() {
+	report := errors.New("patrol is not configured: " + strings.Join(a.broken, "; "))
+	refuse := a.held(func(context.Context, funchost.Message) error { return report })
+	a.mux.HandleTimer("CheckExpiry", func(context.Context, funchost.Timer) error { return report })
+	for _, name := range []string{"Reconcile", "VaultEvent", "DeadLetter"} {
+		a.mux.HandleServiceBus(name, refuse)
+	}
+	a.mux.HandleHTTP("/api/", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		web.Fail(w, web.Problem{Status: http.StatusServiceUnavailable, Type: "configuration", Title: "patrol is not configured",
+			Detail: "Settings or the manifest cannot be used; errors says what to do.", Errors: a.broken})
+	}))
+	a.mux.HandleHTTP("GET /api/health", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { web.Unhealthy(w, "configuration") }))
+}
+
+// held keeps a failing message for a while.
+func (a *App) held(f func(context.Context, funchost.Message) error) func(context.Context, funchost.Message) error {
+	return func(ctx context.Context, m funchost.Message) error {
+		err := f(ctx, m)
+		if err != nil {
+			_ = a.outside.Wait(ctx, hold)
+		}
+		return err
+	}
+}
+
+// checkExpiry is the timer: one sweep.
+func (a *App) checkExpiry(ctx context.Context, t funchost.Timer) error {
+	last, next := a.sweeps.Last(), time.Time{}
+	if t.Status != nil {
+		last, next = t.Status.Last, t.Status.Next
+	}
+	if last.Year() < 2000 { // 0001-01-01: the timer's first run
+		last = time.Time{}
+	}
+	plan, err := a.reconciler.Sweep(ctx, last, "timer")
+	a.sweeps.Done(plan, len(plan.Commands("timer")), "timer", a.outside.Now(), next)
+	return err
+}
+
+// reconcile works on one command.
+func (a *App) reconcile(ctx context.Context, m funchost.Message) error {
+	c, err := bus.DecodeCommand(m.Body)
+	if err != nil {
+		return a.refuse(ctx, m, "not-a-command", err)
+	}
+	if c.Operation == "" {
+		c.Operation = m.MessageID
+	}
+	if s, ok := a.manifest.PAT(c.PAT); ok {
+		c.PAT = s.Name
+	}
+	if m.Trusted && m.SessionID != c.PAT {
+		// The session is the lock: work on a PAT belongs into its own.
+		a.log.WarnContext(ctx, "a command came in a session that is not its PAT's; sent on to that one", "pat", c.PAT)
+		return a.bus.Send(ctx, c)
+	}
+	_, err = a.reconciler.Reconcile(ctx, c)
+	return err
+}
+
+// refuse completes a message that nobody can work on, with an event that says why.
+func (a *App) refuse(ctx context.Context, m funchost.Message, code string, err error) error {
+	a.log.ErrorContext(ctx, "message refused", "code", code, "error", err.Error(), "message", m.MessageID)
+	name := m.SessionID
+	if s, ok := a.manifest.PAT(name); ok {
+		name = s.Name
+	}
+	if name == "" {
+		name = "unknown"
+	}
+	return a.bus.Publish(ctx, &rotation.RotationFailed{
+		Spec: rotation.Spec{Name: name}, RotationID: rotation.RotationID(name, m.MessageID), Step: "receive", Class: rotation.Configuration, Code: code,
+		Message: fmt.Sprintf("message %q on the command queue was refused: %s", m.MessageID, err), At: a.outside.Now(),
+	})
+}
+
+// vaultEvent takes Key Vault's events as hints: a command is sent only if the event
+// is about a managed PAT's current version and there is something to do. Each of
+// patrol's own writes causes events, and the near-expiry event comes minutes after a
+// version that lives for less than 30 days: acting on them would rotate for ever.
+func (a *App) vaultEvent(ctx context.Context, m funchost.Message) error {
+	events, err := decodeVaultEvents(m.Body)
+	if err != nil {
+		a.log.WarnContext(ctx, "message on the vault event queue ignored", "error", err.Error(), "message", m.MessageID)
+		return nil
+	}
+	var failed error
+	for _, e := range events {
+		failed = errors.Join(failed, a.hint(ctx, e, m.MessageID))
+	}
+	return failed
+}
+
+func (a *App) hint(ctx context.Context, e vaultEvent, operation string) error {
+	s, ok := a.manifest.PAT(e.Secret)
+	if !ok {
+		a.log.DebugContext(ctx, "event about a secret that is not managed", "type", e.Type)
+		return nil
+	}
+	log := a.log.With("pat", s.Name, "type", e.Type)
+	// The process that wrote a version remembers it: most events cost no call.
+	about, err := a.vault.Version(ctx, s.Name, e.Version)
+	if err == nil && !a.wanting(s, about) {
+		log.DebugContext(ctx, "event about a version that needs nothing")
+		return nil
+	}
+	current, err := a.vault.Current(ctx, s.Name)
+	switch {
+	case errors.Is(err, rotation.ErrNotFound):
+		log.DebugContext(ctx, "event about a secret that is gone")
+		return nil
+	case err != nil:
+		// A hint is not worth a redelivery: the sweeps see what it says.
+		log.WarnContext(ctx, "event not looked into", "class", string(rotation.ClassOf(err)))
+		return nil
+	case !strings.EqualFold(e.Version, current.ID) || !a.wanting(s, current):
+		log.DebugContext(ctx, "event about an earlier version, or one that needs nothing")
+		return nil
+	}
+	return a.bus.Send(ctx, rotation.Command{PAT: s.Name, Reason: rotation.Look, RequestedBy: "vault-event", Operation: operation})
+}
+
+// wanting reports whether a version is one that patrol has not seen yet, or is due.
+func (a *App) wanting(s rotation.Spec, v rotation.Version) bool {
+	if !v.Ledger.Ours() {
+		return true
+	}
+	return !v.Expires.IsZero() && !rotation.Due(s, v.Created, v.Expires).After(a.outside.Now())
+}
+
+// deadLetter tells of a command that the host gave up on.
+func (a *App) deadLetter(ctx context.Context, m funchost.Message) error {
+	c, err := bus.DecodeCommand(m.Body)
+	s, known := a.manifest.PAT(c.PAT)
+	switch {
+	case known:
+	case err == nil:
+		s = rotation.Spec{Name: c.PAT}
+	case m.SessionID != "":
+		s = rotation.Spec{Name: m.SessionID}
+	default:
+		s = rotation.Spec{Name: "unknown"}
+	}
+	reason := m.DeadLetterReason
+	if reason == "" {
+		reason = "unknown"
+	}
+	a.log.ErrorContext(ctx, "command in the dead-letter queue", "pat", s.Name, "code", reason, "message", m.MessageID)
+	return a.bus.Publish(ctx, &rotation.RotationFailed{
+		Spec: s, RotationID: rotation.RotationID(s.Name, m.MessageID), Step: "dead-letter", Class: rotation.Transient, Code: reason,
+		Message: "the Functions host gave up on a command: see the handler's log for what failed; the next sweep looks at the PAT again",
+		Attempt: c.Attempt, At: a.outside.Now(),
+	})
+}

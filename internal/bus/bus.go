@@ -1,0 +1,208 @@
+// Package bus is patrol's side of Service Bus: commands onto the queue, events onto
+// the topic, over azservicebus. It knows how commands and events look as messages,
+// and must not know why one is sent.
+//
+// Receiving is the Functions host's work: the handler gets messages by invocation.
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
+
+	"github.com/azure-patrol/patrol/internal/rotation"
+)
+
+// Config says where to send. Either ConnectionString, or Namespace and Credential.
+type Config struct {
+	ConnectionString string
+	Namespace        string // host of the namespace: contoso.servicebus.windows.net
+	Credential       azcore.TokenCredential
+	Options          azservicebus.ClientOptions
+
+	Queue string // of commands
+	Topic string // of events
+	// VaultHost makes the events' source.
+	VaultHost string
+	Log       *slog.Logger
+}
+
+// Bus sends commands and events. It connects at the first send.
+type Bus struct {
+	config Config
+
+	mu       sync.Mutex
+	client   *azservicebus.Client
+	commands *azservicebus.Sender
+	events   *azservicebus.Sender
+}
+
+var _ rotation.Outbox = (*Bus)(nil)
+
+// New checks nothing upstream and opens nothing.
+func New(c Config) (*Bus, error) {
+	switch {
+	case c.Queue == "" || c.Topic == "":
+		return nil, errors.New("the bus wants the names of the command queue and the event topic")
+	case c.ConnectionString == "" && (c.Namespace == "" || c.Credential == nil):
+		return nil, errors.New("the bus wants a connection string, or a namespace and a credential")
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Bus{config: c}, nil
+}
+
+// sender gives the long-lived sender of the queue or the topic; links stay open.
+func (b *Bus) sender(events bool) (*azservicebus.Sender, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.client == nil {
+		options := b.config.Options
+		var err error
+		if b.config.ConnectionString != "" {
+			b.client, err = azservicebus.NewClientFromConnectionString(b.config.ConnectionString, &options)
+		} else {
+			b.client, err = azservicebus.NewClient(b.config.Namespace, b.config.Credential, &options)
+		}
+		if err != nil {
+			// The SDK's text may quote the connection string.
+			return nil, &rotation.Error{Class: rotation.Configuration, Code: "service-bus-connection",
+				Message: "the Service Bus connection setting cannot be used: it wants a namespace's host name or a connection string"}
+		}
+	}
+	at, name := &b.commands, b.config.Queue
+	if events {
+		at, name = &b.events, b.config.Topic
+	}
+	if *at == nil {
+		s, err := b.client.NewSender(name, nil)
+		if err != nil {
+			return nil, classify(err, "opening the link to "+name)
+		}
+		*at = s
+	}
+	return *at, nil
+}
+
+// Send puts commands on the queue: those that are due now in batches, the others
+// scheduled. Each is sent or the error says that not all of them were; a repeat is
+// dropped by the queue's duplicate detection.
+func (b *Bus) Send(ctx context.Context, cs ...rotation.Command) error {
+	if len(cs) == 0 {
+		return nil
+	}
+	sender, err := b.sender(false)
+	if err != nil {
+		return err
+	}
+	scheduled := map[time.Time][]*azservicebus.Message{}
+	var due []*azservicebus.Message
+	for _, c := range cs {
+		m, err := encodeCommand(c)
+		if err != nil {
+			return err
+		}
+		if c.At.IsZero() {
+			due = append(due, m)
+		} else {
+			scheduled[c.At] = append(scheduled[c.At], m)
+		}
+	}
+	for at, ms := range scheduled {
+		if _, err := sender.ScheduleMessages(ctx, ms, at.UTC(), nil); err != nil {
+			return classify(err, "scheduling a command")
+		}
+	}
+	return sendAll(ctx, sender, due)
+}
+
+// sendAll uses as few batches as the messages fit in.
+func sendAll(ctx context.Context, sender *azservicebus.Sender, ms []*azservicebus.Message) error {
+	if len(ms) == 1 {
+		return classify(sender.SendMessage(ctx, ms[0], nil), "sending a command")
+	}
+	for len(ms) > 0 {
+		batch, err := sender.NewMessageBatch(ctx, nil)
+		if err != nil {
+			return classify(err, "sending commands")
+		}
+		n := 0
+		for _, m := range ms {
+			if err := batch.AddMessage(m, nil); errors.Is(err, azservicebus.ErrMessageTooLarge) && n > 0 {
+				break
+			} else if err != nil {
+				return classify(err, "sending commands")
+			}
+			n++
+		}
+		if err := sender.SendMessageBatch(ctx, batch, nil); err != nil {
+			return classify(err, "sending commands")
+		}
+		ms = ms[n:]
+	}
+	return nil
+}
+
+// Publish puts an event on the topic.
+func (b *Bus) Publish(ctx context.Context, e rotation.Event) error {
+	m, err := encodeEvent(e, b.config.VaultHost)
+	if err != nil {
+		return err
+	}
+	sender, err := b.sender(true)
+	if err != nil {
+		return err
+	}
+	if err := sender.SendMessage(ctx, m, nil); err != nil {
+		return classify(err, "publishing "+*m.Subject)
+	}
+	b.config.Log.InfoContext(ctx, "event published", "type", *m.Subject, "id", *m.MessageID)
+	return nil
+}
+
+// Close ends the connection.
+func (b *Bus) Close(ctx context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.client == nil {
+		return nil
+	}
+	err := b.client.Close(ctx)
+	b.client, b.commands, b.events = nil, nil, nil
+	return err
+}
+
+// classify gives an SDK error its class, without its text.
+func classify(err error, doing string) error {
+	if err == nil {
+		return nil
+	}
+	out := &rotation.Error{Class: rotation.Transient, Code: "service-bus", Message: doing + " failed", Err: err}
+	if errors.Is(err, azservicebus.ErrMessageTooLarge) {
+		out.Class, out.Code, out.Message = rotation.Configuration, "message-too-large", doing+" failed: the message is larger than the namespace permits"
+		return out
+	}
+	if e, ok := errors.AsType[*azservicebus.Error](err); ok {
+		out.Code = "service-bus-" + string(e.Code)
+		switch e.Code {
+		case azservicebus.CodeUnauthorizedAccess:
+			out.Class = rotation.Configuration
+			out.Message = doing + " was refused: patrol's identity needs the role Azure Service Bus Data Sender"
+		case azservicebus.CodeNotFound:
+			out.Class = rotation.Configuration
+			out.Message = doing + " failed: there is no such queue or topic"
+		}
+	}
+	// The managed identity's own failure, a cancelled context: kept for errors.Is.
+	if e, ok := errors.AsType[*rotation.Error](err); ok {
+		return fmt.Errorf("%s: %w", doing, e)
+	}
+	return out
+}

@@ -1,0 +1,187 @@
+package bus
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
+
+	"github.com/azure-patrol/patrol/events"
+	"github.com/azure-patrol/patrol/internal/rotation"
+)
+
+const (
+	// maxID is Service Bus's limit for message ids and session ids.
+	maxID = 128
+	// MaxCommand is how large a command's body may be, in bytes.
+	MaxCommand = 64 << 10
+	// maxText bounds a command's free text.
+	maxText = 512
+)
+
+// ErrNotACommand says that a message on the command queue is none.
+var ErrNotACommand = errors.New("not a command")
+
+// command is a command's JSON.
+type command struct {
+	Command        string `json:"command"`
+	PAT            string `json:"pat"`
+	Reason         string `json:"reason"`
+	From           string `json:"from,omitempty"`
+	RevokePrevious string `json:"revokePrevious,omitempty"`
+	RequestedBy    string `json:"requestedBy,omitempty"`
+	Attempt        int    `json:"attempt"`
+	Operation      string `json:"operation,omitempty"`
+}
+
+const reconcile = "reconcile"
+
+func encodeCommand(c rotation.Command) (*azservicebus.Message, error) {
+	body, err := json.Marshal(command{
+		Command: reconcile, PAT: c.PAT, Reason: string(c.Reason), From: c.From, RevokePrevious: string(c.RevokePrevious),
+		RequestedBy: c.RequestedBy, Attempt: c.Attempt, Operation: c.Operation,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encoding a command: %w", err)
+	}
+	return &azservicebus.Message{
+		Body:        body,
+		ContentType: new("application/json"),
+		MessageID:   new(MessageID(c)),
+		SessionID:   new(c.PAT),
+		Subject:     new(reconcile),
+	}, nil
+}
+
+// MessageID is what duplicate detection compares: the same order of the same sweep or
+// operation, at the same attempt.
+func MessageID(c rotation.Command) string {
+	return short(strings.Join([]string{c.PAT, string(c.Reason), c.From, strconv.Itoa(c.Attempt), c.Operation}, "/"))
+}
+
+// short keeps an id within the broker's limit.
+func short(id string) string {
+	if len(id) <= maxID {
+		return id
+	}
+	sum := sha256.Sum256([]byte(id))
+	return hex.EncodeToString(sum[:])
+}
+
+// DecodeCommand reads a message of the command queue. Its error, an ErrNotACommand,
+// says what is wrong without quoting the message.
+func DecodeCommand(body []byte) (rotation.Command, error) {
+	var c command
+	if len(body) > MaxCommand {
+		return rotation.Command{}, fmt.Errorf("%w: %d bytes, and %d are permitted", ErrNotACommand, len(body), MaxCommand)
+	}
+	if !utf8.Valid(body) {
+		return rotation.Command{}, fmt.Errorf("%w: not UTF-8", ErrNotACommand)
+	}
+	dec := json.NewDecoder(bytes.NewReader(body))
+	if err := dec.Decode(&c); err != nil {
+		if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && e.Field != "" {
+			return rotation.Command{}, fmt.Errorf("%w: %q must be a %s", ErrNotACommand, e.Field, e.Type)
+		}
+		return rotation.Command{}, fmt.Errorf("%w: not a JSON object", ErrNotACommand)
+	}
+	if dec.More() {
+		return rotation.Command{}, fmt.Errorf("%w: something follows the JSON object", ErrNotACommand)
+	}
+	wrong := func(field, want string) error { return fmt.Errorf("%w: %q must be %s", ErrNotACommand, field, want) }
+	out := rotation.Command{PAT: c.PAT, Reason: rotation.Reason(c.Reason), From: c.From,
+		RevokePrevious: rotation.RevokePrevious(c.RevokePrevious), RequestedBy: c.RequestedBy, Attempt: c.Attempt, Operation: c.Operation}
+	switch {
+	case c.Command != reconcile:
+		return rotation.Command{}, wrong("command", `"reconcile"`)
+	case c.PAT == "" || len(c.PAT) > 127:
+		return rotation.Command{}, wrong("pat", "the name of a PAT")
+	case c.Attempt < 0 || c.Attempt > 1000:
+		return rotation.Command{}, wrong("attempt", "from 0 to 1000")
+	case len(c.From) > maxID || len(c.RequestedBy) > maxText || len(c.Operation) > maxText:
+		return rotation.Command{}, fmt.Errorf("%w: a field is too long", ErrNotACommand)
+	}
+	switch out.Reason {
+	case rotation.Provision, rotation.Expiring, rotation.Requested, rotation.Compromised, rotation.Drift, rotation.Look:
+	case "":
+		out.Reason = rotation.Look
+	default:
+		return rotation.Command{}, wrong("reason", "provision, expiring, requested, compromised, drift or look")
+	}
+	switch out.RevokePrevious {
+	case rotation.AfterOverlap, rotation.Now:
+	case "":
+		out.RevokePrevious = rotation.AfterOverlap
+	default:
+		return rotation.Command{}, wrong("revokePrevious", `"overlap" or "now"`)
+	}
+	return out, nil
+}
+
+// encodeEvent makes a CloudEvent's message.
+func encodeEvent(e rotation.Event, vaultHost string) (*azservicebus.Message, error) {
+	ev, identity := cloudEvent(e, events.Source(vaultHost))
+	body, err := events.Encode(ev)
+	if err != nil {
+		return nil, fmt.Errorf("encoding an event: %w", err)
+	}
+	properties := ev.Properties()
+	if identity != "" {
+		properties["identity"] = identity
+	}
+	return &azservicebus.Message{
+		Body:                  body,
+		ContentType:           new(events.ContentType),
+		MessageID:             new(short(ev.ID)),
+		Subject:               new(ev.Type),
+		SessionID:             new(short(ev.Subject)),
+		ApplicationProperties: properties,
+	}, nil
+}
+
+// cloudEvent maps the domain's events onto the public ones. identity is for the
+// subscription filters.
+func cloudEvent(e rotation.Event, source string) (ev events.Event, identity string) {
+	switch e := e.(type) {
+	case *rotation.Rotated:
+		d := events.Rotated{
+			PAT: e.Spec.Name, Organization: e.Spec.Organization, Identity: e.Spec.Identity, DisplayName: e.Spec.DisplayName,
+			Scopes: e.Spec.Scopes, RotationID: e.RotationID, Reason: string(e.Reason),
+			Secret:          events.SecretRef{ID: e.SecretID, Name: e.Spec.Name, Version: e.SecretVersion},
+			AuthorizationID: e.AuthorizationID, ValidFrom: e.ValidFrom.UTC(), ValidTo: e.ValidTo.UTC(),
+		}
+		if p := e.Previous; p != nil {
+			d.Previous = &events.Previous{Version: p.Version, AuthorizationID: p.AuthorizationID, RevokeAt: p.RevokeAt.UTC()}
+		}
+		return events.NewRotated(source, e.At.UTC(), d), e.Spec.Identity
+	case *rotation.Revoked:
+		return events.NewRevoked(source, e.At.UTC(), events.Revoked{
+			PAT: e.Spec.Name, Organization: e.Spec.Organization, RotationID: e.RotationID,
+			AuthorizationID: e.AuthorizationID, SecretVersion: e.SecretVersion, Cause: string(e.Cause),
+		}), e.Spec.Identity
+	case *rotation.RotationFailed:
+		return events.NewRotationFailed(source, e.At.UTC(), e.Attempt, events.RotationFailed{
+			PAT: e.Spec.Name, Organization: e.Spec.Organization, RotationID: e.RotationID, Step: e.Step, Class: string(e.Class),
+			Code: e.Code, Message: e.Message, RetryAt: events.TimeOrNull(e.RetryAt.UTC()), ValidTo: events.TimeOrNull(e.ValidTo.UTC()),
+		}), e.Spec.Identity
+	case *rotation.ExpiringPAT:
+		return events.NewExpiring(source, e.At.UTC(), e.Days, events.Expiring{
+			DisplayName: e.PAT.DisplayName, Organization: e.Owner.Organization,
+			AuthorizationID: e.PAT.AuthorizationID, ValidTo: e.PAT.ValidTo.UTC(),
+		}), e.Owner.Identity
+	case *rotation.SignedIn:
+		return events.NewSignedIn(source, e.At.UTC(), events.SignedIn{Identity: e.Identity, User: e.User}), e.Identity
+	case *rotation.SignInRequired:
+		return events.NewSignInRequired(source, e.At.UTC(), events.SignInRequired{
+			Identity: e.Identity, User: e.User, Code: e.Code, SignInURL: e.SignInURL,
+		}), e.Identity
+	}
+	panic(fmt.Sprintf("no CloudEvent for %T", e)) // the interface is sealed: a new event without its mapping is a fault here
+}

@@ -1,0 +1,116 @@
+package entra_test
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
+
+	"github.com/azure-patrol/patrol/internal/entra"
+	"github.com/azure-patrol/patrol/internal/rotation"
+	"github.com/azure-patrol/patrol/internal/vault"
+	"github.com/azure-patrol/patrol/sandbox/control"
+	fake "github.com/azure-patrol/patrol/sandbox/entra"
+	"github.com/azure-patrol/patrol/sandbox/identity"
+	"github.com/azure-patrol/patrol/sandbox/keyvault"
+)
+
+// The whole chain over loopback sockets, as a local stack has it: managed
+// identity -> vault -> assertion -> refresh token -> access token.
+func TestManagedIdentityVaultAuthorityChain(t *testing.T) {
+	mi := "chain-" + rand.Text() // the credential's token cache is process-wide
+	authority := fake.New(fake.Config{Panel: &control.Panel{}})
+	authority.AddUser(fake.User{UPN: bot, ObjectID: botID})
+	principal := authority.AddIdentity(fake.ManagedIdentity{ClientID: mi})
+	authority.AddApp(fake.App{ClientID: app, Web: []string{redirect}, Scopes: patScopes,
+		Federated: []fake.FederatedCredential{{Issuer: authority.Issuer(), Subject: principal, Audience: fake.TokenExchange}}})
+	login := httptest.NewTLSServer(authority)
+	defer login.Close()
+
+	panel := &control.Panel{}
+	endpoint := httptest.NewServer(identity.New(identity.Config{Tokens: authority, Header: "h", Assigned: []string{mi}, Panel: panel}))
+	defer endpoint.Close()
+	t.Setenv("IDENTITY_ENDPOINT", endpoint.URL+"/msi/token")
+	t.Setenv("IDENTITY_HEADER", "h")
+	cred, err := azidentity.NewManagedIdentityCredential(&azidentity.ManagedIdentityCredentialOptions{ID: azidentity.ClientID(mi)})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	var handler http.Handler
+	secrets := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler.ServeHTTP(w, r) }))
+	defer secrets.Close()
+	kv, err := keyvault.New(keyvault.Config{URL: secrets.URL, Authority: fake.DefaultAuthority, Tenant: authority.Tenant(), Verify: func(token string) error {
+		c, err := authority.VerifyAccessToken(token)
+		if err == nil && (c.Audience != "https://vault.azure.net" || c.ObjectID != principal) {
+			err = errors.New("not for this vault")
+		}
+		return err
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kv.Close()
+	handler = kv
+
+	store, err := vault.New(vault.Config{URL: secrets.URL, Credential: cred, DisableChallengeResourceVerification: true,
+		ClientOptions: azcore.ClientOptions{Transport: secrets.Client()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := func() *entra.Client {
+		c, err := entra.New(entra.Config{
+			Tenant: authority.Tenant(), ClientID: app, AuthorityHost: login.URL, DisableInstanceDiscovery: true, HTTPClient: login.Client(),
+			Credential: entra.Credential{ManagedIdentity: cred}, Store: store.Identities(),
+			Identities: map[string]entra.Identity{"build-bot": {User: bot}}, PublicURL: "https://127.0.0.1",
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	rt, err := authority.SeedRefreshToken(bot, app, patScopes...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := start().SaveSignIn(t.Context(), "build-bot", entra.Grant{RefreshToken: rotation.NewSecret(rt), User: bot, UserID: botID}); err != nil {
+		t.Fatal(err)
+	}
+	c := start()
+	token, err := c.Credential("build-bot").GetToken(t.Context(), policy.TokenRequestOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if claims, err := authority.VerifyAccessToken(token.Token); err != nil || claims.UPN != bot {
+		t.Errorf("%+v %v", claims, err)
+	}
+	if got := panel.Count("identity", "token"); got != 2 { // for the vault, and for the exchange
+		t.Errorf("the identity endpoint was asked %d times, want 2", got)
+	}
+	if err := authority.Revoke(bot); err != nil {
+		t.Fatal(err)
+	}
+	err = forced(t.Context(), c)
+	if e, ok := errors.AsType[*rotation.Error](err); !ok || e.Code != "AADSTS50173" {
+		t.Errorf("%v", err)
+	}
+	vs := kv.Versions(entra.SecretName("build-bot"))
+	if len(vs) != 1 || !strings.HasPrefix(vs[0].Tags["patrol-sign-in-required"], "AADSTS50173 ") || vs[0].Tags["patrol-user"] != bot {
+		t.Errorf("%d versions, tags %v", len(vs), vs[0].Tags)
+	}
+	if err := forced(t.Context(), start()); rotation.ClassOf(err) != rotation.SignIn {
+		t.Errorf("a later process: %v", err)
+	}
+}
+
+func forced(ctx context.Context, c *entra.Client) error {
+	_, err := c.Credential("build-bot").GetToken(ctx, policy.TokenRequestOptions{Claims: "{}"})
+	return err
+}

@@ -1,0 +1,808 @@
+package entra_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+
+	"github.com/azure-patrol/patrol/internal/entra"
+	"github.com/azure-patrol/patrol/internal/rotation"
+	"github.com/azure-patrol/patrol/sandbox/control"
+	fake "github.com/azure-patrol/patrol/sandbox/entra"
+	"github.com/azure-patrol/patrol/sandbox/pipe"
+)
+
+const (
+	bot        = "build-bot@contoso.com"
+	botID      = "0b0b0b0b-0000-4000-a000-000000000001"
+	app        = "9a9a9a9a-0000-4000-a000-000000000002"
+	miClient   = "3c3c3c3c-0000-4000-a000-000000000003"
+	secretName = "patrol-identity-build-bot"
+	day        = 24 * time.Hour
+)
+
+var patScopes = []string{fake.DevOps + "/vso.pats", fake.DevOps + "/vso.pats_manage"}
+
+// memoryVault is a Key Vault in memory: versions, tags, and outages.
+type memoryVault struct {
+	mu       sync.Mutex
+	versions map[string][]version
+	down     error
+	readOnly error
+	reads    int
+	writes   int
+	tags     int
+}
+
+type version struct {
+	id      string
+	value   rotation.Secret
+	kind    string
+	tags    map[string]string
+	created time.Time
+	expires time.Time
+}
+
+var errDown = &rotation.Error{Class: rotation.Transient, Code: "vault", Message: "the vault is down"}
+
+func (v *memoryVault) Read(ctx context.Context, name string) (rotation.Secret, map[string]string, string, time.Time, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.reads++
+	if v.down != nil {
+		return rotation.Secret{}, nil, "", time.Time{}, v.down
+	}
+	vs := v.versions[name]
+	if len(vs) == 0 {
+		return rotation.Secret{}, nil, "", time.Time{}, fmt.Errorf("reading %s: %w", name, rotation.ErrNotFound)
+	}
+	l := vs[len(vs)-1]
+	return l.value, maps.Clone(l.tags), l.id, l.created, ctx.Err()
+}
+
+func (v *memoryVault) Write(_ context.Context, name string, value rotation.Secret, contentType string, tags map[string]string, expires time.Time) (string, time.Time, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if err := errors.Join(v.down, v.readOnly); err != nil {
+		return "", time.Time{}, err
+	}
+	v.writes++
+	n := version{fmt.Sprintf("%s-%d", name, len(v.versions[name])+1), value, contentType, maps.Clone(tags), time.Now().Truncate(time.Second), expires}
+	v.versions[name] = append(v.versions[name], n)
+	return n.id, n.created, nil
+}
+
+func (v *memoryVault) Tag(_ context.Context, name, id string, tags map[string]string) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if err := errors.Join(v.down, v.readOnly); err != nil {
+		return err
+	}
+	v.tags++
+	for i := range v.versions[name] {
+		if v.versions[name][i].id == id {
+			v.versions[name][i].tags = maps.Clone(tags)
+			return nil
+		}
+	}
+	return rotation.ErrNotFound
+}
+
+func (v *memoryVault) latest() version {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	vs := v.versions[secretName]
+	if len(vs) == 0 {
+		return version{}
+	}
+	return vs[len(vs)-1]
+}
+
+func (v *memoryVault) count() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.versions[secretName])
+}
+
+func (v *memoryVault) set(change func(*memoryVault)) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	change(v)
+}
+
+// world is a tenant, a vault and a topic, over which instances of patrol come
+// and go.
+type world struct {
+	t         *testing.T
+	authority *fake.Server
+	panel     *control.Panel
+	http      *http.Client
+	vault     *memoryVault
+
+	mu      sync.Mutex
+	events  []rotation.Event
+	deaf    error // what Notify answers
+	log     bytes.Buffer
+	errors  []error
+	answers []string // tokens that were given out
+}
+
+func newWorld(t *testing.T, switches fake.Switches) *world {
+	t.Helper()
+	w := &world{t: t, panel: &control.Panel{}, vault: &memoryVault{versions: map[string][]version{}}}
+	w.authority = fake.New(fake.Config{Panel: w.panel, Switches: switches})
+	w.authority.AddUser(fake.User{UPN: bot, ObjectID: botID})
+	principal := w.authority.AddIdentity(fake.ManagedIdentity{ClientID: miClient})
+	w.authority.AddApp(fake.App{ClientID: app, Web: []string{"https://patrol.example/api/signin/callback"}, Scopes: patScopes,
+		Federated: []fake.FederatedCredential{{Issuer: w.authority.Issuer(), Subject: principal, Audience: fake.TokenExchange}}})
+	var network pipe.Network
+	l, err := network.Listen("login.microsoftonline.com:443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: w.authority}
+	go func() { _ = srv.Serve(l) }()
+	w.http = &http.Client{Transport: network.Transport()}
+	t.Cleanup(func() {
+		w.http.CloseIdleConnections()
+		_ = srv.Close()
+	})
+	return w
+}
+
+// managedIdentity is the platform's credential: it asks the fake directly.
+type managedIdentity struct {
+	authority *fake.Server
+	err       error
+	scopes    []string
+	mu        sync.Mutex
+}
+
+func (m *managedIdentity) GetToken(_ context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.scopes = append(m.scopes, o.Scopes...)
+	if m.err != nil {
+		return azcore.AccessToken{}, m.err
+	}
+	token, expires, err := m.authority.IdentityToken(miClient, strings.TrimSuffix(o.Scopes[0], "/.default"))
+	return azcore.AccessToken{Token: token, ExpiresOn: expires}, err
+}
+
+func (w *world) config() entra.Config {
+	return entra.Config{
+		Tenant: fake.DefaultTenant, ClientID: app, HTTPClient: w.http, Store: w.vault, PublicURL: "https://patrol.example",
+		Credential: entra.Credential{ManagedIdentity: &managedIdentity{authority: w.authority}},
+		Identities: map[string]entra.Identity{"build-bot": {User: bot}},
+		Log:        slog.New(slog.NewTextHandler(&w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Notify: func(_ context.Context, e rotation.Event) error {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if w.deaf != nil {
+				return w.deaf
+			}
+			w.events = append(w.events, e)
+			return nil
+		},
+	}
+}
+
+// start is a new process.
+func (w *world) start(change ...func(*entra.Config)) *entra.Client {
+	w.t.Helper()
+	cfg := w.config()
+	for _, c := range change {
+		c(&cfg)
+	}
+	c, err := entra.New(cfg)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return c
+}
+
+// signIn gives the bot a sign-in, saved through c.
+func (w *world) signIn(c *entra.Client) {
+	w.t.Helper()
+	rt, err := w.authority.SeedRefreshToken(bot, app, patScopes...)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := c.SaveSignIn(w.t.Context(), "build-bot", entra.Grant{RefreshToken: rotation.NewSecret(rt), User: bot, UserID: botID}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) token(c *entra.Client) (azcore.AccessToken, error) {
+	t, err := c.Credential("build-bot").GetToken(w.t.Context(), policy.TokenRequestOptions{Scopes: []string{fake.DevOps + "/.default"}})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err != nil {
+		w.errors = append(w.errors, err)
+	}
+	w.answers = append(w.answers, t.Token)
+	return t, err
+}
+
+func (w *world) mustToken(c *entra.Client) azcore.AccessToken {
+	w.t.Helper()
+	t, err := w.token(c)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	claims, err := w.authority.VerifyAccessToken(t.Token)
+	if err != nil || claims.UPN != bot || claims.Audience != fake.DevOps || len(claims.Scopes) != 2 {
+		w.t.Fatalf("token: %+v %v", claims, err)
+	}
+	return t
+}
+
+// wantError asks for a token and expects a class and a code.
+func (w *world) wantError(c *entra.Client, class rotation.Class, code string) *rotation.Error {
+	w.t.Helper()
+	_, err := w.token(c)
+	e, ok := errors.AsType[*rotation.Error](err)
+	if !ok || e.Class != class || e.Code != code {
+		w.t.Fatalf("got %v, want class %s, code %s", err, class, code)
+	}
+	if e.Message == "" {
+		w.t.Errorf("%s has no words", code)
+	}
+	return e
+}
+
+func (w *world) refreshes() int { return w.panel.Count("entra", "token refresh_token") }
+
+// told lists the events since the last call, as text.
+func (w *world) told() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var out []string
+	for _, e := range w.events {
+		switch e := e.(type) {
+		case *rotation.SignInRequired:
+			out = append(out, fmt.Sprintf("required %s %s", e.Code, e.At.UTC().Format(time.RFC3339)))
+		case *rotation.SignedIn:
+			out = append(out, "signed-in "+e.At.UTC().Format(time.RFC3339))
+		}
+	}
+	w.events = nil
+	return out
+}
+
+func (w *world) wantTold(want ...string) {
+	w.t.Helper()
+	if got := w.told(); fmt.Sprint(got) != fmt.Sprint(want) {
+		w.t.Errorf("told %q, want %q", got, want)
+	}
+}
+
+func stamp() string { return time.Now().UTC().Format(time.RFC3339) }
+
+func TestASignInYieldsTokensFromMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fake.Switches{})
+		c := w.start()
+		w.signIn(c)
+		first := w.mustToken(c)
+		if again := w.mustToken(c); again != first {
+			t.Error("the second call got another token")
+		}
+		if w.refreshes() != 1 || w.vault.writes != 1 {
+			t.Errorf("%d refreshes, %d writes, want 1 and 1", w.refreshes(), w.vault.writes)
+		}
+		time.Sleep(70 * time.Minute) // 5 minutes before its end
+		if later := w.mustToken(c); later == first {
+			t.Error("a token at its end was given out again")
+		}
+		if w.refreshes() != 2 || w.vault.writes != 1 {
+			t.Errorf("%d refreshes, %d writes, want 2 and 1", w.refreshes(), w.vault.writes)
+		}
+	})
+}
+
+func TestAColdProcessLivesOnWhatTheVaultHas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fake.Switches{})
+		w.signIn(w.start())
+		stored := w.vault.latest()
+		if stored.kind != "application/vnd.patrol.msal-cache+json" || stored.tags["patrol-user"] != bot || stored.tags["patrol-user-id"] != botID ||
+			stored.tags["patrol-signed-in-at"] != stamp() || !stored.expires.Equal(time.Now().UTC().Truncate(time.Second).Add(90*day)) {
+			t.Errorf("stored %s %v until %v", stored.kind, stored.tags, stored.expires)
+		}
+		for range 3 {
+			time.Sleep(time.Hour)
+			w.mustToken(w.start())
+		}
+		if w.vault.count() != 1 {
+			t.Errorf("%d versions, want 1", w.vault.count())
+		}
+	})
+}
+
+func TestTheRefreshTokenIsStoredWhenTheStoredOneIsSevenDaysOld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fake.Switches{})
+		c := w.start()
+		w.signIn(c)
+		for i := 1; i <= 4*15; i++ { // a sweep every six hours, for 15 days
+			time.Sleep(6 * time.Hour)
+			if err := c.Refresh(t.Context(), "build-bot"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := w.vault.count(); got != 3 { // sign-in, day 7, day 14
+			t.Errorf("%d versions after 15 days, want 3", got)
+		}
+		stored := w.vault.latest()
+		if age := time.Since(stored.created); age != day {
+			t.Errorf("the stored refresh token is %v old", age)
+		}
+		if !stored.expires.Equal(stored.created.Add(90 * day)) {
+			t.Errorf("stored %v, expires %v", stored.created, stored.expires)
+		}
+		raw := stored.value.Reveal()
+		if strings.Contains(raw, "AccessToken") || strings.Contains(raw, "IdToken") || !strings.Contains(raw, `"Account"`) || !strings.Contains(raw, `"AppMetadata"`) {
+			t.Errorf("the stored cache holds the wrong parts: %s", raw)
+		}
+		if n := strings.Count(raw, `"credential_type":"RefreshToken"`); n != 1 {
+			t.Errorf("the stored cache holds %d refresh tokens, want 1", n)
+		}
+		if len(raw) > 3<<10 {
+			t.Errorf("the stored cache has %d bytes", len(raw))
+		}
+		if got := stored.tags["patrol-signed-in-at"]; got == "" || got == stamp() {
+			t.Errorf("patrol-signed-in-at = %q", got)
+		}
+		// It works for who comes 90 days after it was stored.
+		time.Sleep(89*day - time.Minute)
+		w.mustToken(w.start())
+	})
+}
+
+func TestNinetyDaysOfInactivityNeedASignInAndTheNextOneRepairs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fake.Switches{})
+		first := w.start()
+		w.signIn(first)
+		w.wantTold("signed-in " + stamp())
+		time.Sleep(91 * day)
+		c := w.start()
+		e := w.wantError(c, rotation.SignIn, "AADSTS700082")
+		if !strings.Contains(e.Message, "90 days") || e.ActivityID == "" {
+			t.Errorf("%+v", e)
+		}
+		w.wantTold("required AADSTS700082 " + stamp())
+		if got, want := w.vault.latest().tags["patrol-sign-in-required"], "AADSTS700082 "+stamp(); got != want {
+			t.Errorf("tag %q, want %q", got, want)
+		}
+		st, err := c.Status(t.Context(), "build-bot")
+		if err != nil || !st.Required || st.Code != "AADSTS700082" || st.SignInLink != "https://patrol.example/api/identities/build-bot/signin" {
+			t.Errorf("%+v %v", st, err)
+		}
+		time.Sleep(time.Second)
+		w.signIn(w.start()) // in another process
+		w.wantTold("signed-in " + stamp())
+		at := stamp()
+		w.wantError(c, rotation.SignIn, "AADSTS700082") // looks once a minute only
+		time.Sleep(time.Minute)
+		w.mustToken(c)
+		w.wantTold("signed-in " + at) // the same event, by its id
+		st, err = c.Status(t.Context(), "build-bot")
+		if err != nil || st.Required || st.SignedIn.Format(time.RFC3339) != at || st.Until.Before(time.Now().Add(89*day)) {
+			t.Errorf("%+v %v", st, err)
+		}
+	})
+}
+
+func TestADeadSignInIsToldOncePerDayAndNotHammered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fake.Switches{})
+		w.signIn(w.start())
+		w.told()
+		time.Sleep(time.Second)
+		if err := w.authority.Revoke(bot); err != nil {
+			t.Fatal(err)
+		}
+		since := time.Now().UTC()
+		for range 4 * 3 { // three days of sweeps, each in a process of its own, with many calls
+			c := w.start()
+			_ = c.Refresh(t.Context(), "build-bot")
+			for range 20 {
+				w.wantError(c, rotation.SignIn, "AADSTS50173")
+			}
+			time.Sleep(6 * time.Hour)
+		}
+		at := func(d time.Duration) string { return since.Add(d).Format(time.RFC3339) }
+		w.wantTold("required AADSTS50173 "+at(0), "required AADSTS50173 "+at(day), "required AADSTS50173 "+at(2*day))
+		if got, want := w.vault.latest().tags["patrol-sign-in-required"], "AADSTS50173 "+at(0)+" "+at(2*day); got != want {
+			t.Errorf("tag %q, want %q", got, want)
+		}
+		if got := w.refreshes(); got != 3 { // once a day
+			t.Errorf("%d requests with a dead refresh token, want 3", got)
+		}
+	})
+}
+
+func TestADeadSignInThatComesBackToLifeIsUsedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fake.Switches{})
+		c := w.start()
+		w.signIn(c)
+		w.told()
+		w.authority.Fail(fake.Failure{User: bot, Code: 50076})
+		w.wantError(c, rotation.SignIn, "AADSTS50076")
+		w.wantTold("required AADSTS50076 " + stamp())
+		w.authority.ClearFailures() // the policy was relaxed
+		time.Sleep(day)
+		w.mustToken(c)
+		w.wantTold("signed-in " + stamp())
+		if tag, ok := w.vault.latest().tags["patrol-sign-in-required"]; ok {
+			t.Errorf("the tag is still there: %s", tag)
+		}
+		w.mustToken(w.start())
+		w.wantTold()
+	})
+}
+
+func TestWhatCouldNotBeToldIsToldLaterAndBeforeTheTag(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fake.Switches{})
+		c := w.start()
+		w.signIn(c)
+		w.told()
+		time.Sleep(time.Second)
+		w.mustDo(w.authority.Revoke(bot))
+		w.deaf = errors.New("the bus is down")
+		at := stamp()
+		w.wantError(c, rotation.SignIn, "AADSTS50173")
+		if tag, ok := w.vault.latest().tags["patrol-sign-in-required"]; ok {
+			t.Fatalf("tagged %q before anybody was told", tag)
+		}
+		w.deaf = nil
+		time.Sleep(time.Hour)
+		w.wantError(c, rotation.SignIn, "AADSTS50173")
+		w.wantTold("required AADSTS50173 " + at)
+		if w.vault.latest().tags["patrol-sign-in-required"] != "AADSTS50173 "+at {
+			t.Errorf("tags %v", w.vault.latest().tags)
+		}
+	})
+}
+
+func (w *world) mustDo(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func TestWithoutASignInEveryProcessTellsTheSameEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fake.Switches{})
+		midnight := time.Now().UTC().Truncate(day).Format(time.RFC3339)
+		c := w.start()
+		w.wantError(c, rotation.SignIn, "not-signed-in")
+		w.wantError(c, rotation.SignIn, "not-signed-in")
+		w.wantTold("required not-signed-in " + midnight)
+		time.Sleep(time.Hour)
+		w.wantError(w.start(), rotation.SignIn, "not-signed-in")
+		w.wantTold("required not-signed-in " + midnight)
+		if w.refreshes() != 0 || w.vault.count() != 0 {
+			t.Errorf("%d refreshes, %d versions, want none", w.refreshes(), w.vault.count())
+		}
+		st, err := c.Status(t.Context(), "build-bot")
+		if err != nil || !st.Required || st.Code != "not-signed-in" || !st.SignedIn.IsZero() {
+			t.Errorf("%+v %v", st, err)
+		}
+		w.signIn(w.start())
+		time.Sleep(time.Minute)
+		w.mustToken(c)
+	})
+}
+
+func TestManyCallersMakeOneRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fake.Switches{StrictRotation: true})
+		w.signIn(w.start())
+		c := w.start()
+		w.mustDo(w.panel.Inject(control.Fault{Service: "entra", Operation: "token refresh_token", Mode: control.Slow, Delay: time.Second}))
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() { w.mustToken(c) })
+		}
+		wg.Wait()
+		if got := w.refreshes(); got != 1 {
+			t.Errorf("%d refreshes, want 1", got)
+		}
+	})
+}
+
+func TestManyCallersShareOneFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fake.Switches{})
+		w.signIn(w.start())
+		c := w.start()
+		w.mustDo(w.panel.Inject(control.Fault{Service: "entra", Operation: "token refresh_token", Mode: control.HangBefore, Delay: time.Second}))
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() { w.wantError(c, rotation.Transient, "entra-unreachable") })
+		}
+		wg.Wait()
+		if got := w.refreshes(); got != 1 {
+			t.Errorf("%d requests, want 1", got)
+		}
+		w.mustToken(c)
+	})
+}
+
+func TestACallerThatGivesUpDoesNotCutTheRefreshOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fake.Switches{StrictRotation: true})
+		w.signIn(w.start())
+		c := w.start(func(cfg *entra.Config) { cfg.PersistEveryRotation = true })
+		w.mustDo(w.panel.Inject(control.Fault{Service: "entra", Operation: "token refresh_token", Mode: control.Slow, Delay: 10 * time.Second}))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		start := time.Now()
+		_, err := c.Credential("build-bot").GetToken(ctx, policy.TokenRequestOptions{})
+		if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Second {
+			t.Fatalf("%v after %v", err, time.Since(start))
+		}
+		// A caller that queues behind it can give up, too.
+		ctx2, cancel2 := context.WithTimeout(t.Context(), time.Second)
+		defer cancel2()
+		if _, err := c.Credential("build-bot").GetToken(ctx2, policy.TokenRequestOptions{}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+		w.mustToken(c)
+		if w.refreshes() != 1 || w.vault.count() != 2 {
+			t.Errorf("%d refreshes, %d versions, want 1 and 2", w.refreshes(), w.vault.count())
+		}
+	})
+}
+
+func TestClassesOfFailures(t *testing.T) {
+	for name, tc := range map[string]struct {
+		fail  fake.Failure
+		class rotation.Class
+		code  string
+		after time.Duration
+	}{
+		"inactivity":                  {fake.Failure{Code: 700082}, rotation.SignIn, "AADSTS700082", 0},
+		"multi-factor":                {fake.Failure{Code: 50076}, rotation.SignIn, "AADSTS50076", 0},
+		"multi-factor, other error":   {fake.Failure{Code: 50076, Error: "interaction_required"}, rotation.SignIn, "AADSTS50076", 0},
+		"sign-in frequency":           {fake.Failure{Code: 70043}, rotation.SignIn, "AADSTS70043", 0},
+		"consent":                     {fake.Failure{Code: 65001}, rotation.SignIn, "AADSTS65001", 0},
+		"disabled":                    {fake.Failure{Code: 50057}, rotation.SignIn, "AADSTS50057", 0},
+		"unknown grant problem":       {fake.Failure{Code: 9999999}, rotation.SignIn, "AADSTS9999999", 0},
+		"Conditional Access block":    {fake.Failure{Code: 53003}, rotation.Policy, "AADSTS53003", 0},
+		"no credential":               {fake.Failure{Code: 7000218}, rotation.Configuration, "AADSTS7000218", 0},
+		"credential of a public app":  {fake.Failure{Code: 700025}, rotation.Configuration, "AADSTS700025", 0},
+		"wrong federated subject":     {fake.Failure{Code: 700213}, rotation.Configuration, "AADSTS700213", 0},
+		"unknown app":                 {fake.Failure{Code: 700016}, rotation.Configuration, "AADSTS700016", 0},
+		"unknown resource":            {fake.Failure{Code: 500011}, rotation.Configuration, "AADSTS500011", 0},
+		"unknown scope":               {fake.Failure{Code: 650053}, rotation.Configuration, "AADSTS650053", 0},
+		"throttled":                   {fake.Failure{Code: 90055, RetryAfter: 17 * time.Second}, rotation.Throttled, "AADSTS90055", 17 * time.Second},
+		"throttled without a word":    {fake.Failure{Code: 90055}, rotation.Throttled, "AADSTS90055", 0},
+		"client loop":                 {fake.Failure{Code: 50196}, rotation.Throttled, "AADSTS50196", 5 * time.Minute},
+		"hiccup":                      {fake.Failure{Code: 90033}, rotation.Transient, "AADSTS90033", 0},
+		"hiccup with a promise":       {fake.Failure{Code: 90033, RetryAfter: time.Minute}, rotation.Transient, "AADSTS90033", time.Minute},
+		"something nobody knows":      {fake.Failure{Code: 1, Error: "what_is_this"}, rotation.Transient, "AADSTS1", 0},
+		"an internal error of theirs": {fake.Failure{Code: 2, Error: "server_error", Status: 500}, rotation.Transient, "AADSTS2", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, fake.Switches{})
+				w.signIn(w.start())
+				w.authority.Fail(tc.fail)
+				if e := w.wantError(w.start(), tc.class, tc.code); e.After != tc.after || e.ActivityID == "" {
+					t.Errorf("%+v", e)
+				}
+			})
+		})
+	}
+}
+
+func TestAnswersThatAreNotEntrasAreTransient(t *testing.T) {
+	for name, tc := range map[string]struct {
+		fault control.Fault
+		code  string
+	}{
+		"gateway page":     {control.Fault{Mode: control.Status, Status: 502, Body: "<html>bad gateway</html>"}, "http-502"},
+		"page with 200":    {control.Fault{Mode: control.Status, Status: 200, Body: "<html>sign in to the proxy</html>"}, "entra-answer"},
+		"page with 400":    {control.Fault{Mode: control.Status, Status: 400, Body: "<html>no</html>"}, "http-400"},
+		"broken":           {control.Fault{Mode: control.ResetBefore}, "entra-unreachable"},
+		"no answer at all": {control.Fault{Mode: control.HangBefore}, "entra-unreachable"},
+		"redirect": {control.Fault{Mode: control.Status, Status: 307, Header: map[string]string{"Location": "https://evil.example/token"}},
+			"http-307"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, fake.Switches{})
+				w.signIn(w.start())
+				c := w.start()
+				w.mustToken(c)
+				time.Sleep(80 * time.Minute)
+				tc.fault.Service, tc.fault.Operation, tc.fault.Times = "entra", "token refresh_token", -1
+				w.mustDo(w.panel.Inject(tc.fault))
+				w.wantError(c, rotation.Transient, tc.code)
+				w.panel.ClearFaults()
+				w.mustToken(c)
+			})
+		})
+	}
+}
+
+func TestThrottlingIsHonouredWithoutFurtherCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fake.Switches{})
+		w.signIn(w.start())
+		c := w.start()
+		w.authority.Fail(fake.Failure{App: app, Code: 90055, RetryAfter: 5 * time.Minute, Times: 1})
+		for range 10 {
+			w.wantError(c, rotation.Throttled, "AADSTS90055")
+			time.Sleep(29 * time.Second)
+		}
+		if got := w.refreshes(); got != 1 {
+			t.Errorf("%d requests within the pause, want 1", got)
+		}
+		time.Sleep(10 * time.Second)
+		w.mustToken(c)
+	})
+}
+
+func TestTheVaultsOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fake.Switches{})
+		w.signIn(w.start())
+		warm := w.start()
+		w.mustToken(warm)
+		w.vault.set(func(v *memoryVault) { v.down = errDown })
+		w.wantError(w.start(), rotation.Transient, "vault") // cold: nothing to go on
+		// Warm: goes on, and stores what is due once the vault is back.
+		for range 8 * 4 {
+			time.Sleep(6 * time.Hour)
+			w.mustToken(warm)
+			w.mustDo(warm.Refresh(t.Context(), "build-bot"))
+		}
+		w.vault.set(func(v *memoryVault) { v.down = nil })
+		if w.vault.count() != 1 {
+			t.Fatal("stored during the outage?")
+		}
+		w.mustToken(warm) // still within the minute after the last failed attempt
+		time.Sleep(time.Minute)
+		w.mustToken(warm)
+		if w.vault.count() != 2 {
+			t.Errorf("%d versions, want 2", w.vault.count())
+		}
+	})
+}
+
+func TestAFailedWriteNeverWithholdsAToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fake.Switches{StrictRotation: true})
+		strict := func(cfg *entra.Config) { cfg.PersistEveryRotation = true }
+		w.signIn(w.start())
+		c := w.start(strict)
+		w.vault.set(func(v *memoryVault) { v.readOnly = errDown })
+		for range 5 {
+			w.mustToken(c)
+			time.Sleep(80 * time.Minute)
+		}
+		w.vault.set(func(v *memoryVault) { v.readOnly = nil })
+		w.mustToken(c)
+		if w.vault.count() != 2 {
+			t.Errorf("%d versions, want 2", w.vault.count())
+		}
+		w.mustToken(w.start(strict)) // and it is the right one
+	})
+}
+
+func TestTwoInstancesUnderStrictRotationKeepTheSignIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fake.Switches{StrictRotation: true})
+		strict := func(cfg *entra.Config) { cfg.PersistEveryRotation = true }
+		w.signIn(w.start())
+		w.told()
+		a, b := w.start(strict), w.start(strict)
+		for range 10 {
+			var wg sync.WaitGroup
+			wg.Go(func() { w.mustToken(a) })
+			wg.Go(func() { w.mustToken(b) })
+			wg.Wait()
+			time.Sleep(80 * time.Minute)
+		}
+		w.wantTold()
+	})
+}
+
+func TestTwoInstancesTellOfOneDeadSignInOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fake.Switches{})
+		w.signIn(w.start())
+		w.told()
+		a, b := w.start(), w.start()
+		w.mustToken(a)
+		w.mustToken(b)
+		time.Sleep(80 * time.Minute)
+		w.mustDo(w.authority.Revoke(bot))
+		at := stamp()
+		w.wantError(a, rotation.SignIn, "AADSTS50173")
+		time.Sleep(10 * time.Second)
+		w.wantError(b, rotation.SignIn, "AADSTS50173")
+		w.wantTold("required AADSTS50173 " + at)
+	})
+}
+
+func TestANewSignInOfAnotherProcessIsNotOverwritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fake.Switches{})
+		c := w.start()
+		w.signIn(c)
+		w.mustToken(c)
+		time.Sleep(8 * day)
+		w.signIn(w.start())
+		fresh := w.vault.latest()
+		w.mustDo(c.Refresh(t.Context(), "build-bot")) // its own is 8 days old
+		if got := w.vault.latest(); got.id != fresh.id {
+			t.Error("an older sign-in was stored over a new one")
+		}
+	})
+}
+
+func TestClaimsForceOneRefresh(t *testing.T) {
+	for name, public := range map[string]bool{"confidential client": false, "public client": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, fake.Switches{RefuseEmptyClaims: true})
+				change := func(*entra.Config) {}
+				if public {
+					w.publicApp()
+					change = func(cfg *entra.Config) { cfg.Credential = entra.Credential{} }
+				}
+				var forms []url.Values
+				c := w.recorded(&forms, change)
+				w.signIn(c)
+				first := w.mustToken(c)
+				w.mustDo(w.authority.InvalidateAccessTokens(bot))
+				if _, err := w.authority.VerifyAccessToken(first.Token); !errors.Is(err, fake.ErrRevoked) {
+					t.Fatal(err)
+				}
+				const challenge = `{"access_token":{"nbf":{"essential":true,"value":"1604106651"}}}`
+				for _, claims := range []string{challenge, "{}", "not JSON"} {
+					next, err := c.Credential("build-bot").GetToken(t.Context(), policy.TokenRequestOptions{Claims: claims, EnableCAE: true})
+					if err != nil || next.Token == first.Token {
+						t.Fatalf("%s: %v", claims, err)
+					}
+					if _, err := w.authority.VerifyAccessToken(next.Token); err != nil {
+						t.Error(err)
+					}
+					first = next
+				}
+				if again := w.mustToken(c); again != first {
+					t.Error("the forced token is not the one in memory")
+				}
+				var sent []string
+				for _, f := range forms {
+					sent = append(sent, f.Get("claims"))
+				}
+				if fmt.Sprint(sent) != fmt.Sprint([]string{"", challenge, "", ""}) {
+					t.Errorf("claims on the wire: %q", sent)
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,220 @@
+package entra
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
+	msalerrors "github.com/AzureAD/microsoft-authentication-library-for-go/apps/errors"
+
+	"github.com/azure-patrol/patrol/internal/rotation"
+)
+
+// Refusal is what the authority said, as far as it can be shown. MSAL's own
+// error never leaves this package: its request still holds the refresh token.
+type Refusal struct {
+	Status        int
+	Name          string // OAuth error: invalid_grant
+	SubError      string
+	Number        int    // AADSTS number; 0: none
+	Claims        string // what the next sign-in must satisfy
+	TraceID       string
+	CorrelationID string
+	RetryAfter    time.Duration
+}
+
+func (r *Refusal) Error() string { return "refused by the authority (" + r.code() + ")" }
+
+func (r *Refusal) code() string {
+	switch {
+	case r.Number > 0:
+		return fmt.Sprintf("AADSTS%d", r.Number)
+	case r.Name != "":
+		return r.Name
+	}
+	return fmt.Sprintf("http-%d", r.Status)
+}
+
+var (
+	word    = regexp.MustCompile(`^[a-z0-9_]{1,64}$`)
+	traceID = regexp.MustCompile(`^[0-9a-fA-F-]{1,64}$`)
+	aadsts  = regexp.MustCompile(`^AADSTS(\d{1,9}):`)
+)
+
+// readRefusal reads an error answer. Only what looks as it should is taken.
+func readRefusal(resp *http.Response, now time.Time) *Refusal {
+	r := &Refusal{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header.Get("Retry-After"), now)}
+	var body struct {
+		Error         string `json:"error"`
+		SubError      string `json:"suberror"`
+		Description   string `json:"error_description"`
+		Codes         []int  `json:"error_codes"`
+		Claims        string `json:"claims"`
+		TraceID       string `json:"trace_id"`
+		CorrelationID string `json:"correlation_id"`
+	}
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
+	if err != nil || json.Unmarshal(raw, &body) != nil {
+		return r
+	}
+	if word.MatchString(body.Error) {
+		r.Name = body.Error
+	}
+	if word.MatchString(body.SubError) {
+		r.SubError = body.SubError
+	}
+	if len(body.Codes) > 0 && body.Codes[0] > 0 {
+		r.Number = body.Codes[0]
+	} else if m := aadsts.FindStringSubmatch(body.Description); m != nil {
+		r.Number, _ = strconv.Atoi(m[1])
+	}
+	if json.Valid([]byte(body.Claims)) {
+		r.Claims = body.Claims
+	}
+	if traceID.MatchString(body.TraceID) {
+		r.TraceID = body.TraceID
+	}
+	if traceID.MatchString(body.CorrelationID) {
+		r.CorrelationID = body.CorrelationID
+	}
+	return r
+}
+
+func retryAfter(value string, now time.Time) time.Duration {
+	if n, err := strconv.Atoi(value); err == nil && n > 0 {
+		return min(time.Duration(n)*time.Second, time.Hour)
+	}
+	if at, err := http.ParseTime(value); err == nil && at.After(now) {
+		return min(at.Sub(now), time.Hour)
+	}
+	return 0
+}
+
+const loopBreak = 5 * time.Minute
+
+// class decides what follows a refusal. It goes by the OAuth error; Entra's
+// numbers are for people, except that a client loop is throttling under the
+// name of a bad grant.
+func (r *Refusal) class() rotation.Class {
+	interaction := []string{"invalid_grant", "interaction_required", "consent_required", "login_required"}
+	configuration := []string{"invalid_client", "unauthorized_client", "invalid_scope", "invalid_resource", "invalid_request",
+		"unsupported_grant_type", "invalid_tenant", "invalid_instance", "access_denied"}
+	switch {
+	case r.Status == http.StatusTooManyRequests, r.Number == 90055, r.Number == 50196:
+		return rotation.Throttled
+	case r.Status >= 500, r.Status == http.StatusRequestTimeout, r.Name == "temporarily_unavailable":
+		return rotation.Transient
+	case r.SubError == "message_only": // a person can't do anything about it by signing in
+		return rotation.Policy
+	case slices.Contains(interaction, r.Name):
+		return rotation.SignIn
+	case slices.Contains(configuration, r.Name):
+		return rotation.Configuration
+	}
+	return rotation.Transient
+}
+
+// Plain words for what an operator may meet.
+var words = map[int]string{
+	50034:   "the account does not exist in the tenant: correct the manifest's user, or create the account",
+	50057:   "the account is disabled: enable it, then sign in again",
+	50072:   "the account must enrol in multi-factor authentication: sign in again",
+	50074:   "multi-factor authentication is needed: sign in again",
+	50076:   "multi-factor authentication is needed: sign in again",
+	50078:   "the multi-factor authentication has expired: sign in again",
+	50079:   "the account must enrol in multi-factor authentication: sign in again",
+	50132:   "the account's password has expired: change it, then sign in again",
+	50133:   "the account's password has changed: sign in again",
+	50173:   "the sign-in was revoked: sign in again",
+	50196:   "Entra has seen too many requests in a row and asks for a pause",
+	53003:   "Conditional Access blocks the app: allow the app's outbound address, or exempt the account",
+	65001:   "consent is missing: grant admin consent to the app registration's permissions, then sign in again",
+	70043:   "the sign-in has run out by a sign-in frequency policy: sign in again",
+	90033:   "Entra has a passing fault",
+	90055:   "Entra throttles the requests",
+	500011:  "the tenant does not know Azure DevOps as a resource: connect an organization to the tenant",
+	650053:  "the app registration asks for a permission that does not exist",
+	700016:  "the tenant has no app registration with this client id: correct ENTRA_CLIENT_ID or ENTRA_TENANT_ID",
+	700024:  "the app's assertion is outside of its time: check the clock",
+	700025:  "the app registration's platform is a public client, which has no credential: use a web redirect URI, or set ENTRA_CLIENT_CREDENTIAL to none",
+	700027:  "the certificate is not registered for the app, or its key is another: upload it to the app registration",
+	700082:  "the sign-in was not used for 90 days: sign in again",
+	700084:  "the sign-in was made with a single page platform and is over: use a web redirect URI, then sign in again",
+	700211:  "no federated credential of the app registration names this issuer: correct its issuer",
+	700212:  "the federated credential's audience is wrong: it must be api://AzureADTokenExchange exactly",
+	700213:  "no federated credential of the app registration names this managed identity: correct its subject (the principal id)",
+	7000215: "the app's secret is wrong",
+	7000218: "the app registration wants a credential: set ENTRA_CLIENT_CREDENTIAL to managed-identity or certificate",
+}
+
+// wordsFor says in plain words why a person must sign in.
+func wordsFor(code string) string {
+	n, err := strconv.Atoi(strings.TrimPrefix(code, "AADSTS"))
+	switch {
+	case err == nil && words[n] != "":
+		return words[n]
+	case code == codeNotSignedIn:
+		return "nobody has signed in"
+	case code == codeWrongUser:
+		return "another user than the manifest's has signed in: sign in as the user that the manifest names"
+	}
+	return "the sign-in is no longer good: sign in again"
+}
+
+// failure turns MSAL's error into one that may be shown, and decides its class.
+func (m msalClient) failure(err error, now time.Time) *rotation.Error {
+	var answered msalerrors.CallErr
+	var garbled msalerrors.InvalidJsonErr
+	switch {
+	case errors.Is(err, errNoAssertion):
+		return assertionFailure(m.assertion.cause())
+	case errors.As(err, &answered) && answered.Resp != nil:
+		r := readRefusal(answered.Resp, now)
+		e := &rotation.Error{Class: r.class(), Code: r.code(), Message: words[r.Number], After: r.RetryAfter, ActivityID: r.TraceID, Err: r}
+		if e.Message == "" {
+			e.Message = map[rotation.Class]string{
+				rotation.SignIn:        "the sign-in is no longer good: sign in again",
+				rotation.Configuration: "Entra refuses the app: check the app registration and the settings ENTRA_*",
+				rotation.Policy:        "a policy of the tenant blocks the app",
+				rotation.Throttled:     "Entra throttles the requests",
+				rotation.Transient:     "Entra has failed to answer properly",
+			}[e.Class]
+		}
+		if r.Number == 50196 && e.After == 0 {
+			e.After = loopBreak
+		}
+		return e
+	case errors.As(err, &garbled): // its text is the answer itself
+		return &rotation.Error{Class: rotation.Transient, Code: "entra-answer", Message: "Entra's answer can't be read: is there a proxy in between?"}
+	case strings.Contains(err.Error(), "declined scopes"):
+		return &rotation.Error{Class: rotation.Configuration, Code: "declined-scopes",
+			Message: "Entra grants fewer permissions than patrol needs: grant admin consent to all of them"}
+	case strings.Contains(err.Error(), "no token found"):
+		return &rotation.Error{Class: rotation.SignIn, Code: codeNotSignedIn, Message: "nobody has signed in"}
+	}
+	return &rotation.Error{Class: rotation.Transient, Code: "entra-unreachable", Message: "Entra can't be reached"}
+}
+
+// assertionFailure says why the app could not prove who it is.
+func assertionFailure(err error) *rotation.Error {
+	e := &rotation.Error{Class: rotation.Transient, Code: "managed-identity", Message: "the managed identity gives no token at the moment"}
+	var failed *azidentity.AuthenticationFailedError
+	if errors.As(err, &failed) && failed.RawResponse != nil {
+		switch s := failed.RawResponse.StatusCode; {
+		case s == http.StatusTooManyRequests:
+			e.Class = rotation.Throttled
+		case s >= 400 && s < 500:
+			e.Class = rotation.Configuration
+			e.Message = "the managed identity gives no token: check that AZURE_CLIENT_ID names an identity that is assigned to the app"
+		}
+	}
+	return e
+}

@@ -1,0 +1,603 @@
+package entra_test
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/big"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
+
+	"github.com/azure-patrol/patrol/internal/entra"
+	"github.com/azure-patrol/patrol/internal/rotation"
+	"github.com/azure-patrol/patrol/sandbox/control"
+	fake "github.com/azure-patrol/patrol/sandbox/entra"
+)
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// recorded makes a process whose forms to the token endpoint are kept.
+func (w *world) recorded(forms *[]url.Values, change ...func(*entra.Config)) *entra.Client {
+	return w.start(append(change, func(cfg *entra.Config) {
+		client := *w.http
+		client.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+			if r.Method == http.MethodPost {
+				body, err := r.GetBody()
+				if err != nil {
+					return nil, err
+				}
+				raw, err := io.ReadAll(body)
+				if err != nil {
+					return nil, err
+				}
+				form, err := url.ParseQuery(string(raw))
+				if err != nil {
+					return nil, err
+				}
+				*forms = append(*forms, form)
+			}
+			return w.http.Transport.RoundTrip(r)
+		})
+		cfg.HTTPClient = &client
+	})...)
+}
+
+func TestTheRequestThatMSALMakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fake.Switches{RefreshIn: 40 * time.Minute})
+		w.signIn(w.start())
+		var forms []url.Values
+		mi := &managedIdentity{authority: w.authority}
+		c := w.recorded(&forms, func(cfg *entra.Config) { cfg.Credential = entra.Credential{ManagedIdentity: mi} })
+		w.mustToken(c)
+		// Until 1.9 a confidential client asked for an app token once refresh_in
+		// had passed.
+		time.Sleep(41 * time.Minute)
+		w.mustToken(c)
+		if len(forms) != 2 {
+			t.Fatalf("%d requests, want 2", len(forms))
+		}
+		for _, f := range forms {
+			want := []string{"client_assertion", "client_assertion_type", "client_id", "client_info", "grant_type", "refresh_token", "scope"}
+			if got := slices.Sorted(maps.Keys(f)); !slices.Equal(got, want) {
+				t.Errorf("fields %v, want %v", got, want)
+			}
+			if f.Get("grant_type") != "refresh_token" || f.Get("client_info") != "1" ||
+				f.Get("scope") != strings.Join(patScopes, " ")+" openid offline_access profile" {
+				t.Errorf("grant_type %s, client_info %s, scope %s", f.Get("grant_type"), f.Get("client_info"), f.Get("scope"))
+			}
+		}
+		if !slices.Equal(mi.scopes, []string{"api://AzureADTokenExchange/.default", "api://AzureADTokenExchange/.default"}) {
+			t.Errorf("the managed identity was asked for %v", mi.scopes)
+		}
+	})
+}
+
+func TestAFailedEarlyRefreshLeavesTheTokenInUse(t *testing.T) {
+	for name, public := range map[string]bool{"confidential client": false, "public client": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, fake.Switches{RefreshIn: 40 * time.Minute})
+				change := func(*entra.Config) {}
+				if public {
+					w.publicApp()
+					change = func(cfg *entra.Config) { cfg.Credential = entra.Credential{} }
+				}
+				c := w.start(change)
+				w.signIn(c)
+				first := w.mustToken(c)
+				time.Sleep(41 * time.Minute)
+				w.authority.Fail(fake.Failure{Code: 90033})
+				if again := w.mustToken(c); again != first {
+					t.Error("another token, from nowhere")
+				}
+				if w.refreshes() != 2 {
+					t.Errorf("%d refreshes, want 2", w.refreshes())
+				}
+				time.Sleep(35 * time.Minute) // its end
+				w.wantError(c, rotation.Transient, "AADSTS90033")
+			})
+		})
+	}
+}
+
+func (w *world) publicApp() {
+	w.authority.AddApp(fake.App{ClientID: app, Native: []string{"http://localhost"}, Scopes: patScopes})
+}
+
+func TestDeclinedScopesDoNotLoseTheRotatedRefreshToken(t *testing.T) {
+	for name, public := range map[string]bool{"confidential client": false, "public client": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, fake.Switches{GrantLess: true, StrictRotation: true})
+				change := func(*entra.Config) {}
+				if public {
+					w.publicApp()
+					change = func(cfg *entra.Config) { cfg.Credential = entra.Credential{} }
+				}
+				c := w.start(change)
+				w.signIn(c)
+				w.authority.WithdrawConsent(bot, app)
+				w.mustDo(w.authority.Consent(bot, app, patScopes[0]))
+				w.wantError(c, rotation.Configuration, "declined-scopes")
+				w.wantError(c, rotation.Configuration, "declined-scopes")
+				if w.refreshes() != 1 {
+					t.Errorf("%d refreshes, want 1: a configuration is not repaired in seconds", w.refreshes())
+				}
+				w.mustDo(w.authority.Consent(bot, app, patScopes...))
+				time.Sleep(time.Minute)
+				w.mustToken(c)
+			})
+		})
+	}
+}
+
+func TestAnswersThatLackSomething(t *testing.T) {
+	for name, switches := range map[string]fake.Switches{
+		"no client_info":       {OmitClientInfo: true, StrictRotation: true},
+		"no id token":          {OmitIDToken: true, StrictRotation: true},
+		"no id token or scope": {OmitIDToken: true, OmitScope: true},
+		"no scope":             {OmitScope: true, StrictRotation: true},
+		"numbers as strings":   {NumbersAsStrings: true},
+		"no new refresh token": {OmitRefreshToken: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, switches)
+				every := func(cfg *entra.Config) { cfg.PersistEveryRotation = true }
+				w.signIn(w.start())
+				for range 3 {
+					c := w.start(every)
+					w.mustToken(c)
+					time.Sleep(80 * time.Minute)
+					w.mustToken(c)
+				}
+				if n := strings.Count(w.vault.latest().value.Reveal(), `"credential_type":"RefreshToken"`); n != 1 {
+					t.Errorf("the stored cache holds %d refresh tokens, want 1", n)
+				}
+				if switches.OmitRefreshToken && w.vault.count() != 1 {
+					t.Errorf("%d versions of the same refresh token", w.vault.count())
+				}
+			})
+		})
+	}
+}
+
+func TestOnlyTheManifestsUserIsAccepted(t *testing.T) {
+	const mallory = "mallory@contoso.com"
+	seed := func(w *world, upn string) rotation.Secret {
+		rt, err := w.authority.SeedRefreshToken(upn, app, patScopes...)
+		w.mustDo(err)
+		return rotation.NewSecret(rt)
+	}
+	refused := func(t *testing.T, err error) {
+		t.Helper()
+		if e, ok := errors.AsType[*rotation.Error](err); !ok || e.Code != "wrong-user" || e.Class != rotation.SignIn {
+			t.Errorf("got %v, want wrong-user", err)
+		}
+	}
+	t.Run("at sign-in", func(t *testing.T) {
+		w := newWorld(t, fake.Switches{})
+		w.authority.AddUser(fake.User{UPN: mallory})
+		c := w.start()
+		refused(t, c.SaveSignIn(t.Context(), "build-bot", entra.Grant{RefreshToken: seed(w, mallory), User: mallory}))
+		if w.vault.count() != 0 {
+			t.Error("it was stored")
+		}
+	})
+	t.Run("by the account that comes with the token", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, fake.Switches{})
+			w.authority.AddUser(fake.User{UPN: mallory})
+			c := w.start()
+			w.mustDo(c.SaveSignIn(t.Context(), "build-bot", entra.Grant{RefreshToken: seed(w, mallory), User: bot}))
+			w.told()
+			at := stamp()
+			w.wantError(c, rotation.SignIn, "wrong-user")
+			w.wantError(w.start(), rotation.SignIn, "wrong-user")
+			w.wantTold("required wrong-user " + at)
+			if w.refreshes() != 1 {
+				t.Errorf("%d refreshes, want 1", w.refreshes())
+			}
+			time.Sleep(2 * day) // no probing with it either
+			w.wantError(c, rotation.SignIn, "wrong-user")
+			if w.refreshes() != 1 {
+				t.Errorf("%d refreshes, want 1", w.refreshes())
+			}
+			w.signIn(w.start())
+			time.Sleep(time.Minute)
+			w.mustToken(c)
+		})
+	})
+	t.Run("by the object id", func(t *testing.T) {
+		w := newWorld(t, fake.Switches{})
+		w.signIn(w.start())
+		w.authority.AddUser(fake.User{UPN: bot, ObjectID: "another-one-of-that-name"})
+		w.wantError(w.start(), rotation.SignIn, "wrong-user")
+	})
+	t.Run("when the manifest has changed", func(t *testing.T) {
+		w := newWorld(t, fake.Switches{})
+		w.signIn(w.start())
+		c := w.start(func(cfg *entra.Config) {
+			cfg.Identities = map[string]entra.Identity{"build-bot": {User: "new-bot@contoso.com"}}
+		})
+		w.wantError(c, rotation.SignIn, "wrong-user")
+		if w.refreshes() != 0 {
+			t.Error("the other user's refresh token was used")
+		}
+	})
+	t.Run("whatever the case of its letters", func(t *testing.T) {
+		w := newWorld(t, fake.Switches{})
+		c := w.start(func(cfg *entra.Config) {
+			cfg.Identities = map[string]entra.Identity{"build-bot": {User: strings.ToUpper(bot)}}
+		})
+		w.signIn(c)
+		w.mustToken(c)
+	})
+}
+
+func TestCertificateCredential(t *testing.T) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	issue := func(key *rsa.PrivateKey) *x509.Certificate {
+		template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "patrol"},
+			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cert
+	}
+	registered, unknown := issue(key), issue(other)
+	w := newWorld(t, fake.Switches{})
+	w.authority.AddApp(fake.App{ClientID: app, Web: []string{"https://patrol.example/api/signin/callback"}, Scopes: patScopes,
+		Certificates: []*x509.Certificate{registered}})
+	with := func(cert *x509.Certificate, key *rsa.PrivateKey) func(*entra.Config) {
+		return func(cfg *entra.Config) {
+			cfg.Credential = entra.Credential{Certificates: []*x509.Certificate{cert}, Key: key}
+		}
+	}
+	c := w.start(with(registered, key))
+	w.signIn(c)
+	w.mustToken(c)
+	w.wantError(w.start(with(unknown, other)), rotation.Configuration, "AADSTS700027")
+}
+
+func TestPlatformMismatchesAreConfiguration(t *testing.T) {
+	w := newWorld(t, fake.Switches{})
+	w.signIn(w.start())
+	w.wantError(w.start(func(cfg *entra.Config) { cfg.Credential = entra.Credential{} }), rotation.Configuration, "AADSTS7000218")
+
+	w2 := newWorld(t, fake.Switches{})
+	w2.publicApp()
+	w2.signIn(w2.start())
+	w2.wantError(w2.start(), rotation.Configuration, "AADSTS700025")
+	w2.mustToken(w2.start(func(cfg *entra.Config) { cfg.Credential = entra.Credential{} }))
+}
+
+func TestAManagedIdentityThatGivesNoTokenIsToldApart(t *testing.T) {
+	w := newWorld(t, fake.Switches{})
+	w.signIn(w.start())
+	const canary = "canary in the credential's error"
+	c := w.start(func(cfg *entra.Config) {
+		cfg.Credential = entra.Credential{ManagedIdentity: &managedIdentity{authority: w.authority, err: errors.New(canary)}}
+	})
+	e := w.wantError(c, rotation.Transient, "managed-identity")
+	if strings.Contains(fmt.Sprintf("%v %+v %v", e, e, e.Err), canary) || strings.Contains(w.log.String(), canary) {
+		t.Error("the credential's own words got out")
+	}
+	if w.refreshes() != 0 {
+		t.Error("the authority was asked without an assertion")
+	}
+}
+
+func TestASignInOfAnotherAppRegistrationIsNotUsed(t *testing.T) {
+	w := newWorld(t, fake.Switches{})
+	w.signIn(w.start())
+	c := w.start(func(cfg *entra.Config) { cfg.ClientID = "another-registration" })
+	e := w.wantError(c, rotation.SignIn, "not-signed-in")
+	if !strings.Contains(e.Message, "app registration") || w.refreshes() != 0 {
+		t.Errorf("%v, %d refreshes", e, w.refreshes())
+	}
+}
+
+func TestAGarbledSecretNeedsASignIn(t *testing.T) {
+	w := newWorld(t, fake.Switches{})
+	for _, value := range []string{"", "hello", "{}", "[]", `{"RefreshToken":[]}`, `{"RefreshToken":{"x":{"secret":7}}}`} {
+		w.vault.set(func(v *memoryVault) {
+			v.versions[secretName] = append(v.versions[secretName], version{id: fmt.Sprint(len(v.versions[secretName])), value: rotation.NewSecret(value), created: time.Now()})
+		})
+		w.wantError(w.start(), rotation.SignIn, "not-signed-in")
+	}
+	c := w.start()
+	w.signIn(c)
+	w.mustToken(c)
+}
+
+func TestTagsOfOthersSurvive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fake.Switches{})
+		c := w.start()
+		w.signIn(c)
+		w.vault.set(func(v *memoryVault) { v.versions[secretName][0].tags["owner"] = "team-a" })
+		owner := func(when string) {
+			t.Helper()
+			if w.vault.latest().tags["owner"] != "team-a" {
+				t.Errorf("%s the tag is gone: %v", when, w.vault.latest().tags)
+			}
+		}
+		time.Sleep(8 * day)
+		w.mustDo(c.Refresh(t.Context(), "build-bot"))
+		if w.vault.count() != 2 {
+			t.Fatal("nothing was stored")
+		}
+		owner("after storing")
+		time.Sleep(time.Second)
+		w.mustDo(w.authority.Revoke(bot))
+		time.Sleep(2 * time.Hour)
+		w.wantError(c, rotation.SignIn, "AADSTS50173")
+		owner("after a required sign-in")
+		w.signIn(w.start())
+		owner("after a sign-in")
+		if _, ok := w.vault.latest().tags["patrol-sign-in-required"]; ok {
+			t.Error("a new sign-in says that one is required")
+		}
+	})
+}
+
+func TestCredentialRefusesWhatItDoesNotKnow(t *testing.T) {
+	w := newWorld(t, fake.Switches{})
+	c := w.start()
+	w.signIn(c)
+	for name, tc := range map[string]struct {
+		identity, scope string
+		code            string
+	}{
+		"identity": {"nobody", patScopes[0], "unknown-identity"},
+		"resource": {"build-bot", "https://vault.azure.net/.default", "unknown-scope"},
+		"scope":    {"build-bot", fake.DevOps + "/vso.tokenadministration", "unknown-scope"},
+	} {
+		_, err := c.Credential(tc.identity).GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{tc.scope}})
+		if e, ok := errors.AsType[*rotation.Error](err); !ok || e.Code != tc.code || e.Class != rotation.Configuration {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := c.Refresh(t.Context(), "nobody"); rotation.ClassOf(err) != rotation.Configuration {
+		t.Error(err)
+	}
+	if _, err := c.Status(t.Context(), "nobody"); rotation.ClassOf(err) != rotation.Configuration {
+		t.Error(err)
+	}
+}
+
+func TestAnAdministratorAsksForMoreScopes(t *testing.T) {
+	w := newWorld(t, fake.Switches{})
+	admin := []string{fake.DevOps + "/vso.tokenadministration", fake.DevOps + "/vso.graph"}
+	c := w.start(func(cfg *entra.Config) {
+		cfg.Identities = map[string]entra.Identity{"build-bot": {User: bot, MoreScopes: admin}}
+	})
+	w.signIn(c)
+	w.wantError(c, rotation.SignIn, "AADSTS65001") // it has not consented to these
+	rt, err := w.authority.SeedRefreshToken(bot, app, append(admin, patScopes...)...)
+	w.mustDo(err)
+	w.mustDo(c.SaveSignIn(t.Context(), "build-bot", entra.Grant{RefreshToken: rotation.NewSecret(rt), User: bot}))
+	token, err := c.Credential("build-bot").GetToken(t.Context(), policy.TokenRequestOptions{Scopes: admin[:1]})
+	w.mustDo(err)
+	if claims, err := w.authority.VerifyAccessToken(token.Token); err != nil || len(claims.Scopes) != 4 {
+		t.Errorf("%v %v", claims.Scopes, err)
+	}
+}
+
+// Nothing that is a token, or that holds one, gets into an error or a log line.
+func TestTokensStayOutOfErrorsAndLogs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fake.Switches{StrictRotation: true})
+		every := func(cfg *entra.Config) { cfg.PersistEveryRotation = true }
+		var forms []url.Values
+		c := w.recorded(&forms, every)
+		w.signIn(c)
+		ask := func() {
+			for range 2 {
+				_, _ = w.token(c)
+				_, err := c.Credential("build-bot").GetToken(t.Context(), policy.TokenRequestOptions{Claims: "{}"})
+				w.errors = append(w.errors, err)
+				_, err = c.Status(t.Context(), "build-bot")
+				w.errors = append(w.errors, err, c.Refresh(t.Context(), "build-bot"))
+				time.Sleep(80 * time.Minute)
+			}
+		}
+		ask()
+		body := func() string { // an answer that has everything, and can't be read
+			return fmt.Sprintf(`{"access_token":%q,"refresh_token":%q`, w.answers[0], forms[len(forms)-1].Get("refresh_token"))
+		}
+		for _, f := range []control.Fault{
+			{Mode: control.Status, Status: 200, Body: body()},
+			{Mode: control.Status, Status: 400, Body: body() + "}"},
+			{Mode: control.Status, Status: 500, Body: body()},
+			{Mode: control.Status, Status: 400, Body: fmt.Sprintf(`{"error":%q,"error_description":%q,"trace_id":%q}`, w.answers[0], w.answers[0], w.answers[0])},
+			{Mode: control.ResetBefore},
+			{Mode: control.HangBefore},
+		} {
+			f.Service, f.Operation, f.Times = "entra", "token refresh_token", -1
+			w.mustDo(w.panel.Inject(f))
+			ask()
+			w.panel.ClearFaults()
+		}
+		w.vault.set(func(v *memoryVault) { v.down = errDown })
+		ask()
+		w.vault.set(func(v *memoryVault) { v.down = nil })
+		w.mustDo(w.authority.Revoke(bot))
+		w.deaf = errors.New("down")
+		ask()
+		w.deaf = nil
+		time.Sleep(2 * day)
+		ask()
+
+		secrets := map[string]bool{}
+		for _, f := range forms {
+			secrets[f.Get("refresh_token")], secrets[f.Get("client_assertion")] = true, true
+		}
+		for _, a := range w.answers {
+			secrets[a] = true
+		}
+		delete(secrets, "")
+		if len(secrets) < 10 {
+			t.Fatalf("only %d secrets were seen", len(secrets))
+		}
+		said := w.log.String()
+		for _, err := range w.errors {
+			said += fmt.Sprintf("%v\n%+v\n%#v\n", err, err, err)
+			for e := err; e != nil; e = errors.Unwrap(e) {
+				said += fmt.Sprintf("%v\n%+v\n%#v\n", e, e, e)
+			}
+		}
+		for _, e := range w.events {
+			said += fmt.Sprintf("%+v\n", e)
+		}
+		for s := range secrets {
+			if strings.Contains(said, s) {
+				t.Errorf("a secret got out: %.12s...", s)
+			}
+		}
+		for _, want := range []string{"no token", "refresh token stored", "a person must sign in"} {
+			if !strings.Contains(w.log.String(), want) {
+				t.Errorf("the log lacks %q", want)
+			}
+		}
+	})
+}
+
+func TestConfigurationIsCheckedAllAtOnce(t *testing.T) {
+	_, err := entra.New(entra.Config{AuthorityHost: "http://login.example/x", Tenant: "common", Identities: map[string]entra.Identity{"a": {}},
+		Credential: entra.Credential{Certificates: []*x509.Certificate{{}}}})
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, want := range []string{"authority host", "tenant must be", "client id", "store", "credential", "identity a has no user"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("the error does not speak of %q: %v", want, err)
+		}
+	}
+	w := newWorld(t, fake.Switches{})
+	if got := w.start().Identities(); !slices.Equal(got, []string{"build-bot"}) {
+		t.Errorf("identities %v", got)
+	}
+}
+
+func TestACancelledCallerGetsItsOwnError(t *testing.T) {
+	w := newWorld(t, fake.Switches{})
+	w.signIn(w.start())
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	c := w.start()
+	if _, err := c.Credential("build-bot").GetToken(ctx, policy.TokenRequestOptions{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	w.mustToken(c)
+}
+
+func TestAnUnassignedManagedIdentityIsAMatterOfConfiguration(t *testing.T) {
+	w := newWorld(t, fake.Switches{})
+	w.signIn(w.start())
+	for status, want := range map[int]rotation.Class{400: rotation.Configuration, 429: rotation.Throttled, 503: rotation.Transient} {
+		c := w.start(func(cfg *entra.Config) {
+			cfg.Credential = entra.Credential{ManagedIdentity: &managedIdentity{authority: w.authority,
+				err: &azidentity.AuthenticationFailedError{RawResponse: &http.Response{StatusCode: status, Request: &http.Request{URL: &url.URL{}}}}}}
+		})
+		w.wantError(c, want, "managed-identity")
+	}
+}
+
+func TestASignInThatCouldNotBeAnnouncedIsAnnouncedLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fake.Switches{})
+		c := w.start()
+		w.deaf = errors.New("the bus is down")
+		w.signIn(c)
+		at := stamp()
+		w.mustToken(c)
+		w.wantTold()
+		w.deaf = nil
+		time.Sleep(time.Hour)
+		w.mustDo(c.Refresh(t.Context(), "build-bot"))
+		w.wantTold("signed-in " + at)
+	})
+}
+
+func TestADeadSignInIsKnownThoughItCouldNotBeNotedInTheVault(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fake.Switches{})
+		c := w.start()
+		w.signIn(c)
+		w.told()
+		time.Sleep(time.Second)
+		w.mustDo(w.authority.Revoke(bot))
+		w.vault.set(func(v *memoryVault) { v.readOnly = errDown })
+		at := stamp()
+		for range 5 {
+			w.wantError(c, rotation.SignIn, "AADSTS50173")
+			time.Sleep(time.Hour)
+		}
+		w.wantTold("required AADSTS50173 " + at)
+		if w.refreshes() != 1 {
+			t.Errorf("%d requests with a dead refresh token, want 1", w.refreshes())
+		}
+		// A vault that can't be read leaves the question open, for a minute each.
+		d := w.start()
+		w.vault.set(func(v *memoryVault) { v.down = errDown })
+		w.wantError(d, rotation.Transient, "vault")
+	})
+}
+
+func TestAStatusOutlivesTheVaultsOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fake.Switches{})
+		c := w.start()
+		w.signIn(c)
+		before, err := c.Status(t.Context(), "build-bot")
+		w.mustDo(err)
+		w.vault.set(func(v *memoryVault) { v.down = errDown })
+		time.Sleep(time.Hour)
+		if after, err := c.Status(t.Context(), "build-bot"); err != nil || after != before {
+			t.Errorf("%+v %v, want %+v", after, err, before)
+		}
+		if _, err := w.start().Status(t.Context(), "build-bot"); rotation.ClassOf(err) != rotation.Transient || err == nil {
+			t.Errorf("a cold process: %v", err)
+		}
+		reads := w.vault.reads
+		w.vault.set(func(v *memoryVault) { v.down = nil })
+		for range 20 {
+			_, err := c.Status(t.Context(), "build-bot")
+			w.mustDo(err)
+		}
+		if got := w.vault.reads - reads; got > 1 {
+			t.Errorf("%d reads for 20 looks in one minute", got)
+		}
+	})
+}
