@@ -1,0 +1,339 @@
+package functionshost_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/azure-patrol/patrol/sandbox/functionshost"
+	"github.com/azure-patrol/patrol/sandbox/pipe"
+)
+
+const handlerPort = 39685
+
+// app is a folder with host.json and functions.
+type app map[string]string // path -> content
+
+const hostJSON = `{"version":"2.0","functionTimeout":"00:00:05",
+	"extensionBundle":{"id":"Microsoft.Azure.Functions.ExtensionBundle","version":"[4.*, 5.0.0)"},
+	"customHandler":{"description":{"defaultExecutablePath":"handler"}%s},
+	"extensions":{"serviceBus":{"maxConcurrentSessions":4,"sessionIdleTimeout":"00:00:01","maxConcurrentCalls":8}}}`
+
+var (
+	envelopeMode   = fmt.Sprintf(hostJSON, "")
+	forwardingMode = fmt.Sprintf(hostJSON, `,"enableForwardingHttpRequest":true`)
+	proxyingMode   = fmt.Sprintf(hostJSON, `,"enableProxyingHttpRequest":true,"enableForwardingHttpRequest":true`)
+)
+
+func function(bindings ...string) string {
+	return `{"bindings":[` + strings.Join(bindings, ",") + `]}`
+}
+
+func httpTrigger(rest string) string {
+	return function(`{"type":"httpTrigger","direction":"in","name":"req"`+rest+`}`, `{"type":"http","direction":"out","name":"res"}`)
+}
+
+func timer(schedule, rest string) string {
+	return function(fmt.Sprintf(`{"type":"timerTrigger","direction":"in","name":"timer","schedule":%q%s}`, schedule, rest))
+}
+
+func queueTrigger(queue, rest string) string {
+	return function(fmt.Sprintf(`{"type":"serviceBusTrigger","direction":"in","name":"message","queueName":%q,"connection":"Bus"%s}`, queue, rest))
+}
+
+func (a app) write(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	for path, content := range a {
+		full := filepath.Join(dir, path)
+		if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(full, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func baseSettings() map[string]string {
+	return map[string]string{
+		"FUNCTIONS_WORKER_RUNTIME": "custom",
+		"AzureWebJobsStorage":      "UseDevelopmentStorage=true",
+		"Bus":                      "Endpoint=sb://lab.servicebus.windows.net;SharedAccessKeyName=k;SharedAccessKey=c2VjcmV0",
+	}
+}
+
+// recorded is a request as the recordings have it.
+type recorded struct {
+	Body             any         `json:"body"`
+	ContentLength    int64       `json:"contentLength"`
+	Headers          http.Header `json:"headers"`
+	Host             string      `json:"host"`
+	Method           string      `json:"method"`
+	TransferEncoding []string    `json:"transferEncoding"`
+	URI              string      `json:"uri"`
+}
+
+// handler is a custom handler that runs in process. The zero value answers
+// every invocation with an empty success.
+type handler struct {
+	// serve answers everything but GET /.
+	serve http.HandlerFunc
+	// serveRoot, if set, answers GET /.
+	serveRoot http.HandlerFunc
+	// delay passes before it listens.
+	delay time.Duration
+
+	net *pipe.Network
+
+	mu       sync.Mutex
+	starts   []functionshost.Spec
+	pings    []recorded
+	requests []recorded
+	exit     chan int // a code sent here ends the process
+}
+
+func newHandler(serve http.HandlerFunc) *handler {
+	return &handler{serve: serve, net: &pipe.Network{}, exit: make(chan int)}
+}
+
+func record(r *http.Request) recorded {
+	raw, _ := io.ReadAll(r.Body)
+	r.Body = io.NopCloser(bytes.NewReader(raw))
+	rec := recorded{ContentLength: r.ContentLength, Headers: r.Header, Host: r.Host, Method: r.Method,
+		TransferEncoding: r.TransferEncoding, URI: r.RequestURI, Body: string(raw)}
+	var v any
+	if json.Unmarshal(raw, &v) == nil {
+		rec.Body = v
+	}
+	return rec
+}
+
+// run is the process: a functionshost.Func.
+func (h *handler) run(ctx context.Context, spec functionshost.Spec, stdout, stderr io.Writer) int {
+	h.mu.Lock()
+	h.starts = append(h.starts, spec)
+	h.mu.Unlock()
+	if h.delay > 0 {
+		select {
+		case <-time.After(h.delay):
+		case <-ctx.Done():
+			return 1
+		case code := <-h.exit:
+			return code
+		}
+	}
+	l, err := h.net.Listen("127.0.0.1:" + spec.Getenv("FUNCTIONS_CUSTOMHANDLER_PORT"))
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return 1
+	}
+	srv := &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			rec := record(r)
+			h.mu.Lock()
+			if r.URL.Path == "/" {
+				h.pings = append(h.pings, rec)
+			} else {
+				h.requests = append(h.requests, rec)
+			}
+			h.mu.Unlock()
+			switch {
+			case r.URL.Path == "/" && h.serveRoot != nil:
+				h.serveRoot(w, r)
+			case r.URL.Path == "/":
+			case h.serve != nil:
+				h.serve(w, r)
+			default:
+				succeed(w, r)
+			}
+		})}
+	served := make(chan struct{})
+	go func() { defer close(served); _ = srv.Serve(l) }()
+	code := 0
+	select {
+	case <-ctx.Done():
+	case code = <-h.exit:
+	}
+	_ = srv.Close()
+	<-served
+	return code
+}
+
+func succeed(w http.ResponseWriter, _ *http.Request) { answer(w, `{}`) }
+
+func answer(w http.ResponseWriter, body string) {
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = io.WriteString(w, body)
+}
+
+func (h *handler) requestsSeen() []recorded {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.requests)
+}
+
+func (h *handler) startsSeen() []functionshost.Spec {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.starts)
+}
+
+// journal keeps what the host tells.
+type journal struct {
+	mu          sync.Mutex
+	invocations []functionshost.Invocation
+	log         bytes.Buffer
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.log.Write(p)
+}
+
+func (j *journal) text() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.log.String()
+}
+
+func (j *journal) seen() []functionshost.Invocation {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Clone(j.invocations)
+}
+
+// world is a host with an in-process handler.
+type world struct {
+	*functionshost.Host
+	t       testing.TB
+	handler *handler
+	journal *journal
+}
+
+// build makes a host over a folder, not started. change may alter its config.
+func build(t testing.TB, a app, h *handler, change func(*functionshost.Config)) *world {
+	t.Helper()
+	j := &journal{}
+	cfg := functionshost.Config{
+		AppDir:      a.write(t),
+		Settings:    baseSettings(),
+		Keys:        functionshost.Keys{Master: "MASTER", Host: "HOSTKEY", Function: map[string]string{"A": "AKEY", "B": "BKEY"}},
+		Version:     "1.0.0.0",
+		Launcher:    functionshost.Func(h.run),
+		HandlerPort: handlerPort,
+		Dial:        h.net.Dial,
+		Log:         slog.New(slog.NewTextHandler(j, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		OnInvocation: func(i functionshost.Invocation) {
+			j.mu.Lock()
+			defer j.mu.Unlock()
+			j.invocations = append(j.invocations, i)
+		},
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	host, err := functionshost.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &world{Host: host, t: t, handler: h, journal: j}
+}
+
+// launch is build and start. In a bubble the test closes the host itself,
+// before it ends; outside, a second Close does no harm.
+func launch(t testing.TB, a app, h *handler, change func(*functionshost.Config)) *world {
+	t.Helper()
+	w := build(t, a, h, change)
+	if err := w.Start(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = w.Close() })
+	return w
+}
+
+func (w *world) ready() {
+	w.t.Helper()
+	if err := w.WaitReady(context.Background()); err != nil {
+		w.t.Fatalf("WaitReady: %v", err)
+	}
+}
+
+// listenOn puts the host's HTTP side on the handler's network.
+func listenOn(n *pipe.Network, address string) func(*functionshost.Config) {
+	return func(c *functionshost.Config) {
+		l, err := n.Listen(address)
+		if err != nil {
+			panic(err)
+		}
+		c.Listener = l
+	}
+}
+
+type reply struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// call sends one request to the host over a connection of its own, in a bubble.
+func call(t testing.TB, n *pipe.Network, method, target string, body io.Reader, header http.Header) reply {
+	t.Helper()
+	r, err := tryCall(n, method, target, body, header)
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, target, err)
+	}
+	synctest.Wait() // the host tells of an invocation after its answer
+	return r
+}
+
+func tryCall(n *pipe.Network, method, target string, body io.Reader, header http.Header) (reply, error) {
+	tr := n.Transport()
+	tr.DisableKeepAlives = false
+	defer tr.CloseIdleConnections()
+	client := &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	req, err := http.NewRequest(method, "http://"+frontAddr+target, body)
+	if err != nil {
+		return reply{}, err
+	}
+	for k, v := range header {
+		req.Header[http.CanonicalHeaderKey(k)] = v
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return reply{}, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return reply{resp.StatusCode, resp.Header, string(b)}, err
+}
+
+const frontAddr = "127.0.0.1:7071"
+
+func keyHeader(key string) http.Header { return http.Header{"X-Functions-Key": {key}} }
+
+// unknownLength hides a reader's type, so that it is sent in chunks.
+type unknownLength struct{ io.Reader }
+
+func mustJSON(t testing.TB, text string) any {
+	t.Helper()
+	var v any
+	if err := json.Unmarshal([]byte(text), &v); err != nil {
+		t.Fatalf("%v in %s", err, text)
+	}
+	return v
+}
