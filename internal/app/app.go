@@ -49,6 +49,9 @@ type Outside struct {
 	Log      *slog.Logger
 	Version  string
 	Deadline time.Duration // of an invocation; 0: 4 minutes
+	// Ports may change what the core works with: a simulation of a broken patrol
+	// shows that it would be found out.
+	Ports func(*rotation.Config)
 }
 
 // RetryOptions shorten the SDKs' own retries; zero values are the SDKs' defaults.
@@ -175,7 +178,7 @@ func (a *App) wire(s Settings) error {
 	}
 
 	providers := s.DevOps.String() + "/"
-	a.reconciler = rotation.NewReconciler(rotation.Config{
+	core := rotation.Config{
 		Spec: m.PAT, Specs: func() []rotation.Spec { return m.PATs },
 		Vault: a.vault, Tokens: tokens, Outbox: a.bus, Identities: signIns,
 		VaultTag:        rotation.VaultTag(s.Vault.Host),
@@ -187,7 +190,11 @@ func (a *App) wire(s Settings) error {
 			return ""
 		},
 		Now: o.Now, Wait: o.Wait, Random: o.Random, Log: o.Log,
-	})
+	}
+	if o.Ports != nil {
+		o.Ports(&core)
+	}
+	a.reconciler = rotation.NewReconciler(core)
 	api := web.New(web.Config{Reconciler: a.reconciler, Outbox: a.bus, Identities: signIns, Versions: a.vault, Sweeps: &a.sweeps, Now: o.Now, Log: o.Log})
 	a.handle(api.Handler())
 	return nil

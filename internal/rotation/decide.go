@@ -253,7 +253,9 @@ func dueRule(s Spec, o Observed, now time.Time) (Decision, bool) {
 
 // replacedRule: the time of a replaced PAT has come.
 func replacedRule(_ Spec, o Observed, now time.Time) (Decision, bool) {
-	for i, at := range o.revocations() {
+	// The oldest first: whoever reads the versions back from the latest stops at
+	// one that is closed, and an id names the successor, which must be there still.
+	for i, at := range slices.Backward(o.revocations()) {
 		v := o.Replaced[i]
 		if at.After(now) || o.Failed[v.Ledger.AuthorizationID] {
 			continue

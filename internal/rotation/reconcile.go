@@ -169,8 +169,12 @@ func (w *work) run(ctx context.Context) (Outcome, error) {
 			}
 			w.recovered(w.spec.Name)
 			if d.Again {
+				// A little later than the earliest moment, whose clock is another
+				// one; and later than now, or the id would be that of a look
+				// that has just been taken.
+				at := later(d.Next, w.Now()).Add(clockSkew / 4)
 				return w.out, w.Outbox.Send(ctx, Command{PAT: w.spec.Name, Reason: Look,
-					Operation: fmt.Sprintf("look-%d", d.Next.Unix()), At: d.Next})
+					Operation: fmt.Sprintf("look-%d", at.Unix()), At: at})
 			}
 			return w.out, nil
 		}
@@ -192,6 +196,13 @@ func (w *work) run(ctx context.Context) (Outcome, error) {
 			Message: fmt.Sprintf("after %d steps there was still something to do: this is a fault of patrol", maxSteps)}
 	}
 	return w.out, w.settle(ctx, "observe", failed)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // perform does one step and brings the observation up to date with the services'

@@ -1,0 +1,62 @@
+package cloud
+
+import (
+	"encoding/json"
+	"sync"
+	"time"
+
+	"github.com/azure-patrol/patrol/sandbox/bus"
+	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
+)
+
+func (c *Cloud) startBus() error {
+	entities, err := broker.ParseEntities(c.config.Entities)
+	if err != nil {
+		return err
+	}
+	c.Bus, err = bus.New(bus.Config{
+		SessionWait: c.config.SessionWait,
+		Entities:    entities, KeyName: "RootManageSharedAccessKey", Key: c.sasKey, Panel: c.Panel,
+		VerifyJWT: func(token, _ string) error { return c.verifyOwn(token, "https://servicebus.azure.net") },
+		OnSend: func(entity string, m bus.Message) {
+			c.history.add(Record{At: time.Now(), Kind: Message, Message: &Sent{
+				Entity: entity, ID: m.ID, SessionID: m.SessionID, Subject: m.Subject, Scheduled: m.Scheduled,
+				ContentType: m.ContentType, Properties: m.Properties, Body: m.Body,
+			}})
+		},
+	})
+	if err != nil {
+		return err
+	}
+	c.closers = append(c.closers, c.Bus.Close)
+	s := serviceBus
+	// With the emulator's kind of connection string the SDK speaks without TLS.
+	s.plain = c.config.ConnectionString
+	l, err := c.net.listen(s)
+	if err != nil {
+		return err
+	}
+	var done sync.WaitGroup
+	done.Go(func() { _ = c.Bus.Serve(l) }) // ends with the listener
+	c.closers = append(c.closers, func() {
+		_ = l.Close()
+		done.Wait()
+	})
+	c.at.namespace, c.busAddress = c.net.namespace(s, l)
+	return nil
+}
+
+func (c *Cloud) connectionString() string { return c.Bus.ConnectionString(c.at.namespace) }
+
+// vaultEvent delivers an event of the vault, as Event Grid does to a queue.
+func (c *Cloud) vaultEvent(event []byte) {
+	var head struct{ ID string }
+	if json.Unmarshal(event, &head) != nil || head.ID == "" {
+		head.ID = guid() // an array of events has none of its own
+	}
+	// It fails only where the bus is closed, and then nobody is left to tell.
+	_ = c.Bus.Send(VaultEventQueue, bus.Message{ID: head.ID, Body: event, Properties: map[string]any{
+		"aeg-subscription-name": "VAULT-EVENTS", "aeg-delivery-count": "0", "aeg-event-type": "Notification",
+		"aeg-metadata-version": "1", "aeg-data-version": "", "aeg-output-event-id": head.ID,
+	}})
+}

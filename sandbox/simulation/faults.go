@@ -1,0 +1,237 @@
+package simulation
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/azure-patrol/patrol/internal/manifest"
+	"github.com/azure-patrol/patrol/internal/rotation"
+	"github.com/azure-patrol/patrol/sandbox/cloud"
+	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/devops"
+)
+
+// Mode is a way for one upstream call to go wrong.
+type Mode string
+
+const (
+	KilledBefore Mode = "killed before it takes effect"
+	KilledAfter  Mode = "killed after the effect, before the answer"
+	Refused      Mode = "connection refused, past the SDK's retries"
+	ResetBefore  Mode = "reset before it takes effect"
+	ResetAfter   Mode = "reset after the effect"
+	TimeoutAfter Mode = "time-out after the effect"
+	Throttled    Mode = "429 with Retry-After"
+	Broken       Mode = "500, past the SDK's retries"
+	Busy         Mode = "503"
+	SignInPage   Mode = "203 with a sign-in page"
+	Clamped      Mode = "clamped expiry"
+	PolicyRefuse Mode = "policy refusal"
+)
+
+// Modes are all of them.
+func Modes() []Mode {
+	return []Mode{KilledBefore, KilledAfter, Refused, ResetBefore, ResetAfter, TimeoutAfter, Throttled, Broken, Busy, SignInPage, Clamped, PolicyRefuse}
+}
+
+// pastRetries is how often a call fails until the SDKs give up by themselves.
+const pastRetries = 5
+
+// Fits reports whether a call can go wrong in this way.
+func (m Mode) Fits(c control.Call) bool {
+	switch m {
+	case SignInPage:
+		return c.Service == devops.ServiceName
+	case Clamped, PolicyRefuse:
+		return c.Service == devops.ServiceName && c.Operation == devops.CreatePat
+	case Throttled:
+		return c.Service != "servicebus"
+	}
+	return true
+}
+
+// fault carries the mode out at a call; times is how many calls suffer it.
+func (m Mode) fault(w *World) (f *control.Fault, times int) {
+	switch m {
+	case KilledBefore:
+		return &control.Fault{Mode: control.ResetBefore, Then: w.Kill}, 1
+	case KilledAfter:
+		return &control.Fault{Mode: control.ResetAfter, Then: w.Kill}, 1
+	case Refused:
+		return &control.Fault{Mode: control.ResetBefore}, pastRetries
+	case ResetBefore:
+		return &control.Fault{Mode: control.ResetBefore}, 1
+	case ResetAfter:
+		return &control.Fault{Mode: control.ResetAfter}, 1
+	case TimeoutAfter:
+		return &control.Fault{Mode: control.HangAfter, Delay: 10 * time.Minute}, 1
+	case Throttled:
+		return &control.Fault{Mode: control.Status, Status: http.StatusTooManyRequests, Header: map[string]string{"Retry-After": "90"}}, 1
+	case Broken:
+		return &control.Fault{Mode: control.Status, Status: http.StatusInternalServerError}, pastRetries
+	case Busy:
+		return &control.Fault{Mode: control.Status, Status: http.StatusServiceUnavailable}, 1
+	case SignInPage:
+		return &control.Fault{Mode: control.Status, Status: http.StatusNonAuthoritativeInfo, Header: map[string]string{"Content-Type": "text/html; charset=utf-8"},
+			Body: "<html><title>Sign In</title></html>"}, 1
+	case Clamped:
+		w.Cloud.DevOps.SetPolicies(cloud.Organization, devops.Policies{MaxLifespanDays: 7})
+		return nil, 1
+	case PolicyRefuse:
+		return &control.Fault{Mode: control.Status, Status: http.StatusOK, Header: map[string]string{"Content-Type": "application/json"},
+			Body: `{"patToken":null,"patTokenError":"disablePatCreationPolicyViolation"}`}, 1
+	}
+	panic("no such mode: " + string(m))
+}
+
+// Point is one upstream call of a scenario: the nth of its kind.
+type Point struct {
+	control.Call
+	N int // from 1
+}
+
+func (p Point) String() string { return fmt.Sprintf("%s %s #%d", p.Service, p.Operation, p.N) }
+
+// Plan says which calls go wrong, and how.
+type Plan map[Point]Mode
+
+func (p Plan) String() string {
+	var out string
+	for _, at := range slices.SortedFunc(maps.Keys(p), comparePoints) {
+		if out != "" {
+			out += " and "
+		}
+		out += fmt.Sprintf("%s: %s", at, p[at])
+	}
+	return out
+}
+
+func comparePoints(a, b Point) int {
+	return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Operation, b.Operation), cmp.Compare(a.N, b.N))
+}
+
+// Scenario is a short story in which every upstream call may go wrong.
+type Scenario struct {
+	Name     string
+	Manifest string
+	Config   func(*Config)
+	// Prepare brings the world to where the story begins; nothing goes wrong in
+	// it.
+	Prepare func(w *World)
+	// Act is what is looked at.
+	Act func(w *World)
+	// After is how long the world goes on by itself; it must be enough for
+	// everything to come to rest.
+	After time.Duration
+}
+
+// Result of one run.
+type Result struct {
+	Points     []Point // the upstream calls of Act and what followed, in order
+	Hit        int     // how many of the plan's points were reached
+	Violations []Violation
+	Output     string
+}
+
+// sweepEvery is the default schedule of a World.
+const sweepEvery = 6 * time.Hour
+
+// Run plays a scenario with a plan, in a bubble of its own, and judges what happened.
+func (s Scenario) Run(t *testing.T, plan Plan) (res Result) {
+	synctest.Test(t, func(t *testing.T) {
+		c := Config{Manifest: s.Manifest}
+		if s.Config != nil {
+			s.Config(&c)
+		}
+		w := New(t, c)
+		closed := false
+		defer func() {
+			if !closed {
+				w.Close()
+			}
+		}()
+		if s.Prepare != nil {
+			s.Prepare(w)
+		}
+
+		var mu sync.Mutex
+		seen := map[control.Call]int{}
+		running := map[control.Call]*ongoing{}
+		w.Cloud.Panel.OnCall(func(_ int, c control.Call) *control.Fault {
+			mu.Lock()
+			defer mu.Unlock()
+			seen[c]++
+			at := Point{c, seen[c]}
+			res.Points = append(res.Points, at)
+			if m, hit := plan[at]; hit {
+				res.Hit++
+				f, times := m.fault(w)
+				running[c] = &ongoing{f, times}
+			}
+			if o := running[c]; o != nil {
+				if o.left--; o.left <= 0 {
+					delete(running, c)
+				}
+				return o.fault
+			}
+			return nil
+		})
+		s.Act(w)
+		time.Sleep(s.After)
+		synctest.Wait()
+		w.Cloud.Panel.OnCall(nil)
+
+		end := time.Now()
+		w.Close()
+		closed = true
+		m, _, err := manifest.Parse("pats.yaml", []byte(s.Manifest))
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Output = w.Output()
+		res.Violations = Judge(Case{
+			Records: w.Cloud.History(), End: end, Specs: m.PATs, VaultTag: rotation.VaultTag(w.Cloud.VaultHost()),
+			Sweep: sweepEvery, Rest: true, Tokens: w.Cloud.Tokens(), Outputs: []string{res.Output},
+		})
+	})
+	return res
+}
+
+type ongoing struct {
+	fault *control.Fault
+	left  int
+}
+
+// Singles are all plans with one fault.
+func Singles(points []Point) (out []Plan) {
+	for _, at := range points {
+		for _, m := range Modes() {
+			if m.Fits(at.Call) {
+				out = append(out, Plan{at: m})
+			}
+		}
+	}
+	return out
+}
+
+// Pairs are all plans with two faults.
+func Pairs(points []Point) (out []Plan) {
+	singles := Singles(points)
+	for i, a := range singles {
+		for _, b := range singles[i+1:] {
+			p := maps.Clone(a)
+			maps.Copy(p, b)
+			if len(p) == 2 {
+				out = append(out, p)
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,216 @@
+package simulation_test
+
+import (
+	"flag"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/azure-patrol/patrol/internal/manifest"
+	"github.com/azure-patrol/patrol/internal/rotation"
+	"github.com/azure-patrol/patrol/sandbox/cloud"
+	"github.com/azure-patrol/patrol/sandbox/keyvault"
+	"github.com/azure-patrol/patrol/sandbox/simulation"
+)
+
+var (
+	pairs   = flag.Bool("pairs", false, "run every pair of faults")
+	sample  = flag.Int("sample", 60, "how many random pairs and triples to run")
+	seedArg = flag.Uint64("seed", 0, "seed of the random sample; 0: from the clock")
+)
+
+const quickPAT = `apiVersion: patrol/v1
+identities:
+  build-bot:
+    user: build-bot@contoso.com
+defaults: {lifetime: 2d, rotateBefore: 12h, overlap: 1h}
+pats:
+  - name: jenkins-agents
+    identity: build-bot
+    organization: contoso
+    displayName: Jenkins agents
+    scopes: [vso.build_execute]
+`
+
+func provisioned(w *simulation.World) { _ = w.Sweep() }
+
+// due is when the PAT that has just been provisioned will be replaced.
+func due() time.Time {
+	m, _, err := manifest.Parse("pats.yaml", []byte(quickPAT))
+	if err != nil {
+		panic(err)
+	}
+	s := m.PATs[0]
+	return rotation.Due(s, time.Now(), time.Now().Add(s.Lifetime))
+}
+
+// press asks for a rotation until it is accepted, as a person would.
+func press(w *simulation.World, body string) {
+	for range 20 {
+		if w.HTTP("POST", "/api/pats/"+name+"/rotate", body, nil) == 202 {
+			return
+		}
+		time.Sleep(time.Minute)
+	}
+}
+
+func scenarios() []simulation.Scenario {
+	const rest = 27 * time.Hour
+	return []simulation.Scenario{
+		{Name: "provision", Manifest: quickPAT, After: rest, Act: func(w *simulation.World) { _ = w.Sweep() }},
+		{Name: "rotate", Manifest: quickPAT, After: rest,
+			Prepare: func(w *simulation.World) {
+				provisioned(w)
+				time.Sleep(time.Until(due()) - 2*time.Minute)
+			},
+			Act: func(w *simulation.World) {
+				time.Sleep(3 * time.Minute)
+				_ = w.Sweep()
+			}},
+		{Name: "emergency rotate", Manifest: quickPAT, After: rest,
+			Prepare: func(w *simulation.World) {
+				provisioned(w)
+				time.Sleep(time.Hour)
+			},
+			Act: func(w *simulation.World) { press(w, `{"reason":"leaked","revokePrevious":"now"}`) }},
+		{Name: "revoke", Manifest: quickPAT, After: rest,
+			Prepare: func(w *simulation.World) {
+				provisioned(w)
+				time.Sleep(time.Hour)
+				press(w, `{}`)
+				w.Settle()
+				time.Sleep(30 * time.Minute)
+			},
+			Act: func(*simulation.World) {}},
+		{Name: "sweep", Manifest: quickPAT, After: rest,
+			Prepare: func(w *simulation.World) {
+				provisioned(w)
+				time.Sleep(time.Hour)
+			},
+			Act: func(w *simulation.World) { _ = w.Sweep() }},
+		{Name: "adoption", Manifest: quickPAT, After: rest,
+			Prepare: func(w *simulation.World) {
+				_, token := w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "Jenkins agents", "vso.build_execute", time.Now().Add(2*day), false)
+				if _, err := w.Cloud.Vault.Put(keyvault.Version{Name: name, Value: token}); err != nil {
+					panic(err)
+				}
+				time.Sleep(10 * time.Minute)
+			},
+			Act: func(w *simulation.World) { _ = w.Sweep() }},
+	}
+}
+
+// all runs plans on every core and reports what does not hold.
+func all(t *testing.T, s simulation.Scenario, plans []simulation.Plan) (hold, reached int) {
+	t.Helper()
+	var mu sync.Mutex
+	next := 0
+	t.Run(s.Name, func(t *testing.T) {
+		for range runtime.GOMAXPROCS(0) {
+			t.Run("worker", func(t *testing.T) {
+				t.Parallel()
+				for {
+					mu.Lock()
+					i := next
+					next++
+					mu.Unlock()
+					if i >= len(plans) || t.Failed() && i > 50 {
+						return
+					}
+					res := s.Run(t, plans[i])
+					mu.Lock()
+					if res.Hit == len(plans[i]) {
+						reached++
+					}
+					if len(res.Violations) == 0 {
+						hold++
+					} else {
+						var text []string
+						for _, v := range res.Violations {
+							text = append(text, v.String())
+						}
+						t.Errorf("%s: %s\n  %s", s.Name, plans[i], strings.Join(text, "\n  "))
+						if testing.Verbose() {
+							t.Logf("the handler said:\n%s", res.Output)
+						}
+					}
+					mu.Unlock()
+				}
+			})
+		}
+	})
+	return hold, reached
+}
+
+// points are the upstream calls of a scenario without faults.
+func points(t *testing.T, s simulation.Scenario) (out []simulation.Point) {
+	t.Helper()
+	t.Run(s.Name+", nothing wrong", func(t *testing.T) {
+		res := s.Run(t, nil)
+		for _, v := range res.Violations {
+			t.Errorf("without any fault: %s\n%s", v, res.Output)
+		}
+		out = res.Points
+	})
+	return out
+}
+
+func TestEverySingleFaultHolds(t *testing.T) {
+	total, hold := 0, 0
+	for _, s := range scenarios() {
+		at := points(t, s)
+		plans := simulation.Singles(at)
+		n, reached := all(t, s, plans)
+		t.Logf("%s: %d calls, %d faults, %d reached, %d hold", s.Name, len(at), len(plans), reached, n)
+		total, hold = total+len(plans), hold+n
+		// Concurrent calls change places now and then; but a fault that never
+		// happens checks nothing.
+		if reached < len(plans)*9/10 {
+			t.Errorf("%s: only %d of %d faults were reached", s.Name, reached, len(plans))
+		}
+	}
+	t.Logf("single faults: %d of %d hold (%d modes)", hold, total, len(simulation.Modes()))
+}
+
+func TestRandomPairsAndTriplesOfFaultsHold(t *testing.T) {
+	seed := *seedArg
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("seed %d: repeat with -seed", seed)
+	r := rand.New(rand.NewPCG(seed, 1))
+	for _, s := range scenarios() {
+		singles := simulation.Singles(points(t, s))
+		var plans []simulation.Plan
+		for len(plans) < *sample/len(scenarios()) {
+			p := simulation.Plan{}
+			for range 2 + r.IntN(2) {
+				for at, m := range singles[r.IntN(len(singles))] {
+					p[at] = m
+				}
+			}
+			plans = append(plans, p)
+		}
+		n, reached := all(t, s, plans)
+		t.Logf("%s: %d of %d random pairs and triples hold, %d were reached whole", s.Name, n, len(plans), reached)
+	}
+}
+
+func TestEveryPairOfFaultsHolds(t *testing.T) {
+	if !*pairs {
+		t.Skip("takes long: make simulate runs it")
+	}
+	began := time.Now()
+	total, hold := 0, 0
+	for _, s := range scenarios() {
+		at := points(t, s)
+		plans := simulation.Pairs(at)
+		n, reached := all(t, s, plans)
+		t.Logf("%s: %d calls, %d pairs, %d reached whole, %d hold", s.Name, len(at), len(plans), reached, n)
+		total, hold = total+len(plans), hold+n
+	}
+	t.Logf("pairs of faults: %d of %d hold, in %s", hold, total, time.Since(began).Round(time.Second))
+}

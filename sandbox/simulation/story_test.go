@@ -1,0 +1,641 @@
+package simulation_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/azure-patrol/patrol/events"
+	"github.com/azure-patrol/patrol/sandbox/cloud"
+	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/keyvault"
+	"github.com/azure-patrol/patrol/sandbox/simulation"
+)
+
+const name = "jenkins-agents"
+
+// story runs one world in its own bubble.
+func story(t *testing.T, c simulation.Config, tell func(t *testing.T, w *simulation.World)) {
+	t.Helper()
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		if c.Manifest == "" {
+			c.Manifest = onePAT
+		}
+		w := simulation.New(t, c)
+		defer w.Close()
+		defer func() {
+			if t.Failed() {
+				t.Logf("the handler said:\n%s", w.Output())
+			}
+		}()
+		tell(t, w)
+	})
+}
+
+// sweep runs the timer, which must succeed. Sweeps are more than a minute apart: two in
+// one minute are one for the queue's duplicate detection.
+func sweep(t *testing.T, w *simulation.World) {
+	t.Helper()
+	time.Sleep(61 * time.Second)
+	if err := w.Sweep(); err != nil {
+		t.Fatalf("sweep: %v\n%s", err, w.Output())
+	}
+}
+
+func latest(t *testing.T, w *simulation.World) keyvault.Version {
+	t.Helper()
+	v, ok := w.Latest(name)
+	if !ok {
+		t.Fatalf("there is no secret\n%s", w.Output())
+	}
+	return v
+}
+
+// live are the active PATs by authorization id, with their display names.
+func live(w *simulation.World) map[string]string {
+	out := map[string]string{}
+	for _, p := range w.Cloud.DevOps.PATs(cloud.Organization, cloud.User) {
+		if p.State == devops.Active {
+			out[p.AuthorizationID] = p.DisplayName
+		}
+	}
+	return out
+}
+
+func failures(w *simulation.World) (out []events.RotationFailed) {
+	for _, e := range w.Events() {
+		if d, ok := e.Data.(events.RotationFailed); ok {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+func inject(t *testing.T, w *simulation.World, f control.Fault) {
+	t.Helper()
+	if err := w.Cloud.Panel.Inject(f); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestASecretPutThereByHandIsAdoptedAndRotatedWhenDue(t *testing.T) {
+	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+		id, token := w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "Jenkins agents", "vso.agentpools_manage vso.build_execute", time.Now().Add(20*day), false)
+		if _, err := w.Cloud.Vault.Put(keyvault.Version{Name: name, Value: token, Tags: map[string]string{"team": "blue"}}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Minute)
+
+		// It gets the ledger's tags on the version that is there, and keeps its own.
+		sweep(t, w)
+		v := latest(t, w)
+		if len(w.Cloud.Vault.Versions(name)) != 1 || v.Value != token || v.Tags["CredentialId"] != id || v.Tags["patrol-identity"] != "build-bot" ||
+			v.Tags["team"] != "blue" || v.Expires.IsZero() || len(rotations(w)) != 0 {
+			t.Fatalf("adopted: %d versions, tags %v, exp %s, %d rotations", len(w.Cloud.Vault.Versions(name)), v.Tags, v.Expires, len(rotations(w)))
+		}
+
+		// Its life is shorter than the manifest's, so it is rotated at the same
+		// fraction of it, and the one that was put there is revoked in time.
+		time.Sleep(16 * day)
+		synctest.Wait()
+		if v := latest(t, w); v.Tags["patrol-previous"] != id || v.Tags["team"] != "blue" {
+			t.Errorf("after 16 of 20 days: tags %v", v.Tags)
+		}
+		if _, still := live(w)[id]; still {
+			t.Error("the adopted PAT is alive after its overlap")
+		}
+	})
+}
+
+func TestASecretWhoseValueIsRefusedIsReplacedAtOnceAndNothingIsRevoked(t *testing.T) {
+	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+		id, _ := w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "Jenkins agents", "vso.build_execute", time.Now().Add(20*day), false)
+		if _, err := w.Cloud.Vault.Put(keyvault.Version{Name: name, Value: "mistyped"}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Minute)
+		sweep(t, w)
+		v := latest(t, w)
+		if !w.Cloud.DevOps.Works(cloud.Organization, v.Value) || v.Tags["patrol-reason"] != "provision" || v.Tags["patrol-previous"] != "" {
+			t.Errorf("tags %v", v.Tags)
+		}
+		if _, there := live(w)[id]; !there {
+			t.Error("a PAT was revoked although nobody knows that it is the one")
+		}
+	})
+}
+
+func TestAnAmbiguousAdoptionIsToldOnceADayAndSettledByTheManifest(t *testing.T) {
+	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+		end := time.Now().Add(25 * day)
+		first, token := w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "Jenkins agents", "vso.agentpools_manage vso.build_execute", end, false)
+		second, _ := w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "Jenkins agents", "vso.agentpools_manage vso.build_execute", end, false)
+		if _, err := w.Cloud.Vault.Put(keyvault.Version{Name: name, Value: token}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Minute)
+		for range 3 {
+			sweep(t, w)
+		}
+		got := failures(w)
+		if len(got) != 1 || got[0].Code != "ambiguous-adoption" || !strings.Contains(got[0].Message, first) || !strings.Contains(got[0].Message, second) {
+			t.Fatalf("failures %+v", got)
+		}
+		time.Sleep(31 * time.Hour)
+		synctest.Wait()
+		if n := len(failures(w)); n != 2 {
+			t.Errorf("%d events after a day, want a second one", n)
+		}
+		w.SetManifest(onePAT + "    adopt: " + first + "\n")
+		w.Restart()
+		sweep(t, w)
+		if v := latest(t, w); v.Tags["CredentialId"] != first {
+			t.Errorf("tags %v, want %s adopted", v.Tags, first)
+		}
+	})
+}
+
+func TestADeletedSecretIsRecoveredBeforeAnythingElse(t *testing.T) {
+	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+		sweep(t, w)
+		before := latest(t, w)
+		if err := w.Cloud.Vault.Delete(name); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		sweep(t, w)
+		time.Sleep(time.Minute)
+		if v := latest(t, w); v.Deleted || v.ID != before.ID || len(live(w)) != 1 {
+			t.Errorf("deleted %t, version %s (was %s), %d PATs alive", v.Deleted, v.ID, before.ID, len(live(w)))
+		}
+	})
+}
+
+func TestDriftRotates(t *testing.T) {
+	for _, tc := range []struct{ what, from, to string }{
+		{"scopes", "scopes: [vso.agentpools_manage, vso.build_execute]", "scopes: [vso.build_execute]"},
+		{"organization", "organization: contoso", "organization: fabrikam"},
+		{"identity", "identity: build-bot", "identity: release-bot"},
+	} {
+		t.Run(tc.what, func(t *testing.T) {
+			manifest := strings.Replace(onePAT, "pats:\n", "  release-bot:\n    user: release-bot@contoso.com\npats:\n", 1)
+			story(t, simulation.Config{Manifest: manifest}, func(t *testing.T, w *simulation.World) {
+				w.Cloud.AddOrganization("fabrikam")
+				w.Cloud.AddUser("release-bot@contoso.com")
+				if err := w.Cloud.SignIn("release-bot", "release-bot@contoso.com"); err != nil {
+					t.Fatal(err)
+				}
+				sweep(t, w)
+				old := latest(t, w)
+				w.SetManifest(strings.Replace(manifest, tc.from, tc.to, 1))
+				w.Restart()
+				sweep(t, w)
+				now := latest(t, w)
+				if now.Tags["patrol-reason"] != "drift" || now.Tags["patrol-previous"] != old.Tags["CredentialId"] {
+					t.Fatalf("tags %v", now.Tags)
+				}
+				// The old one ends where it was made, after its overlap.
+				time.Sleep(26 * time.Hour)
+				synctest.Wait()
+				if w.Cloud.DevOps.Works(cloud.Organization, old.Value) {
+					t.Error("the PAT from before the drift is alive after its overlap")
+				}
+			})
+		})
+	}
+}
+
+func TestAPATThatSomebodyRevokedIsReplacedByTheNextSweep(t *testing.T) {
+	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+		sweep(t, w)
+		old := latest(t, w)
+		time.Sleep(time.Hour)
+		w.Cloud.DevOps.Revoke(old.Tags["CredentialId"])
+		sweep(t, w)
+		v := latest(t, w)
+		if v.ID == old.ID || v.Tags["patrol-reason"] != "compromised" || !w.Cloud.DevOps.Works(cloud.Organization, v.Value) {
+			t.Errorf("tags %v", v.Tags)
+		}
+	})
+}
+
+func TestADisabledLatestVersionIsReplaced(t *testing.T) {
+	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+		sweep(t, w)
+		if _, err := w.Cloud.Vault.Change(name, "", func(v *keyvault.Version) { v.Enabled = false }); err != nil {
+			t.Fatal(err)
+		}
+		sweep(t, w)
+		if v := latest(t, w); !v.Enabled || v.Tags["patrol-reason"] != "drift" {
+			t.Errorf("enabled %t, tags %v", v.Enabled, v.Tags)
+		}
+	})
+}
+
+func TestAnAttemptThatDiedBetweenCreateAndStoreLeavesNothingBehind(t *testing.T) {
+	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+		// The answer to the creation is lost: the PAT exists, its token is nowhere.
+		inject(t, w, control.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: control.ResetAfter})
+		sweep(t, w)
+		if len(live(w)) != 1 || len(rotations(w)) != 0 {
+			t.Fatalf("%d PATs, %d rotations after the lost answer", len(live(w)), len(rotations(w)))
+		}
+		// The retry makes another one with the same rotation id, and leaves the
+		// young orphan alone.
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if len(live(w)) != 2 || len(rotations(w)) != 1 {
+			t.Fatalf("%d PATs, %d rotations after the retry", len(live(w)), len(rotations(w)))
+		}
+		// After a quarter of an hour it is gone, without a sweep.
+		time.Sleep(20 * time.Minute)
+		synctest.Wait()
+		if n := len(live(w)); n != 1 {
+			t.Errorf("%d PATs alive, want the stored one alone", n)
+		}
+		if got := revocations(w); len(got) != 1 || got[0].Cause != "orphan" || got[0].SecretVersion != "" {
+			t.Errorf("revocations %+v", got)
+		}
+	})
+}
+
+func TestSeveralReplacedPATsLiveThroughTheirOwnOverlaps(t *testing.T) {
+	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+		sweep(t, w)
+		first := latest(t, w)
+		rotate := func(body string) keyvault.Version {
+			t.Helper()
+			if code := w.HTTP("POST", "/api/pats/"+name+"/rotate", body, nil); code != 202 {
+				t.Fatalf("rotate answered %d", code)
+			}
+			w.Settle()
+			return latest(t, w)
+		}
+		second := rotate(`{"reason":"one"}`)
+		time.Sleep(6 * time.Hour)
+		third := rotate(`{"reason":"two"}`)
+		works := func(v keyvault.Version) bool { return w.Cloud.DevOps.Works(cloud.Organization, v.Value) }
+		if !works(first) || !works(second) || !works(third) {
+			t.Fatal("a PAT ended before its overlap did")
+		}
+		time.Sleep(18*time.Hour + 5*time.Minute)
+		synctest.Wait()
+		if works(first) || !works(second) || !works(third) {
+			t.Errorf("24 hours after the first rotation: %t %t %t, want only the first to be over", works(first), works(second), works(third))
+		}
+		// A leak ends everything that came before at once.
+		fourth := rotate(`{"reason":"leak","revokePrevious":"now"}`)
+		if works(second) || works(third) || !works(fourth) {
+			t.Errorf("after the leak: %t %t %t, want only the newest to live", works(second), works(third), works(fourth))
+		}
+	})
+}
+
+func TestPressingRotateTwiceRotatesOnce(t *testing.T) {
+	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+		sweep(t, w)
+		inject(t, w, control.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: control.Slow, Delay: 5 * time.Second})
+		for range 3 {
+			if code := w.HTTP("POST", "/api/pats/"+name+"/rotate", nil, nil); code != 202 {
+				t.Fatalf("rotate answered %d", code)
+			}
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := len(w.Cloud.Vault.Versions(name)); n != 2 {
+			t.Errorf("%d versions, want 2", n)
+		}
+	})
+}
+
+func TestTransientFaultsAreRetriedByScheduledCommandsAndNeverByTheHost(t *testing.T) {
+	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+		// Longer than the SDKs' own patience.
+		inject(t, w, control.Fault{Service: keyvault.Service, Operation: keyvault.SetSecret, Times: 5, Mode: control.Status, Status: 503})
+		sweep(t, w)
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		if v := latest(t, w); !w.Cloud.DevOps.Works(cloud.Organization, v.Value) {
+			t.Errorf("tags %v", v.Tags)
+		}
+		for _, inv := range w.Invocations() {
+			if inv.Err != nil {
+				t.Errorf("%s failed towards the host: %v", inv.Function, inv.Err)
+			}
+		}
+		if got := failures(w); len(got) != 0 {
+			t.Errorf("told of %+v, and it got better by itself", got)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if n := len(live(w)); n != 1 {
+			t.Errorf("%d PATs alive an hour later", n)
+		}
+	})
+}
+
+func TestGivingUpIsTold(t *testing.T) {
+	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+		inject(t, w, control.Fault{Service: devops.ServiceName, Operation: devops.ConnectionData, Times: -1, Mode: control.Status, Status: 503})
+		sweep(t, w)
+		time.Sleep(3 * time.Hour)
+		synctest.Wait()
+		got := failures(w)
+		if len(got) != 1 || got[0].Step != "prove" || got[0].Class != "transient" || got[0].RetryAt != nil {
+			t.Fatalf("failures %+v", got)
+		}
+		if len(live(w)) != 0 {
+			t.Errorf("%d PATs that could not be proved are alive", len(live(w)))
+		}
+		// When the fault is gone, the next sweep provisions.
+		w.Cloud.Panel.ClearFaults()
+		time.Sleep(6 * time.Hour)
+		synctest.Wait()
+		if len(rotations(w)) != 1 {
+			t.Errorf("%d rotations after the fault", len(rotations(w)))
+		}
+	})
+}
+
+func TestAPolicyRefusalIsToldOnceAndNotHammered(t *testing.T) {
+	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+		w.Cloud.DevOps.SetPolicies(cloud.Organization, devops.Policies{Creation: true})
+		for range 4 {
+			sweep(t, w)
+		}
+		got := failures(w)
+		if len(got) != 1 || got[0].Class != "policy" || got[0].Step != "create" {
+			t.Fatalf("failures %+v", got)
+		}
+		if n := w.Cloud.Panel.Count(devops.ServiceName, devops.CreatePat); n > 4 {
+			t.Errorf("%d creations for 4 sweeps", n)
+		}
+		w.Cloud.DevOps.SetPolicies(cloud.Organization, devops.Policies{})
+		sweep(t, w)
+		if len(rotations(w)) != 1 {
+			t.Error("not provisioned once the policy was gone")
+		}
+	})
+}
+
+func TestThrottlingPutsTheWholeIdentityOff(t *testing.T) {
+	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+		inject(t, w, control.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: control.Status, Status: 429,
+			Header: map[string]string{"Retry-After": "120", "Content-Type": "application/json"}, Body: `{"typeKey":"RequestBlockedException"}`})
+		sweep(t, w)
+		if n := w.Cloud.DevOps.Impatient(cloud.User); n != 0 {
+			t.Errorf("%d calls inside the pause", n)
+		}
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if len(rotations(w)) != 1 {
+			t.Errorf("%d rotations after the pause", len(rotations(w)))
+		}
+	})
+}
+
+func TestALostSignInIsToldOnceAndRepairedBySigningIn(t *testing.T) {
+	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+		sweep(t, w)
+		w.Cloud.Entra.Revoke(cloud.User)
+		w.Restart() // no access token in memory any more
+		for range 3 {
+			if err := w.Sweep(); err == nil {
+				t.Error("a sweep without a sign-in counts as a success")
+			}
+		}
+		required := 0
+		for _, e := range w.Events() {
+			if d, ok := e.Data.(events.SignInRequired); ok {
+				required++
+				if d.Code != "AADSTS50173" || !strings.HasSuffix(d.SignInURL, "/api/identities/build-bot/signin") {
+					t.Errorf("event %+v", d)
+				}
+			}
+		}
+		if required != 1 {
+			t.Errorf("told %d times", required)
+		}
+		var problem struct{ Type, SignInURL string }
+		if code := w.HTTP("POST", "/api/pats/"+name+"/rotate", nil, &problem); code != 409 || problem.SignInURL == "" {
+			t.Errorf("rotate answered %d %+v, want 409 with the link", code, problem)
+		}
+		if code := w.HTTP("GET", "/api/health", nil, nil); code != 503 {
+			t.Errorf("health answered %d", code)
+		}
+		if err := w.Cloud.SignIn(cloud.Identity, cloud.User); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Minute)
+		sweep(t, w)
+		if code := w.HTTP("GET", "/api/health", nil, nil); code != 200 {
+			t.Errorf("health answered %d after the sign-in", code)
+		}
+	})
+}
+
+func TestWhatIsNoCommandIsToldAndCompleted(t *testing.T) {
+	for _, tc := range []struct{ what, body, code string }{
+		{"text", "hello", "not-a-command"},
+		{"imitated metadata", `{"messageId":"x","sessionId":"other","deliveryCount":0}`, "not-a-command"},
+		{"an unmanaged PAT", `{"command":"reconcile","pat":"jenkins-agents2"}`, "not-in-manifest"},
+	} {
+		t.Run(tc.what, func(t *testing.T) {
+			story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+				session := name
+				if tc.code == "not-in-manifest" {
+					session = "jenkins-agents2"
+				}
+				w.Command(session, tc.body)
+				w.Settle()
+				got := failures(w)
+				if len(got) != 1 || got[0].Code != tc.code || got[0].PAT != session {
+					t.Errorf("failures %+v", got)
+				}
+				if c := w.Cloud.Bus.Counts(cloud.CommandQueue); c.Active != 0 || c.DeadLetter != 0 {
+					t.Errorf("the queue holds %+v", c)
+				}
+			})
+		})
+	}
+}
+
+func TestACommandInAnotherSessionIsSentOnIntoItsOwn(t *testing.T) {
+	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+		w.Command("somewhere", `{"command":"reconcile","pat":"JENKINS-agents"}`)
+		w.Settle()
+		if len(rotations(w)) != 1 {
+			t.Fatalf("%d rotations", len(rotations(w)))
+		}
+		var sessions []string
+		for _, m := range w.Cloud.Messages(cloud.CommandQueue) {
+			sessions = append(sessions, m.SessionID)
+		}
+		if fmt.Sprint(sessions) != "[somewhere jenkins-agents]" {
+			t.Errorf("sessions %v", sessions)
+		}
+	})
+}
+
+func TestTheVaultsOwnEventsCauseNoRotation(t *testing.T) {
+	// Lives of 7 days: each version is near its expiry, by Key Vault's measure, when
+	// it is made.
+	short := strings.Replace(onePAT, "pats:\n", "defaults: {lifetime: 7d, rotateBefore: 3d, overlap: 2h}\npats:\n", 1)
+	story(t, simulation.Config{Manifest: short}, func(t *testing.T, w *simulation.World) {
+		sweep(t, w)
+		time.Sleep(3 * time.Hour)
+		synctest.Wait()
+		if n := len(w.Cloud.Messages(cloud.VaultEventQueue)); n < 2 {
+			t.Fatalf("%d events of the vault: this test shows nothing", n)
+		}
+		if n := len(w.Cloud.Vault.Versions(name)); n != 1 {
+			t.Errorf("%d versions: the vault's events rotate", n)
+		}
+	})
+}
+
+func TestASecretPutThereByHandIsSeenByTheVaultsEvent(t *testing.T) {
+	story(t, simulation.Config{Schedule: "0 0 3 1 1 *"}, func(t *testing.T, w *simulation.World) {
+		id, token := w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "Jenkins agents", "vso.agentpools_manage vso.build_execute", time.Now().Add(29*day), false)
+		if _, err := w.Cloud.Vault.Put(keyvault.Version{Name: name, Value: token}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if v := latest(t, w); v.Tags["CredentialId"] != id {
+			t.Errorf("tags %v: not adopted without a sweep", v.Tags)
+		}
+	})
+}
+
+func TestAReleasedPATIsReportedAndNotRevoked(t *testing.T) {
+	two := onePAT + `  - name: nuget-feed
+    identity: build-bot
+    organization: contoso
+    scopes: [vso.packaging]
+`
+	story(t, simulation.Config{Manifest: two}, func(t *testing.T, w *simulation.World) {
+		sweep(t, w)
+		w.SetManifest(onePAT)
+		w.Restart()
+		sweep(t, w)
+		if len(live(w)) != 2 {
+			t.Errorf("%d PATs alive, want both", len(live(w)))
+		}
+		var list struct {
+			Pats, Released []struct{ Name string }
+			Unmanaged      []any
+		}
+		if code := w.HTTP("GET", "/api/pats", nil, &list); code != 200 || len(list.Pats) != 1 || len(list.Released) != 1 || list.Released[0].Name != "nuget-feed" || len(list.Unmanaged) != 0 {
+			t.Errorf("the list: %d %+v", code, list)
+		}
+	})
+}
+
+func TestUnmanagedPATsAreToldOfBeforeTheyEnd(t *testing.T) {
+	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+		w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "somebody's own", "vso.code", time.Now().Add(16*day), false)
+		for range 17 {
+			time.Sleep(day)
+			synctest.Wait()
+		}
+		var days []string
+		for _, e := range w.Events() {
+			if _, ok := e.Data.(events.Expiring); ok {
+				days = append(days, e.ID[strings.LastIndexByte(e.ID, '/')+1:])
+			}
+		}
+		if fmt.Sprint(days) != "[14 7 1]" {
+			t.Errorf("told at %v days before the end, want [14 7 1], once each", days)
+		}
+	})
+}
+
+func TestASweepGoesOnPastAnOrganizationThatIsDown(t *testing.T) {
+	two := onePAT + `  - name: nuget-feed
+    identity: build-bot
+    organization: fabrikam
+    scopes: [vso.packaging]
+`
+	story(t, simulation.Config{Manifest: two}, func(t *testing.T, w *simulation.World) {
+		w.Cloud.AddOrganization("fabrikam")
+		w.Cloud.DevOps.SetOffline("fabrikam", true)
+		if err := w.Sweep(); err == nil {
+			t.Error("the sweep hides that it could not look everywhere")
+		}
+		if _, ok := w.Latest(name); !ok {
+			t.Error("the other organization's PAT was not provisioned")
+		}
+		var status struct {
+			LastSweep struct {
+				Problems []struct{ Organization string }
+			}
+		}
+		if code := w.HTTP("GET", "/api/status", nil, &status); code != 200 || len(status.LastSweep.Problems) != 1 || status.LastSweep.Problems[0].Organization != "fabrikam" {
+			t.Errorf("status: %d %+v", code, status)
+		}
+	})
+}
+
+func TestAPlanChangesNothing(t *testing.T) {
+	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+		before := len(w.Cloud.History())
+		var plan struct {
+			Pats []struct {
+				State      string
+				NextAction struct{ Action, Reason string }
+			}
+		}
+		if code := w.HTTP("POST", "/api/check?dryRun=true", nil, &plan); code != 200 || len(plan.Pats) != 1 ||
+			plan.Pats[0].State != "missing" || plan.Pats[0].NextAction.Action != "rotate" || plan.Pats[0].NextAction.Reason != "provision" {
+			t.Errorf("the plan: %d %+v", code, plan)
+		}
+		w.Settle()
+		if after := len(w.Cloud.History()); after != before {
+			t.Errorf("%d things happened", after-before)
+		}
+		if code := w.HTTP("POST", "/api/check", nil, nil); code != 202 {
+			t.Errorf("check answered %d", code)
+		}
+		w.Settle()
+		if len(rotations(w)) != 1 {
+			t.Errorf("%d rotations after the sweep on demand", len(rotations(w)))
+		}
+	})
+}
+
+func TestBrokenConfigurationIsSaidEverywhereAndTheProcessLives(t *testing.T) {
+	story(t, simulation.Config{Manifest: "apiVersion: patrol/v1\npats:\n  - nme: x\n"}, func(t *testing.T, w *simulation.World) {
+		var problem struct {
+			Type   string
+			Errors []string
+		}
+		if code := w.HTTP("GET", "/api/pats", nil, &problem); code != 503 || problem.Type != "urn:patrol:problem:configuration" || len(problem.Errors) < 2 {
+			t.Errorf("the list: %d %+v", code, problem)
+		}
+		var health struct{ Status string }
+		if code := w.HTTP("GET", "/api/health", nil, &health); code != 503 || health.Status != "configuration" {
+			t.Errorf("health: %d %+v", code, health)
+		}
+		if err := w.Sweep(); err == nil {
+			t.Error("the timer's function succeeds")
+		}
+		// A message takes minutes to the dead-letter queue, where it is kept.
+		began := time.Now()
+		w.Command(name, `{"command":"reconcile","pat":"jenkins-agents"}`)
+		for w.Cloud.Bus.Counts(cloud.CommandQueue).Active > 0 && time.Since(began) < time.Hour {
+			time.Sleep(time.Second)
+			synctest.Wait()
+		}
+		if took := time.Since(began); took < 3*time.Minute {
+			t.Errorf("dead-lettered after %s", took)
+		}
+		if c := w.Cloud.Bus.Counts(cloud.CommandQueue); c.DeadLetter != 1 {
+			t.Errorf("the queue holds %+v, want the message in the dead-letter queue", c)
+		}
+	})
+}

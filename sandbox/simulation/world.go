@@ -1,0 +1,482 @@
+// Package simulation runs the production wiring of the handler against the whole
+// local Azure in one testing/synctest bubble: the real SDKs, the sandbox's services
+// and its Functions host, pipes for sockets and virtual time. A story of months runs
+// in seconds, and a handler can be killed at any call.
+//
+// It is for tests. It knows how the parts are put together and nothing of what they
+// decide.
+package simulation
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
+
+	"github.com/azure-patrol/patrol/events"
+	"github.com/azure-patrol/patrol/internal/app"
+	"github.com/azure-patrol/patrol/internal/funchost"
+	"github.com/azure-patrol/patrol/sandbox/cloud"
+	"github.com/azure-patrol/patrol/sandbox/functionshost"
+	"github.com/azure-patrol/patrol/sandbox/keyvault"
+	"github.com/azure-patrol/patrol/sandbox/pipe"
+)
+
+// Config of a World.
+type Config struct {
+	// Manifest is the text of pats.yaml.
+	Manifest string
+	// Schedule is CHECK_SCHEDULE; default every six hours.
+	Schedule string
+	// Sessions is how many PATs each instance works on at once; default 2.
+	Sessions int
+	// Hosts is how many instances of the app run; default 1.
+	Hosts int
+	// Cloud may change the cloud's configuration.
+	Cloud func(*cloud.Config)
+	// Outside may change what surrounds each handler process.
+	Outside func(*app.Outside)
+	// Seed of the handlers' jitter.
+	Seed uint64
+}
+
+// World is a cloud with the app running on it.
+type World struct {
+	Cloud *cloud.Cloud
+	Hosts []*functionshost.Host
+
+	tb      testing.TB
+	network *pipe.Network
+	appDir  string
+	config  Config
+
+	mu          sync.Mutex
+	output      bytes.Buffer
+	invocations []functionshost.Invocation
+	processes   []*process
+	ending      sync.WaitGroup
+}
+
+// masterKey opens every function of a World's host.
+const masterKey = "master-key-of-the-simulation"
+
+// New starts a world, inside a bubble. Close ends it; the bubble cannot end before.
+func New(tb testing.TB, c Config) *World {
+	tb.Helper()
+	w := &World{tb: tb, network: &pipe.Network{}, config: c, appDir: tb.TempDir()}
+	w.assemble()
+	manifest := filepath.Join(w.appDir, "pats.yaml")
+	w.SetManifest(c.Manifest)
+	cc := cloud.Config{SessionWait: patience, Network: w.network, Manifest: manifest, CheckSchedule: c.Schedule}
+	if c.Cloud != nil {
+		c.Cloud(&cc)
+	}
+	var err error
+	if w.Cloud, err = cloud.New(cc); err != nil {
+		tb.Fatalf("starting the cloud: %v", err)
+	}
+	if err := w.Cloud.Seed(); err != nil {
+		tb.Fatalf("seeding the cloud: %v", err)
+	}
+	// azidentity reads these from the process' environment; every world has the
+	// same ones.
+	for _, name := range []string{"IDENTITY_ENDPOINT", "IDENTITY_HEADER"} {
+		if err := os.Setenv(name, w.Cloud.Environment()[name]); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	for i := range max(c.Hosts, 1) {
+		w.startHost(i)
+	}
+	return w
+}
+
+// SetManifest writes pats.yaml. A running handler reads it when it starts.
+func (w *World) SetManifest(text string) {
+	w.tb.Helper()
+	if err := os.WriteFile(filepath.Join(w.appDir, "pats.yaml"), []byte(text), 0o644); err != nil {
+		w.tb.Fatal(err)
+	}
+}
+
+// assemble copies host.json and the functions as packaging does; the handler itself
+// runs in process.
+func (w *World) assemble() {
+	w.tb.Helper()
+	_, here, _, _ := runtime.Caller(0)
+	root := filepath.Join(filepath.Dir(here), "..", "..")
+	host, err := os.ReadFile(filepath.Join(root, "host.json"))
+	if err == nil {
+		host, err = w.patient(host)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(w.appDir, "host.json"), host, 0o644)
+	}
+	if err == nil {
+		err = os.CopyFS(w.appDir, jsonOnly{os.DirFS(filepath.Join(root, "functions"))})
+	}
+	if err != nil {
+		w.tb.Fatalf("assembling the app: %v", err)
+	}
+}
+
+// patience is how long a World's host waits for a session before it asks again. The
+// real one asks every minute, and a year of that would be most of the work.
+const patience = 24 * time.Hour
+
+// patient changes how often and by how many the host asks for sessions, and nothing
+// else.
+func (w *World) patient(host []byte) ([]byte, error) {
+	var settings map[string]any
+	if err := json.Unmarshal(host, &settings); err != nil {
+		return nil, err
+	}
+	bus, ok := settings["extensions"].(map[string]any)["serviceBus"].(map[string]any)
+	if !ok {
+		return nil, errors.New("host.json has no extensions.serviceBus")
+	}
+	bus["clientRetryOptions"] = map[string]any{"tryTimeout": "1.00:00:00"}
+	bus["maxConcurrentSessions"] = max(w.config.Sessions, 2)
+	return json.Marshal(settings)
+}
+
+// jsonOnly hides what packaging leaves out: Go files beside the functions.
+type jsonOnly struct{ fs.FS }
+
+func (j jsonOnly) ReadDir(name string) ([]fs.DirEntry, error) {
+	all, err := fs.ReadDir(j.FS, name)
+	var out []fs.DirEntry
+	for _, e := range all {
+		if e.IsDir() || strings.HasSuffix(e.Name(), ".json") {
+			out = append(out, e)
+		}
+	}
+	return out, err
+}
+
+func (w *World) startHost(i int) {
+	w.tb.Helper()
+	hc := w.Cloud.Host(w.appDir)
+	hc.Keys = functionshost.Keys{Master: masterKey}
+	hc.HandlerPort = 40000 + i
+	hc.Dial = w.network.Dial
+	hc.Launcher = functionshost.Func(w.handler)
+	hc.OnInvocation = func(inv functionshost.Invocation) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.invocations = append(w.invocations, inv)
+	}
+	hc.OnLine = func(l functionshost.Line) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		fmt.Fprintf(&w.output, "%s\n", l.Text)
+	}
+	h, err := functionshost.New(hc)
+	if err != nil {
+		w.tb.Fatalf("making the Functions host: %v", err)
+	}
+	for _, p := range h.Problems() {
+		w.tb.Errorf("the host finds fault with the app: %s", p)
+	}
+	if err := h.Start(w.tb.Context()); err != nil {
+		w.tb.Fatalf("starting the Functions host: %v", err)
+	}
+	w.Hosts = append(w.Hosts, h)
+	if err := h.WaitReady(w.tb.Context()); err != nil {
+		w.tb.Fatalf("waiting for the handler: %v\n%s", err, w.Output())
+	}
+}
+
+// lastGasp is longer than anything that a dead process can go on waiting for.
+const lastGasp = 30 * time.Minute
+
+// Close ends hosts, handlers and cloud.
+func (w *World) Close() {
+	for _, h := range w.Hosts {
+		_ = h.Close()
+	}
+	w.ending.Wait()
+	w.Cloud.Close()
+	synctest.Wait()
+}
+
+// process is one handler. When it is killed, nothing that it still computes reaches
+// anybody.
+type process struct {
+	world  *World
+	killed chan struct{}
+	mu     sync.Mutex
+	dead   bool
+	conns  map[net.Conn]bool
+}
+
+var errDead = errors.New("the process is dead")
+
+func (p *process) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	c, err := p.world.network.Dial(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.dead {
+		_ = c.Close()
+		return nil, errDead
+	}
+	t := &tracked{Conn: c, process: p}
+	p.conns[t] = true
+	return t, nil
+}
+
+func (p *process) die() {
+	p.mu.Lock()
+	if p.dead {
+		p.mu.Unlock()
+		return
+	}
+	p.dead = true
+	close(p.killed)
+	conns := p.conns
+	p.conns = nil
+	p.mu.Unlock()
+	for c := range conns {
+		_ = c.(*tracked).Conn.Close()
+	}
+}
+
+type tracked struct {
+	net.Conn
+	process *process
+}
+
+func (t *tracked) Close() error {
+	t.process.mu.Lock()
+	delete(t.process.conns, t)
+	t.process.mu.Unlock()
+	return t.Conn.Close()
+}
+
+// handler is the handler's main, as in production but for what is outside of it.
+func (w *World) handler(ctx context.Context, spec functionshost.Spec, stdout, _ io.Writer) int {
+	p := &process{world: w, killed: make(chan struct{}), conns: map[net.Conn]bool{}}
+	w.mu.Lock()
+	w.processes = append(w.processes, p)
+	seed := w.config.Seed + uint64(len(w.processes))
+	w.mu.Unlock()
+
+	settings, err := app.ReadSettings(spec.Getenv)
+	transport := w.network.Transport()
+	transport.DialContext, transport.DialTLSContext = p.dial, p.dial
+	random := rand.New(rand.NewPCG(seed, seed))
+	var mu sync.Mutex
+	outside := app.Outside{
+		Transport: transport,
+		Dial:      func(ctx context.Context, _ string) (net.Conn, error) { return p.dialBus(ctx) },
+		Random: func() float64 {
+			mu.Lock()
+			defer mu.Unlock()
+			return random.Float64()
+		},
+		Log: funchost.NewLog(stdout, settings.LogLevel),
+	}
+	if w.config.Outside != nil {
+		w.config.Outside(&outside)
+	}
+	a := app.New(settings, err, outside)
+	l, err := w.network.Listen("127.0.0.1:" + spec.Getenv("FUNCTIONS_CUSTOMHANDLER_PORT"))
+	if err != nil {
+		fmt.Fprintln(stdout, "handler:", err)
+		return 1
+	}
+	server := &http.Server{Handler: a.Handler()}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = server.Serve(l)
+	}()
+	code := 0
+	select {
+	case <-ctx.Done():
+	case <-p.killed:
+		code = 137 // as a shell reports SIGKILL
+	}
+	p.die()
+	_ = server.Close()
+	<-served
+	// A dead process needs no closing, but its goroutines must end before the bubble
+	// can, and some are ended by Close alone. What it still computes has come to
+	// its end by then: an SDK's lock that is held while it waits would stop
+	// virtual time for whoever wants the lock.
+	w.ending.Go(func() {
+		time.Sleep(lastGasp)
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = a.Close(closing)
+	})
+	return code
+}
+
+// Kill ends every handler at once, as SIGKILL does; their hosts start new ones.
+func (w *World) Kill() {
+	w.mu.Lock()
+	processes := w.processes
+	w.mu.Unlock()
+	for _, p := range processes {
+		p.die()
+	}
+}
+
+func (p *process) dialBus(ctx context.Context) (net.Conn, error) {
+	c, err := p.world.Cloud.DialBus(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.dead {
+		_ = c.Close()
+		return nil, errDead
+	}
+	t := &tracked{Conn: c, process: p}
+	p.conns[t] = true
+	return t, nil
+}
+
+// Sweep runs the timer's function now and waits for its commands to be worked off.
+func (w *World) Sweep() error {
+	err := w.Hosts[0].Invoke(w.tb.Context(), "CheckExpiry", "")
+	w.Settle()
+	return err
+}
+
+// Settle lets the world work until every message that is due has been worked off.
+func (w *World) Settle() {
+	// A step of virtual time is longer than any exchange without faults, and
+	// shorter than anything that is scheduled.
+	for range 20 {
+		time.Sleep(500 * time.Millisecond)
+		synctest.Wait()
+		if w.idle() {
+			return
+		}
+	}
+}
+
+func (w *World) idle() bool {
+	for _, q := range []string{cloud.CommandQueue, cloud.VaultEventQueue} {
+		if w.Cloud.Bus.Counts(q).Active > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// HTTP asks an HTTP function and decodes the JSON answer into out (nil: not wanted).
+func (w *World) HTTP(method, path string, body, out any) int {
+	w.tb.Helper()
+	var r io.Reader = http.NoBody
+	if s, ok := body.(string); ok {
+		r = strings.NewReader(s)
+	} else if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			w.tb.Fatal(err)
+		}
+		r = bytes.NewReader(b)
+	}
+	req := httptest.NewRequest(method, "http://patrol.localhost"+path, r)
+	req.Header.Set("X-Functions-Key", masterKey)
+	req.Header.Set("Content-Type", "application/json")
+	rec := httptest.NewRecorder()
+	w.Hosts[0].ServeHTTP(rec, req)
+	if out != nil {
+		if err := json.Unmarshal(rec.Body.Bytes(), out); err != nil {
+			w.tb.Fatalf("%s %s answered %d with %q: %v", method, path, rec.Code, rec.Body, err)
+		}
+	}
+	return rec.Code
+}
+
+// Events are the events on the topic so far.
+func (w *World) Events() []events.Event {
+	w.tb.Helper()
+	var out []events.Event
+	for _, m := range w.Cloud.Messages(cloud.EventTopic) {
+		e, err := events.Decode(m.Body)
+		if err != nil {
+			w.tb.Fatalf("an event that subscribers cannot read: %v", err)
+		}
+		out = append(out, e)
+	}
+	return out
+}
+
+// Latest is a secret's latest version.
+func (w *World) Latest(name string) (keyvault.Version, bool) {
+	vs := w.Cloud.Vault.Versions(name)
+	if len(vs) == 0 {
+		return keyvault.Version{}, false
+	}
+	return vs[len(vs)-1], true
+}
+
+// Output is all that the handlers have written.
+func (w *World) Output() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.output.String()
+}
+
+// Invocations are the finished runs of functions.
+func (w *World) Invocations() []functionshost.Invocation {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append([]functionshost.Invocation(nil), w.invocations...)
+}
+
+// Command puts a message on the command queue, in the session of that name.
+func (w *World) Command(session, body string) {
+	w.tb.Helper()
+	client, err := w.Cloud.BusClient()
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	defer func() { _ = client.Close(w.tb.Context()) }()
+	sender, err := client.NewSender(cloud.CommandQueue, nil)
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	if err := sender.SendMessage(w.tb.Context(), &azservicebus.Message{Body: []byte(body), SessionID: &session, MessageID: new(fmt.Sprintf("by-hand-%d", time.Now().UnixNano()))}, nil); err != nil {
+		w.tb.Fatalf("sending a command: %v", err)
+	}
+}
+
+// Restart kills every handler with its host and starts the app anew.
+func (w *World) Restart() {
+	w.tb.Helper()
+	n := len(w.Hosts)
+	for _, h := range w.Hosts {
+		_ = h.Close()
+	}
+	w.Hosts = nil
+	for i := range n {
+		w.startHost(i)
+	}
+}
