@@ -13,8 +13,8 @@ type Observed struct {
 	SignIn *Error
 	// Current is the secret's latest version; nil: there is no secret.
 	Current *Version
-	// Replaced are the versions before the current one whose PATs may still be
-	// alive, newest first.
+	// Replaced are the versions before the current one as far as their PATs may
+	// still be alive, newest first. Closed ones may lie between them.
 	Replaced []Version
 	// PATs are the owner's active PATs as they were at ListedAt, with what this
 	// process has created and revoked since.
@@ -253,11 +253,11 @@ func dueRule(s Spec, o Observed, now time.Time) (Decision, bool) {
 
 // replacedRule: the time of a replaced PAT has come.
 func replacedRule(_ Spec, o Observed, now time.Time) (Decision, bool) {
-	// The oldest first: whoever reads the versions back from the latest stops at
-	// one that is closed, and an id names the successor, which must be there still.
+	// The oldest first: whoever reads the versions back from the latest may stop at
+	// one that is closed.
 	for i, at := range slices.Backward(o.revocations()) {
 		v := o.Replaced[i]
-		if at.After(now) || o.Failed[v.Ledger.AuthorizationID] {
+		if at.After(now) || !v.Ledger.RevokedAt.IsZero() || o.Failed[v.Ledger.AuthorizationID] {
 			continue
 		}
 		d := Decision{Action: Revoke, Version: v, Cause: OverlapEnded, RotationID: o.successor(i).Ledger.RotationID}

@@ -281,7 +281,9 @@ func (w *work) revoke(ctx context.Context, d Decision) error {
 		return err
 	}
 	w.close(id)
-	w.seen.Replaced = slices.DeleteFunc(w.seen.Replaced, func(r Version) bool { return r.ID == v.ID })
+	if i := slices.IndexFunc(w.seen.Replaced, func(r Version) bool { return r.ID == v.ID }); i >= 0 {
+		w.seen.Replaced[i] = v // closed, and still the successor of the one before it
+	}
 	w.forget(id)
 	return nil
 }

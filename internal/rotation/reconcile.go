@@ -313,7 +313,10 @@ func (w *work) follow(ctx context.Context) error {
 	at := *w.seen.Current
 	for range maxChain {
 		l := at.Ledger
-		open := l.Previous != "" && (w.seen.lists(l.Previous) || l.RevokePreviousAt.After(w.Now().Add(-settleWindow)))
+		// Behind a closed version only a PAT that is still alive is of interest:
+		// its revocation failed while that of its successor did not.
+		recent := l.RevokedAt.IsZero() && l.RevokePreviousAt.After(w.Now().Add(-settleWindow))
+		open := l.Previous != "" && (w.seen.lists(l.Previous) || recent)
 		if l.PreviousVersion == "" || !open && len(orphans(w.spec, w.seen)) == 0 {
 			return nil
 		}
@@ -326,7 +329,6 @@ func (w *work) follow(ctx context.Context) error {
 		}
 		if !v.Ledger.RevokedAt.IsZero() {
 			w.close(v.Ledger.AuthorizationID)
-			return nil
 		}
 		if !strings.EqualFold(v.Ledger.AuthorizationID, w.seen.Current.Ledger.AuthorizationID) {
 			w.seen.Replaced = append(w.seen.Replaced, v)

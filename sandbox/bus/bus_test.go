@@ -18,7 +18,7 @@ import (
 
 	"github.com/azure-patrol/patrol/sandbox/bus"
 	"github.com/azure-patrol/patrol/sandbox/control"
-	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
+	"github.com/azure-patrol/patrol/sandbox/bus/broker"
 )
 
 var p = fmt.Sprintf

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/servicebus/amqp"
+	"github.com/azure-patrol/patrol/sandbox/bus/amqp"
 )
 
 // ConnectionString opens the bus at host (with its port, if it has one) without
@@ -104,6 +104,7 @@ func pathOf(audience string) string {
 		rest = audience
 	}
 	_, path, _ := strings.Cut(rest, "/")
+	path, _, _ = strings.Cut(path, "?") // a token of the administration's is for a whole request
 	return strings.ToLower(strings.Trim(path, "/"))
 }
 

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/sandbox/control"
-	"github.com/azure-patrol/patrol/sandbox/servicebus/amqp"
+	"github.com/azure-patrol/patrol/sandbox/bus/amqp"
 )
 
 const (

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/sandbox/control"
-	"github.com/azure-patrol/patrol/sandbox/servicebus/amqp"
+	"github.com/azure-patrol/patrol/sandbox/bus/amqp"
 )
 
 // response of an operation of $management.

@@ -16,8 +16,8 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/sandbox/control"
-	"github.com/azure-patrol/patrol/sandbox/servicebus/amqp"
-	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
+	"github.com/azure-patrol/patrol/sandbox/bus/amqp"
+	"github.com/azure-patrol/patrol/sandbox/bus/broker"
 )
 
 // Config of a Bus.
@@ -342,7 +342,9 @@ func (q *queue) routes() bool { return q.topic || q.props.ForwardTo != "" && !q.
 // clean drops the broker's own annotations, which a forwarded message brings.
 func clean(m *amqp.Message) *amqp.Message {
 	m = m.Clone()
-	m.DeliveryAnnotations = nil
+	if m.DeliveryAnnotations.Get("x-opt-lock-token") != nil {
+		m.DeliveryAnnotations = m.DeliveryAnnotations.Without("x-opt-lock-token")
+	}
 	for _, k := range []string{"x-opt-sequence-number", "x-opt-enqueued-time", "x-opt-locked-until", "x-opt-message-state", "x-opt-enqueue-sequence-number", "x-opt-deadletter-source"} {
 		if m.Annotations.Get(k) != nil {
 			m.Annotations = m.Annotations.Without(k)
@@ -463,6 +465,7 @@ func (b *Bus) deadLetter(e *entry, reason, description string, more amqp.Map) {
 	if to := q.props.ForwardDeadLetteredMessagesTo; to != "" && e.hops < maxHops {
 		if target := b.find(to); target != nil {
 			e.hops++
+			e.m.Annotations = e.m.Annotations.With(amqp.Symbol("x-opt-deadletter-source"), q.name)
 			b.insert(target, e)
 			if target.routes() {
 				b.route(target, e)
@@ -744,14 +747,16 @@ func (e *entry) wire() []byte {
 	m.Header.DeliveryCount = e.count
 	a := m.Annotations.
 		With(amqp.Symbol("x-opt-sequence-number"), e.seq).
-		With(amqp.Symbol("x-opt-enqueued-time"), e.enqueued).
-		With(amqp.Symbol("x-opt-message-state"), e.state)
+		With(amqp.Symbol("x-opt-enqueued-time"), e.enqueued)
+	if e.state != stateActive {
+		a = a.With(amqp.Symbol("x-opt-message-state"), e.state)
+	}
 	if e.topicSeq != 0 {
 		a = a.With(amqp.Symbol("x-opt-enqueue-sequence-number"), e.topicSeq)
 	}
 	if e.locked {
 		a = a.With(amqp.Symbol("x-opt-locked-until"), e.until)
-		m.DeliveryAnnotations = amqp.Map{{Key: amqp.Symbol("x-opt-lock-token"), Value: e.token}}
+		m.DeliveryAnnotations = m.DeliveryAnnotations.With(amqp.Symbol("x-opt-lock-token"), e.token)
 	}
 	m.Annotations = a
 	return m.Encode()

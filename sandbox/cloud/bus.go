@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/sandbox/bus"
-	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
+	"github.com/azure-patrol/patrol/sandbox/bus/broker"
 )
 
 func (c *Cloud) startBus() error {

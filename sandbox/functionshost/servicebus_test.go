@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -19,7 +20,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 	"github.com/azure-patrol/patrol/sandbox/bus"
 	"github.com/azure-patrol/patrol/sandbox/functionshost"
-	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
+	"github.com/azure-patrol/patrol/sandbox/bus/broker"
 )
 
 // testBus is a namespace with a queue (plain), a queue with sessions and a topic,
@@ -140,9 +141,14 @@ func TestMessageFromTheBrokerHasTheRecordedForm(t *testing.T) {
 func TestFailedMessageIsAbandonedAtOnceUntilTheBrokerDeadLettersIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBus(t)
-		var counts []string
-		var dead map[string]any
+		var (
+			mu     sync.Mutex
+			counts []string
+			dead   map[string]any
+		)
 		h := newHandler(func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			defer mu.Unlock()
 			function, _, m := envelopeOf(r)
 			if function == "Dead" {
 				dead = m
@@ -157,6 +163,8 @@ func TestFailedMessageIsAbandonedAtOnceUntilTheBrokerDeadLettersIt(t *testing.T)
 		begun := time.Now()
 		b.send("plain", text("x"))
 		time.Sleep(10 * time.Second)
+		mu.Lock()
+		defer mu.Unlock()
 		if want := "[1 2 3 4 5 6 7 8 9 10]"; fmt.Sprint(counts) != want {
 			t.Errorf("delivery counts %v, want %s", counts, want)
 		}
@@ -176,8 +184,11 @@ func TestFailedMessageIsAbandonedAtOnceUntilTheBrokerDeadLettersIt(t *testing.T)
 func TestCallsOfASessionFollowOneAnotherWhileSessionsRunBesideEachOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBus(t)
+		var mu sync.Mutex
 		running, most, order := map[string]int{}, 0, map[string][]string{}
 		h := newHandler(func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			defer mu.Unlock()
 			_, body, m := envelopeOf(r)
 			var id string
 			if json.Unmarshal([]byte(m["SessionId"].(string)), &id) != nil {
@@ -197,7 +208,9 @@ func TestCallsOfASessionFollowOneAnotherWhileSessionsRunBesideEachOther(t *testi
 			}
 			most = max(most, total)
 			order[id] = append(order[id], body)
+			mu.Unlock()
 			time.Sleep(2 * time.Second)
+			mu.Lock()
 			running[id]--
 			succeed(w, r)
 		})
@@ -208,6 +221,8 @@ func TestCallsOfASessionFollowOneAnotherWhileSessionsRunBesideEachOther(t *testi
 			}
 		}
 		time.Sleep(time.Minute)
+		mu.Lock()
+		defer mu.Unlock()
 		if most != 4 {
 			t.Errorf("at most %d calls at once, want maxConcurrentSessions, 4", most)
 		}
@@ -226,7 +241,7 @@ func TestLocksAreRenewedUpToTheLimit(t *testing.T) {
 	cases := []struct {
 		name, queue, more string
 		limit             string
-		deliveries        int
+		deliveries        int64
 	}{
 		{"message, within", "plain", "", "00:05:00", 1},
 		{"message, beyond", "plain", "", "00:01:00", 2},
@@ -238,9 +253,9 @@ func TestLocksAreRenewedUpToTheLimit(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBus(t) // locks last a minute
-				deliveries := 0
+				var deliveries atomic.Int64
 				h := newHandler(func(w http.ResponseWriter, r *http.Request) {
-					if deliveries++; deliveries == 1 {
+					if deliveries.Add(1) == 1 {
 						time.Sleep(4 * time.Minute)
 					}
 					succeed(w, r)
@@ -249,8 +264,8 @@ func TestLocksAreRenewedUpToTheLimit(t *testing.T) {
 				launch(t, app{"host.json": host, "Bus/function.json": queueTrigger(c.queue, binaryType+c.more)}, h, b.config)
 				b.send(c.queue, inSession("s", "x"))
 				time.Sleep(10 * time.Minute)
-				if deliveries != c.deliveries || b.count(c.queue) != 0 {
-					t.Errorf("%d deliveries, %d messages left; want %d, 0", deliveries, b.count(c.queue), c.deliveries)
+				if n := deliveries.Load(); n != c.deliveries || b.count(c.queue) != 0 {
+					t.Errorf("%d deliveries, %d messages left; want %d, 0", n, b.count(c.queue), c.deliveries)
 				}
 			})
 		})
@@ -277,13 +292,20 @@ func TestWithoutAutoCompleteAMessageComesBackWhenItsLockRunsOut(t *testing.T) {
 func TestConcurrentCallsAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBus(t)
-		var running, most, all int
+		var (
+			mu                 sync.Mutex
+			running, most, all int
+		)
 		h := newHandler(func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
 			running++
 			all++
 			most = max(most, running)
+			mu.Unlock()
 			time.Sleep(time.Second)
+			mu.Lock()
 			running--
+			mu.Unlock()
 			succeed(w, r)
 		})
 		launch(t, app{"host.json": envelopeMode, "Bus/function.json": queueTrigger("plain", binaryType)}, h, b.config)
@@ -291,6 +313,8 @@ func TestConcurrentCallsAreLimited(t *testing.T) {
 			b.send("plain", text(fmt.Sprint(i)))
 		}
 		time.Sleep(10 * time.Second)
+		mu.Lock()
+		defer mu.Unlock()
 		if most != 8 || all != 30 || b.count("plain") != 0 {
 			t.Errorf("at most %d at once, %d in all, %d left; want 8, 30, 0", most, all, b.count("plain"))
 		}
@@ -301,8 +325,13 @@ func TestBatchIsSettledAsAWhole(t *testing.T) {
 	for _, fail := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBus(t)
-			var batches []string
+			var (
+				mu      sync.Mutex
+				batches []string
+			)
 			h := newHandler(func(w http.ResponseWriter, r *http.Request) {
+				mu.Lock()
+				defer mu.Unlock()
 				var e struct{ Data, Metadata map[string]any }
 				_ = json.NewDecoder(r.Body).Decode(&e)
 				batches = append(batches, fmt.Sprint(e.Data["message"], e.Metadata["DeliveryCountArray"]))
@@ -317,6 +346,8 @@ func TestBatchIsSettledAsAWhole(t *testing.T) {
 			}
 			launch(t, app{"host.json": envelopeMode, "Bus/function.json": queueTrigger("plain", `,"dataType":"string","cardinality":"many"`)}, h, b.config)
 			time.Sleep(10 * time.Second)
+			mu.Lock()
+			defer mu.Unlock()
 			want := []string{`["one","two","three"][1,1,1]`}
 			if fail {
 				want = append(want, `[2,2,2]`) // in whatever order they came back
@@ -358,12 +389,18 @@ func TestSubscription(t *testing.T) {
 func TestMessageOfACrashedHandlerComesAgainAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBus(t)
-		var counts []string
+		var (
+			mu     sync.Mutex
+			counts []string
+		)
 		h := newHandler(nil)
 		h.serve = func(w http.ResponseWriter, r *http.Request) {
 			_, _, m := envelopeOf(r)
+			mu.Lock()
 			counts = append(counts, m["DeliveryCount"].(string))
-			if len(counts) == 1 {
+			first := len(counts) == 1
+			mu.Unlock()
+			if first {
 				h.exit <- 137
 				<-r.Context().Done()
 				return
@@ -373,6 +410,8 @@ func TestMessageOfACrashedHandlerComesAgainAtOnce(t *testing.T) {
 		launch(t, app{"host.json": envelopeMode, "Bus/function.json": queueTrigger("sessions", binaryType+`,"isSessionsEnabled":true`)}, h, b.config)
 		b.send("sessions", inSession("s", "x"))
 		time.Sleep(10 * time.Second)
+		mu.Lock()
+		defer mu.Unlock()
 		if fmt.Sprint(counts) != "[1 2]" || b.count("sessions") != 0 {
 			t.Errorf("delivery counts %v, %d left", counts, b.count("sessions"))
 		}
@@ -400,12 +439,11 @@ func TestEndOfTheHostAbandonsWhatIsUnderWayAndItsSuddenDeathDoesNot(t *testing.T
 				}
 				c.end(first)
 				ended := time.Now()
-				var at time.Time
-				next := newHandler(func(w http.ResponseWriter, r *http.Request) { at = time.Now(); succeed(w, r) })
+				at := make(chan time.Time, 10)
+				next := newHandler(func(w http.ResponseWriter, r *http.Request) { at <- time.Now(); succeed(w, r) })
 				launch(t, a, next, b.config)
-				time.Sleep(2 * time.Minute)
-				took := at.Sub(ended)
-				if at.IsZero() || took > c.again || name == "kill" && took < 50*time.Second {
+				took := (<-at).Sub(ended)
+				if took > c.again || name == "kill" && took < 50*time.Second {
 					t.Errorf("the second host got it after %v, want at most %v", took, c.again)
 				}
 			})

@@ -295,6 +295,41 @@ func TestSeveralReplacedPATsLiveThroughTheirOwnOverlaps(t *testing.T) {
 	})
 }
 
+func TestARevocationThatFailsIsMadeUpForBehindALaterOneThatDidNot(t *testing.T) {
+	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+		sweep(t, w)
+		first := latest(t, w)
+		press(w, `{}`)
+		time.Sleep(time.Hour)
+		second := latest(t, w)
+		// The oldest one's revocation fails, past the SDK's patience.
+		inject(t, w, control.Fault{Service: devops.ServiceName, Operation: devops.RevokePat, Times: 4, Mode: control.Status, Status: 503})
+		press(w, `{"revokePrevious":"now"}`)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if w.Cloud.DevOps.Works(cloud.Organization, second.Value) || !w.Cloud.DevOps.Works(cloud.Organization, first.Value) {
+			t.Fatal("this test wants the newer one to be revoked and the older one not")
+		}
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if w.Cloud.DevOps.Works(cloud.Organization, first.Value) {
+			t.Error("the older one is alive after the retry")
+		}
+		for i, v := range w.Cloud.Vault.Versions(name) {
+			if closed := v.Tags["patrol-revoked-at"] != ""; closed == (i == 2) || v.Enabled != (i == 2) {
+				t.Errorf("version %d: enabled %t, tags %v", i, v.Enabled, v.Tags)
+			}
+		}
+		ids := map[string]bool{}
+		for _, e := range w.Events() {
+			ids[e.ID] = true
+		}
+		if want := events.RevokedID(second.Tags["patrol-rotation"], first.Tags["CredentialId"]); !ids[want] {
+			t.Errorf("no event %s", want)
+		}
+	})
+}
+
 func TestPressingRotateTwiceRotatesOnce(t *testing.T) {
 	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		sweep(t, w)

@@ -615,3 +615,8 @@ func appendPlain(b []byte, code byte, v any) []byte {
 	}
 	return b
 }
+
+// String is the usual form with dashes.
+func (u UUID) String() string {
+	return fmt.Sprintf("%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:])
+}

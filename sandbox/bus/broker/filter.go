@@ -1,6 +1,6 @@
 package broker
 
-import "github.com/azure-patrol/patrol/sandbox/servicebus/amqp"
+import "github.com/azure-patrol/patrol/sandbox/bus/amqp"
 
 // Filter is a correlation filter: a message passes when all given parts are
 // equal, with case. The zero value lets everything pass, None nothing.
