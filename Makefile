@@ -15,6 +15,8 @@ DIST     ?= dist
 FUZZTIME ?= 10000x
 # Which benchmarks.
 BENCH    ?= .
+# Which story of the simulation; empty: all.
+SCENARIO ?=
 # Arguments of the sandbox.
 ARGS     ?=
 
@@ -33,7 +35,7 @@ run: package ## package the app and run it on a local Azure; Ctrl-C ends it
 	@exec $(DIST)/sandbox $(ARGS)
 
 .PHONY: test
-test: setup format modules vet staticcheck package unit e2e fuzz vulnerabilities ## everything that CI checks
+test: setup format modules vet staticcheck package unit faults e2e fuzz vulnerabilities ## everything that CI checks
 	@echo 'make test: all passed'
 
 .PHONY: package
@@ -80,6 +82,10 @@ staticcheck: ## staticcheck
 unit: ## unit and simulation tests, with the race detector
 	$(GO) test -race -timeout 8m $$($(GO) list ./... | grep -v '/e2e$$')
 
+.PHONY: faults
+faults: ## every upstream call of six stories goes wrong in every way, in virtual time
+	$(GO) test -count=1 -timeout 8m -v -run '^TestEverySingleFaultHolds$$' ./sandbox/simulation
+
 .PHONY: e2e
 e2e: package ## the packaged app, driven through all its triggers
 	$(GO) test -race -count=1 -timeout 5m -v $$($(E2E))
@@ -106,9 +112,13 @@ vulnerabilities: ## govulncheck; skipped if its database cannot be reached
 
 # --- More
 
+.PHONY: simulate
+simulate: ## every pair of faults; takes hours, SCENARIO=rotate narrows it
+	$(GO) test -count=1 -timeout 24h -v -run '^TestEveryPairOfFaultsHolds$$' ./sandbox/simulation -args -pairs -scenario '$(SCENARIO)'
+
 .PHONY: conformance
 conformance: ## the Service Bus SDK's own live tests against the sandbox
-	$(GO) run -buildvcs=false ./sandbox/servicebus/conformance
+	$(GO) run -buildvcs=false ./sandbox/conformance
 
 .PHONY: bench
 bench: ## benchmarks (BENCH selects them)

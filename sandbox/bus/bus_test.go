@@ -17,8 +17,8 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 
 	"github.com/azure-patrol/patrol/sandbox/bus"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/bus/broker"
+	"github.com/azure-patrol/patrol/sandbox/control"
 )
 
 var p = fmt.Sprintf
@@ -66,13 +66,18 @@ func options(b *bus.Bus) *azservicebus.ClientOptions {
 // within runs a story in a bubble: a bus, a client, virtual time.
 func within(t *testing.T, story func(*world)) {
 	t.Helper()
+	withinConfigured(t, func(*bus.Config) {}, story)
+}
+
+func withinConfigured(t *testing.T, change func(*bus.Config), story func(*world)) {
+	t.Helper()
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), 24*time.Hour)
 		defer cancel()
 		w := &world{t: t, ctx: ctx, panel: &control.Panel{}}
 		var err error
-		w.bus, err = bus.New(bus.Config{
+		cfg := bus.Config{
 			Entities: entities(), KeyName: "root", Key: "c2VjcmV0", Panel: w.panel,
 			VerifyJWT: func(token, audience string) error {
 				if token != "good" {
@@ -85,7 +90,9 @@ func within(t *testing.T, story func(*world)) {
 				defer w.mu.Unlock()
 				w.sent = append(w.sent, entity+":"+string(m.Body))
 			},
-		})
+		}
+		change(&cfg)
+		w.bus, err = bus.New(cfg)
 		w.ok(err)
 		defer w.bus.Close()
 		w.c, err = azservicebus.NewClientFromConnectionString(w.bus.ConnectionString("bus.test"), options(w.bus))

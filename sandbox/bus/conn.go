@@ -13,8 +13,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/bus/amqp"
+	"github.com/azure-patrol/patrol/sandbox/control"
 )
 
 const (
@@ -493,6 +493,9 @@ func (s *session) attach(p *amqp.Attach) error {
 	var bad *amqp.Error
 	switch {
 	case path == "$cbs":
+		if c.hasCBS(l) {
+			bad = amqp.Errorf(amqp.NotAllowed, "A link to the $cbs node has already been opened in this connection.")
+		}
 	case q == nil:
 		bad = amqp.Errorf(amqp.NotFound, "The messaging entity '%s' could not be found.", l.address)
 	case !c.allowed(path, l.sender || management, !l.sender || management):
@@ -544,6 +547,19 @@ func (s *session) attach(p *amqp.Attach) error {
 	}
 	b.mu.Unlock()
 	return nil
+}
+
+// hasCBS tells whether the connection has another link to $cbs of the same
+// direction; the service allows one.
+func (c *conn) hasCBS(l *link) bool {
+	for _, s := range c.sessions {
+		for _, o := range s.links {
+			if o != l && !o.detached && o.q == nil && o.handler != nil && o.sender == l.sender {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // accept answers an attach in the peer's settle modes.

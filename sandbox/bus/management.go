@@ -5,8 +5,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/bus/amqp"
+	"github.com/azure-patrol/patrol/sandbox/control"
 )
 
 // response of an operation of $management.

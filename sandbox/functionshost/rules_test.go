@@ -1,11 +1,18 @@
 package functionshost
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 )
 
 func TestScheduleOccurrences(t *testing.T) {
@@ -364,4 +371,89 @@ func FuzzFunctionFile(f *testing.F) {
 			t.Error("loaded without a trigger")
 		}
 	})
+}
+
+func TestApplicationPropertiesAsJSON(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 11, 23, 10, 0, 0, 120_000_000, time.FixedZone("", 3600))
+	for _, c := range []struct {
+		in   any
+		want string
+	}{
+		{"x", `"x"`}, {true, `true`}, {int64(3), `3`}, {uint8(3), `3`}, {3.0, `3.0`}, {1.5, `1.5`}, {float32(0.1), `0.1`}, {math.NaN(), `"NaN"`},
+		{at, `"2026-11-23T09:00:00.12Z"`}, {[]byte("hi"), `"aGk="`}, {[16]byte{1}, `"01000000-0000-0000-0000-000000000000"`}, {nil, `null`},
+	} {
+		if got, err := encodeJSON(propertyValue(c.in)); err != nil || string(got) != c.want {
+			t.Errorf("%v: %s, %v; want %s", c.in, got, err, c.want)
+		}
+	}
+}
+
+func TestBodiesOfAMQPMessages(t *testing.T) {
+	t.Parallel()
+	raw := func(b azservicebus.AMQPAnnotatedMessageBody) *azservicebus.ReceivedMessage {
+		return &azservicebus.ReceivedMessage{RawAMQPMessage: &azservicebus.AMQPAnnotatedMessage{Body: b}}
+	}
+	for name, c := range map[string]struct {
+		m    *azservicebus.ReceivedMessage
+		want string
+		err  bool
+	}{
+		"data":          {&azservicebus.ReceivedMessage{Body: []byte("x")}, "x", false},
+		"two sections":  {raw(azservicebus.AMQPAnnotatedMessageBody{Data: [][]byte{[]byte("a"), []byte("b")}}), "ab", false},
+		"value, string": {raw(azservicebus.AMQPAnnotatedMessageBody{Value: "x"}), "x", false},
+		"value, binary": {raw(azservicebus.AMQPAnnotatedMessageBody{Value: []byte("x")}), "x", false},
+		"value, number": {raw(azservicebus.AMQPAnnotatedMessageBody{Value: 3}), "", true},
+		"sequence":      {raw(azservicebus.AMQPAnnotatedMessageBody{Sequence: [][]any{{1}}}), "", true},
+		"nothing":       {raw(azservicebus.AMQPAnnotatedMessageBody{}), "", false},
+	} {
+		if got, err := bodyOf(c.m); string(got) != c.want || (err != nil) != c.err {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+}
+
+func TestConnectionsOfServiceBus(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		settings   map[string]string
+		namespace  string
+		credential bool
+		ok         bool
+	}{
+		"connection string":              {map[string]string{"Bus": "Endpoint=sb://a.servicebus.windows.net/;SharedAccessKeyName=k;SharedAccessKey=aw=="}, "a.servicebus.windows.net", false, true},
+		"under its old name":             {map[string]string{"AzureWebJobsBus": "Endpoint=sb://a.servicebus.windows.net;SharedAccessKeyName=k;SharedAccessKey=aw=="}, "a.servicebus.windows.net", false, true},
+		"string before identity":         {map[string]string{"Bus": "Endpoint=sb://a.servicebus.windows.net;SharedAccessKeyName=k;SharedAccessKey=aw==", "Bus__fullyQualifiedNamespace": "b.servicebus.windows.net"}, "a.servicebus.windows.net", false, true},
+		"identity":                       {map[string]string{"Bus__fullyQualifiedNamespace": "b.servicebus.windows.net"}, "b.servicebus.windows.net", true, true},
+		"identity without a credential":  {map[string]string{"Bus__fullyQualifiedNamespace": "b.servicebus.windows.net"}, "b.servicebus.windows.net", false, false},
+		"nothing":                        {nil, "", true, false},
+		"a string that is no connection": {map[string]string{"Bus": "b.servicebus.windows.net"}, "", false, false},
+	} {
+		h := &Host{settings: newSettings(c.settings)}
+		if c.credential {
+			h.cfg.Credential = noCredential{}
+		}
+		_, err := h.newBusClient("Bus")
+		if got := namespaceOf(h.settings, "Bus"); got != c.namespace || (err == nil) != c.ok {
+			t.Errorf("%s: namespace %q, %v", name, got, err)
+		}
+	}
+}
+
+// noCredential gives no token; making a client asks for none.
+type noCredential struct{}
+
+func (noCredential) GetToken(context.Context, policy.TokenRequestOptions) (azcore.AccessToken, error) {
+	return azcore.AccessToken{}, errors.New("no token")
+}
+
+func TestLocksAreRenewedInTime(t *testing.T) {
+	t.Parallel()
+	for remaining, want := range map[time.Duration]time.Duration{
+		time.Minute: 50 * time.Second, 10 * time.Second: 5 * time.Second, 300 * time.Millisecond: 0, -time.Second: 0,
+	} {
+		if got := renewDelay(remaining); got != want {
+			t.Errorf("%v left: renewed in %v, want %v", remaining, got, want)
+		}
+	}
 }

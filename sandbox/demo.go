@@ -1,0 +1,379 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
+
+	"github.com/azure-patrol/patrol/events"
+	"github.com/azure-patrol/patrol/sandbox/cloud"
+	"github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/functionshost"
+)
+
+// functionKey opens the demonstration's functions. It guards nothing: whoever
+// reaches loopback may have it.
+const functionKey = "local"
+
+// demoManifest is the demonstration's pats.yaml. One PAT lives for three minutes, so
+// that the timer has something to do.
+const demoManifest = `apiVersion: patrol/v1
+identities:
+  build-bot:
+    user: build-bot@contoso.com
+pats:
+  - name: jenkins-agents
+    identity: build-bot
+    organization: contoso
+    displayName: Jenkins agents
+    scopes: [vso.agentpools_manage, vso.build_execute]
+  - name: nuget-feed
+    identity: build-bot
+    organization: contoso
+    scopes: [vso.packaging]
+    lifetime: 7d
+    rotateBefore: 3d
+    overlap: 2h
+  - name: three-minutes
+    identity: build-bot
+    organization: contoso
+    scopes: [vso.code]
+    lifetime: 3m
+    rotateBefore: 150s
+    overlap: 15s
+`
+
+// demonstrated is the PAT that the demonstration asks to rotate.
+const demonstrated = "jenkins-agents"
+
+// demo is a running demonstration.
+type demo struct {
+	say   *teller
+	cloud *cloud.Cloud
+	base  string // URL of the Functions host
+
+	mu      sync.Mutex
+	changed chan struct{}     // closed and replaced at each event
+	rotated map[string]string // PAT to its latest rotation's reason
+	revoked map[string]bool   // PATs with a revocation that was told of
+}
+
+// run shows the demonstration until ctx ends.
+func run(ctx context.Context, o options, say *teller, logs io.Writer) error {
+	control, err := loopbackPort(o.control)
+	if err != nil {
+		return err
+	}
+	listener, err := listen(o.port, say)
+	if err != nil {
+		return err
+	}
+	d := &demo{say: say, base: "http://" + listener.Addr().String(), changed: make(chan struct{}), rotated: map[string]string{}, revoked: map[string]bool{}}
+	defer func() { _ = listener.Close() }() // the host closes it too
+
+	path := o.manifest
+	if path == "" {
+		dir, err := os.MkdirTemp("", "patrol-demo-")
+		if err != nil {
+			return err
+		}
+		defer func() { _ = os.RemoveAll(dir) }()
+		path = filepath.Join(dir, "pats.yaml")
+		if err := os.WriteFile(path, []byte(demoManifest), 0o600); err != nil {
+			return err
+		}
+	} else if path, err = filepath.Abs(path); err != nil {
+		return err
+	}
+
+	d.cloud, err = cloud.New(cloud.Config{Manifest: path, CheckSchedule: "*/5 * * * * *", PublicURL: d.base,
+		Ports: cloud.Ports{Control: control}, OnRecord: d.record})
+	if err != nil {
+		return err
+	}
+	defer d.cloud.Close()
+	if err := d.cloud.Seed(); err != nil {
+		return err
+	}
+	say.tell(fromSandbox, "a local Azure is up: Entra, Azure DevOps (organization contoso), Key Vault, managed identity, Service Bus")
+	// Somebody's PAT that is not in the manifest, a week before its end.
+	d.cloud.DevOps.Seed(cloud.Organization, cloud.User, "made by hand", "vso.code", time.Now().Add(7*24*time.Hour-time.Hour), false)
+
+	host, err := d.host(o, listener, logs)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	defer cancel(nil)
+	if err := host.Start(ctx); err != nil {
+		return err
+	}
+	defer func() { _ = host.Close() }()
+	tasks.Go(func() {
+		if err := host.Wait(); err != nil {
+			cancel(fmt.Errorf("the Functions host has ended by itself: %w", err))
+		}
+	})
+	tasks.Go(func() {
+		if err := d.subscribe(ctx); err != nil && ctx.Err() == nil {
+			cancel(fmt.Errorf("subscribing: %w", err))
+		}
+	})
+	if err := host.WaitReady(ctx); err != nil {
+		return reason(ctx, err)
+	}
+	say.tell(fromSandbox, "the Functions host runs the packaged app on %s: %s", d.base, strings.Join(host.Functions(), ", "))
+	if o.manifest == "" {
+		if err := d.story(ctx); err != nil {
+			return reason(ctx, err)
+		}
+	}
+	d.farewell(o)
+	<-ctx.Done()
+	say.tell(fromSandbox, "ending")
+	return reason(ctx, nil)
+}
+
+// reason is why ctx ended, if it was not asked to; else err.
+func reason(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+// listen takes the port, or a free one where somebody else has it.
+func listen(port int, say *teller) (net.Listener, error) {
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err == nil {
+		return l, nil
+	}
+	free, freeErr := net.Listen("tcp", "127.0.0.1:0")
+	if freeErr != nil {
+		return nil, fmt.Errorf("listening for the Functions host: %w", err)
+	}
+	say.tell(fromSandbox, "port %d is taken; the Functions host listens on %s", port, free.Addr())
+	return free, nil
+}
+
+// loopbackPort is the port of a loopback address.
+func loopbackPort(address string) (int, error) {
+	host, port, err := net.SplitHostPort(address)
+	n, numErr := strconv.Atoi(port)
+	if err != nil || numErr != nil || n < 0 || n > 65535 || host != "127.0.0.1" && host != "localhost" {
+		return 0, fmt.Errorf("-control %s: an address like 127.0.0.1:7080 is wanted, on loopback", address)
+	}
+	return n, nil
+}
+
+func (d *demo) host(o options, l net.Listener, logs io.Writer) (*functionshost.Host, error) {
+	c := d.cloud.Host(o.app)
+	c.Listener, c.Launcher = l, functionshost.Exec{}
+	c.Keys = functionshost.Keys{Host: functionKey, Master: "local-admin"}
+	if o.verbose {
+		c.Settings["LOG_LEVEL"] = "debug"
+	}
+	c.Log = slog.New(slog.NewTextHandler(logs, nil))
+	c.OnInvocation = func(i functionshost.Invocation) {
+		switch {
+		case i.Status != 0:
+			d.say.tell(fromHTTP, "%s answered %d", i.Function, i.Status)
+		case i.Err != nil:
+			d.say.tell(fromHost, "%s failed; see the log", i.Function)
+		}
+	}
+	return functionshost.New(c)
+}
+
+// record tells what the services saw.
+func (d *demo) record(r cloud.Record) {
+	switch r.Kind {
+	case cloud.PAT:
+		p := r.PAT.PAT
+		switch r.PAT.Kind {
+		case devops.Created:
+			d.say.tell(fromDevOps, "%s made the PAT %q, which ends at %s", p.User, p.DisplayName, clock(p.ValidTo))
+		case devops.Ended:
+			d.say.tell(fromDevOps, "the PAT %q has been revoked", p.DisplayName)
+		}
+	case cloud.Secret:
+		v := r.Secret
+		switch {
+		case v.Tags["patrol-rotation"] == "":
+		case !v.Enabled:
+			d.say.tell(fromVault, "%s: version %s is closed", v.Name, short(v.ID))
+		case v.Tags["patrol-announced-at"] == "":
+			d.say.tell(fromVault, "%s: version %s holds the new PAT (%s)", v.Name, short(v.ID), v.Tags["patrol-reason"])
+		}
+	}
+}
+
+// clock is a moment as a person wants it: the time, and the day if it is another.
+func clock(t time.Time) string {
+	if time.Until(t) < 12*time.Hour {
+		return t.Local().Format("15:04:05")
+	}
+	return t.Local().Format("2006-01-02")
+}
+
+// subscribe receives the app's events as any other application would.
+func (d *demo) subscribe(ctx context.Context) error {
+	client, err := d.cloud.BusClient()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = client.Close(context.WithoutCancel(ctx)) }()
+	receiver, err := client.NewReceiverForSubscription(cloud.EventTopic, cloud.EventSubscription, nil)
+	if err != nil {
+		return err
+	}
+	subscriber := d.subscriber()
+	for {
+		messages, err := receiver.ReceiveMessages(ctx, 10, nil)
+		if err != nil {
+			return err
+		}
+		for _, m := range messages {
+			if err = subscriber.Handle(ctx, m.Body); err != nil {
+				err = receiver.DeadLetterMessage(ctx, m, &azservicebus.DeadLetterOptions{Reason: to("not an event")})
+			} else {
+				err = receiver.CompleteMessage(ctx, m, nil)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func to[T any](v T) *T { return &v }
+
+func (d *demo) subscriber() *events.Subscriber {
+	return &events.Subscriber{
+		OnRotated: func(_ context.Context, e events.Event, v events.Rotated) error {
+			what := "has its first PAT"
+			if v.Previous != nil {
+				what = "has a new PAT (" + v.Reason + "); the old one ends at " + clock(v.Previous.RevokeAt)
+			}
+			d.say.tell(fromEvent, "%s: %s %s; read secret version %s", e.Type, v.PAT, what, short(v.Secret.Version))
+			d.note(func() { d.rotated[v.PAT] = v.Reason })
+			return nil
+		},
+		OnRevoked: func(_ context.Context, e events.Event, v events.Revoked) error {
+			d.say.tell(fromEvent, "%s: a replaced PAT of %s has ended (%s)", e.Type, v.PAT, v.Cause)
+			d.note(func() { d.revoked[v.PAT] = true })
+			return nil
+		},
+		OnRotationFailed: func(_ context.Context, e events.Event, v events.RotationFailed) error {
+			d.say.tell(fromEvent, "%s: %s at step %s: %s", e.Type, v.PAT, v.Step, v.Message)
+			return nil
+		},
+		OnExpiring: func(_ context.Context, e events.Event, v events.Expiring) error {
+			d.say.tell(fromEvent, "%s: the PAT %q, which nobody manages, ends at %s", e.Type, v.DisplayName, clock(v.ValidTo))
+			return nil
+		},
+		OnSignInRequired: func(_ context.Context, e events.Event, v events.SignInRequired) error {
+			d.say.tell(fromEvent, "%s: %s must sign in as %s", e.Type, v.User, v.Identity)
+			return nil
+		},
+		OnOther: func(_ context.Context, e events.Event) error {
+			d.say.tell(fromEvent, "%s: %s", e.Type, e.Subject)
+			return nil
+		},
+	}
+}
+
+// note changes what the story waits for.
+func (d *demo) note(change func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	change()
+	close(d.changed)
+	d.changed = make(chan struct{})
+}
+
+// await waits until done, which is asked at every event.
+func (d *demo) await(ctx context.Context, done func() bool) error {
+	for {
+		d.mu.Lock()
+		ok, changed := done(), d.changed
+		d.mu.Unlock()
+		if ok {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// story is what a newcomer is shown: the timer's sweep provisions every PAT, and a
+// call over HTTP replaces one and ends the old one at once.
+func (d *demo) story(ctx context.Context) error {
+	d.say.tell(fromSandbox, "the timer sweeps every five seconds; the manifest declares three PATs, and none exists yet")
+	if err := d.await(ctx, func() bool { return len(d.rotated) == 3 }); err != nil {
+		return err
+	}
+	d.say.tell(fromSandbox, "now somebody believes that the PAT of %s has leaked: POST /api/pats/%s/rotate", demonstrated, demonstrated)
+	if err := d.order(ctx); err != nil {
+		return err
+	}
+	return d.await(ctx, func() bool { return d.revoked[demonstrated] })
+}
+
+// order asks for a rotation over HTTP.
+func (d *demo) order(ctx context.Context) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, d.base+"/api/pats/"+demonstrated+"/rotate",
+		bytes.NewReader([]byte(`{"reason":"leaked into a log","revokePrevious":"now"}`)))
+	if err != nil {
+		return err
+	}
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("X-Functions-Key", functionKey)
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = answer.Body.Close() }()
+	if answer.StatusCode != http.StatusAccepted {
+		return fmt.Errorf("the rotation was not accepted: status %d", answer.StatusCode)
+	}
+	return nil
+}
+
+// farewell says what to do next.
+func (d *demo) farewell(o options) {
+	log := ""
+	if !o.verbose {
+		log = "\n  log           " + filepath.Join(filepath.Dir(filepath.Clean(o.app)), logName)
+	}
+	d.say.plain(fmt.Sprintf(`
+The app goes on, and its shortest-lived PATs are replaced as they come due.
+  managed PATs  %[1]s/api/pats?code=%[2]s
+  state         %[1]s/api/status?code=%[2]s
+  rotate one    curl -X POST '%[1]s/api/pats/nuget-feed/rotate?code=%[2]s'
+  counters      %[3]s/calls   (POST faults to %[3]s/faults)%[4]s
+Ctrl-C ends it all.
+`, d.base, functionKey, d.cloud.ControlURL(), log))
+}

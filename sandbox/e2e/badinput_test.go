@@ -1,0 +1,271 @@
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
+
+	"github.com/azure-patrol/patrol/events"
+	"github.com/azure-patrol/patrol/sandbox/cloud"
+	"github.com/azure-patrol/patrol/sandbox/functionshost"
+)
+
+// left counts the messages of a queue that are due, locked ones included, and those
+// in its dead-letter queue.
+func (s *stage) left(queue string) (due, dead int) {
+	n := s.cloud.Bus.Counts(queue)
+	return n.Active, n.DeadLetter
+}
+
+// drained reports whether nothing is left in a queue, nor in its dead-letter queue.
+func (s *stage) drained(queue string) bool {
+	due, dead := s.left(queue)
+	return due == 0 && dead == 0
+}
+
+// Everything on the command queue that is no command is answered by an event, and
+// taken off the queue.
+func TestMessagesThatAreNoCommandsAreRefusedByAnEvent(t *testing.T) {
+	t.Parallel()
+	s := open(t, plan{manifest: manifestOne})
+	for i, body := range []string{
+		"", "not json", `"a string"`, `[1,2]`, `{}`, `{"command":"reconcile"}`, `{"command":"revoke-everything","pat":"jenkins-agents"}`,
+		`{"command":"reconcile","pat":"jenkins-agents","reason":"because"}`,
+		`{"command":"reconcile","pat":"jenkins-agents","attempt":-1}`,
+		`{"command":"reconcile","pat":["jenkins-agents"]}`,
+		`{"command":"reconcile","pat":"jenkins-agents"}{"command":"reconcile","pat":"jenkins-agents"}`,
+		"\x00\xff\xfe binary", "\xef\xbb\xbf{}",
+		strings.Repeat("[", 20000),
+		`{"command":"reconcile","pat":"` + strings.Repeat("x", 70<<10) + `"}`,
+		// What imitates the host's own fields is content, and nothing else.
+		`{"Data":{"message":"eyJjb21tYW5kIjoicmVjb25jaWxlIn0="},"Metadata":{"MessageId":"forged","SessionId":"nuget-feed","sys":{"MethodName":"CheckExpiry"}},"MessageId":"forged"}`,
+	} {
+		id := fmt.Sprintf("bad-%d", i)
+		s.send("jenkins-agents", id, []byte(body))
+		d := awaitEvent[events.RotationFailed](s, rotationID("jenkins-agents", id)+"/failed/receive/0")
+		if d.PAT != "jenkins-agents" || d.Code != "not-a-command" || d.Class != "configuration" || !strings.Contains(d.Message, id) {
+			t.Errorf("body %d: event %+v", i, d)
+		}
+	}
+	s.until("the queue is empty", func() bool { return s.drained(cloud.CommandQueue) })
+	if n := len(s.cloud.DevOps.PATs("", "")); n != 0 {
+		t.Errorf("bad messages made %d PATs", n)
+	}
+	if n := s.launcher.starts(); n != 1 {
+		t.Errorf("the handler was started %d times", n)
+	}
+	// Good ones still work.
+	s.send("jenkins-agents", "good", command(map[string]any{"pat": "jenkins-agents", "reason": "look"}))
+	s.until("the PAT is provisioned", func() bool { return s.settledAt("jenkins-agents", 1) })
+}
+
+func TestACommandForAnUnmanagedPATIsToldOf(t *testing.T) {
+	t.Parallel()
+	s := open(t, plan{manifest: manifestOne})
+	s.send("somebody-elses", "c1", command(map[string]any{"pat": "somebody-elses", "reason": "requested", "from": "x"}))
+	s.until("the event has come", func() bool { return len(s.failures()) == 1 })
+	if d := s.failures()[0]; d.PAT != "somebody-elses" || d.Code != "not-in-manifest" || d.Class != "configuration" {
+		t.Errorf("event %+v", d)
+	}
+	s.until("the queue is empty", func() bool { return s.drained(cloud.CommandQueue) })
+
+	// In another PAT's session, where it would not be alone at work: sent on.
+	s.send("another-session", "c2", command(map[string]any{"pat": "jenkins-agents", "reason": "look"}))
+	s.until("the PAT is provisioned", func() bool { return s.settledAt("jenkins-agents", 1) })
+	if n := len(s.failures()); n != 1 {
+		t.Errorf("%d events of failure, want one", n)
+	}
+}
+
+// Hints that are none are dropped: the queue's retries would not make them better.
+func TestMessagesThatAreNoVaultEventsAreDropped(t *testing.T) {
+	t.Parallel()
+	s := open(t, plan{manifest: manifestOne})
+	sender, err := s.bus.NewSender(cloud.VaultEventQueue, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	bodies := []string{"", "no json", "[]", `{"specversion":"1.0"}`, `[{"type":"Microsoft.KeyVault.SecretExpired"}]`, "\xff\xff",
+		`{"type":"Microsoft.KeyVault.SecretNearExpiry","subject":"unmanaged","data":{"ObjectName":"unmanaged","Version":"1"}}`,
+		`{"type":"Microsoft.KeyVault.SecretNearExpiry","subject":"jenkins-agents","data":{"ObjectName":"jenkins-agents","Version":"../../etc"}}`}
+	s.quiet() // the event of the sign-in has come
+	before := len(s.finished("VaultEvent"))
+	for i, body := range bodies {
+		if err := sender.SendMessage(ctx, &azservicebus.Message{Body: []byte(body), MessageID: ptr(fmt.Sprintf("hint-%d", i))}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.until("all of them are taken off", func() bool {
+		return len(s.finished("VaultEvent")) >= before+len(bodies) && s.drained(cloud.VaultEventQueue)
+	})
+	for _, run := range s.finished("VaultEvent") {
+		if run.Err != nil {
+			t.Errorf("a run failed: %v", run.Err)
+		}
+	}
+}
+
+// What the host has given up on is told of.
+func TestADeadLetterBecomesAnEvent(t *testing.T) {
+	t.Parallel()
+	s := open(t, plan{manifest: manifestOne, before: func(s *stage) {
+		s.send("jenkins-agents", "dead-1", command(map[string]any{"pat": "jenkins-agents", "reason": "look"}))
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		r, err := s.bus.AcceptSessionForQueue(ctx, cloud.CommandQueue, "jenkins-agents", nil)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		defer func() { _ = r.Close(context.Background()) }()
+		messages, err := r.ReceiveMessages(ctx, 1, nil)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if err := r.DeadLetterMessage(ctx, messages[0], &azservicebus.DeadLetterOptions{Reason: ptr("MaxDeliveryCountExceeded")}); err != nil {
+			s.t.Fatal(err)
+		}
+	}})
+	d := awaitEvent[events.RotationFailed](s, rotationID("jenkins-agents", "dead-1")+"/failed/dead-letter/0")
+	if d.PAT != "jenkins-agents" || d.Code != "MaxDeliveryCountExceeded" {
+		t.Errorf("event %+v", d)
+	}
+	s.until("the dead-letter queue is empty", func() bool { return s.drained(cloud.CommandQueue) })
+}
+
+// Answers over HTTP: what is wrong, as problem details, and nothing happens.
+func TestTheAPIRefusesBadRequestsClearly(t *testing.T) {
+	t.Parallel()
+	s := open(t, plan{manifest: manifestOne})
+	problem := func(a answer, status int, kind string) {
+		t.Helper()
+		if a.status != status || !strings.HasPrefix(a.header.Get("Content-Type"), "application/problem+json") || a.json(t)["type"] != "urn:patrol:problem:"+kind ||
+			a.json(t)["status"] != float64(status) || a.json(t)["title"] == "" {
+			t.Errorf("status %d (%s): %s; want %d %s", a.status, a.header.Get("Content-Type"), a.body, status, kind)
+		}
+	}
+	problem(s.api(http.MethodGet, "pats/nobody", ""), 404, "unknown-pat")
+	problem(s.api(http.MethodPost, "pats/nobody/rotate", ""), 404, "unknown-pat")
+	problem(s.api(http.MethodPost, "pats/jenkins-agents/rotate", "no json"), 400, "bad-request")
+	problem(s.api(http.MethodPost, "pats/jenkins-agents/rotate", `{"revokePrevious":"never"}`), 400, "bad-request")
+	problem(s.api(http.MethodPost, "pats/jenkins-agents/rotate", `{"why":"x"}`), 400, "bad-request")
+	problem(s.api(http.MethodPost, "pats/jenkins-agents/rotate", `{"reason":"`+strings.Repeat("x", 64<<10)+`"}`), 413, "too-large")
+
+	// Without a key: the host's answer, and the app is not asked.
+	r, err := http.NewRequestWithContext(context.Background(), http.MethodGet, s.base+"/api/pats", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = got.Body.Close()
+	if got.StatusCode != http.StatusUnauthorized {
+		t.Errorf("without a key: status %d", got.StatusCode)
+	}
+	if a := s.api(http.MethodGet, "health", ""); a.status != 200 || a.json(t)["status"] != "ok" {
+		t.Errorf("health: %d %s", a.status, a.body)
+	}
+	if n := len(s.cloud.Messages(cloud.CommandQueue)); n != 0 {
+		t.Errorf("bad requests sent %d commands", n)
+	}
+
+	// Past the host, into the process: what no host sends.
+	handler := "http://" + s.host.HandlerAddr()
+	if a := s.call(http.MethodPost, handler+"/NoSuchFunction", []byte(`{"Data":{},"Metadata":{}}`)); a.status != 404 || len(a.body) == 0 {
+		t.Errorf("an unknown function: answered %d with %d bytes", a.status, len(a.body))
+	}
+	for _, body := range []string{"", "{", "[]", "null", "7", `{"Data":[]}`, `{"Data":{},"Metadata":{}}`, "\xff"} {
+		if a := s.call(http.MethodPost, handler+"/Reconcile", []byte(body)); a.status < 400 || len(a.body) == 0 {
+			t.Errorf("envelope %q: answered %d with %d bytes", body, a.status, len(a.body))
+		}
+	}
+	// An envelope whose message is none: refused by an event, as any other body.
+	if a := s.call(http.MethodPost, handler+"/Reconcile", []byte(`{"Data":{"message":7},"Metadata":{}}`)); a.status != 200 || len(a.body) == 0 {
+		t.Errorf("a message that is a number: answered %d with %d bytes", a.status, len(a.body))
+	}
+	s.until("that message is told of", func() bool { return len(s.failures()) == 1 })
+	if n := s.launcher.starts(); n != 1 {
+		t.Errorf("the handler was started %d times", n)
+	}
+	if err := s.sweep(); err != nil {
+		t.Errorf("after all that the sweep fails: %v", err)
+	}
+	s.until("the PAT is provisioned", func() bool { return s.settledAt("jenkins-agents", 1) })
+}
+
+// brokenEverywhere asserts that an app that is not configured says so to everybody,
+// stays up, and keeps its messages.
+func (s *stage) brokenEverywhere(report ...string) {
+	s.t.Helper()
+	for _, route := range []string{"GET pats", "GET pats/jenkins-agents", "POST pats/jenkins-agents/rotate", "POST check", "GET status"} {
+		method, path, _ := strings.Cut(route, " ")
+		a := s.api(method, path, "")
+		if a.status != http.StatusServiceUnavailable || a.json(s.t)["type"] != "urn:patrol:problem:configuration" {
+			s.t.Errorf("%s answers %d: %s", route, a.status, a.body)
+		}
+		for _, want := range report {
+			if !strings.Contains(string(a.body), want) {
+				s.t.Errorf("%s does not say %q: %s", route, want, a.body)
+			}
+		}
+	}
+	health := s.api(http.MethodGet, "health", "")
+	if health.status != http.StatusServiceUnavailable || health.json(s.t)["status"] != "configuration" || len(health.json(s.t)) != 1 {
+		s.t.Errorf("health answers %d: %s", health.status, health.body)
+	}
+	if err := s.sweep(); err == nil || !strings.Contains(err.Error(), "500") {
+		s.t.Errorf("the timer's run: %v, want the host to see a 500", err)
+	}
+	// A message is held for 20 seconds, then refused, and stays.
+	s.until("the message has been refused once", func() bool {
+		return slices.ContainsFunc(s.finished("Reconcile"), func(i functionshost.Invocation) bool { return i.Err != nil })
+	})
+	if run := s.finished("Reconcile")[0]; run.Duration < 19*time.Second {
+		s.t.Errorf("the message was held for %v, want 20 s", run.Duration)
+	}
+	if due, dead := s.left(cloud.CommandQueue); due != 1 || dead != 0 {
+		s.t.Errorf("on the queue: %d messages, %d dead letters; want the one that was sent", due, dead)
+	}
+	if n := s.launcher.starts(); n != 1 {
+		s.t.Errorf("the handler was started %d times", n)
+	}
+}
+
+func order(s *stage) {
+	s.send("jenkins-agents", "kept", command(map[string]any{"pat": "jenkins-agents", "reason": "look"}))
+}
+
+func TestABrokenManifestIsReportedEverywhere(t *testing.T) {
+	t.Parallel()
+	s := open(t, plan{before: order, manifest: `apiVersion: patrol/v1
+identities:
+  build-bot:
+    user: build-bot@contoso.com
+pats:
+  - name: jenkins-agents
+    identity: nobody
+    organization: contoso
+    scopes: [vso.build_execute]
+    liftime: 30d
+`})
+	s.brokenEverywhere("pats.yaml:7:15", "pats.yaml:10:5", "liftime")
+}
+
+func TestMissingSettingsAreReportedEverywhere(t *testing.T) {
+	t.Parallel()
+	s := open(t, plan{before: order, settings: func(env map[string]string) {
+		delete(env, "KEY_VAULT_URL")
+		delete(env, "ENTRA_TENANT_ID")
+		env["AZURE_DEVOPS_URL"] = "ftp://example.com"
+	}})
+	s.brokenEverywhere("KEY_VAULT_URL", "ENTRA_TENANT_ID", "AZURE_DEVOPS_URL")
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/azure-patrol/patrol/internal/manifest"
+)
+
+func TestTheDemonstrationsManifestIsValid(t *testing.T) {
+	t.Parallel()
+	m, warnings, err := manifest.Parse("pats.yaml", []byte(demoManifest))
+	if err != nil || len(warnings) > 0 {
+		t.Fatalf("problems: %v, warnings: %v", err, warnings)
+	}
+	if _, ok := m.PAT(demonstrated); !ok || len(m.PATs) != 3 {
+		t.Errorf("the story is about 3 PATs, one of them %s; the manifest has %d", demonstrated, len(m.PATs))
+	}
+}
+
+func TestWithoutAPackagedAppItSaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	err := start(context.Background(), []string{"-app", t.TempDir()}, os.Stdout)
+	if err == nil || !strings.Contains(err.Error(), "make package") {
+		t.Errorf("error %v, want it to name make package", err)
+	}
+	if err := start(context.Background(), []string{"somewhere"}, os.Stdout); err == nil {
+		t.Error("an argument that is no flag was taken")
+	}
+}
+
+func TestATakenPortIsReplacedByAFreeOne(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	var out bytes.Buffer
+	l, err := listen(taken.Addr().(*net.TCPAddr).Port, newTeller(&out, false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	if l.Addr().String() == taken.Addr().String() || !strings.Contains(out.String(), l.Addr().String()) {
+		t.Errorf("it listens on %s and says %q", l.Addr(), out.String())
+	}
+}
+
+func TestTheControlAPIIsForLoopbackOnly(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]int{"127.0.0.1:0": 0, "127.0.0.1:7080": 7080, "localhost:1": 1, "0.0.0.0:7080": -1, ":7080": -1, "7080": -1, "127.0.0.1:http": -1, "127.0.0.1:70000": -1} {
+		got, err := loopbackPort(address)
+		if want < 0 != (err != nil) || err == nil && got != want {
+			t.Errorf("%s: port %d, error %v; want %d", address, got, err, want)
+		}
+	}
+}
+
+func TestLinesStayLines(t *testing.T) {
+	t.Parallel()
+	for colours, want := range map[bool]string{false: "event    a b [31mc\n", true: "\x1b[32mevent  \x1b[0m  a b [31mc\n"} {
+		var out bytes.Buffer
+		newTeller(&out, colours).tell(fromEvent, "a\n%s", "b\x1b[31mc")
+		if !strings.HasSuffix(out.String(), want) || strings.Count(out.String(), "\n") != 1 {
+			t.Errorf("colours %t: %q, want it to end with %q", colours, out.String(), want)
+		}
+	}
+}

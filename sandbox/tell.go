@@ -1,0 +1,68 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+)
+
+// teller prints one line for each thing that happened.
+type teller struct {
+	out     io.Writer
+	colours bool
+	begun   time.Time
+
+	mu sync.Mutex
+}
+
+func newTeller(out io.Writer, colours bool) *teller {
+	return &teller{out: out, colours: colours, begun: time.Now()}
+}
+
+// Who speaks; each has its colour on a terminal.
+const (
+	fromSandbox = "sandbox"
+	fromDevOps  = "devops"
+	fromVault   = "vault"
+	fromEvent   = "event"
+	fromHTTP    = "http"
+	fromHost    = "host"
+)
+
+var colourOf = map[string]string{
+	fromDevOps: "36", fromVault: "33", fromEvent: "32", fromHTTP: "35", fromHost: "31", fromSandbox: "2",
+}
+
+// tell prints a line.
+func (t *teller) tell(from, format string, args ...any) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	who := fmt.Sprintf("%-7s", from)
+	if t.colours {
+		who = "\x1b[" + colourOf[from] + "m" + who + "\x1b[0m"
+	}
+	fmt.Fprintf(t.out, "%6.1fs  %s  %s\n", time.Since(t.begun).Seconds(), who, oneLine(fmt.Sprintf(format, args...)))
+}
+
+// plain prints text as it is.
+func (t *teller) plain(text string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	fmt.Fprintln(t.out, text)
+}
+
+// oneLine keeps what others have written (names, messages) from breaking the
+// output, or a terminal.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+// short shortens an id to what a person compares.
+func short(id string) string { return id[:min(len(id), 8)] }
