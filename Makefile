@@ -83,8 +83,8 @@ unit: ## unit and simulation tests, with the race detector
 	$(GO) test -race -timeout 8m $$($(GO) list ./... | grep -v '/e2e$$')
 
 .PHONY: faults
-faults: ## every upstream call of six stories goes wrong in every way, in virtual time
-	$(GO) test -count=1 -timeout 8m -v -run '^TestEverySingleFaultHolds$$' ./sandbox/simulation
+faults: ## a PAT's year, and every upstream call of six stories going wrong in every way, in virtual time
+	$(GO) test -count=1 -timeout 8m -v -run '^(TestAPATsYear|TestEverySingleFaultHolds)$$' ./sandbox/simulation
 
 .PHONY: e2e
 e2e: package ## the packaged app, driven through all its triggers

@@ -150,7 +150,7 @@ func (b *Bus) verifySAS(token, audience string) (claim, error) {
 	}
 	end := time.Unix(seconds, 0)
 	if !time.Now().Before(end) {
-		return claim{}, fmt.Errorf("ExpiredToken: The token is expired. Expiration time: '%s'.", end.UTC().Format(time.RFC1123))
+		return claim{}, fmt.Errorf("ExpiredToken: The token is expired. Expiration time: '%s'", end.UTC().Format(time.RFC1123))
 	}
 	return claim{end, keys[i].Send, keys[i].Listen}, nil
 }

@@ -120,8 +120,9 @@ type link struct {
 	s        *session
 	name     string
 	handle   uint32
-	sender   bool // the peer sends
-	detached bool // we have ended it, or never began; the peer's detach is awaited
+	sender   bool         // the peer sends
+	pending  *amqp.Attach // what is not answered yet
+	detached bool         // we have ended it, or never began; the peer's detach is awaited
 	address  string
 	target   string
 	handler  func(*link, *amqp.Message) // of $cbs and $management
@@ -465,7 +466,7 @@ func (s *session) attach(p *amqp.Attach) error {
 		b.mu.Unlock()
 		return amqp.Errorf(amqp.HandleInUse, "handle %d is taken", p.Handle)
 	}
-	l := &link{s: s, name: p.Name, handle: p.Handle, sender: p.Role == amqp.RoleSender}
+	l := &link{s: s, name: p.Name, handle: p.Handle, sender: p.Role == amqp.RoleSender, pending: p}
 	s.links[p.Handle] = l
 	if p.InitialDeliveryCount != nil {
 		l.deliveryCount = *p.InitialDeliveryCount
@@ -564,6 +565,7 @@ func (c *conn) hasCBS(l *link) bool {
 
 // accept answers an attach in the peer's settle modes.
 func (l *link) accept(p *amqp.Attach, filter, properties amqp.Map) {
+	l.pending = nil
 	snd, rcv := amqp.SenderMixed, amqp.ReceiverFirst
 	if p.SenderSettleMode != nil {
 		snd = *p.SenderSettleMode
@@ -594,6 +596,7 @@ func (l *link) accept(p *amqp.Attach, filter, properties amqp.Map) {
 
 // refuse answers an attach with an end that is not there, and a detach.
 func (l *link) refuse(p *amqp.Attach, why *amqp.Error) {
+	l.pending = nil
 	a := &amqp.Attach{Name: p.Name, Handle: p.Handle, Role: !p.Role, SenderSettleMode: p.SenderSettleMode, ReceiverSettle: p.ReceiverSettle}
 	if l.sender {
 		a.Source = p.Source
@@ -606,6 +609,10 @@ func (l *link) refuse(p *amqp.Attach, why *amqp.Error) {
 }
 
 func (l *link) end(why *amqp.Error) {
+	if p := l.pending; p != nil {
+		l.refuse(p, why) // an attach is answered first
+		return
+	}
 	l.detached = true
 	l.s.c.send(l.s.ch, &amqp.Detach{Handle: l.handle, Closed: true, Error: why})
 }

@@ -88,13 +88,17 @@ func (b *Bus) Update(entity string, p broker.Properties) error {
 	if q == nil || q.isDead {
 		return fmt.Errorf("entity %q: %w", entity, ErrNotThere)
 	}
-	if err := errors.Join(checkProperties(q.name, p), b.checkForwards(q.name, p)); err != nil {
+	p, err := p.Complete()
+	if err != nil {
+		return fmt.Errorf("entity %q: %w", q.name, err)
+	}
+	if err := b.checkForwards(q.name, p); err != nil {
 		return err
 	}
 	if p.RequiresSession != q.props.RequiresSession || p.Partitioned != q.props.Partitioned || p.RequiresDuplicateDetection != q.props.RequiresDuplicateDetection {
 		return fmt.Errorf("entity %q: sessions, partitions and duplicate detection are chosen at the creation only", entity)
 	}
-	q.props = withDefaults(p)
+	q.props = p
 	b.detach(q, amqp.Errorf(amqp.DetachForced, "The link '%s' is force detached. Code: RenewToken. Details: the entity was updated.", q.name))
 	return nil
 }
@@ -171,25 +175,20 @@ func (b *Bus) add(name string, p broker.Properties, topic bool) (*queue, error) 
 	if b.entities[key] != nil {
 		return nil, fmt.Errorf("entity %q: %w", name, ErrThere)
 	}
-	if err := checkProperties(name, p); err != nil {
-		return nil, err
+	p, err := p.Complete()
+	if err != nil {
+		return nil, fmt.Errorf("entity %q: %w", name, err)
 	}
 	q := newQueue(name, p)
 	q.topic = topic
 	b.entities[key] = q
 	if !topic {
-		q.dead = newQueue(name+"/"+deadLetterQueue, broker.Properties{LockDuration: p.LockDuration})
+		dead := broker.Properties{LockDuration: p.LockDuration, MaxDeliveryCount: p.MaxDeliveryCount} // nothing expires there
+		q.dead = newQueue(name+"/"+deadLetterQueue, dead)
 		q.dead.isDead = true
 		b.entities[strings.ToLower(q.dead.name)] = q.dead
 	}
 	return q, nil
-}
-
-func checkProperties(name string, p broker.Properties) error {
-	if p.LockDuration < 0 || p.LockDuration > 5*time.Minute {
-		return fmt.Errorf("entity %q: LockDuration is %v, at most 5 minutes are allowed", name, p.LockDuration)
-	}
-	return nil
 }
 
 func (b *Bus) checkForwards(name string, p broker.Properties) error {

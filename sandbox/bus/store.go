@@ -182,15 +182,8 @@ type queue struct {
 	groups    map[string]*group
 }
 
-func withDefaults(p broker.Properties) broker.Properties {
-	p.LockDuration = cmp.Or(p.LockDuration, time.Minute)
-	p.DuplicateDetectionHistoryTimeWindow = cmp.Or(p.DuplicateDetectionHistoryTimeWindow, 10*time.Minute)
-	p.MaxDeliveryCount = cmp.Or(p.MaxDeliveryCount, 10)
-	return p
-}
-
 func newQueue(name string, p broker.Properties) *queue {
-	return &queue{name: name, props: withDefaults(p), locks: map[amqp.UUID]*entry{}, seen: map[string]time.Time{}, groups: map[string]*group{}}
+	return &queue{name: name, props: p, locks: map[amqp.UUID]*entry{}, seen: map[string]time.Time{}, groups: map[string]*group{}}
 }
 
 // Message states on the wire.

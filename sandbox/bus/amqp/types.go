@@ -384,7 +384,7 @@ func (d *decoder) array(count int) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := Array{Code: code, Descriptor: descriptor}
+	a := Array{Code: roomy(code), Descriptor: descriptor}
 	if count > 0 {
 		a.Items = make([]any, 0, min(count, len(d.rest())+1))
 	}
@@ -396,6 +396,15 @@ func (d *decoder) array(count int) (any, error) {
 		a.Items = append(a.Items, v)
 	}
 	return a, nil
+}
+
+// roomy is the constructor of the same type whose items may be of any size.
+func roomy(code byte) byte {
+	switch code {
+	case 0xc0, 0xc1, 0xe0:
+		return code | 0x10
+	}
+	return code
 }
 
 // Decode reads one value and returns what follows it. Binary values are parts of b.
@@ -576,15 +585,9 @@ func appendPlain(b []byte, code byte, v any) []byte {
 	case 0xb3:
 		return append(be.AppendUint32(b, uint32(len(v.(Symbol)))), v.(Symbol)...)
 	}
-	// A compound: eight bytes for size and count, filled in at the end. Small
-	// forms (in arrays only) have one byte for each.
+	// A compound: eight bytes for size and count, filled in at the end.
 	start := len(b)
-	narrow := code&0x10 == 0
-	if narrow {
-		b = append(b, 0, 0)
-	} else {
-		b = append(b, 0, 0, 0, 0, 0, 0, 0, 0)
-	}
+	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0)
 	count := 0
 	switch v := v.(type) {
 	case List:
@@ -602,17 +605,14 @@ func appendPlain(b []byte, code byte, v any) []byte {
 		if v.Descriptor != nil {
 			b = Append(append(b, 0), v.Descriptor)
 		}
-		b = append(b, v.Code)
+		code := roomy(v.Code)
+		b = append(b, code)
 		for _, e := range v.Items {
-			b = appendPlain(b, v.Code, e)
+			b = appendPlain(b, code, e)
 		}
 	}
-	if narrow {
-		b[start], b[start+1] = byte(len(b)-start-1), byte(count)
-	} else {
-		be.PutUint32(b[start:], uint32(len(b)-start-4))
-		be.PutUint32(b[start+4:], uint32(count))
-	}
+	be.PutUint32(b[start:], uint32(len(b)-start-4))
+	be.PutUint32(b[start+4:], uint32(count))
 	return b
 }
 

@@ -1,7 +1,13 @@
+// Package broker describes the entities of a Service Bus namespace: their
+// properties with the service's limits, their filters, and the configuration
+// file that holds them.
+//
+// It keeps no messages and knows no connection.
 package broker
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,49 +35,38 @@ type Properties struct {
 
 // Limits of the service (quotas table; LockDuration's reference).
 const (
-	maxLock        = 5 * time.Minute
-	minWindow      = 20 * time.Second
-	maxWindow      = 7 * 24 * time.Hour
-	maxEntityPath  = 260
-	maxShortName   = 50
-	maxID          = 128
-	maxProperty    = 32 << 10
-	maxProperties  = 64 << 10
-	maxHops        = 4
-	forever        = time.Duration(math.MaxInt64)
-	defaultLock    = time.Minute
-	defaultWindow  = 10 * time.Minute
-	defaultMaxTry  = 10
-	maxSessionWait = 65 * time.Second
+	maxLock    = 5 * time.Minute
+	minWindow  = 20 * time.Second
+	maxWindow  = 7 * 24 * time.Hour
+	maxTries   = 2000
+	minLife    = time.Second
+	forever    = time.Duration(math.MaxInt64)
+	asLong     = time.Minute
+	remembered = 10 * time.Minute
+	tries      = 10
 )
 
-func (p *Properties) complete() error {
+// Complete gives the properties with the service's defaults, or tells which the
+// service would refuse.
+func (p Properties) Complete() (Properties, error) {
+	p.LockDuration = cmp.Or(p.LockDuration, asLong)
+	p.DefaultMessageTimeToLive = cmp.Or(p.DefaultMessageTimeToLive, forever)
+	p.DuplicateDetectionHistoryTimeWindow = cmp.Or(p.DuplicateDetectionHistoryTimeWindow, remembered)
+	p.MaxDeliveryCount = cmp.Or(p.MaxDeliveryCount, tries)
 	var errs []error
-	if p.LockDuration == 0 {
-		p.LockDuration = defaultLock
-	}
 	if p.LockDuration < 0 || p.LockDuration > maxLock {
 		errs = append(errs, fmt.Errorf("LockDuration is %v, at most %v is allowed", p.LockDuration, maxLock))
 	}
-	if p.DefaultMessageTimeToLive == 0 {
-		p.DefaultMessageTimeToLive = forever
-	}
-	if p.DefaultMessageTimeToLive < time.Second {
-		errs = append(errs, fmt.Errorf("DefaultMessageTimeToLive is %v, at least 1s is needed", p.DefaultMessageTimeToLive))
-	}
-	if p.DuplicateDetectionHistoryTimeWindow == 0 {
-		p.DuplicateDetectionHistoryTimeWindow = defaultWindow
+	if p.DefaultMessageTimeToLive < minLife {
+		errs = append(errs, fmt.Errorf("DefaultMessageTimeToLive is %v, at least %v is needed", p.DefaultMessageTimeToLive, minLife))
 	}
 	if w := p.DuplicateDetectionHistoryTimeWindow; w < minWindow || w > maxWindow {
 		errs = append(errs, fmt.Errorf("DuplicateDetectionHistoryTimeWindow is %v, not from %v to %v", w, minWindow, maxWindow))
 	}
-	if p.MaxDeliveryCount == 0 {
-		p.MaxDeliveryCount = defaultMaxTry
+	if p.MaxDeliveryCount < 1 || p.MaxDeliveryCount > maxTries {
+		errs = append(errs, fmt.Errorf("MaxDeliveryCount is %d, not from 1 to %d", p.MaxDeliveryCount, maxTries))
 	}
-	if p.MaxDeliveryCount < 1 || p.MaxDeliveryCount > 2000 {
-		errs = append(errs, fmt.Errorf("MaxDeliveryCount is %d, not from 1 to 2000", p.MaxDeliveryCount))
-	}
-	return errors.Join(errs...)
+	return p, errors.Join(errs...)
 }
 
 // Entities are the queues and topics of a namespace.

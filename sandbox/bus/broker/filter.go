@@ -1,6 +1,11 @@
 package broker
 
-import "github.com/azure-patrol/patrol/sandbox/bus/amqp"
+import (
+	"encoding/hex"
+	"fmt"
+
+	"github.com/azure-patrol/patrol/sandbox/bus/amqp"
+)
 
 // Filter is a correlation filter: a message passes when all given parts are
 // equal, with case. The zero value lets everything pass, None nothing.
@@ -76,4 +81,17 @@ func number(v any) any {
 		return string(n)
 	}
 	return v
+}
+
+// idText is a message id or correlation id as text.
+func idText(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return ""
+	case string:
+		return v
+	case []byte:
+		return hex.EncodeToString(v)
+	}
+	return fmt.Sprint(v)
 }

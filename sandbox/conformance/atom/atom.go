@@ -67,9 +67,11 @@ type entity struct {
 }
 
 type rule struct {
-	name, xml string
-	filter    broker.Filter
-	created   time.Time
+	name        string
+	xml         string // of the filter
+	correlation bool
+	filter      broker.Filter
+	created     time.Time
 }
 
 const (
@@ -102,7 +104,7 @@ func (k kind) settings() []setting {
 	case topic:
 		return slices.Concat(common, store, []setting{{"FilteringMessagesBeforePublishing", "false"}, {"EnableSubscriptionPartitioning", "false"}})
 	}
-	return slices.Concat(common, reading, []setting{{"DeadLetteringOnFilterEvaluationExceptions", "true"}, {"DefaultRuleDescription", ""}})
+	return slices.Concat(common, reading, []setting{{"DeadLetteringOnFilterEvaluationExceptions", "true"}})
 }
 
 // problem is an answer that is no success.
@@ -227,7 +229,7 @@ func (h *Handler) create(r *http.Request, path, parent string) (int, string, err
 	if h.entities[strings.ToLower(path)] != nil {
 		return 0, "", &problem{http.StatusConflict, "The entity exists already."}
 	}
-	k, given, err := description(r)
+	k, given, first, err := description(r)
 	if err != nil {
 		return 0, "", err
 	}
@@ -250,14 +252,14 @@ func (h *Handler) create(r *http.Request, path, parent string) (int, string, err
 	case topic:
 		err = h.bus.Create(broker.Entities{Topics: []broker.Topic{{Name: path, Properties: props}}})
 	case subscription:
-		first := rule{name: "$Default", xml: `<Filter xmlns:i="` + instance + `" i:type="TrueFilter"><SqlExpression>1=1</SqlExpression></Filter>`, created: now}
-		if d := given["DefaultRuleDescription"]; d != "" {
-			if first, err = readRule([]byte("<RuleDescription>" + d + "</RuleDescription>")); err != nil {
-				return 0, "", err
-			}
+		if first == nil {
+			first = &ruleXML{Name: "$Default", Filter: &filterXML{Type: "TrueFilter", SQLExpression: "1=1"}}
 		}
-		delete(given, "DefaultRuleDescription")
-		e.rules = []rule{first}
+		one, bad := first.read()
+		if bad != nil {
+			return 0, "", bad
+		}
+		e.rules = []rule{one}
 		err = h.bus.CreateSubscription(parent, broker.Subscription{Name: name, Properties: props, Rules: e.filters()})
 	}
 	if err != nil {
@@ -271,7 +273,7 @@ func (h *Handler) update(r *http.Request, e *entity) (int, string, error) {
 	if e == nil {
 		return 0, "", &problem{http.StatusNotFound, "The entity does not exist."}
 	}
-	k, given, err := description(r)
+	k, given, _, err := description(r)
 	if err != nil {
 		return 0, "", err
 	}
@@ -301,50 +303,51 @@ type envelope struct {
 	XMLName xml.Name `xml:"entry"`
 	Content struct {
 		Description struct {
-			XMLName xml.Name
-			Inner   []byte `xml:",innerxml"`
+			XMLName  xml.Name
+			Elements []element `xml:",any"`
 		} `xml:",any"`
 	} `xml:"content"`
 }
 
-func read(r *http.Request) (envelope, error) {
-	var env envelope
+// read reads a body into the envelopes.
+func read(r *http.Request, into ...any) error {
 	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
 	if err != nil {
-		return env, bad("The body is not readable.")
+		return bad("The body is not readable.")
 	}
-	if err := xml.Unmarshal(body, &env); err != nil {
-		return env, bad("The body is no entry.")
+	for _, one := range into {
+		if err := xml.Unmarshal(body, one); err != nil {
+			return bad("The body is no entry.")
+		}
 	}
-	return env, nil
+	return nil
 }
 
 // description reads the entity that a body describes, as the XML of its
-// properties.
-func description(r *http.Request) (kind, map[string]string, error) {
-	env, err := read(r)
-	if err != nil {
-		return "", nil, err
+// properties, and the first rule of a subscription if it is given.
+func description(r *http.Request) (kind, map[string]string, *ruleXML, error) {
+	var env envelope
+	var rules ruleEnvelope
+	if err := read(r, &env, &rules); err != nil {
+		return "", nil, nil, err
 	}
 	d := env.Content.Description
 	k := kind(strings.TrimSuffix(d.XMLName.Local, "Description"))
 	if k != queue && k != topic && k != subscription {
-		return "", nil, bad("The content is not understood.")
-	}
-	var all struct {
-		Elements []element `xml:",any"`
-	}
-	if err := xml.Unmarshal(slices.Concat([]byte("<d>"), d.Inner, []byte("</d>")), &all); err != nil {
-		return "", nil, bad("The description is not readable.")
+		return "", nil, nil, bad("The content is not understood.")
 	}
 	given := map[string]string{}
-	for _, el := range all.Elements {
-		if !slices.ContainsFunc(k.settings(), func(s setting) bool { return s.name == el.XMLName.Local }) {
-			return "", nil, bad("The property %s is not known.", el.XMLName.Local)
+	for _, el := range d.Elements {
+		name := el.XMLName.Local
+		if name == "DefaultRuleDescription" && k == subscription {
+			continue
 		}
-		given[el.XMLName.Local] = el.Inner
+		if !slices.ContainsFunc(k.settings(), func(s setting) bool { return s.name == name }) {
+			return "", nil, nil, bad("The property %s is not known.", name)
+		}
+		given[name] = el.Inner
 	}
-	return k, given, nil
+	return k, given, rules.First, nil
 }
 
 // properties reads what the bus understands.
@@ -410,7 +413,7 @@ func (h *Handler) entry(e *entity, fresh bool) string {
 	var b strings.Builder
 	put := func(name, inner string) { fmt.Fprintf(&b, "<%s>%s</%s>", name, inner, name) }
 	for _, s := range e.kind.settings() {
-		if v := cmp.Or(e.given[s.name], s.value); v != "" && s.name != "DefaultRuleDescription" {
+		if v := cmp.Or(e.given[s.name], s.value); v != "" {
 			put(s.name, v)
 		}
 	}
@@ -433,7 +436,7 @@ func (h *Handler) entry(e *entity, fresh bool) string {
 			if strings.EqualFold(s.parent, e.path) {
 				subs++
 				for _, r := range s.rules {
-					if strings.Contains(r.xml, `"CorrelationFilter"`) {
+					if r.correlation {
 						correlation++
 					} else {
 						sql++

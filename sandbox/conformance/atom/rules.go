@@ -55,14 +55,14 @@ func (h *Handler) rule(r *http.Request, sub *entity, name string) (int, string, 
 		}
 		next = slices.Delete(next, at, at+1)
 	case http.MethodPut:
-		env, err := read(r)
-		if err != nil {
+		var env ruleEnvelope
+		if err := read(r, &env); err != nil {
 			return 0, "", err
 		}
-		if env.Content.Description.XMLName.Local != "RuleDescription" {
+		if env.Rule == nil {
 			return 0, "", bad("The content is no rule.")
 		}
-		one, err := readRule(slices.Concat([]byte("<RuleDescription>"), env.Content.Description.Inner, []byte("</RuleDescription>")))
+		one, err := env.Rule.read()
 		if err != nil {
 			return 0, "", err
 		}
@@ -88,48 +88,60 @@ func (h *Handler) rule(r *http.Request, sub *entity, name string) (int, string, 
 	return status, body, nil
 }
 
-type filterXML struct {
-	Type             string  `xml:"http://www.w3.org/2001/XMLSchema-instance type,attr"`
-	Inner            string  `xml:",innerxml"`
-	SQLExpression    string  `xml:"SqlExpression"`
-	CorrelationID    *string `xml:"CorrelationId"`
-	MessageID        *string `xml:"MessageId"`
-	To               *string `xml:"To"`
-	ReplyTo          *string `xml:"ReplyTo"`
-	Label            *string `xml:"Label"`
-	SessionID        *string `xml:"SessionId"`
-	ReplyToSessionID *string `xml:"ReplyToSessionId"`
-	ContentType      *string `xml:"ContentType"`
-	Properties       struct {
-		Pairs []struct {
-			Key   string `xml:"Key"`
-			Value struct {
-				Type string `xml:"http://www.w3.org/2001/XMLSchema-instance type,attr"`
-				Text string `xml:",chardata"`
-			} `xml:"Value"`
-		} `xml:"KeyValueOfstringanyType"`
-	} `xml:"Properties"`
+// ruleEnvelope is an entry with a rule, or with a subscription's first one.
+type ruleEnvelope struct {
+	XMLName xml.Name `xml:"entry"`
+	Rule    *ruleXML `xml:"content>RuleDescription"`
+	First   *ruleXML `xml:"content>SubscriptionDescription>DefaultRuleDescription"`
 }
 
-// readRule reads a rule's description. The bus has no SQL: of its filters only
-// those that take all or nothing are known, and no actions.
-func readRule(body []byte) (rule, error) {
-	var d struct {
-		Name   string     `xml:"Name"`
-		Filter *filterXML `xml:"Filter"`
-		Action *struct {
-			Type string `xml:"http://www.w3.org/2001/XMLSchema-instance type,attr"`
-		} `xml:"Action"`
-	}
-	if err := xml.Unmarshal(body, &d); err != nil || d.Filter == nil {
-		return rule{}, bad("The rule is not readable.")
+type ruleXML struct {
+	Name   string     `xml:"Name"`
+	Filter *filterXML `xml:"Filter"`
+	Action *struct {
+		Type string `xml:"http://www.w3.org/2001/XMLSchema-instance type,attr"`
+	} `xml:"Action"`
+}
+
+type filterXML struct {
+	XMLName          xml.Name `xml:"Filter"`
+	Type             string   `xml:"http://www.w3.org/2001/XMLSchema-instance type,attr"`
+	CorrelationID    *string  `xml:"CorrelationId"`
+	MessageID        *string  `xml:"MessageId"`
+	To               *string  `xml:"To"`
+	ReplyTo          *string  `xml:"ReplyTo"`
+	Label            *string  `xml:"Label"`
+	SessionID        *string  `xml:"SessionId"`
+	ReplyToSessionID *string  `xml:"ReplyToSessionId"`
+	ContentType      *string  `xml:"ContentType"`
+	SQLExpression    string   `xml:"SqlExpression,omitempty"`
+	Properties       []pair   `xml:"Properties>KeyValueOfstringanyType"`
+}
+
+type pair struct {
+	Key   string `xml:"Key"`
+	Value struct {
+		Type string `xml:"http://www.w3.org/2001/XMLSchema-instance type,attr"`
+		Text string `xml:",chardata"`
+	} `xml:"Value"`
+}
+
+// read gives the rule. The bus has no SQL: of its filters only those that take
+// all or nothing are known, and no actions.
+func (d *ruleXML) read() (rule, error) {
+	if d.Filter == nil {
+		return rule{}, bad("The rule has no filter.")
 	}
 	if d.Action != nil && d.Action.Type != "EmptyRuleAction" {
 		return rule{}, bad("Actions are not supported here.")
 	}
-	r := rule{name: d.Name, created: time.Now().UTC()}
+	d.Filter.XMLName.Space = "" // that of the description around it
+	text, err := xml.Marshal(d.Filter)
+	if err != nil {
+		return rule{}, bad("The filter is not readable.")
+	}
+	r := rule{name: d.Name, xml: string(text), correlation: d.Filter.Type == "CorrelationFilter", created: time.Now().UTC()}
 	f := d.Filter
-	r.xml = `<Filter xmlns:i="` + instance + `" i:type="` + html.EscapeString(f.Type) + `">` + f.Inner + `</Filter>`
 	switch f.Type {
 	case "TrueFilter":
 	case "FalseFilter":
@@ -147,7 +159,7 @@ func readRule(body []byte) (rule, error) {
 			ContentType: f.ContentType, CorrelationID: f.CorrelationID, Subject: f.Label, MessageID: f.MessageID,
 			ReplyTo: f.ReplyTo, ReplyToSessionID: f.ReplyToSessionID, SessionID: f.SessionID, To: f.To, Properties: map[string]any{},
 		}
-		for _, p := range f.Properties.Pairs {
+		for _, p := range f.Properties {
 			v, err := plain(p.Value.Type, p.Value.Text)
 			if err != nil {
 				return rule{}, err

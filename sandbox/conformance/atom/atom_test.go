@@ -1,0 +1,366 @@
+package atom_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus/admin"
+
+	"github.com/azure-patrol/patrol/sandbox/bus"
+	"github.com/azure-patrol/patrol/sandbox/conformance/atom"
+)
+
+func ptr[T any](v T) *T { return &v }
+
+// direct calls a handler without a socket.
+type direct struct{ handler http.Handler }
+
+func (d direct) Do(r *http.Request) (*http.Response, error) {
+	if r.Body == nil {
+		r.Body = http.NoBody
+	}
+	w := httptest.NewRecorder()
+	d.handler.ServeHTTP(w, r)
+	resp := w.Result()
+	resp.Request = r
+	return resp, nil
+}
+
+type credential string
+
+func (c credential) GetToken(context.Context, policy.TokenRequestOptions) (azcore.AccessToken, error) {
+	return azcore.AccessToken{Token: string(c), ExpiresOn: time.Now().Add(time.Hour)}, nil
+}
+
+type world struct {
+	t   *testing.T
+	ctx context.Context
+	bus *bus.Bus
+	h   *atom.Handler
+	c   *admin.Client
+}
+
+func start(t *testing.T) *world {
+	t.Helper()
+	b, err := bus.New(bus.Config{KeyName: "root", Key: "c2VjcmV0", VerifyJWT: func(token, _ string) error {
+		if token != "good" {
+			return errors.New("bad token")
+		}
+		return nil
+	}})
+	w := &world{t: t, ctx: t.Context(), bus: b}
+	w.ok(err)
+	t.Cleanup(b.Close)
+	w.h = atom.New(b)
+	w.c = w.client("good")
+	return w
+}
+
+func (w *world) client(token string) *admin.Client {
+	w.t.Helper()
+	c, err := admin.NewClient("bus.test", credential(token), &admin.ClientOptions{ClientOptions: azcore.ClientOptions{
+		Transport: direct{w.h}, Retry: policy.RetryOptions{MaxRetries: -1},
+	}})
+	w.ok(err)
+	return c
+}
+
+func (w *world) ok(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) status(err error, want int) {
+	w.t.Helper()
+	var re *azcore.ResponseError
+	if !errors.As(err, &re) || re.StatusCode != want {
+		w.t.Fatalf("error %v, want status %d", err, want)
+	}
+}
+
+func (w *world) queue(name string, p *admin.QueueProperties) error {
+	_, err := w.c.CreateQueue(w.ctx, name, &admin.CreateQueueOptions{Properties: p})
+	return err
+}
+
+func TestAQueueIsMadeReadChangedAndDeleted(t *testing.T) {
+	w := start(t)
+	made, err := w.c.CreateQueue(w.ctx, "q", &admin.CreateQueueOptions{Properties: &admin.QueueProperties{
+		LockDuration: ptr("PT5S"), RequiresSession: ptr(true), UserMetadata: ptr("a < b"),
+	}})
+	w.ok(err)
+	if *made.LockDuration != "PT5S" || !*made.RequiresSession || *made.MaxDeliveryCount != 10 || *made.UserMetadata != "a < b" || *made.Status != admin.EntityStatusActive {
+		t.Errorf("made: %+v", made.QueueProperties)
+	}
+	w.ok(w.bus.Send("q", bus.Message{SessionID: "s", Body: []byte("x")}))
+	w.ok(w.bus.Send("q", bus.Message{SessionID: "s", Scheduled: time.Now().Add(time.Hour)}))
+	run, err := w.c.GetQueueRuntimeProperties(w.ctx, "Q", nil)
+	w.ok(err)
+	if run.TotalMessageCount != 2 || run.ActiveMessageCount != 1 || run.ScheduledMessageCount != 1 || run.SizeInBytes <= 0 ||
+		run.CreatedAt.IsZero() || run.AccessedAt.Before(run.CreatedAt) {
+		t.Errorf("run: %+v", run.QueueRuntimeProperties)
+	}
+	changed, err := w.c.UpdateQueue(w.ctx, "q", admin.QueueProperties{RequiresSession: ptr(true), MaxDeliveryCount: ptr(int32(3))}, nil)
+	w.ok(err)
+	if *changed.LockDuration != "PT1M" || *changed.MaxDeliveryCount != 3 {
+		t.Errorf("changed: %+v", changed.QueueProperties)
+	}
+	w.status(w.queue("Q", nil), http.StatusConflict)
+	_, err = w.c.DeleteQueue(w.ctx, "q", nil)
+	w.ok(err)
+	if got, err := w.c.GetQueue(w.ctx, "q", nil); got != nil || err != nil {
+		t.Errorf("after its deletion: %v, %v", got, err)
+	}
+	_, err = w.c.DeleteQueue(w.ctx, "q", nil)
+	w.status(err, http.StatusNotFound)
+	_, err = w.c.UpdateQueue(w.ctx, "q", admin.QueueProperties{}, nil)
+	w.status(err, http.StatusNotFound)
+	if err := w.bus.Send("q", bus.Message{}); err == nil {
+		t.Error("the bus still has the queue")
+	}
+}
+
+func TestOnlyAnswersToCreationsTellThatNobodyCame(t *testing.T) {
+	w := start(t)
+	w.ok(w.queue("q", nil))
+	run, err := w.c.GetQueueRuntimeProperties(w.ctx, "q", nil)
+	w.ok(err)
+	if !run.AccessedAt.Equal(run.CreatedAt) {
+		t.Errorf("accessed %v, created %v", run.AccessedAt, run.CreatedAt)
+	}
+	resp := w.raw(http.MethodPut, "/other?api-version=2024-05", entry("QueueDescription", ""))
+	if !strings.Contains(resp, "<AccessedAt>0001-01-01T00:00:00</AccessedAt>") {
+		t.Errorf("answer %s", resp)
+	}
+}
+
+func TestATopicHasSubscriptionsAndRules(t *testing.T) {
+	w := start(t)
+	_, err := w.c.CreateTopic(w.ctx, "t", nil)
+	w.ok(err)
+	_, err = w.c.CreateSubscription(w.ctx, "t", "all", nil)
+	w.ok(err)
+	_, err = w.c.CreateSubscription(w.ctx, "t", "red", &admin.CreateSubscriptionOptions{Properties: &admin.SubscriptionProperties{
+		DefaultRule: &admin.RuleProperties{Name: "first", Filter: &admin.CorrelationFilter{
+			Subject: ptr("red"), ApplicationProperties: map[string]any{"n": int64(1), "s": "x", "f": 0.5, "b": true},
+		}},
+	}})
+	w.ok(err)
+	send := func(subject string, n int64) {
+		w.ok(w.bus.Send("t", bus.Message{Subject: subject, Properties: map[string]any{"n": n, "s": "x", "f": 0.5, "b": true}}))
+	}
+	count := func(sub string) int { return w.bus.Counts("t/Subscriptions/" + sub).Active }
+	send("red", 1)
+	send("red", 2)
+	send("blue", 1)
+	if count("all") != 3 || count("red") != 1 {
+		t.Errorf("all has %d, red %d", count("all"), count("red"))
+	}
+	rule, err := w.c.GetRule(w.ctx, "t", "red", "first", nil)
+	w.ok(err)
+	if f, ok := rule.Filter.(*admin.CorrelationFilter); !ok || *f.Subject != "red" || f.ApplicationProperties["n"] != int64(1) {
+		t.Errorf("rule %+v", rule.Filter)
+	}
+	_, err = w.c.CreateRule(w.ctx, "t", "red", &admin.CreateRuleOptions{Name: ptr("blue"), Filter: &admin.CorrelationFilter{Subject: ptr("blue")}})
+	w.ok(err)
+	_, err = w.c.CreateRule(w.ctx, "t", "red", &admin.CreateRuleOptions{Name: ptr("blue")})
+	w.status(err, http.StatusConflict)
+	send("blue", 9)
+	if count("red") != 2 {
+		t.Errorf("with a second rule, red has %d", count("red"))
+	}
+	_, err = w.c.UpdateRule(w.ctx, "t", "red", admin.RuleProperties{Name: "blue", Filter: &admin.FalseFilter{}})
+	w.ok(err)
+	send("blue", 9)
+	_, err = w.c.DeleteRule(w.ctx, "t", "all", "$Default", nil)
+	w.ok(err)
+	send("red", 1)
+	if count("red") != 3 || count("all") != 5 {
+		t.Errorf("in the end, all has %d, red %d", count("all"), count("red"))
+	}
+	run, err := w.c.GetTopicRuntimeProperties(w.ctx, "t", nil)
+	w.ok(err)
+	if run.SubscriptionCount != 2 || run.SQLFilterCount != 1 || run.CorrelationFilterCount != 1 {
+		t.Errorf("topic %+v", run.TopicRuntimeProperties)
+	}
+	_, err = w.c.DeleteRule(w.ctx, "t", "red", "absent", nil)
+	w.status(err, http.StatusNotFound)
+	_, err = w.c.CreateRule(w.ctx, "t", "absent", &admin.CreateRuleOptions{Name: ptr("r")})
+	w.status(err, http.StatusNotFound)
+	if got, err := w.c.GetRule(w.ctx, "t", "red", "absent", nil); got != nil || err != nil {
+		t.Errorf("a rule that is not there: %v, %v", got, err)
+	}
+	_, err = w.c.DeleteTopic(w.ctx, "t", nil)
+	w.ok(err)
+	if got, err := w.c.GetSubscription(w.ctx, "t", "all", nil); got != nil || err != nil {
+		t.Errorf("a subscription of a deleted topic: %v, %v", got, err)
+	}
+}
+
+func TestListsComeInPages(t *testing.T) {
+	w := start(t)
+	for i := range 5 {
+		w.ok(w.queue(fmt.Sprintf("q%d", i), nil))
+	}
+	var names []string
+	pages := 0
+	for pager := w.c.NewListQueuesPager(&admin.ListQueuesOptions{MaxPageSize: 2}); pager.More(); pages++ {
+		page, err := pager.NextPage(w.ctx)
+		w.ok(err)
+		for _, q := range page.Queues {
+			names = append(names, q.QueueName)
+		}
+	}
+	if got := strings.Join(names, " "); got != "q0 q1 q2 q3 q4" || pages != 3 {
+		t.Errorf("%s in %d pages", got, pages)
+	}
+	_, err := w.c.CreateTopic(w.ctx, "t", nil)
+	w.ok(err)
+	for _, name := range []string{"b", "a"} {
+		_, err = w.c.CreateSubscription(w.ctx, "t", name, nil)
+		w.ok(err)
+	}
+	topics, err := w.c.NewListTopicsPager(nil).NextPage(w.ctx)
+	w.ok(err)
+	subs, err := w.c.NewListSubscriptionsPager("t", nil).NextPage(w.ctx)
+	w.ok(err)
+	rules, err := w.c.NewListRulesPager("t", "a", nil).NextPage(w.ctx)
+	w.ok(err)
+	if len(topics.Topics) != 1 || len(subs.Subscriptions) != 2 || subs.Subscriptions[0].SubscriptionName != "a" || len(rules.Rules) != 1 || rules.Rules[0].Name != "$Default" {
+		t.Errorf("%+v %+v %+v", topics, subs, rules)
+	}
+	ns, err := w.c.GetNamespaceProperties(w.ctx, nil)
+	w.ok(err)
+	if ns.SKU != "Standard" {
+		t.Errorf("namespace %+v", ns)
+	}
+}
+
+func TestForwardingNamesAnEntityByItsAddress(t *testing.T) {
+	w := start(t)
+	w.ok(w.queue("to", nil))
+	w.ok(w.queue("from", &admin.QueueProperties{ForwardTo: ptr("https://bus.test/to")}))
+	w.ok(w.bus.Send("from", bus.Message{Body: []byte("x")}))
+	if n := w.bus.Counts("to").Active; n != 1 {
+		t.Errorf("%d messages were forwarded", n)
+	}
+	w.status(w.queue("lost", &admin.QueueProperties{ForwardTo: ptr("https://bus.test/absent")}), http.StatusBadRequest)
+}
+
+func TestWhoHasNoRightIsRefused(t *testing.T) {
+	w := start(t)
+	_, err := w.client("bad").CreateQueue(w.ctx, "q", nil)
+	w.status(err, http.StatusUnauthorized)
+	for key, ok := range map[string]bool{"c2VjcmV0": true, "d3Jvbmc=": false} {
+		c, err := admin.NewClientFromConnectionString("Endpoint=sb://bus.test;SharedAccessKeyName=root;SharedAccessKey="+key,
+			&admin.ClientOptions{ClientOptions: azcore.ClientOptions{Transport: direct{w.h}, Retry: policy.RetryOptions{MaxRetries: -1}}})
+		w.ok(err)
+		if _, err = c.CreateQueue(w.ctx, "q", nil); (err == nil) != ok {
+			t.Errorf("by key %s: %v", key, err)
+		}
+	}
+}
+
+func entry(element, inner string) string {
+	return `<entry xmlns="http://www.w3.org/2005/Atom"><content type="application/xml"><` + element +
+		` xmlns="http://schemas.microsoft.com/netservices/2010/10/servicebus/connect" xmlns:i="http://www.w3.org/2001/XMLSchema-instance">` +
+		inner + `</` + element + `></content></entry>`
+}
+
+// raw is a request as the client would not send it.
+func (w *world) raw(method, target, body string) string {
+	w.t.Helper()
+	r := httptest.NewRequest(method, "https://bus.test"+target, strings.NewReader(body))
+	r.Header.Set("Authorization", "good")
+	resp, err := direct{w.h}.Do(r)
+	w.ok(err)
+	text, err := io.ReadAll(resp.Body)
+	w.ok(err)
+	return fmt.Sprintf("%d %s", resp.StatusCode, text)
+}
+
+func TestWhatIsNotUnderstoodIsRefused(t *testing.T) {
+	w := start(t)
+	_, err := w.c.CreateTopic(w.ctx, "t", nil)
+	w.ok(err)
+	_, err = w.c.CreateSubscription(w.ctx, "t", "s", nil)
+	w.ok(err)
+	const v = "?api-version=2024-05"
+	rule := func(inner string) string { return entry("RuleDescription", inner+"<Name>r</Name>") }
+	for name, tc := range map[string]struct {
+		method, target, body, want string
+	}{
+		"no version":              {"GET", "/t", "", "400"},
+		"no XML":                  {"PUT", "/q" + v, "{", "400"},
+		"unknown kind":            {"PUT", "/q" + v, entry("RelayDescription", ""), "400"},
+		"unknown property":        {"PUT", "/q" + v, entry("QueueDescription", "<Colour>red</Colour>"), "400"},
+		"topic's property":        {"PUT", "/q" + v, entry("QueueDescription", "<EnableSubscriptionPartitioning>true</EnableSubscriptionPartitioning>"), "400"},
+		"no duration":             {"PUT", "/q" + v, entry("QueueDescription", "<LockDuration>1m</LockDuration>"), "400"},
+		"too long a lock":         {"PUT", "/q" + v, entry("QueueDescription", "<LockDuration>PT6M</LockDuration>"), "400"},
+		"no truth":                {"PUT", "/q" + v, entry("QueueDescription", "<RequiresSession>yes</RequiresSession>"), "400"},
+		"too many tries":          {"PUT", "/q" + v, entry("QueueDescription", "<MaxDeliveryCount>2001</MaxDeliveryCount>"), "400"},
+		"subscription as a queue": {"PUT", "/q" + v, entry("SubscriptionDescription", ""), "400"},
+		"queue as a subscription": {"PUT", "/t/Subscriptions/x" + v, entry("QueueDescription", ""), "400"},
+		"subscription of nothing": {"PUT", "/x/Subscriptions/x" + v, entry("SubscriptionDescription", ""), "404"},
+		"method of an entity":     {"POST", "/t" + v, "", "405"},
+		"method of a rule":        {"POST", "/t/Subscriptions/s/Rules/r" + v, "", "405"},
+		"path of a rule":          {"GET", "/t/Subscriptions/s/Colours/r" + v, "", "400"},
+		"resources":               {"GET", "/$Resources/relays" + v, "", "400"},
+		"page":                    {"GET", "/$Resources/queues" + v + "&$top=x", "", "400"},
+		"page of rules":           {"GET", "/t/Subscriptions/s/Rules" + v + "&$skip=-1", "", "400"},
+		"rule that is a queue":    {"PUT", "/t/Subscriptions/s/Rules/r" + v, entry("QueueDescription", ""), "400"},
+		"rule without a filter":   {"PUT", "/t/Subscriptions/s/Rules/r" + v, rule(""), "400"},
+		"unknown filter":          {"PUT", "/t/Subscriptions/s/Rules/r" + v, rule(`<Filter i:type="MoonFilter"/>`), "400"},
+		"SQL":                     {"PUT", "/t/Subscriptions/s/Rules/r" + v, rule(`<Filter i:type="SqlFilter"><SqlExpression>a=1</SqlExpression></Filter>`), "400"},
+		"action":                  {"PUT", "/t/Subscriptions/s/Rules/r" + v, rule(`<Filter i:type="TrueFilter"/><Action i:type="SqlRuleAction"/>`), "400"},
+		"known SQL":               {"PUT", "/t/Subscriptions/s/Rules/known" + v, rule(`<Filter i:type="SqlFilter"><SqlExpression>1 = 0</SqlExpression></Filter>`), "201"},
+		"property of a type":      {"PUT", "/t/Subscriptions/s/Rules/r" + v, rule(`<Filter i:type="CorrelationFilter"><Properties><KeyValueOfstringanyType><Key>k</Key><Value i:type="l:int">x</Value></KeyValueOfstringanyType></Properties></Filter>`), "400"},
+		"property without a type": {"PUT", "/t/Subscriptions/s/Rules/r" + v, rule(`<Filter i:type="CorrelationFilter"><Properties><KeyValueOfstringanyType><Key>k</Key><Value>x</Value></KeyValueOfstringanyType></Properties></Filter>`), "400"},
+	} {
+		if got := w.raw(tc.method, tc.target, tc.body); !strings.HasPrefix(got, tc.want+" ") {
+			t.Errorf("%s: %s, want %s", name, got, tc.want)
+		}
+	}
+}
+
+func FuzzTheHandlerStands(f *testing.F) {
+	f.Add("PUT", "/q", entry("QueueDescription", "<LockDuration>PT1M</LockDuration>"))
+	f.Add("PUT", "/t/Subscriptions/s/Rules/r", entry("RuleDescription", `<Filter i:type="CorrelationFilter"><Label>x</Label></Filter>`))
+	f.Add("GET", "/$Resources/queues", "")
+	f.Fuzz(func(t *testing.T, method, path, body string) {
+		b, err := bus.New(bus.Config{VerifyJWT: func(string, string) error { return nil }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		h := atom.New(b)
+		for _, p := range []string{"/t", "/t/Subscriptions/s", path} {
+			r := httptest.NewRequest(http.MethodPut, "https://bus.test/x?api-version=1", strings.NewReader(body))
+			r.URL.Path = p
+			if p == path {
+				r.Method = method
+			} else if p == "/t" {
+				r.Body = io.NopCloser(strings.NewReader(entry("TopicDescription", "")))
+			} else {
+				r.Body = io.NopCloser(strings.NewReader(entry("SubscriptionDescription", "")))
+			}
+			r.Header.Set("Authorization", "good")
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			if w.Code < 200 || w.Code >= 500 {
+				t.Fatalf("%s %q: status %d", r.Method, p, w.Code)
+			}
+		}
+	})
+}
