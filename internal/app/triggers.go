@@ -79,6 +79,9 @@ func (a *App) reconcile(ctx context.Context, m funchost.Message) error {
 	if s, ok := a.manifest.PAT(c.PAT); ok {
 		c.PAT = s.Name
 	}
+	if m.DeliveryCount >= poisonous {
+		return a.quarantine(ctx, c, m)
+	}
 	if m.Trusted && m.SessionID != c.PAT {
 		// The session is the lock: work on a PAT belongs into its own.
 		a.log.WarnContext(ctx, "a command came in a session that is not its PAT's; sent on to that one", "pat", c.PAT)
@@ -86,6 +89,39 @@ func (a *App) reconcile(ctx context.Context, m funchost.Message) error {
 	}
 	_, err = a.reconciler.Reconcile(ctx, c)
 	return err
+}
+
+const (
+	// poisonous is the delivery at which a command is not worked on any more for
+	// now. A failure upstream is never answered with an error, so deliveries
+	// before this one ended with the process: killed, or crashed by this very
+	// message. The host gives up for good at the third crash, unless half an
+	// hour lies between two.
+	poisonous = 3
+	// crashWindow is that half hour, and a little more.
+	crashWindow = 31 * time.Minute
+	// maxQuarantines is how often a command comes back after that.
+	maxQuarantines = 3
+)
+
+// quarantine puts a command off until a crash by it would count as the first one
+// again, and tells of it in the end.
+func (a *App) quarantine(ctx context.Context, c rotation.Command, m funchost.Message) error {
+	a.log.ErrorContext(ctx, "a command has ended its process before, perhaps by itself: put off", "pat", c.PAT, "delivery", m.DeliveryCount)
+	if c.Attempt < maxQuarantines {
+		c.Attempt++
+		c.At = a.outside.Now().Add(crashWindow)
+		return a.bus.Send(ctx, c)
+	}
+	s, ok := a.manifest.PAT(c.PAT)
+	if !ok {
+		s = rotation.Spec{Name: c.PAT}
+	}
+	return a.bus.Publish(ctx, &rotation.RotationFailed{
+		Spec: s, RotationID: rotation.RotationID(s.Name, m.MessageID), Step: "receive", Class: rotation.Transient, Code: "crash-loop",
+		Message: "the handler ended each time it worked on a command: see its log; the next sweep looks at the PAT again",
+		Attempt: c.Attempt, At: a.outside.Now(),
+	})
 }
 
 // refuse completes a message that nobody can work on, with an event that says why.
@@ -109,6 +145,10 @@ func (a *App) refuse(ctx context.Context, m funchost.Message, code string, err e
 // patrol's own writes causes events, and the near-expiry event comes minutes after a
 // version that lives for less than 30 days: acting on them would rotate for ever.
 func (a *App) vaultEvent(ctx context.Context, m funchost.Message) error {
+	if m.DeliveryCount >= poisonous {
+		a.log.ErrorContext(ctx, "an event of the vault has ended its process before: ignored", "message", m.MessageID)
+		return nil
+	}
 	events, err := decodeVaultEvents(m.Body)
 	if err != nil {
 		a.log.WarnContext(ctx, "message on the vault event queue ignored", "error", err.Error(), "message", m.MessageID)

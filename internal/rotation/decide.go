@@ -334,7 +334,7 @@ func (o Observed) revocations() []time.Time {
 func (o Observed) endsNow(i int) bool {
 	for ; i >= 0; i-- {
 		next := o.successor(i)
-		if at := next.Ledger.RevokePreviousAt; !at.IsZero() && !at.After(next.Created.Add(storeSlack/2)) {
+		if at := next.Ledger.RevokePreviousAt; !at.IsZero() && (next.Ledger.Reason == Compromised || !at.After(next.Created.Add(storeSlack/2))) {
 			return true
 		}
 	}

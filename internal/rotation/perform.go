@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -48,6 +49,11 @@ func (w *work) rotate(ctx context.Context, d Decision) (step string, err error) 
 		return "store", err
 	}
 
+	if err := w.unchanged(ctx, from.ID); err != nil {
+		w.discard(ctx, issued.PAT)
+		return "store", err
+	}
+
 	// The overlap counts from now by the later of two clocks: ours may be slow.
 	now := w.Now()
 	if issued.ValidFrom.After(now) && issued.ValidFrom.Before(now.Add(5*clockSkew)) {
@@ -78,6 +84,7 @@ func (w *work) rotate(ctx context.Context, d Decision) (step string, err error) 
 	if from.Ledger.AuthorizationID != "" {
 		w.seen.Replaced = slices.Insert(w.seen.Replaced, 0, from)
 	}
+	w.readAt = w.Now()
 	w.seen.Current = &stored
 	w.seen.PATs = append(w.seen.PATs, issued.PAT)
 	if Clamped(w.spec, issued.ValidFrom, issued.ValidTo) {
@@ -85,6 +92,27 @@ func (w *work) rotate(ctx context.Context, d Decision) (step string, err error) 
 			"asked", w.spec.Lifetime, "got", issued.ValidTo.Sub(issued.ValidFrom))
 	}
 	return "", nil
+}
+
+// slowRotation is how long a rotation may take from the read of the secret to its store
+// before the secret is read once more.
+const slowRotation = 500 * time.Millisecond
+
+// unchanged makes sure, in a rotation that took long, that nobody else has stored a
+// version meanwhile: the vault has no compare-and-swap, and a session's lock can be
+// lost. What is left of the race is the time of one call.
+func (w *work) unchanged(ctx context.Context, version string) error {
+	if w.Now().Sub(w.readAt) < slowRotation {
+		return nil
+	}
+	v, err := w.Vault.Current(ctx, w.spec.Name)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	if v.ID != version {
+		return &Error{Class: Transient, Code: "overtaken", Message: "another instance has rotated the PAT meanwhile"}
+	}
+	return nil
 }
 
 // acceptable looks at the answer to a creation: the server's answer is the truth.
@@ -300,8 +328,21 @@ func (w *work) ownerOf(v Version) Owner {
 	return o
 }
 
+// revokeOrphan ends a PAT that no version knows. The observation has followed the
+// versions by their links; two instances at once may have stored a version that no
+// other links to, so all of them are asked before.
 func (w *work) revokeOrphan(ctx context.Context, p PAT) error {
-	err := w.Tokens.Revoke(ctx, w.spec.Owner(), p.AuthorizationID)
+	versions, err := w.Vault.Versions(ctx, w.spec.Name)
+	if err != nil {
+		w.seen.Failed[p.AuthorizationID] = true
+		return err
+	}
+	for i, v := range versions {
+		if strings.EqualFold(v.Ledger.AuthorizationID, p.AuthorizationID) {
+			return w.revokeUnlinked(ctx, v, versions[:i])
+		}
+	}
+	err = w.Tokens.Revoke(ctx, w.spec.Owner(), p.AuthorizationID)
 	if err == nil {
 		w.roster.revoked(w.spec.Owner(), p.AuthorizationID)
 		_, _, id, _ := ParseDisplayName(p.DisplayName)
@@ -313,6 +354,21 @@ func (w *work) revokeOrphan(ctx context.Context, p PAT) error {
 	}
 	w.forget(p.AuthorizationID)
 	return nil
+}
+
+// revokeUnlinked ends a replaced PAT whose version is not linked, once the overlap
+// after its replacement has passed. newer are the versions after it, newest first.
+func (w *work) revokeUnlinked(ctx context.Context, v Version, newer []Version) error {
+	at, rotationID := w.Now(), v.Ledger.RotationID
+	if len(newer) > 0 {
+		next := newer[len(newer)-1]
+		at, rotationID = next.Created.Add(w.spec.Overlap+storeSlack), next.Ledger.RotationID
+	}
+	if at.After(w.Now()) {
+		w.forget(v.Ledger.AuthorizationID)
+		return w.Outbox.Send(ctx, Command{PAT: w.spec.Name, Reason: Look, Operation: "unlinked-" + v.ID, At: at})
+	}
+	return w.revoke(ctx, Decision{Version: v, Cause: OverlapEnded, RotationID: rotationID})
 }
 
 // forget takes a revoked PAT out of the observation.

@@ -107,6 +107,8 @@ type Vault interface {
 	Current(ctx context.Context, name string) (Version, error)
 	// Version reads one version's properties (never its value).
 	Version(ctx context.Context, name, version string) (Version, error)
+	// Versions lists every version by its properties, newest first.
+	Versions(ctx context.Context, name string) ([]Version, error)
 	// Store writes a new version: value, expiry and ledger in one request.
 	Store(ctx context.Context, name string, c Content) (Version, error)
 	// Update writes v's Ledger, Foreign tags, Enabled and Expires onto the

@@ -59,6 +59,8 @@ type Reconciler struct {
 	bearers map[Owner]string
 	told    map[string]time.Time
 	paused  map[string]time.Time
+	// busy holds the PATs that are being worked on.
+	busy map[string]chan struct{}
 	// failing holds the last failure of each PAT that has not come to rest since.
 	failing map[string]Failure
 	// closed holds replaced PATs whose versions this process has closed, with the
@@ -79,6 +81,7 @@ func NewReconciler(c Config) *Reconciler {
 		paused:  map[string]time.Time{},
 		closed:  map[string]time.Time{},
 		failing: map[string]Failure{},
+		busy:    map[string]chan struct{}{},
 	}
 }
 
@@ -113,8 +116,40 @@ func (r *Reconciler) Reconcile(ctx context.Context, c Command) (Outcome, error) 
 		return Outcome{RetryAt: c.At}, r.Outbox.Send(ctx, c)
 	}
 
+	// The session is the lock on a PAT; when it is lost (a broken connection), the
+	// same message comes again while its first delivery is still worked on.
+	leave, err := r.enter(ctx, s.Name)
+	if err != nil {
+		return Outcome{}, err
+	}
+	defer leave()
 	w := work{Reconciler: r, spec: s, order: c, log: log}
 	return w.run(ctx)
+}
+
+// enter lets one reconcile of a PAT work at a time in this process.
+func (r *Reconciler) enter(ctx context.Context, pat string) (leave func(), err error) {
+	for {
+		r.mu.Lock()
+		busy := r.busy[pat]
+		if busy == nil {
+			done := make(chan struct{})
+			r.busy[pat] = done
+			r.mu.Unlock()
+			return func() {
+				r.mu.Lock()
+				delete(r.busy, pat)
+				r.mu.Unlock()
+				close(done)
+			}, nil
+		}
+		r.mu.Unlock()
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // Inspect observes one PAT and says what a reconcile would do. It changes nothing.
@@ -149,6 +184,7 @@ type work struct {
 	log   *slog.Logger
 	// readOnly observes without bringing a deleted secret back.
 	readOnly bool
+	readAt   time.Time // when the secret was read, or written by this work
 	seen     Observed
 	out      Outcome
 }
@@ -269,6 +305,7 @@ func (w *work) observe(ctx context.Context) error {
 // current reads the latest version; nil if there is no secret. A soft-deleted one
 // is brought back first: its name is blocked, and its PAT may be in use.
 func (w *work) current(ctx context.Context) (*Version, error) {
+	w.readAt = w.Now()
 	v, err := w.Vault.Current(ctx, w.spec.Name)
 	if errors.Is(err, ErrNotFound) && w.readOnly {
 		return nil, nil

@@ -23,7 +23,7 @@ func leftOut() map[string]string {
 // knownToFail are live tests that the sandbox does not pass, each with its reason.
 func knownToFail() map[string]string {
 	return map[string]string{
-		"TestSessionReceiver_Detach": "an update detaches at once here and some time later in the service; the client tells of a detach by an empty answer, once",
+		"TestSessionReceiver_Detach": "an update detaches at once here, and the client answers the first receive after a detach with nothing, where the test wants the message",
 	}
 }
 

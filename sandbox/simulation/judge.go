@@ -220,7 +220,7 @@ func (j *judge) overlap(p *patHistory, t time.Time) {
 func (s *secretHistory) endsNow(v *versionHistory) bool {
 	for _, next := range s.order[slices.Index(s.order, v)+1:] {
 		at, err := time.Parse(time.RFC3339, next.Tags["patrol-revoke-previous-at"])
-		if err == nil && !at.After(next.at.Add(30*time.Second)) {
+		if err == nil && (next.Tags["patrol-reason"] == "compromised" || !at.After(next.at.Add(30*time.Second))) {
 			return true
 		}
 	}

@@ -71,6 +71,7 @@ type World struct {
 	output      bytes.Buffer
 	invocations []functionshost.Invocation
 	processes   []*process
+	storage     functionshost.Storage
 	ending      sync.WaitGroup
 }
 
@@ -174,6 +175,7 @@ func (j jsonOnly) ReadDir(name string) ([]fs.DirEntry, error) {
 func (w *World) startHost(i int) {
 	w.tb.Helper()
 	hc := w.Cloud.Host(w.appDir)
+	hc.Storage = &w.storage
 	hc.Keys = functionshost.Keys{Master: masterKey}
 	hc.HandlerPort = 40000 + i
 	hc.Dial = w.network.Dial

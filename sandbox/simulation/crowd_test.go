@@ -1,0 +1,175 @@
+package simulation_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/azure-patrol/patrol/internal/app"
+	"github.com/azure-patrol/patrol/sandbox/bus"
+	"github.com/azure-patrol/patrol/sandbox/cloud"
+	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/simulation"
+)
+
+// holds fails the test for each promise that a run broke.
+func holds(t *testing.T, s simulation.Scenario, plan simulation.Plan) simulation.Result {
+	t.Helper()
+	res := s.Run(t, plan)
+	for _, v := range res.Violations {
+		t.Errorf("%s, %s: %s", s.Name, plan, v)
+	}
+	if t.Failed() {
+		t.Logf("the handlers said:\n%s", res.Output)
+	}
+	return res
+}
+
+func TestTwoInstancesAtOnceHold(t *testing.T) {
+	for _, s := range scenarios() {
+		t.Run(s.Name, func(t *testing.T) {
+			t.Parallel()
+			s.Config = func(c *simulation.Config) { c.Hosts = 2 }
+			res := holds(t, s, nil)
+			r := rand.New(rand.NewPCG(7, 7))
+			singles := simulation.Singles(res.Points)
+			for range 8 {
+				holds(t, s, singles[r.IntN(len(singles))])
+			}
+		})
+	}
+}
+
+// Every command comes a second time under another id, late and out of order.
+func TestDoubledDelayedAndReorderedMessagesHold(t *testing.T) {
+	for _, s := range scenarios() {
+		t.Run(s.Name, func(t *testing.T) {
+			t.Parallel()
+			var w *simulation.World
+			var mu sync.Mutex
+			copies := 0
+			r := rand.New(rand.NewPCG(3, 9))
+			s.Config = func(c *simulation.Config) {
+				c.Hosts = 2
+				c.Cloud = func(cc *cloud.Config) {
+					cc.OnRecord = func(rec cloud.Record) {
+						if rec.Kind != cloud.Message || rec.Message.Entity != cloud.CommandQueue || strings.HasPrefix(rec.Message.ID, "copy-") {
+							return
+						}
+						mu.Lock()
+						defer mu.Unlock()
+						copies++
+						m := bus.Message{ID: fmt.Sprintf("copy-%d", copies), SessionID: rec.Message.SessionID, Subject: rec.Message.Subject,
+							ContentType: rec.Message.ContentType, Body: rec.Message.Body}
+						time.AfterFunc(time.Duration(r.IntN(3600))*time.Second, func() { _ = w.Cloud.Bus.Send(cloud.CommandQueue, m) })
+					}
+				}
+			}
+			prepare := s.Prepare
+			s.Prepare = func(world *simulation.World) {
+				w = world
+				if prepare != nil {
+					prepare(world)
+				}
+			}
+			holds(t, s, nil)
+			if copies == 0 && s.Name != "sweep" {
+				t.Error("no command was doubled")
+			}
+		})
+	}
+}
+
+// The session's lock is lost while the PAT is being made, and another worker gets the
+// same command.
+func TestALockLostInMidRotationHolds(t *testing.T) {
+	for _, hosts := range []int{1, 2} {
+		for _, slow := range []time.Duration{time.Second, 5 * time.Second, 30 * time.Second, 3 * time.Minute} {
+			t.Run(fmt.Sprintf("%d instances, %s", hosts, slow), func(t *testing.T) {
+				t.Parallel()
+				s := scenarios()[1] // rotate
+				s.Config = func(c *simulation.Config) { c.Hosts = hosts }
+				s.Act = func(w *simulation.World) {
+					_ = w.Cloud.Panel.Inject(control.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: control.Slow, Delay: slow})
+					time.Sleep(3 * time.Minute)
+					go func() { _ = w.Hosts[0].Invoke(t.Context(), "CheckExpiry", "") }()
+					for w.Cloud.Panel.Count(devops.ServiceName, devops.CreatePat) < 2 {
+						time.Sleep(10 * time.Millisecond)
+					}
+					w.Cloud.Bus.LoseSessionLock(cloud.CommandQueue, name)
+				}
+				holds(t, s, nil)
+			})
+		}
+	}
+}
+
+// Two instances whose clocks differ by two minutes from each other and from the
+// services'.
+func TestClocksThatDifferByTwoMinutesHold(t *testing.T) {
+	for _, s := range scenarios() {
+		for _, skew := range [][2]time.Duration{{2 * time.Minute, 0}, {-2 * time.Minute, 0}, {time.Minute, -time.Minute}} {
+			t.Run(fmt.Sprintf("%s, %v", s.Name, skew), func(t *testing.T) {
+				t.Parallel()
+				var mu sync.Mutex
+				n := 0
+				s.Config = func(c *simulation.Config) {
+					c.Hosts = 2
+					c.Outside = func(o *app.Outside) {
+						mu.Lock()
+						defer mu.Unlock()
+						by := skew[n%2]
+						n++
+						o.Now = func() time.Time { return time.Now().Add(by) }
+					}
+				}
+				res := s.Run(t, nil)
+				for _, v := range res.Violations {
+					t.Errorf("%s: %s", s.Name, v)
+				}
+				if t.Failed() {
+					t.Logf("the handlers said:\n%s", res.Output)
+				}
+			})
+		}
+	}
+}
+
+// A command that crashes its handler each time must not take the host down.
+func TestACommandThatCrashesItsHandlerIsPutOff(t *testing.T) {
+	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+		w.Cloud.Panel.OnCall(func(_ int, c control.Call) *control.Fault {
+			if c.Operation == devops.CreatePat {
+				return &control.Fault{Mode: control.ResetBefore, Then: w.Kill}
+			}
+			return nil
+		})
+		_ = w.Sweep()
+		time.Sleep(5 * time.Hour)
+		w.Cloud.Panel.OnCall(nil)
+		ended := make(chan error, 1)
+		go func() { ended <- w.Hosts[0].Wait() }()
+		select {
+		case err := <-ended:
+			t.Fatalf("the host is down: %v", err)
+		case <-time.After(time.Minute):
+		}
+		told := false
+		for _, f := range failures(w) {
+			told = told || f.Code == "crash-loop"
+		}
+		if !told {
+			t.Errorf("nobody was told: %+v", failures(w))
+		}
+		time.Sleep(6 * time.Hour)
+		if len(rotations(w)) != 1 {
+			t.Errorf("%d rotations once the fault was gone", len(rotations(w)))
+		}
+		w.Hosts[0].Kill()
+		<-ended
+	})
+}
