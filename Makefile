@@ -84,7 +84,7 @@ unit: ## unit and simulation tests, with the race detector
 
 .PHONY: faults
 faults: ## a PAT's year, and every upstream call of six stories going wrong in every way, in virtual time
-	$(GO) test -count=1 -timeout 8m -v -run '^(TestAPATsYear|TestEverySingleFaultHolds)$$' ./sandbox/simulation
+	$(GO) test -count=1 -timeout 8m -v -run '^(TestAPATsYear|TestEverySingleFaultHolds|TestMemoryStaysFlatOverManyReconciles)$$' ./sandbox/simulation
 
 .PHONY: e2e
 e2e: package ## the packaged app, driven through all its triggers

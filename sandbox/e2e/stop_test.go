@@ -1,0 +1,104 @@
+package e2e_test
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/azure-patrol/patrol/sandbox/cloud"
+	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/devops"
+)
+
+// The Functions host kills; a terminal and a container ask first.
+func TestASignalToStopLetsWhatIsUnderWayFinish(t *testing.T) {
+	t.Parallel()
+	dir := packagedApp(t)
+	manifest := filepath.Join(t.TempDir(), "pats.yaml")
+	if err := os.WriteFile(manifest, []byte(manifestTwo), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := cloud.New(cloud.Config{Manifest: manifest})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Seed(); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	_ = l.Close()
+
+	cmd := exec.Command(filepath.Join(dir, "handler"))
+	cmd.Dir = dir
+	for name, value := range c.Environment() {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	cmd.Env = append(cmd.Env, fmt.Sprintf("FUNCTIONS_CUSTOMHANDLER_PORT=%d", port))
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+	defer func() { _ = cmd.Process.Kill() }()
+	base := fmt.Sprintf("http://127.0.0.1:%d", port)
+	until(t, "the handler answers", func() bool {
+		resp, err := http.Get(base + "/")
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		return err == nil
+	})
+
+	// A request is under way at Azure DevOps when the signal comes.
+	if err := c.Panel.Inject(control.Fault{Service: devops.ServiceName, Operation: devops.ListPats, Mode: control.Slow, Delay: 2 * time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	status := make(chan int, 1)
+	go func() {
+		resp, err := http.Get(base + "/api/pats")
+		if err != nil {
+			status <- 0
+			return
+		}
+		_ = resp.Body.Close()
+		status <- resp.StatusCode
+	}()
+	until(t, "the request is under way", func() bool { return c.Panel.Count(devops.ServiceName, devops.ListPats) > 0 })
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := <-status; code != http.StatusOK {
+		t.Errorf("the request under way was answered %d", code)
+	}
+	select {
+	case err := <-exited:
+		if err != nil {
+			t.Errorf("the handler ended with %v", err)
+		}
+	case <-time.After(15 * time.Second):
+		t.Error("the handler did not end within its grace")
+	}
+}
+
+// until polls a condition.
+func until(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(patience); !holds(); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatalf("%s: not within %s", what, patience)
+		}
+	}
+}
