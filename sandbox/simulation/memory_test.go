@@ -13,6 +13,7 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/app"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
+	"github.com/azure-patrol/patrol/sandbox/keyvault"
 	"github.com/azure-patrol/patrol/sandbox/pipe"
 )
 
@@ -27,7 +28,7 @@ func TestMemoryStaysFlatOverManyReconciles(t *testing.T) {
 	if err := os.WriteFile(manifest, []byte(onePAT), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, err := cloud.New(cloud.Config{Network: &network, Manifest: manifest})
+	c, err := cloud.New(cloud.Config{Network: &network, Manifest: manifest, Vault: func(v *keyvault.Config) { v.NoThrottle = true }})
 	if err != nil {
 		t.Fatal(err)
 	}
