@@ -118,7 +118,7 @@ simulate: ## every pair of faults; takes hours, SCENARIO=rotate narrows it
 
 .PHONY: conformance
 conformance: ## the Service Bus SDK's own live tests against the sandbox
-	$(GO) run -buildvcs=false ./sandbox/conformance
+	$(GO) run -buildvcs=false ./sandbox/servicebus/conformance
 
 .PHONY: bench
 bench: ## benchmarks (BENCH selects them)

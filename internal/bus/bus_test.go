@@ -17,9 +17,9 @@ import (
 	"github.com/azure-patrol/patrol/events"
 	"github.com/azure-patrol/patrol/internal/bus"
 	"github.com/azure-patrol/patrol/internal/rotation"
-	azure "github.com/azure-patrol/patrol/sandbox/bus"
-	"github.com/azure-patrol/patrol/sandbox/bus/broker"
 	"github.com/azure-patrol/patrol/sandbox/control"
+	azure "github.com/azure-patrol/patrol/sandbox/servicebus"
+	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
 )
 
 // stand is the real SDK against the sandbox's Service Bus, in a bubble.

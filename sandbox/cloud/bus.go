@@ -5,8 +5,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/bus"
-	"github.com/azure-patrol/patrol/sandbox/bus/broker"
+	"github.com/azure-patrol/patrol/sandbox/servicebus"
+	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
 )
 
 func (c *Cloud) startBus() error {
@@ -14,11 +14,11 @@ func (c *Cloud) startBus() error {
 	if err != nil {
 		return err
 	}
-	c.Bus, err = bus.New(bus.Config{
+	c.Bus, err = servicebus.New(servicebus.Config{
 		SessionWait: c.config.SessionWait,
 		Entities:    entities, KeyName: "RootManageSharedAccessKey", Key: c.sasKey, Panel: c.Panel,
 		VerifyJWT: func(token, _ string) error { return c.verifyOwn(token, "https://servicebus.azure.net") },
-		OnSend: func(entity string, m bus.Message) {
+		OnSend: func(entity string, m servicebus.Message) {
 			c.history.add(Record{At: time.Now(), Kind: Message, Message: &Sent{
 				Entity: entity, ID: m.ID, SessionID: m.SessionID, Subject: m.Subject, Scheduled: m.Scheduled,
 				ContentType: m.ContentType, Properties: m.Properties, Body: m.Body,
@@ -55,7 +55,7 @@ func (c *Cloud) vaultEvent(event []byte) {
 		head.ID = guid() // an array of events has none of its own
 	}
 	// It fails only where the bus is closed, and then nobody is left to tell.
-	_ = c.Bus.Send(VaultEventQueue, bus.Message{ID: head.ID, Body: event, Properties: map[string]any{
+	_ = c.Bus.Send(VaultEventQueue, servicebus.Message{ID: head.ID, Body: event, Properties: map[string]any{
 		"aeg-subscription-name": "VAULT-EVENTS", "aeg-delivery-count": "0", "aeg-event-type": "Notification",
 		"aeg-metadata-version": "1", "aeg-data-version": "", "aeg-output-event-id": head.ID,
 	}})

@@ -22,7 +22,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/bus"
 	"github.com/azure-patrol/patrol/sandbox/ca"
 	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
@@ -30,6 +29,7 @@ import (
 	"github.com/azure-patrol/patrol/sandbox/identity"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 	"github.com/azure-patrol/patrol/sandbox/pipe"
+	"github.com/azure-patrol/patrol/sandbox/servicebus"
 )
 
 // How the app proves to Entra that it is itself (ENTRA_CLIENT_CREDENTIAL).
@@ -98,7 +98,7 @@ type Cloud struct {
 	Entra  *entra.Server
 	DevOps *devops.Service
 	Vault  *keyvault.Vault
-	Bus    *bus.Bus
+	Bus    *servicebus.Bus
 
 	config      Config
 	net         network

@@ -13,11 +13,11 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/internal/app"
-	"github.com/azure-patrol/patrol/sandbox/bus"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
 	"github.com/azure-patrol/patrol/sandbox/entra"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 	"github.com/azure-patrol/patrol/sandbox/pipe"
+	"github.com/azure-patrol/patrol/sandbox/servicebus"
 )
 
 const manifest = `apiVersion: patrol/v1
@@ -202,7 +202,7 @@ func TestTheHistoryHasEverythingInItsOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	id, token := cl.DevOps.Seed(cloud.Organization, cloud.User, "by hand", "vso.code", time.Now().Add(time.Hour), false)
-	if err := cl.Bus.Send(cloud.EventTopic, bus.Message{ID: "m1", Subject: "told", Body: []byte("{}")}); err != nil {
+	if err := cl.Bus.Send(cloud.EventTopic, servicebus.Message{ID: "m1", Subject: "told", Body: []byte("{}")}); err != nil {
 		t.Fatal(err)
 	}
 	cl.DevOps.Revoke(id)

@@ -18,21 +18,21 @@ import (
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
-	"github.com/azure-patrol/patrol/sandbox/bus"
-	"github.com/azure-patrol/patrol/sandbox/bus/broker"
 	"github.com/azure-patrol/patrol/sandbox/functionshost"
+	"github.com/azure-patrol/patrol/sandbox/servicebus"
+	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
 )
 
 // testBus is a namespace with a queue (plain), a queue with sessions and a topic,
 // reached by real clients over pipes.
 type testBus struct {
-	*bus.Bus
+	*servicebus.Bus
 	t testing.TB
 }
 
 func newBus(t testing.TB) *testBus {
 	t.Helper()
-	b, err := bus.New(bus.Config{KeyName: "k", Key: "c2VjcmV0", Entities: broker.Entities{
+	b, err := servicebus.New(servicebus.Config{KeyName: "k", Key: "c2VjcmV0", Entities: broker.Entities{
 		Queues: []broker.Queue{{Name: "plain"}, {Name: "sessions", Properties: broker.Properties{RequiresSession: true}}},
 		Topics: []broker.Topic{{Name: "topic", Subscriptions: []broker.Subscription{{Name: "sub"}}}},
 	}})

@@ -9,10 +9,10 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/internal/app"
-	"github.com/azure-patrol/patrol/sandbox/bus"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
 	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/servicebus"
 	"github.com/azure-patrol/patrol/sandbox/simulation"
 )
 
@@ -63,7 +63,7 @@ func TestDoubledDelayedAndReorderedMessagesHold(t *testing.T) {
 						mu.Lock()
 						defer mu.Unlock()
 						copies++
-						m := bus.Message{ID: fmt.Sprintf("copy-%d", copies), SessionID: rec.Message.SessionID, Subject: rec.Message.Subject,
+						m := servicebus.Message{ID: fmt.Sprintf("copy-%d", copies), SessionID: rec.Message.SessionID, Subject: rec.Message.Subject,
 							ContentType: rec.Message.ContentType, Body: rec.Message.Body}
 						time.AfterFunc(time.Duration(r.IntN(3600))*time.Second, func() { _ = w.Cloud.Bus.Send(cloud.CommandQueue, m) })
 					}

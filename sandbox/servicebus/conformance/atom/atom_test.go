@@ -15,8 +15,8 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus/admin"
 
-	"github.com/azure-patrol/patrol/sandbox/bus"
-	"github.com/azure-patrol/patrol/sandbox/conformance/atom"
+	"github.com/azure-patrol/patrol/sandbox/servicebus"
+	"github.com/azure-patrol/patrol/sandbox/servicebus/conformance/atom"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -44,14 +44,14 @@ func (c credential) GetToken(context.Context, policy.TokenRequestOptions) (azcor
 type world struct {
 	t   *testing.T
 	ctx context.Context
-	bus *bus.Bus
+	bus *servicebus.Bus
 	h   *atom.Handler
 	c   *admin.Client
 }
 
 func start(t *testing.T) *world {
 	t.Helper()
-	b, err := bus.New(bus.Config{KeyName: "root", Key: "c2VjcmV0", VerifyJWT: func(token, _ string) error {
+	b, err := servicebus.New(servicebus.Config{KeyName: "root", Key: "c2VjcmV0", VerifyJWT: func(token, _ string) error {
 		if token != "good" {
 			return errors.New("bad token")
 		}
@@ -103,8 +103,8 @@ func TestAQueueIsMadeReadChangedAndDeleted(t *testing.T) {
 	if *made.LockDuration != "PT5S" || !*made.RequiresSession || *made.MaxDeliveryCount != 10 || *made.UserMetadata != "a < b" || *made.Status != admin.EntityStatusActive {
 		t.Errorf("made: %+v", made.QueueProperties)
 	}
-	w.ok(w.bus.Send("q", bus.Message{SessionID: "s", Body: []byte("x")}))
-	w.ok(w.bus.Send("q", bus.Message{SessionID: "s", Scheduled: time.Now().Add(time.Hour)}))
+	w.ok(w.bus.Send("q", servicebus.Message{SessionID: "s", Body: []byte("x")}))
+	w.ok(w.bus.Send("q", servicebus.Message{SessionID: "s", Scheduled: time.Now().Add(time.Hour)}))
 	run, err := w.c.GetQueueRuntimeProperties(w.ctx, "Q", nil)
 	w.ok(err)
 	if run.TotalMessageCount != 2 || run.ActiveMessageCount != 1 || run.ScheduledMessageCount != 1 || run.SizeInBytes <= 0 ||
@@ -126,7 +126,7 @@ func TestAQueueIsMadeReadChangedAndDeleted(t *testing.T) {
 	w.status(err, http.StatusNotFound)
 	_, err = w.c.UpdateQueue(w.ctx, "q", admin.QueueProperties{}, nil)
 	w.status(err, http.StatusNotFound)
-	if err := w.bus.Send("q", bus.Message{}); err == nil {
+	if err := w.bus.Send("q", servicebus.Message{}); err == nil {
 		t.Error("the bus still has the queue")
 	}
 }
@@ -158,7 +158,7 @@ func TestATopicHasSubscriptionsAndRules(t *testing.T) {
 	}})
 	w.ok(err)
 	send := func(subject string, n int64) {
-		w.ok(w.bus.Send("t", bus.Message{Subject: subject, Properties: map[string]any{"n": n, "s": "x", "f": 0.5, "b": true}}))
+		w.ok(w.bus.Send("t", servicebus.Message{Subject: subject, Properties: map[string]any{"n": n, "s": "x", "f": 0.5, "b": true}}))
 	}
 	count := func(sub string) int { return w.bus.Counts("t/Subscriptions/" + sub).Active }
 	send("red", 1)
@@ -251,7 +251,7 @@ func TestForwardingNamesAnEntityByItsAddress(t *testing.T) {
 	w := start(t)
 	w.ok(w.queue("to", nil))
 	w.ok(w.queue("from", &admin.QueueProperties{ForwardTo: ptr("https://bus.test/to")}))
-	w.ok(w.bus.Send("from", bus.Message{Body: []byte("x")}))
+	w.ok(w.bus.Send("from", servicebus.Message{Body: []byte("x")}))
 	if n := w.bus.Counts("to").Active; n != 1 {
 		t.Errorf("%d messages were forwarded", n)
 	}
@@ -339,7 +339,7 @@ func FuzzTheHandlerStands(f *testing.F) {
 	f.Add("PUT", "/t/Subscriptions/s/Rules/r", entry("RuleDescription", `<Filter i:type="CorrelationFilter"><Label>x</Label></Filter>`))
 	f.Add("GET", "/$Resources/queues", "")
 	f.Fuzz(func(t *testing.T, method, path, body string) {
-		b, err := bus.New(bus.Config{VerifyJWT: func(string, string) error { return nil }})
+		b, err := servicebus.New(servicebus.Config{VerifyJWT: func(string, string) error { return nil }})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/bus/broker"
+	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
 )
 
 // filters are the rules as the bus takes them.

@@ -1,4 +1,4 @@
-package bus
+package servicebus
 
 import (
 	"crypto/hmac"
@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/bus/amqp"
+	"github.com/azure-patrol/patrol/sandbox/servicebus/amqp"
 )
 
 // ConnectionString opens the bus at host (with its port, if it has one) without

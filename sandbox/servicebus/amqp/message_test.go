@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/bus/amqp"
+	"github.com/azure-patrol/patrol/sandbox/servicebus/amqp"
 )
 
 // sections writes a message by hand.

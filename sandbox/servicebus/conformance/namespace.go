@@ -15,10 +15,10 @@ import (
 
 	"github.com/coder/websocket"
 
-	"github.com/azure-patrol/patrol/sandbox/bus"
-	"github.com/azure-patrol/patrol/sandbox/bus/broker"
 	"github.com/azure-patrol/patrol/sandbox/ca"
-	"github.com/azure-patrol/patrol/sandbox/conformance/atom"
+	"github.com/azure-patrol/patrol/sandbox/servicebus"
+	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
+	"github.com/azure-patrol/patrol/sandbox/servicebus/conformance/atom"
 )
 
 // The keys of a namespace that lives as long as the run and hears loopback only.
@@ -33,7 +33,7 @@ const fakeToken = "Sanitized"
 
 // namespace is the Service Bus that the tests talk to.
 type namespace struct {
-	bus     *bus.Bus
+	bus     *servicebus.Bus
 	admin   *http.Server
 	serving sync.WaitGroup
 	caFile  string
@@ -58,12 +58,12 @@ func open(caFile string) (*namespace, error) {
 	if err != nil {
 		return nil, errors.Join(err, amqp.Close())
 	}
-	b, err := bus.New(bus.Config{
+	b, err := servicebus.New(servicebus.Config{
 		Entities: broker.Entities{Queues: []broker.Queue{
 			{Name: "testQueue"}, {Name: "testQueueWithSessions", Properties: broker.Properties{RequiresSession: true}},
 		}},
 		KeyName: "manage", Key: manageKey,
-		Keys: []bus.Key{
+		Keys: []servicebus.Key{
 			{Name: "send", Key: sendKey, Send: true}, {Name: "listen", Key: listenKey, Listen: true},
 			{Name: "use", Key: sendKey, Send: true, Listen: true},
 		},
@@ -97,7 +97,7 @@ func listen(address string, config *tls.Config) (net.Listener, error) {
 }
 
 // serveSocket answers AMQP in a web socket.
-func serveSocket(b *bus.Bus, w http.ResponseWriter, r *http.Request) {
+func serveSocket(b *servicebus.Bus, w http.ResponseWriter, r *http.Request) {
 	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{"amqp"}})
 	if err != nil {
 		return // it has answered

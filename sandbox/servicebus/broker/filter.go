@@ -4,7 +4,7 @@ import (
 	"encoding/hex"
 	"fmt"
 
-	"github.com/azure-patrol/patrol/sandbox/bus/amqp"
+	"github.com/azure-patrol/patrol/sandbox/servicebus/amqp"
 )
 
 // Filter is a correlation filter: a message passes when all given parts are

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/bus/broker"
+	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
 )
 
 const whole = `{"UserConfig": {"Namespaces": [{"Name": "ns",

@@ -3,8 +3,8 @@ package broker_test
 import (
 	"testing"
 
-	"github.com/azure-patrol/patrol/sandbox/bus/amqp"
-	"github.com/azure-patrol/patrol/sandbox/bus/broker"
+	"github.com/azure-patrol/patrol/sandbox/servicebus/amqp"
+	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
 )
 
 func ptr[T any](v T) *T { return &v }

@@ -1,4 +1,4 @@
-package bus_test
+package servicebus_test
 
 import (
 	"context"
@@ -17,8 +17,8 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 	"github.com/Azure/go-amqp"
 
-	"github.com/azure-patrol/patrol/sandbox/bus"
-	"github.com/azure-patrol/patrol/sandbox/bus/broker"
+	"github.com/azure-patrol/patrol/sandbox/servicebus"
+	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
 )
 
 func (w *world) is(err, want error) {
@@ -64,13 +64,13 @@ func TestEntitiesComeAndGoAtRunTime(t *testing.T) {
 		w.code(w.sender("new").SendMessage(w.ctx, text("x"), nil), azservicebus.CodeNotFound)
 		time.Sleep(2 * time.Hour) // locks and schedules have ended with the queue
 		w.ok(w.bus.Create(broker.Entities{Queues: []broker.Queue{{Name: "new"}}}))
-		same(w, "counts", w.bus.Counts("new"), bus.Counts{})
+		same(w, "counts", w.bus.Counts("new"), servicebus.Counts{})
 
 		w.ok(w.bus.Delete("topic/Subscriptions/one"))
 		w.send("topic", text("z"))
 		same(w, "two", w.bus.Counts("topic/subscriptions/two").Active, 2)
 		w.ok(w.bus.Delete("topic"))
-		w.is(w.bus.Delete("topic/Subscriptions/two"), bus.ErrNotThere)
+		w.is(w.bus.Delete("topic/Subscriptions/two"), servicebus.ErrNotThere)
 	})
 }
 
@@ -79,7 +79,7 @@ func TestWhatIsWrongWithAnEntityIsSaid(t *testing.T) {
 		queue := func(name string, p broker.Properties) error {
 			return w.bus.Create(broker.Entities{Queues: []broker.Queue{{Name: "beside-" + name}, {Name: name, Properties: p}}})
 		}
-		w.is(queue("Q", broker.Properties{}), bus.ErrThere)
+		w.is(queue("Q", broker.Properties{}), servicebus.ErrThere)
 		same(w, "none of a failed creation", w.bus.Delete("beside-q") != nil, true)
 		for name, p := range map[string]broker.Properties{
 			"lock":    {LockDuration: 6 * time.Minute},
@@ -95,11 +95,11 @@ func TestWhatIsWrongWithAnEntityIsSaid(t *testing.T) {
 				t.Errorf("%q was made", name)
 			}
 		}
-		w.is(w.bus.CreateSubscription("q", broker.Subscription{Name: "x"}), bus.ErrNotThere)
-		w.is(w.bus.CreateSubscription("t", broker.Subscription{Name: "all"}), bus.ErrThere)
-		w.is(w.bus.Update("absent", broker.Properties{}), bus.ErrNotThere)
-		w.is(w.bus.Delete("q/$DeadLetterQueue"), bus.ErrNotThere)
-		w.is(w.bus.SetRules("t", "absent", nil), bus.ErrNotThere)
+		w.is(w.bus.CreateSubscription("q", broker.Subscription{Name: "x"}), servicebus.ErrNotThere)
+		w.is(w.bus.CreateSubscription("t", broker.Subscription{Name: "all"}), servicebus.ErrThere)
+		w.is(w.bus.Update("absent", broker.Properties{}), servicebus.ErrNotThere)
+		w.is(w.bus.Delete("q/$DeadLetterQueue"), servicebus.ErrNotThere)
+		w.is(w.bus.SetRules("t", "absent", nil), servicebus.ErrNotThere)
 		if err := w.bus.Update("q", broker.Properties{RequiresSession: true}); err == nil {
 			t.Error("a queue got sessions")
 		}
@@ -194,10 +194,10 @@ func TestForwardingGoesToTheTargetAndNotIntoNothing(t *testing.T) {
 		w.ok(to.CompleteMessage(w.ctx, m, nil))
 		w.ok(w.bus.Delete("to"))
 		w.send("from", text("z"))
-		same(w, "without a target", w.bus.Counts("from"), bus.Counts{DeadLetter: 1})
+		same(w, "without a target", w.bus.Counts("from"), servicebus.Counts{DeadLetter: 1})
 		w.send("source", text("z"))
 		w.ok(r.DeadLetterMessage(w.ctx, w.one(r), nil))
-		same(w, "without a target", w.bus.Counts("source"), bus.Counts{DeadLetter: 1})
+		same(w, "without a target", w.bus.Counts("source"), servicebus.Counts{DeadLetter: 1})
 	})
 }
 
@@ -254,8 +254,8 @@ func TestSizeAndAccessAreTold(t *testing.T) {
 }
 
 func TestAKeyAllowsWhatItIsFor(t *testing.T) {
-	withinConfigured(t, func(cfg *bus.Config) {
-		cfg.Keys = []bus.Key{{Name: "send", Key: "c2VuZA==", Send: true}, {Name: "listen", Key: "bGlzdGVu", Listen: true}}
+	withinConfigured(t, func(cfg *servicebus.Config) {
+		cfg.Keys = []servicebus.Key{{Name: "send", Key: "c2VuZA==", Send: true}, {Name: "listen", Key: "bGlzdGVu", Listen: true}}
 	}, func(w *world) {
 		client := func(name, key string) *azservicebus.Client {
 			c, err := azservicebus.NewClientFromConnectionString("Endpoint=sb://bus.test;SharedAccessKeyName="+name+";SharedAccessKey="+key, options(w.bus))
@@ -304,8 +304,8 @@ func TestAnEndedTokenIsNamedSo(t *testing.T) {
 }
 
 func TestTheAdministrationWantsTheFullKeyOrAToken(t *testing.T) {
-	withinConfigured(t, func(cfg *bus.Config) {
-		cfg.Keys = []bus.Key{{Name: "use", Key: "c2VjcmV0", Send: true}}
+	withinConfigured(t, func(cfg *servicebus.Config) {
+		cfg.Keys = []servicebus.Key{{Name: "use", Key: "c2VjcmV0", Send: true}}
 	}, func(w *world) {
 		in := time.Now().Add(time.Hour)
 		for header, ok := range map[string]bool{
@@ -327,7 +327,7 @@ func TestTheAdministrationWantsTheFullKeyOrAToken(t *testing.T) {
 }
 
 func TestTheWaitForASessionIsBounded(t *testing.T) {
-	withinConfigured(t, func(cfg *bus.Config) { cfg.SessionWait = 3 * time.Second }, func(w *world) {
+	withinConfigured(t, func(cfg *servicebus.Config) { cfg.SessionWait = 3 * time.Second }, func(w *world) {
 		began := time.Now()
 		_, err := w.c.AcceptNextSessionForQueue(w.ctx, "s", nil)
 		w.code(err, azservicebus.CodeTimeout)

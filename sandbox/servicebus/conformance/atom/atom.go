@@ -20,8 +20,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/bus"
-	"github.com/azure-patrol/patrol/sandbox/bus/broker"
+	"github.com/azure-patrol/patrol/sandbox/servicebus"
+	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
 )
 
 // Bus is what is administered.
@@ -32,7 +32,7 @@ type Bus interface {
 	Update(entity string, p broker.Properties) error
 	SetRules(topic, subscription string, rules []broker.Rule) error
 	Delete(entity string) error
-	Counts(entity string) bus.Counts
+	Counts(entity string) servicebus.Counts
 	Size(entity string) int64
 	Accessed(entity string) time.Time
 }
@@ -126,9 +126,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		var p *problem
 		switch {
 		case errors.As(err, &p):
-		case errors.Is(err, bus.ErrNotThere):
+		case errors.Is(err, servicebus.ErrNotThere):
 			p = &problem{http.StatusNotFound, err.Error()}
-		case errors.Is(err, bus.ErrThere):
+		case errors.Is(err, servicebus.ErrThere):
 			p = &problem{http.StatusConflict, err.Error()}
 		default:
 			p = &problem{http.StatusBadRequest, err.Error()}

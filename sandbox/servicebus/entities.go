@@ -1,4 +1,4 @@
-package bus
+package servicebus
 
 import (
 	"errors"
@@ -7,8 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/bus/amqp"
-	"github.com/azure-patrol/patrol/sandbox/bus/broker"
+	"github.com/azure-patrol/patrol/sandbox/servicebus/amqp"
+	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
 )
 
 // ErrNotThere is wrapped where an entity is asked for that does not exist.

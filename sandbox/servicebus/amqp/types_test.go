@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/bus/amqp"
+	"github.com/azure-patrol/patrol/sandbox/servicebus/amqp"
 )
 
 func decodeAll(t *testing.T, b []byte) any {

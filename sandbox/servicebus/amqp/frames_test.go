@@ -9,7 +9,7 @@ import (
 	"reflect"
 	"testing"
 
-	"github.com/azure-patrol/patrol/sandbox/bus/amqp"
+	"github.com/azure-patrol/patrol/sandbox/servicebus/amqp"
 )
 
 func ptr[T any](v T) *T { return &v }

@@ -1,4 +1,4 @@
-package bus
+package servicebus
 
 import (
 	"bufio"
@@ -13,8 +13,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/bus/amqp"
 	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/servicebus/amqp"
 )
 
 const (

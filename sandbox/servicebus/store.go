@@ -1,8 +1,8 @@
-// Package bus is an Azure Service Bus that lives in a Go program: queues, topics
+// Package servicebus is an Azure Service Bus that lives in a Go program: queues, topics
 // and subscriptions behind AMQP 1.0, as azservicebus wants them.
 //
 // It knows nothing of who sends and what the messages mean.
-package bus
+package servicebus
 
 import (
 	"cmp"
@@ -15,9 +15,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/bus/amqp"
-	"github.com/azure-patrol/patrol/sandbox/bus/broker"
 	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/servicebus/amqp"
+	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
 )
 
 // Config of a Bus.

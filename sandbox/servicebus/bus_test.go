@@ -1,4 +1,4 @@
-package bus_test
+package servicebus_test
 
 import (
 	"bytes"
@@ -16,9 +16,9 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 
-	"github.com/azure-patrol/patrol/sandbox/bus"
-	"github.com/azure-patrol/patrol/sandbox/bus/broker"
 	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/servicebus"
+	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
 )
 
 var p = fmt.Sprintf
@@ -28,7 +28,7 @@ func ptr[T any](v T) *T { return &v }
 type world struct {
 	t     *testing.T
 	ctx   context.Context
-	bus   *bus.Bus
+	bus   *servicebus.Bus
 	panel *control.Panel
 	c     *azservicebus.Client
 
@@ -52,7 +52,7 @@ func entities() broker.Entities {
 	}
 }
 
-func options(b *bus.Bus) *azservicebus.ClientOptions {
+func options(b *servicebus.Bus) *azservicebus.ClientOptions {
 	return &azservicebus.ClientOptions{
 		NewWebSocketConn: func(context.Context, azservicebus.NewWebSocketConnArgs) (net.Conn, error) {
 			near, far := net.Pipe()
@@ -66,10 +66,10 @@ func options(b *bus.Bus) *azservicebus.ClientOptions {
 // within runs a story in a bubble: a bus, a client, virtual time.
 func within(t *testing.T, story func(*world)) {
 	t.Helper()
-	withinConfigured(t, func(*bus.Config) {}, story)
+	withinConfigured(t, func(*servicebus.Config) {}, story)
 }
 
-func withinConfigured(t *testing.T, change func(*bus.Config), story func(*world)) {
+func withinConfigured(t *testing.T, change func(*servicebus.Config), story func(*world)) {
 	t.Helper()
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -77,7 +77,7 @@ func withinConfigured(t *testing.T, change func(*bus.Config), story func(*world)
 		defer cancel()
 		w := &world{t: t, ctx: ctx, panel: &control.Panel{}}
 		var err error
-		cfg := bus.Config{
+		cfg := servicebus.Config{
 			Entities: entities(), KeyName: "root", Key: "c2VjcmV0", Panel: w.panel,
 			VerifyJWT: func(token, audience string) error {
 				if token != "good" {
@@ -85,14 +85,14 @@ func withinConfigured(t *testing.T, change func(*bus.Config), story func(*world)
 				}
 				return nil
 			},
-			OnSend: func(entity string, m bus.Message) {
+			OnSend: func(entity string, m servicebus.Message) {
 				w.mu.Lock()
 				defer w.mu.Unlock()
 				w.sent = append(w.sent, entity+":"+string(m.Body))
 			},
 		}
 		change(&cfg)
-		w.bus, err = bus.New(cfg)
+		w.bus, err = servicebus.New(cfg)
 		w.ok(err)
 		defer w.bus.Close()
 		w.c, err = azservicebus.NewClientFromConnectionString(w.bus.ConnectionString("bus.test"), options(w.bus))
@@ -186,12 +186,12 @@ func TestAMessageGoesThroughWithAllItHas(t *testing.T) {
 		same(w, "count", m.DeliveryCount, 1)
 		same(w, "sequence", *m.SequenceNumber, 1)
 		same(w, "locked until", time.Until(*m.LockedUntil).Round(time.Second), time.Minute)
-		same(w, "counts", w.bus.Counts("Q"), bus.Counts{Active: 1})
+		same(w, "counts", w.bus.Counts("Q"), servicebus.Counts{Active: 1})
 		time.Sleep(40 * time.Second)
 		w.ok(r.RenewMessageLock(w.ctx, m, nil))
 		time.Sleep(40 * time.Second)
 		w.ok(r.CompleteMessage(w.ctx, m, nil))
-		same(w, "counts", w.bus.Counts("q"), bus.Counts{})
+		same(w, "counts", w.bus.Counts("q"), servicebus.Counts{})
 		w.none(r, time.Minute)
 	})
 }
@@ -205,7 +205,7 @@ func TestAbandonedTooOftenIsDeadLettered(t *testing.T) {
 			same(w, "count", int(m.DeliveryCount), i+1)
 			w.ok(r.AbandonMessage(w.ctx, m, nil))
 		}
-		same(w, "counts", w.bus.Counts("q"), bus.Counts{DeadLetter: 1})
+		same(w, "counts", w.bus.Counts("q"), servicebus.Counts{DeadLetter: 1})
 		d := w.receiver("q", &azservicebus.ReceiverOptions{SubQueue: azservicebus.SubQueueDeadLetter})
 		for range 4 {
 			m := w.one(d)
@@ -241,7 +241,7 @@ func TestDeadLetterAndDefer(t *testing.T) {
 		w.ok(r.DeadLetterMessage(w.ctx, w.one(r), &azservicebus.DeadLetterOptions{Reason: ptr("why"), ErrorDescription: ptr("long"), PropertiesToModify: map[string]any{"k": "v"}}))
 		m := w.one(r)
 		w.ok(r.DeferMessage(w.ctx, m, nil))
-		same(w, "counts", w.bus.Counts("q"), bus.Counts{Deferred: 1, DeadLetter: 1})
+		same(w, "counts", w.bus.Counts("q"), servicebus.Counts{Deferred: 1, DeadLetter: 1})
 		peeked, err := r.PeekMessages(w.ctx, 5, nil)
 		w.ok(err)
 		same(w, "state", peeked[0].State, azservicebus.MessageStateDeferred)
@@ -252,7 +252,7 @@ func TestDeadLetterAndDefer(t *testing.T) {
 		d := w.receiver("q", &azservicebus.ReceiverOptions{SubQueue: azservicebus.SubQueueDeadLetter, ReceiveMode: azservicebus.ReceiveModeReceiveAndDelete})
 		m = w.one(d)
 		same(w, "dead letter", p("%s %s %s", *m.DeadLetterReason, *m.DeadLetterErrorDescription, m.ApplicationProperties["k"]), "why long v")
-		same(w, "counts", w.bus.Counts("q"), bus.Counts{})
+		same(w, "counts", w.bus.Counts("q"), servicebus.Counts{})
 	})
 }
 
@@ -263,7 +263,7 @@ func TestScheduledMessagesComeWhenDueWithANewNumber(t *testing.T) {
 		seqs, err := s.ScheduleMessages(w.ctx, []*azservicebus.Message{text("a"), text("b")}, began.Add(2*time.Hour), nil)
 		w.ok(err)
 		same(w, "numbers", p("%v", seqs), "[1 2]")
-		same(w, "counts", w.bus.Counts("q"), bus.Counts{Scheduled: 2})
+		same(w, "counts", w.bus.Counts("q"), servicebus.Counts{Scheduled: 2})
 		w.ok(s.CancelScheduledMessages(w.ctx, seqs[:1], nil))
 		w.code(s.CancelScheduledMessages(w.ctx, seqs[:1], nil), azservicebus.CodeNotFound)
 		r := w.receiver("q", nil)
@@ -287,11 +287,11 @@ func TestDuplicatesAreAcceptedAndDropped(t *testing.T) {
 		w.ok(err)
 		same(w, "scheduled", len(seqs), 1)
 		w.ok(s.SendMessage(w.ctx, msg(), nil))
-		same(w, "counts", w.bus.Counts("d"), bus.Counts{Scheduled: 1})
+		same(w, "counts", w.bus.Counts("d"), servicebus.Counts{Scheduled: 1})
 		same(w, "told", len(w.sent), 1)
 		time.Sleep(10 * time.Minute)
 		w.ok(s.SendMessage(w.ctx, msg(), nil))
-		same(w, "counts", w.bus.Counts("d"), bus.Counts{Scheduled: 1, Active: 1})
+		same(w, "counts", w.bus.Counts("d"), servicebus.Counts{Scheduled: 1, Active: 1})
 		same(w, "told", len(w.sent), 2)
 	})
 }
@@ -300,7 +300,7 @@ func TestATopicCopiesByFilter(t *testing.T) {
 	within(t, func(w *world) {
 		w.send("t", &azservicebus.Message{Body: []byte("1"), Subject: ptr("red")})
 		w.send("t", &azservicebus.Message{Body: []byte("2"), Subject: ptr("blue")})
-		same(w, "all", w.bus.Counts("t/subscriptions/all"), bus.Counts{Active: 2})
+		same(w, "all", w.bus.Counts("t/subscriptions/all"), servicebus.Counts{Active: 2})
 		r, err := w.c.NewReceiverForSubscription("t", "red", nil)
 		w.ok(err)
 		m := w.one(r)
@@ -404,7 +404,7 @@ func TestAWaitingAcceptGetsTheSessionThatComes(t *testing.T) {
 	within(t, func(w *world) {
 		go func() {
 			time.Sleep(20 * time.Second)
-			_ = w.bus.Send("s", bus.Message{SessionID: "late", Body: []byte("x"), Properties: map[string]any{"k": 1}})
+			_ = w.bus.Send("s", servicebus.Message{SessionID: "late", Body: []byte("x"), Properties: map[string]any{"k": 1}})
 		}()
 		began := time.Now()
 		r, err := w.c.AcceptNextSessionForQueue(w.ctx, "s", nil)
@@ -442,7 +442,7 @@ func TestALostSessionEndsItsReceiverAndCounts(t *testing.T) {
 			_ = r.Close(w.ctx)
 			r = next
 		}
-		same(w, "counts", w.bus.Counts("s"), bus.Counts{DeadLetter: 1})
+		same(w, "counts", w.bus.Counts("s"), servicebus.Counts{DeadLetter: 1})
 		s := w.sender("s")
 		if err := s.SendMessage(w.ctx, text("without"), nil); err == nil {
 			t.Fatal("a message without a session id was taken")
@@ -578,7 +578,7 @@ func TestFaultsShow(t *testing.T) {
 
 func TestASocketWillDoToo(t *testing.T) {
 	t.Parallel()
-	b, err := bus.New(bus.Config{Entities: entities(), KeyName: "root", Key: "c2VjcmV0"})
+	b, err := servicebus.New(servicebus.Config{Entities: entities(), KeyName: "root", Key: "c2VjcmV0"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,12 +1,12 @@
-package bus
+package servicebus
 
 import (
 	"cmp"
 	"slices"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/bus/amqp"
 	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/servicebus/amqp"
 )
 
 // response of an operation of $management.
