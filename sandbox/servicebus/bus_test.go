@@ -400,6 +400,28 @@ func TestSessionsAreHeldByOne(t *testing.T) {
 	})
 }
 
+func TestADeferredMessageOfASessionIsForWhoHoldsTheSession(t *testing.T) {
+	within(t, func(w *world) {
+		w.send("s", session("one", "later"))
+		r, err := w.c.AcceptSessionForQueue(w.ctx, "s", "one", nil)
+		w.ok(err)
+		m := w.one(r)
+		w.ok(r.DeferMessage(w.ctx, m, nil))
+		got, err := r.ReceiveDeferredMessages(w.ctx, []int64{*m.SequenceNumber}, nil)
+		w.ok(err)
+		same(w, "messages", len(got), 1)
+		w.ok(r.AbandonMessage(w.ctx, got[0], nil))
+		seq := *m.SequenceNumber
+		w.ok(r.Close(w.ctx))
+
+		other, err := w.c.NewReceiverForQueue("s", nil)
+		w.ok(err)
+		if got, err := other.ReceiveDeferredMessages(w.ctx, []int64{seq}, nil); err == nil && len(got) > 0 {
+			t.Error("a deferred message was given out although nobody holds its session")
+		}
+	})
+}
+
 func TestAWaitingAcceptGetsTheSessionThatComes(t *testing.T) {
 	within(t, func(w *world) {
 		go func() {

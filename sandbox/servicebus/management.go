@@ -246,16 +246,22 @@ func (b *Bus) receiveDeferred(q *queue, body amqp.Map) response {
 	if !ok || !ok2 {
 		return badRequest("sequence-numbers or receiver-settle-mode is missing.")
 	}
-	var g *group
-	if q.props.RequiresSession {
-		if g = held(q, body); g == nil {
-			return lockLost(condSessionLockLost)
-		}
+	// The Go SDK names no session here: then each message's own must be held.
+	_, named := body.Get("session-id").(string)
+	if q.props.RequiresSession && named && held(q, body) == nil {
+		return lockLost(condSessionLockLost)
 	}
 	var out amqp.List
 	for _, e := range slices.Clone(q.entries) {
-		if !slices.Contains(seqs, e.seq) || e.state != stateDeferred || e.locked || g != nil && e.group != g.id {
+		if !slices.Contains(seqs, e.seq) || e.state != stateDeferred || e.locked {
 			continue
+		}
+		var g *group
+		if q.props.RequiresSession {
+			g = q.groups[e.group]
+			if g == nil || g.holder == nil || named && g != held(q, body) {
+				continue
+			}
 		}
 		one := amqp.Map{}
 		if mode == 0 {
