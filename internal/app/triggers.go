@@ -87,8 +87,7 @@ func (a *App) reconcile(ctx context.Context, m funchost.Message) error {
 		a.log.WarnContext(ctx, "a command came in a session that is not its PAT's; sent on to that one", "pat", c.PAT)
 		return a.bus.Send(ctx, c)
 	}
-	_, err = a.reconciler.Reconcile(ctx, c)
-	return err
+	return a.reconciler.Reconcile(ctx, c)
 }
 
 const (

@@ -85,42 +85,32 @@ func NewReconciler(c Config) *Reconciler {
 	}
 }
 
-// Outcome tells what a reconcile did.
-type Outcome struct {
-	Actions []Action
-	// Next is when to look again; zero if the reconcile did not come to rest.
-	Next time.Time
-	// RetryAt is when a retry has been scheduled; zero: none was needed.
-	RetryAt time.Time
-	// Failure is what stopped it; nil if it came to rest.
-	Failure *Error
-}
-
 // Reconcile works on one PAT until nothing is left to do. A failure upstream is not
 // an error here: it has been turned into a scheduled retry or an event, and stands
-// in the Outcome. The error says that not even that was possible, so that the
+// among the failing. The error says that not even that was possible, so that the
 // message must be delivered again.
-func (r *Reconciler) Reconcile(ctx context.Context, c Command) (Outcome, error) {
+func (r *Reconciler) Reconcile(ctx context.Context, c Command) error {
 	log := r.Log.With("pat", c.PAT, "reason", string(c.Reason), "attempt", c.Attempt)
 	s, ok := r.Spec(c.PAT)
 	if !ok {
 		log.WarnContext(ctx, "a command names a PAT that is not in the manifest")
 		e := &Error{Class: Configuration, Code: "not-in-manifest",
 			Message: "a command names a PAT that is not in the manifest: add it there, or stop asking for it"}
-		return Outcome{Failure: e}, r.tell(ctx, Spec{Name: c.PAT}, c, "observe", e, nil, time.Time{})
+		return r.tell(ctx, Spec{Name: c.PAT}, c, "observe", e, nil)
 	}
 	if until := r.pausedUntil(s.Identity); until.After(r.Now()) {
 		c.At = until.Add(r.jitter(10 * time.Second))
-		c.Operation = fmt.Sprintf("%s~%d", c.Operation, c.At.Unix())
+		operation, _, _ := strings.Cut(c.Operation, "~")
+		c.Operation = fmt.Sprintf("%s~%d", operation, c.At.Unix()) // another message id than this one's
 		log.InfoContext(ctx, "the identity is being throttled: put off", "identity", s.Identity, "until", c.At)
-		return Outcome{RetryAt: c.At}, r.Outbox.Send(ctx, c)
+		return r.Outbox.Send(ctx, c)
 	}
 
 	// The session is the lock on a PAT; when it is lost (a broken connection), the
 	// same message comes again while its first delivery is still worked on.
 	leave, err := r.enter(ctx, s.Name)
 	if err != nil {
-		return Outcome{}, err
+		return err
 	}
 	defer leave()
 	w := work{Reconciler: r, spec: s, order: c, log: log}
@@ -186,12 +176,11 @@ type work struct {
 	readOnly bool
 	readAt   time.Time // when the secret was read, or written by this work
 	seen     Observed
-	out      Outcome
 }
 
-func (w *work) run(ctx context.Context) (Outcome, error) {
+func (w *work) run(ctx context.Context) error {
 	if err := w.observe(ctx); err != nil {
-		return w.out, w.settle(ctx, "observe", err)
+		return w.settle(ctx, "observe", err)
 	}
 	var failed error // the first revocation that failed; the others go on
 	for range maxSteps {
@@ -199,9 +188,8 @@ func (w *work) run(ctx context.Context) (Outcome, error) {
 		log := w.log.With("action", string(d.Action), "rule", d.Rule)
 		if d.Action == Nothing {
 			log.DebugContext(ctx, d.Message)
-			w.out.Next = d.Next
 			if failed != nil {
-				return w.out, w.settle(ctx, "revoke", failed)
+				return w.settle(ctx, "revoke", failed)
 			}
 			w.recovered(w.spec.Name)
 			if d.Again {
@@ -209,19 +197,18 @@ func (w *work) run(ctx context.Context) (Outcome, error) {
 				// one; and later than now, or the id would be that of a look
 				// that has just been taken.
 				at := later(d.Next, w.Now()).Add(clockSkew / 4)
-				return w.out, w.Outbox.Send(ctx, Command{PAT: w.spec.Name, Reason: Look,
+				return w.Outbox.Send(ctx, Command{PAT: w.spec.Name, Reason: Look,
 					Operation: fmt.Sprintf("look-%d", at.Unix()), At: at})
 			}
-			return w.out, nil
+			return nil
 		}
 		log.InfoContext(ctx, d.Message)
-		w.out.Actions = append(w.out.Actions, d.Action)
 		step, err := w.perform(ctx, d)
 		if err == nil {
 			continue
 		}
 		if step != "revoke" || ctx.Err() != nil {
-			return w.out, w.settle(ctx, step, err)
+			return w.settle(ctx, step, err)
 		}
 		if failed == nil {
 			failed = err
@@ -231,7 +218,7 @@ func (w *work) run(ctx context.Context) (Outcome, error) {
 		failed = &Error{Class: Configuration, Code: "no-rest",
 			Message: fmt.Sprintf("after %d steps there was still something to do: this is a fault of patrol", maxSteps)}
 	}
-	return w.out, w.settle(ctx, "observe", failed)
+	return w.settle(ctx, "observe", failed)
 }
 
 func later(a, b time.Time) time.Time {
@@ -387,7 +374,6 @@ func (w *work) settle(ctx context.Context, step string, err error) error {
 			e.Code, e.Message = "canceled", "the reconcile was cut short"
 		}
 	}
-	w.out.Failure = e
 	w.failed(Failure{PAT: w.spec.Name, Step: step, Class: e.Class, Code: e.Code, Message: e.Message, Attempt: w.order.Attempt, At: w.Now()})
 	w.log.WarnContext(ctx, "step failed", "step", step, "class", string(e.Class), "code", e.Code, "error", e.Message, "activity", e.ActivityID)
 
@@ -403,16 +389,15 @@ func (w *work) settle(ctx context.Context, step string, err error) error {
 	case e.Class == Throttled:
 		w.pause(w.spec.Identity, e.After)
 	case e.Class == Configuration, e.Class == Policy, e.Class == Ambiguous && step == "adopt":
-		return w.tell(ctx, w.spec, w.order, step, e, w.seen.Current, time.Time{})
+		return w.tell(ctx, w.spec, w.order, step, e, w.seen.Current)
 	}
 	at, again := w.retry(e)
 	if !again {
-		return w.tell(ctx, w.spec, w.order, step, e, w.seen.Current, time.Time{})
+		return w.tell(ctx, w.spec, w.order, step, e, w.seen.Current)
 	}
 	next := w.order
 	next.Attempt++
 	next.At = at
-	w.out.RetryAt = at
 	w.log.InfoContext(ctx, "retry scheduled", "at", at)
 	return w.Outbox.Send(ctx, next)
 }
@@ -444,10 +429,10 @@ const toldFor = Day
 
 // tell publishes a failure, at most once a day and cause. For a standing cause the
 // id carries the day, so that the repeats of many processes are one event.
-func (r *Reconciler) tell(ctx context.Context, s Spec, c Command, step string, e *Error, current *Version, retryAt time.Time) error {
+func (r *Reconciler) tell(ctx context.Context, s Spec, c Command, step string, e *Error, current *Version) error {
 	now := r.Now()
 	ev := &RotationFailed{Spec: s, Step: step, Class: e.Class, Code: e.Code, Message: e.Message,
-		Attempt: c.Attempt, RetryAt: retryAt, At: now}
+		Attempt: c.Attempt, At: now}
 	version := ""
 	if current != nil {
 		version, ev.ValidTo = current.ID, current.Expires

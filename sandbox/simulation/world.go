@@ -238,7 +238,11 @@ type process struct {
 var errDead = errors.New("the process is dead")
 
 func (p *process) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	c, err := p.world.network.Dial(ctx, network, address)
+	return p.track(p.world.network.Dial(ctx, network, address))
+}
+
+// track makes a connection one of the process', to be broken with it.
+func (p *process) track(c net.Conn, err error) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -296,7 +300,9 @@ func (w *World) handler(ctx context.Context, spec functionshost.Spec, stdout, _ 
 	var mu sync.Mutex
 	outside := app.Outside{
 		Transport: transport,
-		Dial:      func(ctx context.Context, _ string) (net.Conn, error) { return p.dialBus(ctx) },
+		Dial: func(ctx context.Context, address string) (net.Conn, error) {
+			return p.track(w.Cloud.DialBus(ctx, address))
+		},
 		Random: func() float64 {
 			mu.Lock()
 			defer mu.Unlock()
@@ -349,22 +355,6 @@ func (w *World) Kill() {
 	for _, p := range processes {
 		p.die()
 	}
-}
-
-func (p *process) dialBus(ctx context.Context) (net.Conn, error) {
-	c, err := p.world.Cloud.DialBus(ctx, "")
-	if err != nil {
-		return nil, err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.dead {
-		_ = c.Close()
-		return nil, errDead
-	}
-	t := &tracked{Conn: c, process: p}
-	p.conns[t] = true
-	return t, nil
 }
 
 // Sweep runs the timer's function now and waits for its commands to be worked off.
