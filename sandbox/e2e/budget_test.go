@@ -151,7 +151,10 @@ func TestTwentyPATsKeepTheBudget(t *testing.T) {
 	})
 	t.Log("\n" + rotate.table("Rotation"))
 	rotate.check(t, "rotation", map[control.Call]int{callRead: 1, callCreate: 1, callProve: 1, callStore: 1, callTag: 1},
-		map[control.Call]int{callToken: 1, callList: 1}, 1, 1)
+		// A rotation that takes more than half a second reads the secret once more,
+		// and a busy machine may be that slow. The simulation, which has no such
+		// thing, holds this phase to the exact number.
+		map[control.Call]int{callToken: 1, callList: 1, callRead: fleet}, 1, 1)
 
 	// The overlap of a second, and the minute that is added to it.
 	revoke := s.measure(func() {

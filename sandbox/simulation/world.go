@@ -10,12 +10,13 @@ package simulation
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"math/rand/v2"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -296,7 +297,7 @@ func (w *World) handler(ctx context.Context, spec functionshost.Spec, stdout, _ 
 	settings, err := app.ReadSettings(spec.Getenv)
 	transport := w.network.Transport()
 	transport.DialContext, transport.DialTLSContext = p.dial, p.dial
-	random := rand.New(rand.NewPCG(seed, seed))
+	random := mathrand.New(mathrand.NewPCG(seed, seed))
 	var mu sync.Mutex
 	outside := app.Outside{
 		Transport: transport,
@@ -461,7 +462,7 @@ func (w *World) Command(session, body string) {
 	if err != nil {
 		w.tb.Fatal(err)
 	}
-	if err := sender.SendMessage(w.tb.Context(), &azservicebus.Message{Body: []byte(body), SessionID: &session, MessageID: new(fmt.Sprintf("by-hand-%d", time.Now().UnixNano()))}, nil); err != nil {
+	if err := sender.SendMessage(w.tb.Context(), &azservicebus.Message{Body: []byte(body), SessionID: &session, MessageID: new("by-hand-" + rand.Text())}, nil); err != nil {
 		w.tb.Fatalf("sending a command: %v", err)
 	}
 }

@@ -1,0 +1,79 @@
+package simulation_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/azure-patrol/patrol/sandbox/cloud"
+	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/keyvault"
+	"github.com/azure-patrol/patrol/sandbox/simulation"
+)
+
+// A warm rotation costs five HTTP calls and two sends, a revocation three and one; the
+// list and the token are shared; a sweep of what needs nothing costs its pages alone.
+func TestEachPATCostsItsBudgetAndNoCallMore(t *testing.T) {
+	const fleet = 20
+	var m strings.Builder
+	m.WriteString("apiVersion: patrol/v1\nidentities:\n  build-bot:\n    user: build-bot@contoso.com\npats:\n")
+	for i := range fleet {
+		fmt.Fprintf(&m, "  - {name: pat-%02d, identity: build-bot, organization: contoso, scopes: [vso.code]}\n", i)
+	}
+	story(t, simulation.Config{Manifest: m.String(), Sessions: 16}, func(t *testing.T, w *simulation.World) {
+		sweep(t, w)
+		time.Sleep(time.Hour)
+		phase := func(what string, act func(), want map[control.Call]int) {
+			t.Helper()
+			w.Cloud.Panel.ResetCounts()
+			act()
+			got := w.Cloud.Panel.Counts()
+			for c, n := range got {
+				switch {
+				case c.Service == "identity": // a token a day
+				case c.Service == "servicebus" && !strings.HasPrefix(c.Operation, "send "+cloud.EventTopic) && !strings.HasPrefix(c.Operation, "schedule"): // the host's
+				case want[c] == 0:
+					t.Errorf("%s: %s %s was called %d times, want %d", what, c.Service, c.Operation, n, want[c])
+				}
+			}
+			for c, n := range want {
+				if got[c] != n {
+					t.Errorf("%s: %s %s was called %d times, want %d", what, c.Service, c.Operation, got[c], n)
+				}
+			}
+		}
+		kv := func(op string) control.Call { return control.Call{Service: keyvault.Service, Operation: op} }
+		ado := func(op string) control.Call { return control.Call{Service: devops.ServiceName, Operation: op} }
+		sb := func(op string) control.Call { return control.Call{Service: "servicebus", Operation: op} }
+
+		phase("rotation", func() {
+			for i := range fleet {
+				name := fmt.Sprintf("pat-%02d", i)
+				v, _ := w.Latest(name)
+				w.Command(name, fmt.Sprintf(`{"command":"reconcile","pat":%q,"reason":"requested","from":%q}`, name, v.Tags["CredentialId"]))
+			}
+			w.Settle()
+		}, map[control.Call]int{
+			kv(keyvault.GetSecret): fleet, kv(keyvault.SetSecret): fleet, kv(keyvault.UpdateSecret): fleet,
+			ado(devops.CreatePat): fleet, ado(devops.ConnectionData): fleet, ado(devops.ListPats): 1,
+			sb("send " + cloud.EventTopic): fleet, sb("schedule " + cloud.CommandQueue): fleet,
+		})
+		time.Sleep(23*time.Hour + 50*time.Minute)
+		synctest.Wait()
+		phase("revocation", func() {
+			time.Sleep(20 * time.Minute)
+			synctest.Wait()
+		}, map[control.Call]int{
+			kv(keyvault.GetSecret): fleet, kv(keyvault.UpdateSecret): fleet, ado(devops.RevokePat): fleet, ado(devops.ListPats): 1,
+			sb("send " + cloud.EventTopic): fleet,
+		})
+		time.Sleep(30 * time.Hour)
+		synctest.Wait()
+		phase("sweep of what needs nothing", func() { sweep(t, w) }, map[control.Call]int{
+			kv(keyvault.ListSecrets): 1, ado(devops.ListPats): 1, {Service: "entra", Operation: "token refresh_token"}: 1,
+		})
+	})
+}
