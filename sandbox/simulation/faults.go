@@ -41,8 +41,14 @@ func Modes() []Mode {
 	return []Mode{KilledBefore, KilledAfter, Refused, ResetBefore, ResetAfter, TimeoutAfter, Throttled, Broken, Busy, SignInPage, Clamped, PolicyRefuse}
 }
 
-// pastRetries is how often a call fails until the SDKs give up by themselves.
-const pastRetries = 5
+const (
+	// pastRetries is how often a call fails until the SDKs give up by themselves.
+	pastRetries = 5
+	// outage is how long that lasts at most: a call that is made once a sweep would
+	// otherwise fail for more than a day, longer than a PAT has left when it comes
+	// due.
+	outage = 15 * time.Minute
+)
 
 // Fits reports whether a call can go wrong in this way.
 func (m Mode) Fits(c control.Call) bool {
@@ -173,9 +179,13 @@ func (s Scenario) Run(t *testing.T, plan Plan) (res Result) {
 			if m, hit := plan[at]; hit {
 				res.Hit++
 				f, times := m.fault(w)
-				running[c] = &ongoing{f, times}
+				running[c] = &ongoing{f, times, time.Now().Add(outage)}
 			}
 			if o := running[c]; o != nil {
+				if time.Now().After(o.until) {
+					delete(running, c)
+					return nil
+				}
 				if o.left--; o.left <= 0 {
 					delete(running, c)
 				}
@@ -207,6 +217,7 @@ func (s Scenario) Run(t *testing.T, plan Plan) (res Result) {
 type ongoing struct {
 	fault *control.Fault
 	left  int
+	until time.Time
 }
 
 // Singles are all plans with one fault.
