@@ -24,7 +24,7 @@ const (
 	Now          RevokePrevious = "now"
 )
 
-// Command asks to reconcile one PAT (design section 5.3).
+// Command asks to reconcile one PAT.
 type Command struct {
 	PAT            string
 	Reason         Reason

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Class says what happens after an error (design section 6).
+// Class says what happens after an error.
 type Class string
 
 const (

@@ -70,8 +70,7 @@ type Version struct {
 	Foreign map[string]string
 }
 
-// Ledger is what patrol writes beside a secret's value, in the same request
-// (design section 5.1). Zero values are absent tags.
+// Ledger is what patrol writes beside a secret's value, in the same request. Zero values are absent tags.
 type Ledger struct {
 	AuthorizationID  string // CredentialId
 	ProviderAddress  string // ProviderAddress, <AZURE_DEVOPS_URL>/<org>

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// rosterAge is how old a shared list of PATs may be (design section 6).
+// rosterAge is how old a shared list of PATs may be.
 const rosterAge = time.Minute
 
 // listTimeout bounds one listing that several reconciles share.

@@ -24,7 +24,7 @@ type Spec struct {
 func (s Spec) Owner() Owner { return Owner{s.Identity, s.Organization} }
 
 // RotationID names one rotation: the same for every attempt to replace the same
-// version of the same PAT (design section 1, idea 4). version is empty if there is
+// version of the same PAT. version is empty if there is
 // none yet.
 func RotationID(pat, version string) string { return digest(pat+"\n"+version, 10) }
 
