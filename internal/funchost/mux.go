@@ -24,6 +24,9 @@ const (
 	// DefaultMaxBody holds the largest message of a standard Service Bus
 	// namespace (256 KiB, a third more as base64) with its metadata.
 	DefaultMaxBody = 1 << 20
+
+	// bodyTimeout bounds reading a body: who is slower than this is not the host.
+	bodyTimeout = 30 * time.Second
 )
 
 // answer is what every successful invocation gets. An empty body, or one that is
@@ -180,7 +183,8 @@ func (m *Mux) serveInvocation(w http.ResponseWriter, r *http.Request, name strin
 		return
 	}
 	// No Content-Length to go by: in Azure the host sends it chunked.
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, m.maxBody))
+	m.limit(w, r)
+	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		if tooLong, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			m.log.ErrorContext(ctx, "invocation is too long", "limit", tooLong.Limit)
@@ -234,7 +238,7 @@ func (m *Mux) serveHTTPFunction(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler) // too late for a status: break the connection
 	}()
 	r = r.WithContext(ctx)
-	r.Body = http.MaxBytesReader(w, r.Body, m.maxBody)
+	m.limit(w, r)
 	m.http.ServeHTTP(rec, r)
 
 	level := slog.LevelInfo
@@ -247,8 +251,36 @@ func (m *Mux) serveHTTPFunction(w http.ResponseWriter, r *http.Request) {
 	m.log.Log(ctx, level, "request", "status", max(rec.status, http.StatusOK), "duration", time.Since(start))
 }
 
+// limit bounds a request's body in size and time.
+func (m *Mux) limit(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, m.maxBody)
+	if r.ContentLength == 0 {
+		return
+	}
+	// Not the server's ReadTimeout: that one goes on while the invocation works,
+	// and would cancel it.
+	c := http.NewResponseController(w)
+	if c.SetReadDeadline(time.Now().Add(bodyTimeout)) == nil {
+		r.Body = &timedBody{r.Body, func() { _ = c.SetReadDeadline(time.Time{}) }}
+	}
+}
+
+// timedBody ends the deadline on reading once there is no more to read.
+type timedBody struct {
+	io.ReadCloser
+	done func()
+}
+
+func (b *timedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF { // after any other error the rest is not waited for either
+		b.done()
+	}
+	return n, err
+}
+
 func (m *Mux) context(r *http.Request, function string) (context.Context, context.CancelFunc) {
-	ctx := context.WithValue(r.Context(), infoKey{}, Info{ID: invocationID(r.Header), Function: function})
+	ctx := context.WithValue(r.Context(), infoKey{}, Info{ID: invocationID(r.Header), Function: function, TraceParent: traceParent(r.Header)})
 	if m.deadline < 0 {
 		return ctx, func() {}
 	}
@@ -303,6 +335,9 @@ func problem(w http.ResponseWriter, status int, detail string) {
 type Info struct {
 	ID       string // the host's id of this one call; a retry has another
 	Function string // function name; for HTTP the pattern that matched
+	// TraceParent is the W3C trace context that came with the call, the host's or a
+	// client's; empty if there is none.
+	TraceParent string
 }
 
 type infoKey struct{}
@@ -328,6 +363,15 @@ func invocationID(h http.Header) string {
 	return id
 }
 
+// traceParent takes a trace context that has the form of one.
+func traceParent(h http.Header) string {
+	v := h.Get("Traceparent")
+	if len(v) < 55 || len(v) > 64 || strings.Trim(v, "0123456789abcdef-") != "" {
+		return ""
+	}
+	return v
+}
+
 // Address is where to listen: port is FUNCTIONS_CUSTOMHANDLER_PORT. The host
 // only ever calls 127.0.0.1.
 func Address(port string) (string, error) {
@@ -340,7 +384,8 @@ func Address(port string) (string, error) {
 
 // Server gives an http.Server for this Mux with the time-outs that the host
 // needs: none on writing, because an invocation may take minutes, and a long idle
-// time, because the host reuses connections that it has not used for a while.
+// time, because the host reuses connections that it has not used for a while. A
+// request's body has a time-out of its own.
 func (m *Mux) Server(addr string) *http.Server {
 	return &http.Server{
 		Addr:              addr,
