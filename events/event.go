@@ -46,9 +46,13 @@ type Event struct {
 	Time time.Time
 	// DataSchema is a URI of the data's schema. Optional.
 	DataSchema string
-	// Data is a Rotated, Revoked, RotationFailed, Expiring, SignedIn or
-	// SignInRequired (values, not pointers), or a json.RawMessage where Type is
-	// none that this package knows.
+	// TraceParent is the W3C trace context in which the event was sent
+	// (CloudEvents' distributed tracing extension); empty if none was recorded.
+	// Copies of one event may differ in it.
+	TraceParent string
+	// Data is a Rotated, Revoked, RotationFailed, Expiring, SignedIn,
+	// SignInRequired or SignInExpiring (values, not pointers), or a
+	// json.RawMessage where Type is none that this package knows.
 	Data any
 }
 
@@ -62,6 +66,7 @@ type wire struct {
 	Time            string          `json:"time,omitempty"`
 	DataContentType string          `json:"datacontenttype,omitempty"`
 	DataSchema      string          `json:"dataschema,omitempty"`
+	TraceParent     string          `json:"traceparent,omitempty"`
 	Data            json.RawMessage `json:"data,omitempty"`
 }
 
@@ -121,7 +126,8 @@ func Encode(e Event) ([]byte, error) {
 	}
 	b, err := marshal(wire{
 		SpecVersion: specVersion, ID: e.ID, Source: e.Source, Type: e.Type, Subject: e.Subject,
-		Time: e.Time.UTC().Format(time.RFC3339Nano), DataContentType: dataContentType, DataSchema: e.DataSchema, Data: raw,
+		Time: e.Time.UTC().Format(time.RFC3339Nano), DataContentType: dataContentType, DataSchema: e.DataSchema,
+		TraceParent: traceParent(e.TraceParent), Data: raw,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encoding event %q: %w", e.ID, err)
@@ -191,6 +197,11 @@ func Decode(b []byte) (Event, error) {
 		}
 		e.Time = t.UTC()
 	}
+	// An event is not refused for what somebody on its way made of this.
+	var parent string
+	if json.Unmarshal(attributes["traceparent"], &parent) == nil {
+		e.TraceParent = traceParent(parent)
+	}
 	raw := attributes["data"]
 	decode := decoderOf(e.Type)
 	if decode == nil {
@@ -209,6 +220,14 @@ func Decode(b []byte) (Event, error) {
 	}
 	e.Data = d
 	return e, nil
+}
+
+// traceParent is v if it has the form of a W3C trace context, or else empty.
+func traceParent(v string) string {
+	if len(v) < 55 || len(v) > 64 || strings.Trim(v, "0123456789abcdef-") != "" {
+		return ""
+	}
+	return v
 }
 
 func malformed(format string, args ...any) error {

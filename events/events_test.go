@@ -64,6 +64,10 @@ func every() map[string]struct {
 		"sign-in required": {events.NewSignInRequired(source, noon, events.SignInRequired{
 			Identity: "build-bot", User: "build-bot@contoso.com", Code: "AADSTS700082", SignInURL: "https://patrol.example/api/identities/build-bot/signin",
 		}), `{"specversion":"1.0","id":"build-bot/sign-in-required/1795521600","source":"/patrol/patrol-prod.vault.azure.net","type":"patrol.identity.sign-in-required","subject":"build-bot","time":"2026-11-24T12:00:00Z","datacontenttype":"application/json","data":{"identity":"build-bot","user":"build-bot@contoso.com","code":"AADSTS700082","signInUrl":"https://patrol.example/api/identities/build-bot/signin"}}`},
+		"sign-in expiring": {events.NewSignInExpiring(source, noon, events.SignInExpiring{
+			Identity: "build-bot", User: "build-bot@contoso.com", Code: "inactivity", SignInURL: "https://patrol.example/api/identities/build-bot/signin",
+			Until: noon.AddDate(0, 0, 14).In(berlin),
+		}), `{"specversion":"1.0","id":"build-bot/sign-in-expiring/1796731200","source":"/patrol/patrol-prod.vault.azure.net","type":"patrol.identity.sign-in-expiring","subject":"build-bot","time":"2026-11-24T12:00:00Z","datacontenttype":"application/json","data":{"identity":"build-bot","user":"build-bot@contoso.com","code":"inactivity","signInUrl":"https://patrol.example/api/identities/build-bot/signin","until":"2026-12-08T12:00:00Z"}}`},
 	}
 }
 

@@ -23,6 +23,7 @@ type Subscriber struct {
 	OnExpiring       func(ctx context.Context, e Event, d Expiring) error
 	OnSignedIn       func(ctx context.Context, e Event, d SignedIn) error
 	OnSignInRequired func(ctx context.Context, e Event, d SignInRequired) error
+	OnSignInExpiring func(ctx context.Context, e Event, d SignInExpiring) error
 	// OnOther gets the events whose callback above is nil, and those of types
 	// that this package does not know. nil: they are ignored.
 	OnOther func(ctx context.Context, e Event) error
@@ -88,6 +89,10 @@ func (s *Subscriber) dispatch(ctx context.Context, e Event) error {
 	case SignInRequired:
 		if s.OnSignInRequired != nil {
 			return s.OnSignInRequired(ctx, e, d)
+		}
+	case SignInExpiring:
+		if s.OnSignInExpiring != nil {
+			return s.OnSignInExpiring(ctx, e, d)
 		}
 	}
 	if s.OnOther != nil {

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/azure-patrol/patrol/events"
 )
@@ -41,12 +42,17 @@ func TestEachTypeReachesItsOwnCallback(t *testing.T) {
 			got = "sign in " + d.Code
 			return nil
 		},
+		OnSignInExpiring: func(_ context.Context, _ events.Event, d events.SignInExpiring) error {
+			got = "sign in until " + d.Until.Format(time.DateOnly)
+			return nil
+		},
 		OnOther: func(_ context.Context, e events.Event) error { got = "other " + e.Type; return nil },
 		Memory:  -1,
 	}
 	for name, want := range map[string]string{
 		"rotated": "rotated jenkins-agents", "revoked": "revoked jenkins-agents", "failed": "failed create",
 		"expiring": "expiring a-9", "signed in": "signed in build-bot@contoso.com", "sign-in required": "sign in AADSTS700082",
+		"sign-in expiring": "sign in until 2026-12-08",
 	} {
 		if err := s.Handle(t.Context(), body(t, every()[name].event)); err != nil || got != want {
 			t.Errorf("%s: got %q, %v; want %q", name, got, err, want)

@@ -15,6 +15,7 @@ const (
 	TypeExpiring       = "patrol.pat.expiring"
 	TypeSignedIn       = "patrol.identity.signed-in"
 	TypeSignInRequired = "patrol.identity.sign-in-required"
+	TypeSignInExpiring = "patrol.identity.sign-in-expiring"
 )
 
 // Rotated: a new PAT is in the vault. Consumers read the secret again by
@@ -107,6 +108,18 @@ type SignInRequired struct {
 	SignInURL string `json:"signInUrl"`
 }
 
+// SignInExpiring: a sign-in has not been renewed for long, and ends at Until
+// unless it can be renewed before.
+type SignInExpiring struct {
+	Identity string `json:"identity"`
+	User     string `json:"user"`
+	// Code: inactivity.
+	Code string `json:"code"`
+	// SignInURL is where to sign in again. It carries no key.
+	SignInURL string    `json:"signInUrl"`
+	Until     time.Time `json:"until"`
+}
+
 // RotatedID is the id of the one event of a rotation.
 func RotatedID(rotationID string) string { return rotationID + "/rotated" }
 
@@ -133,6 +146,11 @@ func SignedInID(identity string, at time.Time) string {
 // SignInRequiredID takes the time since when the sign-in is required.
 func SignInRequiredID(identity string, since time.Time) string {
 	return identity + "/sign-in-required/" + strconv.FormatInt(since.Unix(), 10)
+}
+
+// SignInExpiringID takes the end that is warned of.
+func SignInExpiringID(identity string, until time.Time) string {
+	return identity + "/sign-in-expiring/" + strconv.FormatInt(until.Unix(), 10)
 }
 
 // NewRotated makes the event of a rotation.
@@ -164,6 +182,11 @@ func NewSignedIn(source string, at time.Time, d SignedIn) Event {
 // first seen.
 func NewSignInRequired(source string, since time.Time, d SignInRequired) Event {
 	return newEvent(SignInRequiredID(d.Identity, since), source, d.Identity, since, d)
+}
+
+// NewSignInExpiring makes the warning of a sign-in's end.
+func NewSignInExpiring(source string, at time.Time, d SignInExpiring) Event {
+	return newEvent(SignInExpiringID(d.Identity, d.Until), source, d.Identity, at, d)
 }
 
 func newEvent(id, source, subject string, at time.Time, d payload) Event {
@@ -215,6 +238,7 @@ func (RotationFailed) eventType() string { return TypeRotationFailed }
 func (Expiring) eventType() string       { return TypeExpiring }
 func (SignedIn) eventType() string       { return TypeSignedIn }
 func (SignInRequired) eventType() string { return TypeSignInRequired }
+func (SignInExpiring) eventType() string { return TypeSignInExpiring }
 
 func (d Rotated) where() (string, string)        { return d.Organization, d.Identity }
 func (d Revoked) where() (string, string)        { return d.Organization, "" }
@@ -222,6 +246,7 @@ func (d RotationFailed) where() (string, string) { return d.Organization, "" }
 func (d Expiring) where() (string, string)       { return d.Organization, "" }
 func (d SignedIn) where() (string, string)       { return "", d.Identity }
 func (d SignInRequired) where() (string, string) { return "", d.Identity }
+func (d SignInExpiring) where() (string, string) { return "", d.Identity }
 
 func (d Rotated) check() error {
 	return need("pat", d.PAT, "rotationId", d.RotationID, "secret.id", d.Secret.ID,
@@ -232,6 +257,7 @@ func (d RotationFailed) check() error { return need("pat", d.PAT, "step", d.Step
 func (d Expiring) check() error       { return need("authorizationId", d.AuthorizationID) }
 func (d SignedIn) check() error       { return need("identity", d.Identity) }
 func (d SignInRequired) check() error { return need("identity", d.Identity) }
+func (d SignInExpiring) check() error { return need("identity", d.Identity) }
 
 func (d Rotated) utc() any {
 	d.ValidFrom, d.ValidTo = d.ValidFrom.UTC(), d.ValidTo.UTC()
@@ -256,6 +282,10 @@ func (d Expiring) utc() any {
 }
 func (d SignedIn) utc() any       { return d }
 func (d SignInRequired) utc() any { return d }
+func (d SignInExpiring) utc() any {
+	d.Until = d.Until.UTC()
+	return d
+}
 
 func utcPointer(t *time.Time) *time.Time {
 	if t == nil {
@@ -279,6 +309,8 @@ func decoderOf(eventType string) func([]byte) (any, error) {
 		return decodeAs[SignedIn]
 	case TypeSignInRequired:
 		return decodeAs[SignInRequired]
+	case TypeSignInExpiring:
+		return decodeAs[SignInExpiring]
 	}
 	return nil
 }

@@ -30,7 +30,9 @@ type Config struct {
 	Topic string // of events
 	// VaultHost makes the events' source.
 	VaultHost string
-	Log       *slog.Logger
+	// Trace is told of each send; nil: nobody is.
+	Trace func(ctx context.Context, destination string, messages int) (context.Context, Trace)
+	Log   *slog.Logger
 }
 
 // Bus sends commands and events. It connects at the first send.
@@ -72,7 +74,8 @@ func (b *Bus) sender(events bool) (*azservicebus.Sender, error) {
 			b.client, err = azservicebus.NewClient(b.config.Namespace, b.config.Credential, &options)
 		}
 		if err != nil {
-			// The SDK's text may quote the connection string.
+			b.client = nil // the SDK gives one that panics
+			// Its text may quote the connection string.
 			return nil, &rotation.Error{Class: rotation.Configuration, Code: "service-bus-connection",
 				Message: "the Service Bus connection setting cannot be used: it wants a namespace's host name or a connection string"}
 		}
@@ -94,10 +97,12 @@ func (b *Bus) sender(events bool) (*azservicebus.Sender, error) {
 // Send puts commands on the queue: those that are due now in batches, the others
 // scheduled. Each is sent or the error says that not all of them were; a repeat is
 // dropped by the queue's duplicate detection.
-func (b *Bus) Send(ctx context.Context, cs ...rotation.Command) error {
+func (b *Bus) Send(ctx context.Context, cs ...rotation.Command) (err error) {
 	if len(cs) == 0 {
 		return nil
 	}
+	ctx, trace := b.trace(ctx, b.config.Queue, len(cs))
+	defer func() { trace.end(err) }()
 	sender, err := b.sender(false)
 	if err != nil {
 		return err
@@ -109,6 +114,7 @@ func (b *Bus) Send(ctx context.Context, cs ...rotation.Command) error {
 		if err != nil {
 			return err
 		}
+		m.ApplicationProperties = trace.properties(!c.At.IsZero())
 		if c.At.IsZero() {
 			due = append(due, m)
 		} else {
@@ -151,8 +157,10 @@ func sendAll(ctx context.Context, sender *azservicebus.Sender, ms []*azservicebu
 }
 
 // Publish puts an event on the topic.
-func (b *Bus) Publish(ctx context.Context, e rotation.Event) error {
-	m, err := encodeEvent(e, b.config.VaultHost)
+func (b *Bus) Publish(ctx context.Context, e rotation.Event) (err error) {
+	ctx, trace := b.trace(ctx, b.config.Topic, 1)
+	defer func() { trace.end(err) }()
+	m, err := encodeEvent(e, b.config.VaultHost, trace.Parent)
 	if err != nil {
 		return err
 	}
@@ -163,7 +171,7 @@ func (b *Bus) Publish(ctx context.Context, e rotation.Event) error {
 	if err := sender.SendMessage(ctx, m, nil); err != nil {
 		return classify(err, "publishing "+*m.Subject)
 	}
-	b.config.Log.InfoContext(ctx, "event published", "type", *m.Subject, "id", *m.MessageID)
+	b.config.Log.InfoContext(ctx, "event published", "type", *m.Subject, "subject", *m.SessionID, "id", *m.MessageID)
 	return nil
 }
 

@@ -132,6 +132,8 @@ func TestEachEventCarriesItsIDAndProperties(t *testing.T) {
 			"build-bot/signed-in/1795507200", events.TypeSignedIn, "build-bot", "", "build-bot"},
 		{&rotation.SignInRequired{Identity: "build-bot", User: "build-bot@contoso.com", Code: "AADSTS700082", SignInURL: "https://x/signin", At: now},
 			"build-bot/sign-in-required/1795507200", events.TypeSignInRequired, "build-bot", "", "build-bot"},
+		{&rotation.SignInExpiring{Identity: "build-bot", User: "build-bot@contoso.com", Code: "inactivity", SignInURL: "https://x/signin", Until: now, At: now},
+			"build-bot/sign-in-expiring/1795507200", events.TypeSignInExpiring, "build-bot", "", "build-bot"},
 	} {
 		t.Run(tc.kind, func(t *testing.T) {
 			t.Parallel()

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -126,8 +127,9 @@ func DecodeCommand(body []byte) (rotation.Command, error) {
 }
 
 // encodeEvent makes a CloudEvent's message.
-func encodeEvent(e rotation.Event, vaultHost string) (*azservicebus.Message, error) {
+func encodeEvent(e rotation.Event, vaultHost, traceParent string) (*azservicebus.Message, error) {
 	ev, identity := cloudEvent(e, events.Source(vaultHost))
+	ev.TraceParent = traceParent
 	body, err := events.Encode(ev)
 	if err != nil {
 		return nil, fmt.Errorf("encoding an event: %w", err)
@@ -136,6 +138,7 @@ func encodeEvent(e rotation.Event, vaultHost string) (*azservicebus.Message, err
 	if identity != "" {
 		properties["identity"] = identity
 	}
+	maps.Copy(properties, Trace{Parent: traceParent}.properties(false))
 	return &azservicebus.Message{
 		Body:                  body,
 		ContentType:           new(events.ContentType),
@@ -181,6 +184,10 @@ func cloudEvent(e rotation.Event, source string) (ev events.Event, identity stri
 	case *rotation.SignInRequired:
 		return events.NewSignInRequired(source, e.At.UTC(), events.SignInRequired{
 			Identity: e.Identity, User: e.User, Code: e.Code, SignInURL: e.SignInURL,
+		}), e.Identity
+	case *rotation.SignInExpiring:
+		return events.NewSignInExpiring(source, e.At.UTC(), events.SignInExpiring{
+			Identity: e.Identity, User: e.User, Code: e.Code, SignInURL: e.SignInURL, Until: e.Until.UTC(),
 		}), e.Identity
 	}
 	panic(fmt.Sprintf("no CloudEvent for %T", e)) // the interface is sealed: a new event without its mapping is a fault here

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -17,8 +18,9 @@ import (
 const APIVersion = "patrol/v1"
 
 const (
-	maxSize   = 1 << 20
-	maxPATs   = 20_000
+	maxSize   = 32 << 20
+	large     = 256 << 10
+	maxPATs   = 100_000
 	maxScopes = 100
 	// maxProblems and maxKeys end what aliases could otherwise multiply.
 	maxProblems = 1000
@@ -113,6 +115,13 @@ func Read(path string) (*Manifest, []Warning, error) {
 			what, do = "there is no manifest here", "put pats.yaml beside host.json, or say in PATROL_MANIFEST where it is"
 		}
 		return nil, nil, Problems{{File: path, What: what, Do: do}}
+	}
+	if len(data) > large {
+		// The YAML parser's nodes take many times the file's size. They shall not
+		// have as much garbage beside them, nor the process hold on to any of it
+		// for the days that it lives.
+		defer debug.FreeOSMemory()
+		defer debug.SetGCPercent(debug.SetGCPercent(25))
 	}
 	return Parse(path, data)
 }

@@ -139,7 +139,7 @@ func TestEachRuleHasItsMessage(t *testing.T) {
 		{"open bracket", head + "  - {name: a", `pats.yaml:3: this is not YAML: did not find expected ',' or '}'; look at the indentation, colons and quotes around here`},
 		{"unknown anchor", head + "  - *a\n", `pats.yaml: this is not YAML: unknown anchor 'a' referenced; look at the indentation, colons and quotes around here`},
 		{"not UTF-8", "a: \xff", `pats.yaml: this is not YAML: invalid leading UTF-8 octet; look at the indentation, colons and quotes around here`},
-		{"too large", strings.Repeat("#", 1<<20+1), `pats.yaml: the file is larger than 1048576 bytes; split the PATs over several deployments`},
+		{"too large", strings.Repeat("#", 32<<20+1), `pats.yaml: the file is larger than 33554432 bytes; split the PATs over several deployments`},
 		{"two documents", pat("") + "---\n" + pat(""), `pats.yaml:5:1: a second document begins here; keep one and remove the --- before it`},
 		{"broken second document", pat("") + "---\n{", `pats.yaml:6: this is not YAML: did not find expected node content; look at the indentation, colons and quotes around here`},
 		// The top.
@@ -362,7 +362,7 @@ func TestReadTellsAMissingFileFromAnUnreadableOne(t *testing.T) {
 	if m, _, err := manifest.Read(path); err != nil || len(m.PATs) != 2 {
 		t.Errorf("good: %v", err)
 	}
-	if err := os.WriteFile(path, make([]byte, 2<<20), 0o600); err != nil {
+	if err := os.WriteFile(path, make([]byte, 33<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := manifest.Read(path); err == nil || !strings.Contains(err.Error(), "larger than") {

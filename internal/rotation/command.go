@@ -37,7 +37,8 @@ type Command struct {
 }
 
 // Event is something that subscribers are told. It is one of *Rotated,
-// *Revoked, *RotationFailed, *ExpiringPAT, *SignedIn, *SignInRequired.
+// *Revoked, *RotationFailed, *ExpiringPAT, *SignedIn, *SignInRequired,
+// *SignInExpiring.
 type Event interface{ event() }
 
 // Rotated: a new PAT is in the vault (patrol.pat.rotated).
@@ -118,9 +119,20 @@ type SignInRequired struct {
 	At             time.Time // since when; part of the event's id
 }
 
+// SignInExpiring: a sign-in ends soon because it could not be renewed for long
+// (patrol.identity.sign-in-expiring).
+type SignInExpiring struct {
+	Identity, User string
+	Code           string // inactivity
+	SignInURL      string
+	Until          time.Time // its end; part of the event's id
+	At             time.Time
+}
+
 func (*Rotated) event()        {}
 func (*Revoked) event()        {}
 func (*RotationFailed) event() {}
 func (*ExpiringPAT) event()    {}
 func (*SignedIn) event()       {}
 func (*SignInRequired) event() {}
+func (*SignInExpiring) event() {}

@@ -54,7 +54,7 @@ type Decision struct {
 
 	RevokePrevious RevokePrevious // Rotate: when the replaced PAT ends
 	PAT            PAT            // RevokeOrphan, Adopt
-	Version        Version        // Revoke: the replaced version
+	Version        *Version       // Revoke: the replaced version
 	Cause          Cause          // Revoke
 	RotationID     string         // Revoke: of the rotation that replaced it
 	Candidates     []string       // Refuse: authorization ids
@@ -260,9 +260,9 @@ func replacedRule(_ Spec, o Observed, now time.Time) (Decision, bool) {
 		if at.After(now) || !v.Ledger.RevokedAt.IsZero() || o.Failed[v.Ledger.AuthorizationID] {
 			continue
 		}
-		d := Decision{Action: Revoke, Version: v, Cause: OverlapEnded, RotationID: o.successor(i).Ledger.RotationID}
+		d := Decision{Action: Revoke, Version: &v, Cause: OverlapEnded, RotationID: o.successor(i).Ledger.RotationID}
 		switch listed := o.lists(v.Ledger.AuthorizationID); {
-		case !v.Expires.IsZero() && !v.Expires.After(now):
+		case !v.Expires.IsZero() && !v.Expires.After(now) && !o.livesAt(v.Ledger.AuthorizationID, now):
 			d.Cause, d.Message = Expired, "the replaced PAT has run out"
 		case o.endsNow(i) || !listed:
 			d.Cause, d.Message = CauseRequested, "the replaced PAT was to end at once"
@@ -287,6 +287,13 @@ func (o Observed) pat(authorizationID string) (PAT, bool) {
 func (o Observed) lists(authorizationID string) bool {
 	_, ok := o.pat(authorizationID)
 	return ok
+}
+
+// livesAt reports whether a PAT is listed with an end after t: its end may have been
+// moved after its version's properties were read.
+func (o Observed) livesAt(authorizationID string, t time.Time) bool {
+	p, ok := o.pat(authorizationID)
+	return ok && p.ValidTo.After(t)
 }
 
 // conclusive reports whether the list is so much younger than the current version

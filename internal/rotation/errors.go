@@ -27,6 +27,9 @@ const (
 // TokenRefused is the code of a Prove whose token the organization does not accept.
 const TokenRefused = "token-refused"
 
+// UnknownIdentity is the code for an identity that the manifest does not have.
+const UnknownIdentity = "unknown-identity"
+
 var (
 	// ErrNotFound: the vault has no such secret or version.
 	ErrNotFound = errors.New("not found")

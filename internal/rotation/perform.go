@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -21,11 +22,14 @@ func (w *work) rotate(ctx context.Context, d Decision) (step string, err error) 
 		from = *w.seen.Current
 	}
 	id := RotationID(w.spec.Name, from.ID)
-	issued, err := w.Tokens.Create(ctx, w.spec.Owner(), PATRequest{
+	defer func() { w.Observer.Rotated(ctx, &w.spec, d.Reason, err) }()
+	creating, created := w.Observer.Step(ctx, &w.spec, "create")
+	issued, err := w.Tokens.Create(creating, w.spec.Owner(), PATRequest{
 		DisplayName: DisplayName(w.spec.DisplayName, w.VaultTag, id),
 		Scopes:      w.spec.Scopes,
 		ValidTo:     w.Now().Add(w.spec.Lifetime),
 	})
+	created(err)
 	if err != nil {
 		if ClassOf(err) == Ambiguous {
 			// The PAT may exist: the next look must not rest on an older list.
@@ -34,6 +38,7 @@ func (w *work) rotate(ctx context.Context, d Decision) (step string, err error) 
 		return "create", err
 	}
 	w.roster.created(w.spec.Owner(), issued.PAT)
+	w.counted(w.spec.Identity)
 
 	if err := w.acceptable(issued); err != nil {
 		w.discard(ctx, issued.PAT)
@@ -67,6 +72,7 @@ func (w *work) rotate(ctx context.Context, d Decision) (step string, err error) 
 		Identity:        w.spec.Identity,
 		Reason:          d.Reason,
 	}
+	l.RequestedBy, l.Operation = w.order.origin()
 	if from.Ledger.AuthorizationID != "" {
 		l.Previous, l.PreviousVersion = from.Ledger.AuthorizationID, from.ID
 		l.RevokePreviousAt = now
@@ -77,7 +83,9 @@ func (w *work) rotate(ctx context.Context, d Decision) (step string, err error) 
 			}
 		}
 	}
-	stored, err := w.Vault.Store(ctx, w.spec.Name, Content{Value: issued.Token, Expires: issued.ValidTo, Ledger: l, Foreign: from.Foreign})
+	storing, done := w.Observer.Step(ctx, &w.spec, "store")
+	stored, err := w.Vault.Store(storing, w.spec.Name, Content{Value: issued.Token, Expires: issued.ValidTo, Ledger: l, Foreign: from.Foreign})
+	done(err)
 	if err != nil {
 		return "store", w.lostStore(ctx, issued.PAT, err)
 	}
@@ -131,7 +139,9 @@ func (w *work) acceptable(p IssuedPAT) error {
 
 // prove uses the new PAT: it must be accepted, and as the identity whose PATs this
 // process has proved before.
-func (w *work) prove(ctx context.Context, token Secret) error {
+func (w *work) prove(ctx context.Context, token Secret) (err error) {
+	ctx, done := w.Observer.Step(ctx, &w.spec, "prove")
+	defer func() { done(err) }()
 	for i := 0; ; i++ {
 		bearer, err := w.Tokens.Prove(ctx, w.spec.Owner(), token)
 		if err == nil {
@@ -173,7 +183,7 @@ func (w *work) lostStore(ctx context.Context, p PAT, err error) error {
 	at := w.Now().Add(OrphanAge + clockSkew)
 	look := Command{PAT: w.spec.Name, Reason: Look, Operation: "orphan-" + p.AuthorizationID, At: at}
 	if serr := w.Outbox.Send(after, look); serr != nil {
-		w.log.WarnContext(ctx, "a look for a possible orphan could not be scheduled; the next sweep finds it", "authorization", p.AuthorizationID)
+		w.log.WarnContext(ctx, "a look for a possible orphan could not be scheduled; the next sweep finds it", "authorizationId", p.AuthorizationID)
 	}
 	return err
 }
@@ -185,7 +195,7 @@ func (w *work) discard(ctx context.Context, p PAT) {
 	defer cancel()
 	if err := w.Tokens.Revoke(ctx, w.spec.Owner(), p.AuthorizationID); err != nil {
 		w.log.WarnContext(ctx, "a PAT that is not used could not be revoked; it will be found as an orphan",
-			"authorization", p.AuthorizationID, "class", string(ClassOf(err)))
+			"authorizationId", p.AuthorizationID, "class", string(ClassOf(err)))
 		w.seen.PATs = append(w.seen.PATs, p)
 		return
 	}
@@ -228,17 +238,23 @@ func (w *work) announce(ctx context.Context) error {
 	return nil
 }
 
+// abreast is how many sends are under way at once.
+const abreast = 16
+
 // together runs the sends side by side and joins their errors.
 func together(fs []func() error) error {
-	errs := make(chan error, len(fs))
-	for _, f := range fs {
-		go func() { errs <- f() }()
+	errs := make([]error, len(fs))
+	slots := make(chan struct{}, abreast)
+	var wg sync.WaitGroup
+	for i, f := range fs {
+		slots <- struct{}{}
+		wg.Go(func() {
+			errs[i] = f()
+			<-slots
+		})
 	}
-	var all error
-	for range fs {
-		all = errors.Join(all, <-errs)
-	}
-	return all
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
 // adopt takes a secret over that somebody put there by hand, if its value works. One
@@ -262,6 +278,7 @@ func (w *work) adopt(ctx context.Context, p PAT) error {
 		Identity:        w.spec.Identity,
 		AnnouncedAt:     now,
 	}
+	c.Ledger.RequestedBy, c.Ledger.Operation = w.order.origin()
 	if w.order.From == "" && (w.order.Reason == Requested || w.order.Reason == Compromised) {
 		// Whoever asked to rotate could not name the PAT before it was adopted.
 		w.seen.Order.From = p.AuthorizationID
@@ -289,12 +306,12 @@ func (w *work) replaceByHand(ctx context.Context, why string) error {
 // revoke ends a replaced PAT, tells of it, and closes its version. The note on the
 // version comes last, so that a crash repeats the event instead of losing it.
 func (w *work) revoke(ctx context.Context, d Decision) error {
-	v := d.Version
+	v := *d.Version
 	id := v.Ledger.AuthorizationID
 	if d.Cause != Expired {
 		if err := w.Tokens.Revoke(ctx, w.ownerOf(v), id); err != nil {
 			w.seen.Failed[id] = true
-			return err
+			return w.ownerGone(v, err)
 		}
 		w.roster.revoked(w.ownerOf(v), id)
 	}
@@ -309,11 +326,25 @@ func (w *work) revoke(ctx context.Context, d Decision) error {
 		return err
 	}
 	w.close(id)
+	w.Observer.Revoked(ctx, &w.spec, d.Cause)
 	if i := slices.IndexFunc(w.seen.Replaced, func(r Version) bool { return r.ID == v.ID }); i >= 0 {
 		w.seen.Replaced[i] = v // closed, and still the successor of the one before it
 	}
 	w.forget(id)
 	return nil
+}
+
+// ownerGone says so if a PAT cannot be revoked because the identity that made it,
+// which the PAT has been moved away from, cannot sign in any more.
+func (w *work) ownerGone(v Version, err error) error {
+	e, ok := errors.AsType[*Error](err)
+	was := v.Ledger.Identity
+	if !ok || was == "" || was == w.spec.Identity || e.Class != SignIn && e.Code != UnknownIdentity {
+		return err
+	}
+	return &Error{Class: Configuration, Code: "owner-gone", Err: err,
+		Message: fmt.Sprintf("the replaced PAT %s was made by the identity %s, which cannot sign in: let its user sign in, or let an administrator revoke the PAT (POST /api/revocations); it ends by itself at %s",
+			v.Ledger.AuthorizationID, was, v.Expires.UTC().Format(time.RFC3339))}
 }
 
 // ownerOf is whose PAT a version holds: not always the manifest's owner of today.
@@ -352,6 +383,7 @@ func (w *work) revokeOrphan(ctx context.Context, p PAT) error {
 		w.seen.Failed[p.AuthorizationID] = true
 		return err
 	}
+	w.Observer.Revoked(ctx, &w.spec, Orphan)
 	w.forget(p.AuthorizationID)
 	return nil
 }
@@ -368,7 +400,7 @@ func (w *work) revokeUnlinked(ctx context.Context, v Version, newer []Version) e
 		w.forget(v.Ledger.AuthorizationID)
 		return w.Outbox.Send(ctx, Command{PAT: w.spec.Name, Reason: Look, Operation: "unlinked-" + v.ID, At: at})
 	}
-	return w.revoke(ctx, Decision{Version: v, Cause: OverlapEnded, RotationID: rotationID})
+	return w.revoke(ctx, Decision{Version: &v, Cause: OverlapEnded, RotationID: rotationID})
 }
 
 // forget takes a revoked PAT out of the observation.

@@ -83,6 +83,12 @@ type Ledger struct {
 	RevokePreviousAt time.Time
 	AnnouncedAt      time.Time
 	RevokedAt        time.Time
+	// Who ordered this version, by which operation, and what has been done to it
+	// since (see Notes). They are for people: a secret without room for them
+	// goes without.
+	RequestedBy string // patrol-requested-by
+	Operation   string // patrol-operation
+	History     string // patrol-history
 }
 
 // Ours reports whether patrol has written or adopted this version.
@@ -137,4 +143,34 @@ type Identities interface {
 	// and stores the refresh token when the stored one has become old. An
 	// error of class SignIn has been told of already.
 	Refresh(ctx context.Context, identity string) error
+}
+
+// Observer hears of what a Reconciler does, for traces and metrics. Its methods are
+// quick, cannot fail, and are called by many goroutines. What they are given by a pointer
+// is theirs to read until they return.
+type Observer interface {
+	// Step: a part of the work on a PAT begins; it goes on with the context that
+	// comes back, and its end is told by done. Steps lie in one another.
+	Step(ctx context.Context, s *Spec, step string) (in context.Context, done func(error))
+	// Rotated: an attempt to replace a PAT has ended.
+	Rotated(ctx context.Context, s *Spec, reason Reason, err error)
+	// Revoked: a PAT has been revoked, or has run out after its replacement.
+	Revoked(ctx context.Context, s *Spec, cause Cause)
+	// Failed: a reconcile has not come to rest.
+	Failed(ctx context.Context, s *Spec, f Failure)
+	// Sweep: a sweep begins; its end is told by done.
+	Sweep(ctx context.Context) (in context.Context, done func(*Plan, error))
+}
+
+// unobserved is the Observer of a Reconciler without one. It costs nothing.
+type unobserved struct{}
+
+func (unobserved) Step(ctx context.Context, _ *Spec, _ string) (context.Context, func(error)) {
+	return ctx, func(error) {}
+}
+func (unobserved) Rotated(context.Context, *Spec, Reason, error) {}
+func (unobserved) Revoked(context.Context, *Spec, Cause)         {}
+func (unobserved) Failed(context.Context, *Spec, Failure)        {}
+func (unobserved) Sweep(ctx context.Context) (context.Context, func(*Plan, error)) {
+	return ctx, func(*Plan, error) {}
 }

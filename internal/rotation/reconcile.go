@@ -23,7 +23,7 @@ const (
 	afterDeadline = 20 * time.Second
 )
 
-// Config holds what a Reconciler needs. Every field but Log is required.
+// Config holds what a Reconciler needs. Every field but Observer and Log is required.
 type Config struct {
 	// Spec finds a managed PAT by its name.
 	Spec   func(name string) (Spec, bool)
@@ -33,6 +33,8 @@ type Config struct {
 	Outbox Outbox
 	// Identities is asked by the sweep only.
 	Identities Identities
+	// Observer hears of the work; nil: nobody does.
+	Observer Observer
 	// VaultTag marks the PATs of this deployment.
 	VaultTag string
 	// ProviderAddress gives an organization's URL, and Organization the
@@ -58,7 +60,7 @@ type Reconciler struct {
 	mu      sync.Mutex
 	bearers map[Owner]string
 	told    map[string]time.Time
-	paused  map[string]time.Time
+	paces   map[string]*pace // by identity
 	// busy holds the PATs that are being worked on.
 	busy map[string]chan struct{}
 	// failing holds the last failure of each PAT that has not come to rest since.
@@ -66,6 +68,9 @@ type Reconciler struct {
 	// closed holds replaced PATs whose versions this process has closed, with the
 	// time: a sweep need not ask for them again.
 	closed map[string]time.Time
+	// behind holds the owners of whose unmanaged PATs not every mark has been told,
+	// with the time up to which they have been.
+	behind map[Owner]time.Time
 }
 
 // NewReconciler wires a Reconciler.
@@ -73,13 +78,17 @@ func NewReconciler(c Config) *Reconciler {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	if c.Observer == nil {
+		c.Observer = unobserved{}
+	}
 	return &Reconciler{
 		Config:  c,
 		roster:  newRoster(c.Tokens, c.Now),
 		bearers: map[Owner]string{},
 		told:    map[string]time.Time{},
-		paused:  map[string]time.Time{},
+		paces:   map[string]*pace{},
 		closed:  map[string]time.Time{},
+		behind:  map[Owner]time.Time{},
 		failing: map[string]Failure{},
 		busy:    map[string]chan struct{}{},
 	}
@@ -98,10 +107,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, c Command) error {
 			Message: "a command names a PAT that is not in the manifest: add it there, or stop asking for it"}
 		return r.tell(ctx, Spec{Name: c.PAT}, c, "observe", e, nil)
 	}
-	if until := r.pausedUntil(s.Identity); until.After(r.Now()) {
-		c.At = until.Add(r.jitter(10 * time.Second))
-		operation, _, _ := strings.Cut(c.Operation, "~")
-		c.Operation = fmt.Sprintf("%s~%d", operation, c.At.Unix()) // another message id than this one's
+	if paused, _ := r.paused(s.Identity); paused {
+		c = r.putOff(s.Identity, c)
 		log.InfoContext(ctx, "the identity is being throttled: put off", "identity", s.Identity, "until", c.At)
 		return r.Outbox.Send(ctx, c)
 	}
@@ -176,10 +183,14 @@ type work struct {
 	readOnly bool
 	readAt   time.Time // when the secret was read, or written by this work
 	seen     Observed
+	listed   *listing
 }
 
 func (w *work) run(ctx context.Context) error {
-	if err := w.observe(ctx); err != nil {
+	observing, observed := w.Observer.Step(ctx, &w.spec, "observe")
+	err := w.observe(observing)
+	observed(err)
+	if err != nil {
 		return w.settle(ctx, "observe", err)
 	}
 	var failed error // the first revocation that failed; the others go on
@@ -204,6 +215,7 @@ func (w *work) run(ctx context.Context) error {
 		}
 		log.InfoContext(ctx, d.Message)
 		step, err := w.perform(ctx, d)
+		w.record(ctx, d, err)
 		if err == nil {
 			continue
 		}
@@ -231,6 +243,8 @@ func later(a, b time.Time) time.Time {
 // perform does one step and brings the observation up to date with the services'
 // own answers, so that nothing has to be read again.
 func (w *work) perform(ctx context.Context, d Decision) (step string, err error) {
+	ctx, done := w.Observer.Step(ctx, &w.spec, string(d.Action))
+	defer func() { done(err) }()
 	switch d.Action {
 	case ReportSignIn:
 		return "observe", w.seen.SignIn
@@ -254,17 +268,28 @@ func (w *work) perform(ctx context.Context, d Decision) (step string, err error)
 // replaced versions back as far as something may be left to do.
 func (w *work) observe(ctx context.Context) error {
 	w.seen = Observed{VaultTag: w.VaultTag, ProviderAddress: w.ProviderAddress(w.spec.Organization), Order: w.order, Failed: map[string]bool{}}
-	type listing struct {
-		pats []PAT
-		at   time.Time
+	type answer struct {
+		pats *listing
 		err  error
 	}
-	listed := make(chan listing, 1)
-	go func() {
-		pats, at, err := w.roster.list(ctx, w.spec.Owner(), w.Now().Add(-rosterAge))
-		listed <- listing{pats, at, err}
-	}()
+	listed := make(chan answer, 1)
+	_, slowed := w.paused(w.spec.Identity)
+	list := func() {
+		pats, err := w.roster.recent(ctx, w.spec.Owner(), slowed)
+		listed <- answer{pats, err}
+	}
+	spare := slowed && w.order.From != ""
+	if !spare {
+		go list()
+	}
 	current, err := w.current(ctx)
+	if spare && err == nil && w.ordered(current) {
+		w.seen.Current, w.listed = current, newListing(time.Time{}, nil)
+		return w.follow(ctx)
+	}
+	if spare {
+		list()
+	}
 	l := <-listed
 	if e, ok := errors.AsType[*Error](l.err); ok && e.Class == SignIn {
 		w.seen.SignIn = e
@@ -277,16 +302,36 @@ func (w *work) observe(ctx context.Context) error {
 	if l.err != nil {
 		return l.err
 	}
-	w.seen.Current, w.seen.PATs, w.seen.ListedAt = current, l.pats, l.at
+	w.seen.Current = current
+	w.consult(l.pats)
 
 	if w.doubtful() {
 		// Before a conclusion from a PAT that is not there: the list must be new.
-		w.seen.PATs, w.seen.ListedAt, err = w.roster.list(ctx, w.spec.Owner(), w.Now())
+		fresh, err := w.roster.list(ctx, w.spec.Owner(), w.Now())
 		if err != nil {
 			return err
 		}
+		w.consult(fresh)
 	}
 	return w.follow(ctx)
+}
+
+// ordered reports that the order says all there is to do, so that an identity that has
+// been slowed down need not list its PATs for it: whoever ordered has seen them. What a
+// list would show beside, an orphan, is found by the sweeps.
+func (w *work) ordered(c *Version) bool {
+	return c != nil && c.Enabled && strings.EqualFold(c.Ledger.AuthorizationID, w.order.From) &&
+		c.Ledger.Identity == w.spec.Identity && strings.EqualFold(c.Ledger.ProviderAddress, w.seen.ProviderAddress)
+}
+
+// consult takes from a list what concerns this PAT and the versions seen so far.
+func (w *work) consult(l *listing) {
+	versions := w.seen.Replaced
+	if c := w.seen.Current; c != nil {
+		versions = append([]Version{*c}, versions...)
+	}
+	w.listed, w.seen.ListedAt = l, l.at
+	w.seen.PATs = l.about(w.spec, versions...)
 }
 
 // current reads the latest version; nil if there is no secret. A soft-deleted one
@@ -356,6 +401,7 @@ func (w *work) follow(ctx context.Context) error {
 		}
 		if !strings.EqualFold(v.Ledger.AuthorizationID, w.seen.Current.Ledger.AuthorizationID) {
 			w.seen.Replaced = append(w.seen.Replaced, v)
+			w.consult(w.listed)
 		}
 		at = v
 	}
@@ -374,7 +420,9 @@ func (w *work) settle(ctx context.Context, step string, err error) error {
 			e.Code, e.Message = "canceled", "the reconcile was cut short"
 		}
 	}
-	w.failed(Failure{PAT: w.spec.Name, Step: step, Class: e.Class, Code: e.Code, Message: e.Message, Attempt: w.order.Attempt, At: w.Now()})
+	f := Failure{PAT: w.spec.Name, Step: step, Class: e.Class, Code: e.Code, Message: e.Message, Attempt: w.order.Attempt, At: w.Now()}
+	w.failed(f)
+	w.Observer.Failed(ctx, &w.spec, f)
 	w.log.WarnContext(ctx, "step failed", "step", step, "class", string(e.Class), "code", e.Code, "error", e.Message, "activity", e.ActivityID)
 
 	// The reconcile's own deadline may be why we are here.
@@ -396,8 +444,13 @@ func (w *work) settle(ctx context.Context, step string, err error) error {
 		return w.tell(ctx, w.spec, w.order, step, e, w.seen.Current)
 	}
 	next := w.order
-	next.Attempt++
-	next.At = at
+	if next.At = at; e.Class == Throttled {
+		// Not an attempt that failed, but one whose turn has not come.
+		next = w.putOff(w.spec.Identity, next)
+	} else {
+		next.Attempt++
+	}
+	at = next.At
 	w.log.InfoContext(ctx, "retry scheduled", "at", at)
 	return w.Outbox.Send(ctx, next)
 }
@@ -494,21 +547,6 @@ func (r *Reconciler) Failing() []Failure {
 	return slices.SortedFunc(maps.Values(r.failing), func(a, b Failure) int { return strings.Compare(a.PAT, b.PAT) })
 }
 
-func (r *Reconciler) pause(identity string, after time.Duration) {
-	until := r.Now().Add(max(after, 5*time.Second))
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if until.After(r.paused[identity]) {
-		r.paused[identity] = until
-	}
-}
-
-func (r *Reconciler) pausedUntil(identity string) time.Time {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.paused[identity]
-}
-
 func (r *Reconciler) jitter(d time.Duration) time.Duration {
 	return time.Duration(r.Random() * float64(d))
 }
@@ -528,7 +566,7 @@ func (r *Reconciler) prune() {
 	defer r.mu.Unlock()
 	maps.DeleteFunc(r.closed, old)
 	maps.DeleteFunc(r.told, old)
-	maps.DeleteFunc(r.paused, old)
+	maps.DeleteFunc(r.paces, func(_ string, p *pace) bool { return now.Sub(p.until) > 2*settleWindow && len(p.recent) == 0 })
 }
 
 func (r *Reconciler) settled(authorizationID string) bool {

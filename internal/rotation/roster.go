@@ -6,10 +6,17 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
-// rosterAge is how old a shared list of PATs may be.
-const rosterAge = time.Minute
+const (
+	// rosterAge is how old a shared list of PATs may be. One that took long to
+	// make may be older: listing shall take a tenth of the time at most.
+	rosterAge    = time.Minute
+	rosterShare  = 10
+	maxRosterAge = 5 * time.Minute // twice this is still younger than an orphan
+)
 
 // listTimeout bounds one listing that several reconciles share.
 const listTimeout = 3 * time.Minute
@@ -26,10 +33,12 @@ type roster struct {
 }
 
 type ownersPATs struct {
-	at      time.Time // when the listing began; zero: none yet
-	pats    []PAT
+	latest *listing // nil: none, or none that counts
+	age    time.Duration
+	flight *flight
+	// changes are those made while a listing is under way, which may not show
+	// them.
 	changes []change
-	flight  *flight
 }
 
 type change struct {
@@ -50,39 +59,65 @@ func newRoster(t Tokens, now func() time.Time) *roster {
 func (r *roster) owner(o Owner) *ownersPATs {
 	e := r.owners[o]
 	if e == nil {
-		e = &ownersPATs{}
+		e = &ownersPATs{age: rosterAge}
 		r.owners[o] = e
 	}
 	return e
 }
 
 // list returns the active PATs as of a time that is not before notBefore.
-func (r *roster) list(ctx context.Context, o Owner, notBefore time.Time) ([]PAT, time.Time, error) {
+func (r *roster) list(ctx context.Context, o Owner, notBefore time.Time) (*listing, error) {
 	for {
 		r.mu.Lock()
 		e := r.owner(o)
-		if !e.at.IsZero() && !e.at.Before(notBefore) {
-			pats, at := e.snapshot(), e.at
+		if l := e.latest; l != nil && !l.at.Before(notBefore) {
 			r.mu.Unlock()
-			return pats, at, nil
+			return l, nil
 		}
-		f := e.flight
-		if f == nil {
-			f = &flight{done: make(chan struct{})}
-			e.flight = f
-			go r.fetch(context.WithoutCancel(ctx), o, f)
-		}
+		f := r.start(ctx, o, e)
 		r.mu.Unlock()
 		select {
 		case <-f.done:
 			if f.err != nil {
-				return nil, time.Time{}, f.err
+				return nil, f.err
 			}
 			// A flight that began before notBefore is not good enough: again.
 		case <-ctx.Done():
-			return nil, time.Time{}, ctx.Err()
+			return nil, ctx.Err()
 		}
 	}
+}
+
+// recent returns a list that is young enough to be shared. One past its age, but not
+// past twice that, still serves, while a new one is made beside: nobody waits for its
+// pages in the middle of a long run. slowed: the identity has calls for better uses, and
+// a list is made as rarely as possible.
+func (r *roster) recent(ctx context.Context, o Owner, slowed bool) (*listing, error) {
+	now := r.now()
+	r.mu.Lock()
+	e := r.owner(o)
+	age := e.age
+	if slowed {
+		age = maxRosterAge
+	}
+	if l := e.latest; l != nil && !l.at.Before(now.Add(-2*age)) {
+		if l.at.Before(now.Add(-age)) {
+			r.start(ctx, o, e)
+		}
+		r.mu.Unlock()
+		return l, nil
+	}
+	r.mu.Unlock()
+	return r.list(ctx, o, now.Add(-age))
+}
+
+// start begins a listing unless one is under way; the lock is held.
+func (r *roster) start(ctx context.Context, o Owner, e *ownersPATs) *flight {
+	if e.flight == nil {
+		e.flight = &flight{done: make(chan struct{})}
+		go r.fetch(context.WithoutCancel(ctx), o, e.flight)
+	}
+	return e.flight
 }
 
 // fetch runs apart from any one caller's context: its result serves them all.
@@ -91,39 +126,38 @@ func (r *roster) fetch(ctx context.Context, o Owner, f *flight) {
 	defer cancel()
 	at := r.now()
 	pats, err := r.tokens.List(ctx, o)
+	var l *listing
+	if err == nil {
+		l = newListing(at, pats)
+	}
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	defer close(f.done)
 	e := r.owner(o)
-	e.flight = nil
-	if f.err = err; err == nil {
-		e.at, e.pats = at, pats
+	f.err = err
+	if e.flight != f {
+		return // a later event has made it worthless
+	}
+	if e.flight = nil; err == nil {
 		// A change made before the listing began is in the listing.
-		e.changes = slices.DeleteFunc(e.changes, func(c change) bool { return c.at.Before(at) })
-	}
-	close(f.done)
-}
-
-func (e *ownersPATs) snapshot() []PAT {
-	out := slices.Clone(e.pats)
-	for _, c := range e.changes {
-		id := c.revoked
-		if c.created != nil {
-			id = c.created.AuthorizationID
+		for _, c := range e.changes {
+			if !c.at.Before(at) {
+				l.apply(c)
+			}
 		}
-		out = slices.DeleteFunc(out, func(p PAT) bool { return strings.EqualFold(p.AuthorizationID, id) })
-		if c.created != nil {
-			out = append(out, *c.created)
-		}
+		e.latest = l
+		e.age = min(max(rosterAge, rosterShare*r.now().Sub(at)), maxRosterAge)
 	}
-	return out
+	e.changes = nil
 }
 
 // stale makes the next look fetch the list anew.
 func (r *roster) stale(o Owner) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.owner(o).at = time.Time{}
+	e := r.owner(o)
+	e.latest, e.flight, e.changes = nil, nil, nil
 }
 
 func (r *roster) created(o Owner, p PAT) {
@@ -134,12 +168,152 @@ func (r *roster) revoked(o Owner, authorizationID string) {
 	r.note(o, change{at: r.now(), revoked: authorizationID})
 }
 
-// note keeps a change until a listing that began after it. Without any listing
-// there is nothing to correct.
+// note corrects the list, and the one that is being made. Without either there is
+// nothing to correct.
 func (r *roster) note(o Owner, c change) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if e := r.owner(o); !e.at.IsZero() || e.flight != nil {
+	e := r.owner(o)
+	if e.flight != nil {
 		e.changes = append(e.changes, c)
 	}
+	if e.latest != nil {
+		e.latest.apply(c)
+	}
+}
+
+// listing is an owner's list of PATs with an index of what is asked of it, so that a
+// PAT among ten thousand is found without a look at the others.
+type listing struct {
+	at time.Time
+
+	mu   sync.Mutex
+	pats []PAT // one without an id has been taken out
+	byID map[string]int32
+	// The PATs of one name, and of one rotation, are chained.
+	byName, byRotation     map[string]int32
+	nextName, nextRotation []int32
+}
+
+const nowhere int32 = -1
+
+func newListing(at time.Time, pats []PAT) *listing {
+	l := &listing{at: at, byID: make(map[string]int32, len(pats)), byName: make(map[string]int32, len(pats)), byRotation: map[string]int32{}}
+	l.pats = pats
+	l.nextName, l.nextRotation = make([]int32, 0, len(pats)), make([]int32, 0, len(pats))
+	for i := range pats {
+		l.index(int32(i))
+	}
+	return l
+}
+
+// index enters the PAT at i, the next one in turn.
+func (l *listing) index(i int32) {
+	p := &l.pats[i]
+	l.byID[strings.ToLower(p.AuthorizationID)] = i
+	declared, _, rotation, marked := ParseDisplayName(p.DisplayName)
+	l.nextName = append(l.nextName, enter(l.byName, fold(declared), i))
+	next := nowhere
+	if marked {
+		next = enter(l.byRotation, rotation, i)
+	}
+	l.nextRotation = append(l.nextRotation, next)
+}
+
+func enter(heads map[string]int32, key string, i int32) (next int32) {
+	next, ok := heads[key]
+	if !ok {
+		next = nowhere
+	}
+	heads[key] = i
+	return next
+}
+
+func (l *listing) apply(c change) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	id := c.revoked
+	if c.created != nil {
+		id = c.created.AuthorizationID
+	}
+	id = strings.ToLower(id)
+	if i, ok := l.byID[id]; ok {
+		l.pats[i] = PAT{}
+		delete(l.byID, id)
+	}
+	if c.created != nil {
+		l.pats = append(l.pats, *c.created)
+		l.index(int32(len(l.pats) - 1))
+	}
+}
+
+// about gives the PATs that matter to one entry of the manifest, in the list's order:
+// those that its versions name, those that bear its name, and those that an attempt
+// to replace one of the versions has made.
+func (l *listing) about(s Spec, versions ...Version) []PAT {
+	var found []int32
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	id := func(authorizationID string) {
+		if i, ok := l.byID[strings.ToLower(authorizationID)]; ok && authorizationID != "" {
+			found = append(found, i)
+		}
+	}
+	chain := func(heads map[string]int32, next []int32, key string) {
+		i, ok := heads[key]
+		for ; ok && i != nowhere; i = next[i] {
+			if l.pats[i].AuthorizationID != "" {
+				found = append(found, i)
+			}
+		}
+	}
+	id(s.Adopt)
+	name := fold(s.DisplayName)
+	chain(l.byName, l.nextName, name)
+	if declared, _, _, marked := ParseDisplayName(s.DisplayName); marked {
+		chain(l.byName, l.nextName, fold(declared))
+	}
+	chain(l.byRotation, l.nextRotation, RotationID(s.Name, ""))
+	for _, v := range versions {
+		id(v.Ledger.AuthorizationID)
+		id(v.Ledger.Previous)
+		if v.ID != "" {
+			chain(l.byRotation, l.nextRotation, RotationID(s.Name, v.ID))
+		}
+	}
+	slices.Sort(found)
+	found = slices.Compact(found)
+	out := make([]PAT, len(found))
+	for i, at := range found {
+		out[i] = l.pats[at]
+	}
+	return out
+}
+
+// each passes every PAT.
+func (l *listing) each(f func(PAT)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, p := range l.pats {
+		if p.AuthorizationID != "" {
+			f(p)
+		}
+	}
+}
+
+// fold makes strings that differ in case only the same, as strings.EqualFold sees it.
+func fold(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf }) {
+		return strings.ToLower(s)
+	}
+	return strings.Map(func(r rune) rune {
+		least := r
+		for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
+			least = min(least, f)
+		}
+		if 'A' <= least && least <= 'Z' {
+			least += 'a' - 'A'
+		}
+		return least
+	}, s)
 }

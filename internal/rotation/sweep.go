@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -33,6 +34,10 @@ type Item struct {
 	// Due is when it shall be replaced; zero: not known.
 	Due     time.Time
 	Clamped bool
+	// Ends, Global and FullScope are the current PAT's, as Azure DevOps lists it;
+	// zero values where it does not.
+	Ends              time.Time
+	Global, FullScope bool
 	// Err is why it could not be looked at.
 	Err error
 }
@@ -75,63 +80,108 @@ var marks = [...]int{14, 7, 1}
 // Look joins the vault's secrets and the PATs of every owner into a plan. It changes
 // nothing. What cannot be looked at is in the plan's Problems; the rest goes on.
 func (r *Reconciler) Look(ctx context.Context) Plan {
-	plan := Plan{At: r.Now()}
+	return r.look(ctx, r.Now(), nil, func(string) {}, func([]*Item) {})
+}
+
+// look is Look. Before an owner's PATs are listed it asks to make its identity ready;
+// and it shows the items of each owner that want something as soon as they are judged:
+// one that is slow does not hold up the others.
+func (r *Reconciler) look(ctx context.Context, at time.Time, pauses []time.Duration, ready func(identity string), part func([]*Item)) Plan {
+	plan := Plan{At: at}
 	specs := r.Specs()
 
-	type listing struct {
-		pats []PAT
-		at   time.Time
-		err  error
+	type ownersPart struct {
+		owner Owner
+		specs []int
+		pats  *listing
+		err   error
 	}
-	owners := map[Owner]*listing{}
-	for _, s := range specs {
-		owners[s.Owner()] = &listing{}
+	owners := map[Owner]*ownersPart{}
+	for i, s := range specs {
+		l := owners[s.Owner()]
+		if l == nil {
+			l = &ownersPart{owner: s.Owner()}
+			owners[l.owner] = l
+		}
+		l.specs = append(l.specs, i)
 	}
-	var wg sync.WaitGroup
+	listed := make(chan *ownersPart, len(owners))
+	slots := map[string]chan struct{}{} // by identity
 	for o, l := range owners {
-		wg.Go(func() { l.pats, l.at, l.err = r.roster.list(ctx, o, plan.At) })
+		slot := slots[o.Identity]
+		if slot == nil {
+			slot = make(chan struct{}, abreast)
+			slots[o.Identity] = slot
+		}
+		go func() {
+			slot <- struct{}{}
+			ready(o.Identity)
+			l.err = r.again(ctx, pauses, func() (err error) {
+				l.pats, err = r.roster.list(ctx, o, plan.At)
+				return err
+			})
+			<-slot
+			listed <- l
+		}()
 	}
-	secrets, verr := r.secrets(ctx, specs)
-	wg.Wait()
-
+	var secrets, released []*Version
+	verr := r.again(ctx, pauses, func() (err error) {
+		secrets, released, err = r.secrets(ctx, specs)
+		return err
+	})
 	if verr != nil {
 		plan.Problems = append(plan.Problems, Problem{Err: verr})
 	}
-	for o, l := range owners {
+
+	plan.Items = make([]Item, len(specs))
+	for range owners {
+		l := <-listed
 		if l.err != nil {
-			plan.Problems = append(plan.Problems, Problem{Identity: o.Identity, Organization: o.Organization, Err: l.err})
+			plan.Problems = append(plan.Problems, Problem{Identity: l.owner.Identity, Organization: l.owner.Organization, Err: l.err})
 		}
+		var wanting []*Item
+		for _, i := range l.specs {
+			item := &plan.Items[i]
+			*item = Item{Spec: specs[i], State: StateUnknown, Err: cmp.Or(verr, l.err), Current: secrets[i]}
+			if item.Err == nil || ClassOf(item.Err) == SignIn && verr == nil {
+				r.judge(item, l.pats)
+			}
+			if item.wants() {
+				wanting = append(wanting, item)
+			}
+		}
+		part(wanting)
 	}
-	managed := map[string]bool{}
-	for _, s := range specs {
-		l := owners[s.Owner()]
-		item := Item{Spec: s, State: StateUnknown, Err: cmp.Or(verr, l.err)}
-		if v, ok := secrets[strings.ToLower(s.Name)]; ok {
-			item.Current = &v
+
+	// What no secret names, of whatever owner, is not managed.
+	managed := make(map[string]bool, 2*len(specs))
+	for _, v := range append(secrets, released...) {
+		if v != nil {
 			managed[strings.ToLower(v.Ledger.AuthorizationID)] = true
 			managed[strings.ToLower(v.Ledger.Previous)] = true
 		}
-		delete(secrets, strings.ToLower(s.Name))
-		if item.Err == nil || ClassOf(item.Err) == SignIn && verr == nil {
-			r.judge(&item, l.pats, l.at)
-		}
-		plan.Items = append(plan.Items, item)
-	}
-	for _, v := range secrets {
-		plan.Released = append(plan.Released, v)
-		managed[strings.ToLower(v.Ledger.AuthorizationID)] = true
-		managed[strings.ToLower(v.Ledger.Previous)] = true
 	}
 	for o, l := range owners {
-		for _, p := range l.pats {
+		if l.pats == nil {
+			continue
+		}
+		l.pats.each(func(p PAT) {
 			_, tag, _, ours := ParseDisplayName(p.DisplayName)
 			if !managed[strings.ToLower(p.AuthorizationID)] && !(ours && tag == r.VaultTag) {
 				plan.Strays = append(plan.Strays, Stray{o, p})
 			}
-		}
+		})
+	}
+	for _, v := range released {
+		plan.Released = append(plan.Released, *v)
 	}
 	slices.SortFunc(plan.Strays, func(a, b Stray) int {
-		return cmp.Or(a.PAT.ValidTo.Compare(b.PAT.ValidTo), strings.Compare(a.PAT.AuthorizationID, b.PAT.AuthorizationID))
+		return cmp.Or(a.PAT.ValidTo.Compare(b.PAT.ValidTo), strings.Compare(a.PAT.AuthorizationID, b.PAT.AuthorizationID),
+			strings.Compare(a.Owner.Identity, b.Owner.Identity), strings.Compare(a.Owner.Organization, b.Owner.Organization))
+	})
+	// A global PAT is in the list of each organization.
+	plan.Strays = slices.CompactFunc(plan.Strays, func(a, b Stray) bool {
+		return a.PAT.Global && a.PAT.AuthorizationID == b.PAT.AuthorizationID && a.Owner.Identity == b.Owner.Identity
 	})
 	slices.SortFunc(plan.Released, func(a, b Version) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(plan.Problems, func(a, b Problem) int {
@@ -140,30 +190,38 @@ func (r *Reconciler) Look(ctx context.Context) Plan {
 	return plan
 }
 
-// secrets reads the properties of the secrets that matter here: the managed ones,
-// and those that patrol wrote once.
-func (r *Reconciler) secrets(ctx context.Context, specs []Spec) (map[string]Version, error) {
-	wanted := make(map[string]bool, len(specs))
-	for _, s := range specs {
-		wanted[strings.ToLower(s.Name)] = true
+// secrets reads the properties of the secrets that matter here: the managed ones, in
+// the order of specs, and those that patrol wrote once.
+func (r *Reconciler) secrets(ctx context.Context, specs []Spec) (managed, released []*Version, err error) {
+	wanted := make(map[string]int, len(specs))
+	for i, s := range specs {
+		wanted[strings.ToLower(s.Name)] = i
 	}
-	out := make(map[string]Version, len(specs))
+	managed = make([]*Version, len(specs))
 	for v, err := range r.Vault.Secrets(ctx) {
 		if err != nil {
-			return out, err
+			return managed, released, err
 		}
-		if name := strings.ToLower(v.Name); wanted[name] || v.Ledger.RotationID != "" {
-			out[name] = v
+		if i, ok := wanted[strings.ToLower(v.Name)]; ok {
+			managed[i] = &v
+		} else if v.Ledger.RotationID != "" {
+			released = append(released, &v)
 		}
 	}
-	return out, nil
+	return managed, released, nil
 }
 
 // judge decides for one PAT from the pages alone: the list of secrets shows the
 // latest version's tags, which name the PAT before it.
-func (r *Reconciler) judge(item *Item, pats []PAT, at time.Time) {
-	o := Observed{Current: item.Current, PATs: pats, ListedAt: at, VaultTag: r.VaultTag,
-		ProviderAddress: r.ProviderAddress(item.Spec.Organization)}
+func (r *Reconciler) judge(item *Item, pats *listing) {
+	o := Observed{Current: item.Current, VaultTag: r.VaultTag, ProviderAddress: r.ProviderAddress(item.Spec.Organization)}
+	if pats != nil {
+		var versions []Version
+		if item.Current != nil {
+			versions = append(versions, *item.Current)
+		}
+		o.PATs, o.ListedAt = pats.about(item.Spec, versions...), pats.at
+	}
 	if e, ok := errors.AsType[*Error](item.Err); ok {
 		o.SignIn = e
 	}
@@ -183,6 +241,9 @@ func (i *Item) settle(o Observed, now time.Time) {
 		if due, clamped, ok := o.due(i.Spec); ok {
 			i.Due, i.Clamped = due, clamped
 		}
+		if p, ok := o.pat(o.Current.Ledger.AuthorizationID); ok {
+			i.Ends, i.Global, i.FullScope = p.ValidTo, p.Global, p.FullScope()
+		}
 	}
 	i.Decision = Decide(i.Spec, o, now)
 	switch i.Decision.Action {
@@ -198,49 +259,69 @@ func (i *Item) settle(o Observed, now time.Time) {
 	}
 }
 
+// wants reports whether a command shall be sent for it.
+func (i *Item) wants() bool {
+	switch i.Decision.Action {
+	case "", Nothing, ReportSignIn:
+		return false
+	}
+	return true
+}
+
 // Commands are what a plan sends: one for each PAT that needs one.
 func (p Plan) Commands(requestedBy string) []Command {
 	var out []Command
-	for _, it := range p.Items {
-		c := Command{PAT: it.Spec.Name, Reason: Look, RequestedBy: requestedBy, Operation: p.At.UTC().Format("2006-01-02T15:04Z")}
-		switch it.Decision.Action {
-		case "", Nothing, ReportSignIn:
-			continue
-		case Rotate:
-			c.Reason, c.RevokePrevious = it.Decision.Reason, it.Decision.RevokePrevious
-			if it.Current != nil {
-				c.From = it.Current.Ledger.AuthorizationID
-			}
+	for i := range p.Items {
+		if it := &p.Items[i]; it.wants() {
+			out = append(out, it.command(p.At, requestedBy))
 		}
-		out = append(out, c)
 	}
 	return out
+}
+
+func (i *Item) command(at time.Time, requestedBy string) Command {
+	c := Command{PAT: i.Spec.Name, Reason: Look, RequestedBy: requestedBy, Operation: at.UTC().Format("2006-01-02T15:04Z")}
+	if i.Decision.Action == Rotate {
+		c.Reason, c.RevokePrevious = i.Decision.Reason, i.Decision.RevokePrevious
+		if i.Current != nil {
+			c.From = i.Current.Ledger.AuthorizationID
+		}
+	}
+	return c
 }
 
 // Sweep is one round over everything: every identity's sign-in is kept up, and each
 // PAT that needs something gets a command. last is when the sweep before it was
 // (zero: not known). It goes on past what it cannot look at and then says so by its
-// error.
-func (r *Reconciler) Sweep(ctx context.Context, last time.Time, requestedBy string) (Plan, error) {
+// error. What fails for a reason that may pass is tried again after each of the pauses,
+// while the rest goes on.
+func (r *Reconciler) Sweep(ctx context.Context, last time.Time, requestedBy string, pauses ...time.Duration) (Plan, error) {
 	r.prune()
-	var identities []string
+	ctx, done := r.Observer.Sweep(ctx)
+	// An identity's PATs are listed once its sign-in is in order, whatever the others
+	// wait for.
+	refresh := map[string]func() error{}
 	for _, s := range r.Specs() {
-		identities = append(identities, s.Identity)
+		if refresh[s.Identity] == nil {
+			refresh[s.Identity] = sync.OnceValue(func() error {
+				return r.again(ctx, pauses, func() error { return r.Identities.Refresh(ctx, s.Identity) })
+			})
+		}
 	}
-	slices.Sort(identities)
-	identities = slices.Compact(identities)
-	refreshed := make([]error, len(identities))
-	var wg sync.WaitGroup
-	for i, id := range identities {
-		wg.Go(func() { refreshed[i] = r.Identities.Refresh(ctx, id) })
-	}
-	wg.Wait()
-
-	plan := r.Look(ctx)
-	for i, err := range refreshed {
+	var unsent error
+	commands, at := 0, r.Now()
+	plan := r.look(ctx, at, pauses, func(identity string) { _ = refresh[identity]() }, func(wanting []*Item) {
+		cs := make([]Command, len(wanting))
+		for i, it := range wanting {
+			cs[i] = it.command(at, requestedBy)
+		}
+		commands += len(cs)
+		unsent = errors.Join(unsent, r.again(ctx, pauses, func() error { return r.Outbox.Send(ctx, cs...) }))
+	})
+	for _, identity := range slices.Sorted(maps.Keys(refresh)) {
 		// Listing the identity's PATs has met the same refusal.
-		if err != nil && ClassOf(err) != SignIn {
-			plan.Problems = append(plan.Problems, Problem{Identity: identities[i], Err: err})
+		if err := refresh[identity](); err != nil && ClassOf(err) != SignIn {
+			plan.Problems = append(plan.Problems, Problem{Identity: identity, Err: err})
 		}
 	}
 	for _, p := range plan.Problems {
@@ -250,19 +331,79 @@ func (r *Reconciler) Sweep(ctx context.Context, last time.Time, requestedBy stri
 	for _, v := range plan.Released {
 		r.Log.InfoContext(ctx, "a PAT is released: it is no longer in the manifest and is left to run out", "pat", v.Name, "validTo", v.Expires)
 	}
-	commands := plan.Commands(requestedBy)
-	err := r.Outbox.Send(ctx, commands...)
-	for _, s := range plan.Strays {
-		if s.PAT.Global {
-			r.Log.WarnContext(ctx, "a global PAT stops working on 2026-12-01", "identity", s.Owner.Identity, "authorization", s.PAT.AuthorizationID)
-		}
-		if d := crossed(s.PAT.ValidTo, last, plan.At); d > 0 {
-			err = errors.Join(err, r.Outbox.Publish(ctx, &ExpiringPAT{Owner: s.Owner, PAT: s.PAT, Days: d, At: plan.At}))
+	for i := range plan.Items {
+		if it := &plan.Items[i]; it.endsSoon(plan.At) {
+			r.Log.WarnContext(ctx, "a PAT ends soon and has no successor", "pat", it.Spec.Name, "validTo", it.Current.Expires)
 		}
 	}
-	r.Log.InfoContext(ctx, "sweep done", "managed", len(plan.Items), "commands", len(commands), "unmanaged", len(plan.Strays),
+	var tell []func() error
+	var untold sync.Map // owners whose marks could not be told
+	for _, s := range plan.Strays {
+		if s.PAT.Global {
+			r.Log.WarnContext(ctx, "a global PAT stops working on 2026-12-01", "identity", s.Owner.Identity, "authorizationId", s.PAT.AuthorizationID)
+		}
+		if d := crossed(s.PAT.ValidTo, r.toldUpTo(s.Owner, last), plan.At); d > 0 {
+			tell = append(tell, func() error {
+				err := r.Outbox.Publish(ctx, &ExpiringPAT{Owner: s.Owner, PAT: s.PAT, Days: d, At: plan.At})
+				if err != nil {
+					untold.Store(s.Owner, true)
+				}
+				return err
+			})
+		}
+	}
+	err := errors.Join(unsent, together(tell))
+	r.marked(plan, last, func(o Owner) bool {
+		_, failed := untold.Load(o)
+		return failed
+	})
+	r.Log.InfoContext(ctx, "sweep done", "managed", len(plan.Items), "commands", commands, "unmanaged", len(plan.Strays),
 		"released", len(plan.Released), "problems", len(plan.Problems))
-	return plan, errors.Join(plan.err(), err)
+	err = errors.Join(plan.err(), err)
+	done(&plan, err)
+	return plan, err
+}
+
+// soon is how close to its end a PAT may come before somebody should look.
+const soon = 48 * time.Hour
+
+// endsSoon reports whether a PAT is closer to its end than rotation in time would have
+// let it come. It is the latest one: nothing has replaced it.
+func (i *Item) endsSoon(now time.Time) bool {
+	return i.Current != nil && !i.Current.Expires.IsZero() && i.Current.Expires.Sub(now) < min(soon, i.Spec.RotateBefore/2)
+}
+
+// toldUpTo is the time up to which an owner's marks have been told: that of the last
+// sweep, or of the last one that could look at the owner and tell what it found.
+func (r *Reconciler) toldUpTo(o Owner, last time.Time) time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if since, ok := r.behind[o]; ok {
+		return since
+	}
+	return last
+}
+
+// marked notes for which owners a sweep has not told the marks it passed: the next one
+// of this process makes up for it. A repeat by another process has the same event ids.
+func (r *Reconciler) marked(plan Plan, last time.Time, failed func(Owner) bool) {
+	unseen := map[Owner]bool{}
+	for _, p := range plan.Problems {
+		unseen[Owner{p.Identity, p.Organization}] = true
+	}
+	if last.IsZero() {
+		last = plan.At.Add(-Day)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.Specs() {
+		o := s.Owner()
+		if !unseen[o] && !failed(o) {
+			delete(r.behind, o)
+		} else if _, ok := r.behind[o]; !ok {
+			r.behind[o] = last
+		}
+	}
 }
 
 // crossed is the smallest mark (in days before its end) that an unmanaged PAT has

@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+	"unique"
 
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
@@ -27,7 +28,12 @@ const (
 	tagRevokePrevious  = "patrol-revoke-previous-at"
 	tagAnnounced       = "patrol-announced-at"
 	tagRevoked         = "patrol-revoked-at"
+	// For people. They give way to the tags of others.
+	tagRequestedBy = "patrol-requested-by"
+	tagOperation   = "patrol-operation"
+	tagHistory     = "patrol-history"
 
+	// ledgerTags is how many tags patrol cannot do without.
 	ledgerTags = 11
 )
 
@@ -74,6 +80,11 @@ func encode(doing string, l rotation.Ledger, foreign map[string]string) (map[str
 	for k, value := range foreign {
 		if !ledgerTag(k) {
 			all[k] = value
+		}
+	}
+	for _, note := range []struct{ tag, value string }{{tagOperation, l.Operation}, {tagRequestedBy, l.RequestedBy}, {tagHistory, l.History}} {
+		if note.value != "" && len(all) < maxTags {
+			all[note.tag] = note.value
 		}
 	}
 	if n := len(all) - len(own); len(all) > maxTags {
@@ -130,15 +141,18 @@ func decode(tags map[string]*string) (rotation.Ledger, map[string]string) {
 	}
 	l := rotation.Ledger{
 		AuthorizationID:  text(tagCredential),
-		ProviderAddress:  text(tagProvider),
+		ProviderAddress:  shared(text(tagProvider)),
 		RotationID:       text(tagRotation),
-		Identity:         text(tagIdentity),
-		Reason:           rotation.Reason(matching(tagReason, reason)),
+		Identity:         shared(text(tagIdentity)),
+		Reason:           rotation.Reason(shared(matching(tagReason, reason))),
 		Previous:         text(tagPrevious),
 		PreviousVersion:  matching(tagPreviousVersion, versionID),
 		RevokePreviousAt: moment(tagRevokePrevious),
 		AnnouncedAt:      moment(tagAnnounced),
 		RevokedAt:        moment(tagRevoked),
+		RequestedBy:      text(tagRequestedBy),
+		Operation:        text(tagOperation),
+		History:          text(tagHistory),
 	}
 	if days, err := strconv.Atoi(text(tagValidity)); err == nil && days > 0 && days < 10000 {
 		l.ValidityDays = days
@@ -158,7 +172,8 @@ func decode(tags map[string]*string) (rotation.Ledger, map[string]string) {
 
 func ledgerTag(k string) bool {
 	switch k {
-	case tagCredential, tagProvider, tagValidity, tagRotation, tagIdentity, tagReason, tagPrevious, tagPreviousVersion, tagRevokePrevious, tagAnnounced, tagRevoked:
+	case tagCredential, tagProvider, tagValidity, tagRotation, tagIdentity, tagReason, tagPrevious, tagPreviousVersion, tagRevokePrevious, tagAnnounced, tagRevoked,
+		tagRequestedBy, tagOperation, tagHistory:
 		return true
 	}
 	return false
@@ -171,3 +186,6 @@ func short(s string) string {
 	}
 	return s
 }
+
+// shared keeps one copy of a text that thousands of secrets have alike.
+func shared(s string) string { return unique.Make(s).Value() }

@@ -447,7 +447,7 @@ func properties(p *azsecrets.SecretProperties) (rotation.Version, bool) {
 		out.ID, out.URL = parts[2], string(*p.ID)
 	}
 	if p.ContentType != nil {
-		out.ContentType = *p.ContentType
+		out.ContentType = shared(*p.ContentType)
 	}
 	if a := p.Attributes; a != nil {
 		if a.Enabled != nil {

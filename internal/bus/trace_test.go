@@ -1,0 +1,104 @@
+package bus_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
+
+	"github.com/azure-patrol/patrol/events"
+	"github.com/azure-patrol/patrol/internal/bus"
+	"github.com/azure-patrol/patrol/internal/rotation"
+)
+
+func TestMessagesCarryTheTraceOfTheirSend(t *testing.T) {
+	t.Parallel()
+	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, "right")
+		defer s.close(t)
+		var mu sync.Mutex
+		var told []string
+		traced, err := bus.New(bus.Config{
+			ConnectionString: "Endpoint=sb://bus.test;SharedAccessKeyName=key;SharedAccessKey=right;UseDevelopmentEmulator=true",
+			Queue:            "pat-commands", Topic: "pat-events", VaultHost: "contoso.vault.azure.net",
+			Options: azservicebus.ClientOptions{NewWebSocketConn: func(context.Context, azservicebus.NewWebSocketConnArgs) (net.Conn, error) {
+				near, far := net.Pipe()
+				go s.azure.ServeConn(far)
+				return near, nil
+			}},
+			Trace: func(ctx context.Context, destination string, _ int) (context.Context, bus.Trace) {
+				return ctx, bus.Trace{Parent: parent, Done: func(err error) {
+					mu.Lock()
+					defer mu.Unlock()
+					told = append(told, destination)
+					if err != nil {
+						told = append(told, "failed")
+					}
+				}}
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := traced.Send(t.Context(), rotation.Command{PAT: "a", Reason: rotation.Look}, rotation.Command{PAT: "b", Reason: rotation.Look, At: time.Now().Add(time.Hour)}); err != nil {
+			t.Fatal(err)
+		}
+		if err := traced.Publish(t.Context(), &rotation.SignedIn{Identity: "build-bot", User: "x@contoso.com", At: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+		if err := traced.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		for _, m := range s.sent {
+			now, later, azure := m.Properties["traceparent"], m.Properties["tracelink"], m.Properties["Diagnostic-Id"]
+			if m.SessionID == "b" {
+				if now != nil || azure != nil || later != parent {
+					t.Errorf("a scheduled command carries %v", m.Properties)
+				}
+				continue
+			}
+			if now != parent || azure != parent || later != nil {
+				t.Errorf("%s carries %v", m.SessionID, m.Properties)
+			}
+			if m.SessionID == "build-bot" {
+				if e, err := events.Decode(m.Body); err != nil || e.TraceParent != parent || m.Properties["identity"] != "build-bot" {
+					t.Errorf("event %+v, %v, with %v", e, err, m.Properties)
+				}
+			}
+		}
+		if len(s.sent) != 3 || len(told) != 2 || told[0] != "pat-commands" || told[1] != "pat-events" {
+			t.Errorf("%d messages, told of %q", len(s.sent), told)
+		}
+
+		// Without anybody who records, there is no trace of it.
+		if err := s.bus.Send(t.Context(), rotation.Command{PAT: "c", Reason: rotation.Look}); err != nil {
+			t.Fatal(err)
+		}
+		if p := s.sent[len(s.sent)-1].Properties; len(p) != 0 {
+			t.Errorf("an unrecorded command carries %v", p)
+		}
+	})
+}
+
+func TestASendThatFailsIsToldSo(t *testing.T) {
+	t.Parallel()
+	var failed error
+	b, err := bus.New(bus.Config{ConnectionString: "Endpoint=nothing", Queue: "q", Topic: "t",
+		Trace: func(ctx context.Context, _ string, _ int) (context.Context, bus.Trace) {
+			return ctx, bus.Trace{Done: func(err error) { failed = errors.Join(failed, err) }}
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{b.Send(t.Context(), rotation.Command{PAT: "a"}), b.Publish(t.Context(), &rotation.SignedIn{Identity: "i", User: "u", At: time.Now()})} {
+		if err == nil || !errors.Is(failed, err) {
+			t.Errorf("%v was told as %v", err, failed)
+		}
+	}
+}

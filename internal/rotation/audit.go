@@ -1,0 +1,51 @@
+package rotation
+
+import (
+	"context"
+	"log/slog"
+)
+
+// Record is the audit line of one act, whoever caused it and however it ended.
+type Record struct {
+	Who      string // a person's or a system's name; patrol itself: patrol
+	Trigger  string // http, dashboard, command
+	Act      string // rotate, revoke, extend, adopt, sweep, revoke-pats
+	Target   string // a PAT's name, an authorization id, users
+	Outcome  string // done, repeated, or what it failed of
+	Activity string // the operation's id, or Azure's own name for the call that failed
+}
+
+// Write puts the record into the log; more are further attributes.
+func (r Record) Write(ctx context.Context, log *slog.Logger, more ...any) {
+	who := plain(r.Who, maxName)
+	if who == "" {
+		who = "patrol"
+	}
+	log.InfoContext(ctx, "act", append([]any{"who", who, "trigger", r.Trigger, "act", r.Act, "target", r.Target,
+		"outcome", r.Outcome, "activity", r.Activity}, more...)...)
+}
+
+// record writes down what a reconcile has done to PATs.
+func (w *work) record(ctx context.Context, d Decision, err error) {
+	r := Record{Trigger: "command", Act: string(d.Action), Target: w.spec.Name, Outcome: "done"}
+	r.Who, r.Activity = w.order.origin()
+	switch d.Action {
+	case Rotate, Adopt, RevokeOrphan:
+	case Revoke:
+		if d.Cause != CauseRequested {
+			r.Who = "" // its time has come: nobody asked today
+		}
+	default:
+		return
+	}
+	if err != nil {
+		r.Outcome = "failed"
+		if e := AsError(err); e != nil {
+			r.Outcome = "failed: " + e.Code
+			if e.ActivityID != "" {
+				r.Activity = e.ActivityID
+			}
+		}
+	}
+	r.Write(ctx, w.Log, "rule", d.Rule)
+}
