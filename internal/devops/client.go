@@ -1,6 +1,7 @@
 // Package devops is patrol's client of Azure DevOps: the lifecycle of personal
-// access tokens (list, get, create, update, revoke) and the proof that a token
-// works. It implements rotation.Tokens over azcore's pipeline.
+// access tokens (list, get, create, update, revoke), the proof that a token
+// works, and an administrator's acts on the PATs of others. It implements
+// rotation.Tokens and administration.Organizations over azcore's pipeline.
 //
 // It must not know the manifest, the vault, or when a PAT is due; nor how an
 // identity signs in: Config.Credential gives its bearer tokens.
@@ -39,6 +40,9 @@ const Resource = "499b84ac-1321-427f-aa17-267ca6975798"
 func DefaultScopes() []string { return []string{Resource + "/vso.pats", Resource + "/vso.pats_manage"} }
 
 const (
+	defaultURL      = "https://dev.azure.com"
+	defaultAuditURL = "https://auditservice.dev.azure.com"
+
 	defaultVersion = "7.1-preview.1"
 
 	// Azure DevOps delays the calls of a busy identity by up to 30 s before it
@@ -56,6 +60,10 @@ const (
 type Config struct {
 	URL      string // default https://dev.azure.com
 	VSSPSURL string // default https://vssps.dev.azure.com
+	// AuditURL is where the audit log is; default
+	// https://auditservice.dev.azure.com, or URL if that is not Azure DevOps'
+	// own: no bearer token shall leave a stand-in for the real service.
+	AuditURL string
 	// APIVersion of tokens/pats; default 7.1-preview.1. If Azure DevOps says
 	// that a version needs -preview, the client goes over to the same version
 	// with the suffix, and remembers.
@@ -76,17 +84,18 @@ type Config struct {
 // Client speaks with Azure DevOps for any number of identities and
 // organizations. It is safe for concurrent use.
 type Client struct {
-	url, vsspsURL string
-	credential    func(string) (azcore.TokenCredential, error)
-	scopes        []string
-	pipeline      runtime.Pipeline
-	userAgent     string
-	now           func() time.Time
-	log           *slog.Logger
+	url, vsspsURL, auditURL string
+
+	credential func(string) (azcore.TokenCredential, error)
+	scopes     []string
+	pipeline   runtime.Pipeline
+	userAgent  string
+	now        func() time.Time
+	log        *slog.Logger
 
 	mu         sync.Mutex
 	versions   map[string]string // by resource
-	identities map[string]*bearer
+	identities map[bearing]*bearer
 	pauses     map[string]time.Time // by identity: no call before
 }
 
@@ -95,19 +104,28 @@ var _ rotation.Tokens = (*Client)(nil)
 // New checks the configuration and makes a Client; it calls nobody.
 func New(cfg Config) (*Client, error) {
 	c := &Client{
-		url:        strings.TrimRight(cmp.Or(cfg.URL, "https://dev.azure.com"), "/"),
+		url:        strings.TrimRight(cmp.Or(cfg.URL, defaultURL), "/"),
 		vsspsURL:   strings.TrimRight(cmp.Or(cfg.VSSPSURL, "https://vssps.dev.azure.com"), "/"),
 		credential: cfg.Credential,
 		scopes:     slices.Clone(cfg.Scopes),
 		userAgent:  "patrol/" + cmp.Or(cfg.Version, "dev"),
 		now:        cfg.Now,
 		log:        cfg.Log,
-		versions:   map[string]string{patsResource: cmp.Or(cfg.APIVersion, defaultVersion), connectionResource: defaultVersion},
-		identities: map[string]*bearer{},
+		versions:   map[string]string{patsResource: cmp.Or(cfg.APIVersion, defaultVersion)},
+		identities: map[bearing]*bearer{},
 		pauses:     map[string]time.Time{},
 	}
+	if c.auditURL = strings.TrimRight(cfg.AuditURL, "/"); c.auditURL == "" {
+		if c.auditURL = c.url; c.url == defaultURL {
+			c.auditURL = defaultAuditURL
+		}
+	}
 	var problems []error
-	for _, base := range []string{c.url, c.vsspsURL} {
+	bases := []string{c.url, c.vsspsURL}
+	if !slices.Contains(bases, c.auditURL) {
+		bases = append(bases, c.auditURL)
+	}
+	for _, base := range bases {
 		u, err := url.Parse(base)
 		insecure := cfg.ClientOptions.InsecureAllowCredentialWithHTTP && err == nil && u.Scheme == "http"
 		if err != nil || u.Host == "" || u.Scheme != "https" && !insecure || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
@@ -147,7 +165,7 @@ func (c *Client) List(ctx context.Context, o rotation.Owner) ([]rotation.PAT, er
 		"$top": {fmt.Sprint(pageSize)},
 	}
 	var pats []rotation.PAT
-	ids, tokens := map[string]bool{}, map[string]bool{}
+	ids, tokens, scopes := map[string]bool{}, map[string]bool{}, map[string][]string{}
 	for range maxPages {
 		a, err := c.do(ctx, k, http.MethodGet, patsResource, q, nil)
 		if err != nil {
@@ -161,6 +179,12 @@ func (c *Client) List(ctx context.Context, o rotation.Owner) ([]rotation.PAT, er
 			p, err := w.pat()
 			if err != nil {
 				return nil, k.badAnswer(a, err)
+			}
+			// Many PATs have the same scopes: one copy of them is enough.
+			if same, ok := scopes[w.Scope]; ok {
+				p.Scopes = same
+			} else {
+				scopes[w.Scope] = p.Scopes
 			}
 			// A PAT that is made or revoked between two pages may shift
 			// the rest.
@@ -185,23 +209,29 @@ func (c *Client) List(ctx context.Context, o rotation.Owner) ([]rotation.PAT, er
 // Get returns one PAT of the owner, rotation.ErrNotFound if there is none.
 // Whether a revoked one is still shown is Azure DevOps' secret.
 func (c *Client) Get(ctx context.Context, o rotation.Owner, authorizationID string) (rotation.PAT, error) {
+	_, p, err := c.get(ctx, o, authorizationID)
+	return p, err
+}
+
+// get returns a PAT as it was written, too.
+func (c *Client) get(ctx context.Context, o rotation.Owner, authorizationID string) (patToken, rotation.PAT, error) {
 	k := &call{owner: o, doing: "looking up a PAT", absence: true}
 	a, err := c.do(ctx, k, http.MethodGet, patsResource, url.Values{"authorizationId": {authorizationID}}, nil)
 	if err != nil {
-		return rotation.PAT{}, err
+		return patToken{}, rotation.PAT{}, err
 	}
 	r, err := k.result(a)
 	if err != nil {
-		return rotation.PAT{}, err
+		return patToken{}, rotation.PAT{}, err
 	}
 	if r.PAT == nil {
-		return rotation.PAT{}, rotation.ErrNotFound
+		return patToken{}, rotation.PAT{}, rotation.ErrNotFound
 	}
 	p, err := r.PAT.pat()
 	if err != nil {
-		return rotation.PAT{}, k.badAnswer(a, err)
+		return patToken{}, rotation.PAT{}, k.badAnswer(a, err)
 	}
-	return p, nil
+	return *r.PAT, p, nil
 }
 
 // Create issues a PAT. The request leaves once: if its answer is lost, the
@@ -235,8 +265,12 @@ func (c *Client) Create(ctx context.Context, o rotation.Owner, r rotation.PATReq
 // policy may have shortened it. rotation.ErrNotFound if there is no such PAT.
 // It names the end and not a difference, so repeating it is safe.
 func (c *Client) Update(ctx context.Context, o rotation.Owner, authorizationID string, validTo time.Time) (rotation.PAT, error) {
+	return c.update(ctx, o, updateRequest{AuthorizationID: authorizationID, ValidTo: wireTime(validTo)})
+}
+
+func (c *Client) update(ctx context.Context, o rotation.Owner, body updateRequest) (rotation.PAT, error) {
 	k := &call{owner: o, doing: "moving a PAT's end", absence: true}
-	a, err := c.do(ctx, k, http.MethodPut, patsResource, nil, updateRequest{authorizationID, wireTime(validTo)})
+	a, err := c.do(ctx, k, http.MethodPut, patsResource, nil, body)
 	if err != nil {
 		return rotation.PAT{}, err
 	}
@@ -279,7 +313,9 @@ func (c *Client) Revoke(ctx context.Context, o rotation.Owner, authorizationID s
 
 // Prove asks the organization whose token this is: the id of the identity.
 func (c *Client) Prove(ctx context.Context, o rotation.Owner, token rotation.Secret) (bearer string, err error) {
-	k := &call{owner: o, doing: "proving a PAT", basic: token}
+	// A PAT that is there and is not proved would have to be revoked again: of one call
+	// there would be three.
+	k := &call{owner: o, doing: "proving a PAT", basic: token, begun: true}
 	if token.Empty() {
 		return "", k.fail(rotation.Transient, "token-refused", "there is no token to prove", nil)
 	}
@@ -320,14 +356,17 @@ func (c *Client) do(ctx context.Context, k *call, method, resource string, q url
 
 func (c *Client) send(ctx context.Context, k *call, method, resource, version string, q url.Values, body any) (*answer, error) {
 	base := c.vsspsURL
-	if resource == connectionResource {
+	switch resource {
+	case connectionResource:
 		base = c.url
+	case auditResource:
+		base = c.auditURL
 	}
 	query := url.Values{"api-version": {version}}
 	for name, values := range q {
 		query[name] = values
 	}
-	req, err := runtime.NewRequest(ctx, method, base+"/"+url.PathEscape(k.owner.Organization)+"/_apis/"+resource+"?"+query.Encode())
+	req, err := runtime.NewRequest(ctx, method, base+"/"+url.PathEscape(k.owner.Organization)+"/_apis/"+resource+k.item+"?"+query.Encode())
 	if err != nil {
 		return nil, k.fail(rotation.Configuration, "bad-request", "the request cannot be made", nil)
 	}
@@ -358,7 +397,7 @@ func (c *Client) send(ctx context.Context, k *call, method, resource, version st
 func (c *Client) version(resource string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.versions[resource]
+	return cmp.Or(c.versions[resource], defaultVersion)
 }
 
 func (c *Client) remember(resource, version string) {

@@ -107,6 +107,11 @@ func (k *call) notSignedIn(a *answer) error {
 // refusal maps an answer that is no success.
 func (k *call) refusal(a *answer) error {
 	e := decodeError(a.body, a.header.Get("X-TFS-ServiceError"))
+	if k.refuse != nil {
+		if err := k.refuse(a, e); err != nil {
+			return err
+		}
+	}
 	code := cmp.Or(e.number, e.typeKey, fmt.Sprintf("http-%d", a.status))
 	switch s := a.status; {
 	case s == http.StatusNonAuthoritativeInfo || s >= 300 && s < 400:

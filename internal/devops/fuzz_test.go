@@ -113,3 +113,66 @@ func FuzzRetryAfter(f *testing.F) {
 		}
 	})
 }
+
+func FuzzUsers(f *testing.F) {
+	f.Add([]byte(`{"count":1,"value":[{"subjectKind":"user","principalName":"ada@contoso.com","mailAddress":null,"displayName":"Ada","origin":"aad","descriptor":"aad.Zm9v"}]}`), "ada@contoso.com")
+	f.Add([]byte(`{"value":null}`), "")
+	f.Fuzz(func(t *testing.T, b []byte, name string) {
+		var page graphUsers
+		if json.Unmarshal(trimBOM(b), &page) != nil {
+			return
+		}
+		for _, w := range page.Users {
+			u := w.user()
+			if u.Is(" ") {
+				t.Fatalf("%+v is nobody", u)
+			}
+			name = strings.TrimSpace(name)
+			if u.Is(name) && !strings.EqualFold(name, u.PrincipalName) && !strings.EqualFold(name, u.MailAddress) && name != u.Descriptor {
+				t.Fatalf("%q is %+v", name, u)
+			}
+			if isDescriptor(u.Descriptor) && strings.ContainsAny(u.Descriptor, "/?#%\\ ") {
+				t.Fatalf("descriptor %q", u.Descriptor)
+			}
+		}
+	})
+}
+
+func FuzzSessions(f *testing.F) {
+	f.Add([]byte(`{"value":[{"authorizationId":"5d1f0b7e-33c0-4f2b-9c55-0a6f1e2d3c44","validFrom":"2026-10-01T00:00:00","validTo":"2027-01-01T00:00:00","displayName":null,"scope":"vso.build vso.code","targetAccounts":["7c1d"],"token":null,"isValid":true,"isPublic":false}],"continuationToken":null}`))
+	f.Add([]byte(`{"value":[{"isValid":null,"validTo":"0001-01-01T00:00:00"}],"continuationToken":"5d1f0b7e-33c0-4f2b-9c55-0a6f1e2d3c44"}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var page sessionPage
+		if json.Unmarshal(trimBOM(b), &page) != nil {
+			return
+		}
+		now := time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC)
+		for _, w := range page.Sessions {
+			p, err := w.pat()
+			if err == nil && p.AuthorizationID == "" {
+				t.Fatalf("%+v", p)
+			}
+			if w.valid(now) && (w.IsPublic || w.IsValid != nil && !*w.IsValid || !p.ValidTo.IsZero() && !p.ValidTo.After(now)) {
+				t.Fatalf("%+v is not valid", w)
+			}
+		}
+	})
+}
+
+func FuzzAuditLogs(f *testing.F) {
+	f.Add([]byte(`{"decoratedAuditLogEntries":[{"actionId":"Token.PatCreateEvent","timestamp":"2026-11-20T08:11:02Z","data":{"DisplayName":"ci"}}],"hasMore":false,"continuationToken":null}`))
+	f.Add([]byte(`{"value":{"decoratedAuditLogEntries":[{"actionId":"Git.X","data":{"DisplayName":7}}],"hasMore":true,"continuationToken":"x"}}`))
+	f.Add([]byte(`{"value":[]}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var page auditPage
+		if json.Unmarshal(trimBOM(b), &page) != nil {
+			return
+		}
+		for _, w := range page.Entries {
+			e, ok := w.entry()
+			if name, token := strings.CutPrefix(e.Action, "Token."); ok && (!token || !isWord(name, 50)) {
+				t.Fatalf("%+v", e)
+			}
+		}
+	})
+}

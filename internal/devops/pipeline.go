@@ -59,7 +59,7 @@ func newPipeline(c *Client, cfg Config) runtime.Pipeline {
 	return runtime.NewPipeline("patrol", c.userAgent, runtime.PipelineOptions{
 		PerRetry:               []policy.Policy{r, authorization{c}},
 		AllowedHeaders:         []string{"X-VSS-E2EID", "ActivityId", "X-TFS-Session", "Retry-After", "X-RateLimit-Delay", "X-RateLimit-Remaining"},
-		AllowedQueryParameters: []string{"api-version", "displayFilterOption", "$top"},
+		AllowedQueryParameters: []string{"api-version", "displayFilterOption", "$top", "pageSize", "batchSize", "isPublic", "subjectTypes"},
 	}, &o)
 }
 
@@ -99,9 +99,16 @@ func (t transport) Do(req *http.Request) (*http.Response, error) {
 type call struct {
 	owner rotation.Owner
 	doing string
+	item  string          // of the resource: "/" and its escaped name
 	basic rotation.Secret // the PAT to show instead of a bearer token
+	// scopes of the bearer token; none: the client's.
+	scopes []string
+	// refuse, if there is one, judges refusals that mean something else here
+	// than to the owner of a PAT; nil: nothing else.
+	refuse func(a *answer, e serviceError) error
 
 	once    bool // not to be repeated: it may have taken effect
+	begun   bool // ends what has been begun, and does not wait for a pause's end
 	absence bool // "not found" is an answer: rotation.ErrNotFound
 	empty   bool // a success may have no body
 
@@ -110,9 +117,10 @@ type call struct {
 	pending bool
 }
 
-// retries repeats what is safe to repeat, GET, DELETE, and PUT, which names the
-// wanted state; and it keeps the pauses that Azure DevOps asks an identity for,
-// with an error or with a success.
+// retries repeats what is safe to repeat: GET, DELETE, PUT, which names the
+// wanted state, and the POSTs of administration, which only end things. It also
+// keeps the pauses that Azure DevOps asks an identity for, with an error or with
+// a success.
 type retries struct {
 	client          *Client
 	max             int
@@ -134,17 +142,28 @@ func (r retries) Do(req *policy.Request) (*http.Response, error) {
 			asked = retryAfter(resp.Header, resp.StatusCode, r.client.now())
 			r.client.pause(k.owner.Identity, asked)
 		}
-		if try == r.max || k.once || asked > r.maxDelay || ctx.Err() != nil || !repeatable(resp, err) {
+		longest := r.maxDelay
+		if k.begun {
+			longest = maxPause
+			if deadline, limited := ctx.Deadline(); limited {
+				longest = time.Until(deadline)
+			}
+		}
+		if try == r.max || k.once || asked > longest || ctx.Err() != nil || !repeatable(resp, err) {
 			return resp, err
 		}
 		if err == nil {
 			runtime.Drain(resp)
 			r.client.log.DebugContext(ctx, "repeating a call", "doing", k.doing, "organization", k.owner.Organization, "status", resp.StatusCode, "retryAfter", asked)
 		}
+		pause := time.Duration(0) // wait does the rest
 		if asked == 0 {
-			if err := sleep(ctx, min(r.maxDelay, backoff(r.delay, try))); err != nil {
-				return nil, err
-			}
+			pause = min(r.maxDelay, backoff(r.delay, try))
+		} else if k.begun {
+			pause = asked
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return nil, err
 		}
 	}
 }
@@ -165,7 +184,7 @@ func (r retries) once(req *policy.Request) (*http.Response, error) {
 func (r retries) wait(ctx context.Context, k *call) error {
 	for {
 		left := r.client.paused(k.owner.Identity)
-		if left <= 0 {
+		if left <= 0 || k.begun {
 			return nil
 		}
 		deadline, limited := ctx.Deadline()
@@ -275,7 +294,7 @@ func (a authorization) Do(req *policy.Request) (*http.Response, error) {
 		return k.next(req)
 	}
 	ctx := req.Raw().Context()
-	source := a.client.bearer(k.owner.Identity)
+	source := a.client.bearer(k.owner.Identity, k.scopes)
 	token, err := source.get(ctx, rotation.Secret{}, "")
 	if err != nil {
 		return nil, err
@@ -342,23 +361,31 @@ func challenge(h http.Header) string {
 	return ""
 }
 
+// bearing is what a bearer token is for.
+type bearing struct{ identity, scopes string }
+
 // bearer holds one identity's current bearer token.
 type bearer struct {
 	client   *Client
 	identity string
+	scopes   []string
 	turn     chan struct{} // one at a time asks the credential
 	token    rotation.Secret
 	refresh  time.Time // from then on a new one is asked for
 	expires  time.Time
 }
 
-func (c *Client) bearer(identity string) *bearer {
+func (c *Client) bearer(identity string, scopes []string) *bearer {
+	if len(scopes) == 0 {
+		scopes = c.scopes
+	}
+	key := bearing{identity, strings.Join(scopes, " ")}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	b := c.identities[identity]
+	b := c.identities[key]
 	if b == nil {
-		b = &bearer{client: c, identity: identity, turn: make(chan struct{}, 1)}
-		c.identities[identity] = b
+		b = &bearer{client: c, identity: identity, scopes: scopes, turn: make(chan struct{}, 1)}
+		c.identities[key] = b
 	}
 	return b
 }
@@ -380,7 +407,7 @@ func (b *bearer) get(ctx context.Context, refused rotation.Secret, claims string
 	credential, err := b.client.credential(b.identity)
 	var t azcore.AccessToken
 	if err == nil {
-		o := policy.TokenRequestOptions{Scopes: b.client.scopes}
+		o := policy.TokenRequestOptions{Scopes: b.scopes}
 		if rejected {
 			o.Claims = claims
 		}

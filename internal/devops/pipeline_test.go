@@ -125,6 +125,26 @@ func TestAPauseThatComesWithASuccessIsKept(t *testing.T) {
 	}
 }
 
+// A PAT that is there and not proved would have to be revoked again.
+func TestTheProofOfANewPATDoesNotWaitForAPauseToEnd(t *testing.T) {
+	story(t, func(t *testing.T, s *stand) {
+		s.azure.SlowDown(ada, 4*time.Minute, false)
+		issued, err := s.Create(t.Context(), owner, request("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		if _, err := s.Prove(t.Context(), owner, issued.Token); err != nil || time.Since(start) != 0 {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+		_, err = s.Create(t.Context(), owner, request("y"))
+		wants(t, "another creation", err, rotation.Throttled, "paused")
+		if time.Since(start) != 0 {
+			t.Errorf("refused after %v", time.Since(start))
+		}
+	})
+}
+
 func TestABusyIdentityNeverCallsInAPause(t *testing.T) {
 	story(t, func(t *testing.T, s *stand) {
 		s.azure.Switch(func(sw *azure.Switches) { sw.Throttle = azure.Throttle{Cost: 30} })

@@ -35,7 +35,8 @@ type entra struct {
 	requests []policy.TokenRequestOptions
 	scopes   []string
 	err      error
-	dead     map[string]bool // tokens that Azure DevOps no longer takes
+	people   map[string]string // by identity
+	dead     map[string]bool   // tokens that Azure DevOps no longer takes
 }
 
 func (e *entra) credential(identity string) (azcore.TokenCredential, error) {
@@ -67,8 +68,7 @@ func (e *entra) verify(token string) (azure.Claims, error) {
 	if _, err := fmt.Sscanf(rest, "%d/%d", &serial, &end); err != nil || time.Now().Unix() >= end || e.dead[token] {
 		return azure.Claims{}, errors.New("not accepted")
 	}
-	upn := map[string]string{"build-bot": ada, "night-bot": "grace@contoso.com"}[identity]
-	return azure.Claims{UPN: upn, Scopes: e.scopes}, nil
+	return azure.Claims{UPN: e.people[identity], Scopes: e.scopes}, nil
 }
 
 func (e *entra) asked() []policy.TokenRequestOptions {
@@ -94,7 +94,7 @@ type setting func(*devops.Config, *stand)
 func newStand(t *testing.T, transport *http.Client, settings ...setting) *stand {
 	t.Helper()
 	s := &stand{panel: &control.Panel{}, log: &bytes.Buffer{}, entra: &entra{
-		life: time.Hour, scopes: []string{"vso.pats", "vso.pats_manage"}, dead: map[string]bool{},
+		life: time.Hour, scopes: []string{"vso.pats", "vso.pats_manage"}, dead: map[string]bool{}, people: map[string]string{"build-bot": ada, "night-bot": "grace@contoso.com"},
 	}}
 	s.azure = azure.New(azure.Config{Panel: s.panel, Verify: s.entra.verify})
 	s.azure.AddOrganization(azure.Organization{Name: "contoso"})
@@ -129,7 +129,7 @@ func story(t *testing.T, tell func(*testing.T, *stand), settings ...setting) {
 		s := newStand(t, &http.Client{Transport: transport}, settings...)
 		s.network = &network
 		server := &http.Server{Handler: s.azure}
-		for _, address := range []string{"dev.azure.com:443", "vssps.dev.azure.com:443"} {
+		for _, address := range []string{"dev.azure.com:443", "vssps.dev.azure.com:443", "auditservice.dev.azure.com:443"} {
 			l, err := network.Listen(address)
 			if err != nil {
 				t.Fatal(err)

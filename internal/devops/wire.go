@@ -20,9 +20,13 @@ type createRequest struct {
 	AllOrgs     bool   `json:"allOrgs"`
 }
 
+// updateRequest changes a PAT; what is left out stays as it is.
 type updateRequest struct {
 	AuthorizationID string `json:"authorizationId"`
+	DisplayName     string `json:"displayName,omitempty"`
+	Scope           string `json:"scope,omitempty"`
 	ValidTo         string `json:"validTo"`
+	AllOrgs         *bool  `json:"allOrgs,omitempty"`
 }
 
 func wireTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z07:00") }
@@ -51,6 +55,10 @@ func (w patToken) pat() (rotation.PAT, error) {
 	if w.AuthorizationID == "" || w.ValidTo.IsZero() {
 		return rotation.PAT{}, errors.New("a PAT without its id or its end")
 	}
+	return w.shown(), nil
+}
+
+func (w patToken) shown() rotation.PAT {
 	// The manifest's scopes are without those that another one includes, and these
 	// are compared with them.
 	scopes := strings.Fields(w.Scope)
@@ -64,7 +72,7 @@ func (w patToken) pat() (rotation.PAT, error) {
 		ValidFrom:       w.ValidFrom.Time,
 		ValidTo:         w.ValidTo.Time,
 		Global:          w.TargetAccounts == nil,
-	}, nil
+	}
 }
 
 type connectionData struct {

@@ -40,7 +40,7 @@ func (s *Service) listUserPats(a *answer, o *organization, subject string) {
 	public, err2 := strconv.ParseBool(cmp.Or(strings.ToLower(q.Get("isPublic")), "false"))
 	from := strings.ToLower(q.Get("continuationToken"))
 	kind, key, described := strings.Cut(subject, ".")
-	if err != nil || err2 != nil || size < 1 || size > 100 || from != "" && !isUUID(from) || !described || kind == "" || key == "" {
+	if err != nil || err2 != nil || size < 1 || size > cmp.Or(a.switches.MaxUserPatPage, 100) || from != "" && !isUUID(from) || !described || kind == "" || key == "" {
 		a.problem(http.StatusBadRequest, "ArgumentException", "The subject descriptor, page size or continuation token is not valid.")
 		return
 	}
@@ -107,7 +107,7 @@ func (s *Service) revokeUserPats(a *answer, o *organization, c caller) {
 	if !bad {
 		for _, p := range found {
 			if p.State != Revoked {
-				changes = append(changes, s.end(p, c.user.UPN, a.r.UserAgent()))
+				changes = append(changes, s.end(p, a.origin(c)))
 			}
 		}
 	}
@@ -132,12 +132,16 @@ func (s *Service) revocationRule(a *answer, o *organization, c caller) {
 	if !a.body(&in) {
 		return
 	}
-	if strings.TrimSpace(in.Scopes) == "" {
-		a.problem(http.StatusBadRequest, "ArgumentException", "The scopes are missing.")
+	before, err := time.Now(), error(nil)
+	if in.CreatedBefore != nil {
+		before, err = time.Parse(time.RFC3339, *in.CreatedBefore)
+	}
+	if strings.TrimSpace(in.Scopes) == "" || err != nil {
+		a.problem(http.StatusBadRequest, "ArgumentException", "The scopes are missing, or the date is not valid.")
 		return
 	}
 	s.mu.Lock()
-	s.audit = append(s.audit, Audit{At: time.Now(), Action: "Token.RevocationRuleCreate", Organization: o.Name, Actor: c.user.UPN, UserAgent: a.r.UserAgent()})
+	s.rules = append(s.rules, RevocationRuleRecord{o.Name, in.Scopes, before.UTC(), c.user.UPN})
 	s.mu.Unlock()
 	a.w.WriteHeader(http.StatusCreated)
 }
@@ -164,7 +168,7 @@ func (s *Service) graphUsers(a *answer, o *organization) {
 	if q.Get("subjectTypes") == "" || slices.Contains(kinds, "aad") {
 		for _, u := range s.users {
 			if u.memberOf(o) {
-				rows = append(rows, wireUser{"user", o.TenantID, u.UPN, u.UPN, "aad", u.ObjectID, u.DisplayName, u.descriptor})
+				rows = append(rows, wireUser{"user", o.TenantID, u.UPN, u.MailAddress, "aad", u.ObjectID, u.DisplayName, u.descriptor})
 			}
 		}
 	}

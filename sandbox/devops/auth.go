@@ -27,6 +27,23 @@ func (c caller) may(scope string) bool {
 	return slices.Contains(c.scopes, scope) || c.pat != nil && slices.Contains(c.scopes, "app_token")
 }
 
+func (c caller) mayAudit() bool { return c.may("vso.auditlog") || c.may("vso.auditstreams_manage") }
+
+// noAdministrator refuses token administration to a user who is no Project
+// Collection Administrator; it returns false.
+func (a *answer) noAdministrator(c caller) bool {
+	if a.switches.ForbidNonAdministrator {
+		return a.forbidden("Access denied: the user needs to be a Project Collection Administrator.")
+	}
+	a.unauthorized(c.user.id)
+	return false
+}
+
+func (a *answer) forbidden(message string) bool {
+	a.problem(http.StatusForbidden, "AccessCheckException", message)
+	return false
+}
+
 // authenticate finds out who calls and whether they may, and answers those who
 // may not.
 func (s *Service) authenticate(a *answer, o *organization, operation string) (caller, bool) {
@@ -94,7 +111,7 @@ func (s *Service) admitPAT(a *answer, o *organization, operation string, p *pat)
 	s.mu.Lock()
 	v := s.judge(p, o, time.Now())
 	c := caller{user: p.owner, scopes: slices.Clone(p.Scopes), pat: p}
-	administrator := p.owner.Administrator
+	administrator, auditor := p.owner.Administrator, p.owner.Auditor
 	s.mu.Unlock()
 	switch v {
 	case unknownToken:
@@ -121,8 +138,12 @@ func (s *Service) admitPAT(a *answer, o *organization, operation string, p *pat)
 			return c, true
 		}
 	case ListUserPats, RevokeUserPats, RevocationRule:
-		if c.may("vso.tokenadministration") && administrator {
-			return c, true
+		if c.may("vso.tokenadministration") {
+			return c, administrator || a.noAdministrator(c)
+		}
+	case QueryAudit:
+		if c.mayAudit() {
+			return c, administrator || auditor || a.forbidden("The user does not have the permission to view the audit log.")
 		}
 	default:
 		status := http.StatusUnauthorized
@@ -169,7 +190,7 @@ func (s *Service) admitBearer(a *answer, o *organization, operation, token strin
 		u.challenge, u.challenged = false, sum
 	}
 	challenged := u.challenged == sum
-	administrator := u.Administrator
+	administrator, auditor := u.Administrator, u.Auditor
 	s.mu.Unlock()
 	if challenged {
 		claims := base64.StdEncoding.EncodeToString([]byte(`{"access_token":{"nbf":{"essential":true,"value":"` + strconv.FormatInt(time.Now().Unix(), 10) + `"}}}`))
@@ -190,7 +211,13 @@ func (s *Service) admitBearer(a *answer, o *organization, operation, token strin
 	case GraphUsers:
 		ok = c.may("vso.graph") || c.may("vso.graph_manage")
 	case ListUserPats, RevokeUserPats, RevocationRule:
-		ok = c.may("vso.tokenadministration") && administrator
+		if ok = c.may("vso.tokenadministration"); ok && !administrator {
+			return c, a.noAdministrator(c)
+		}
+	case QueryAudit:
+		if ok = c.mayAudit(); ok && !administrator && !auditor {
+			return c, a.forbidden("The user does not have the permission to view the audit log.")
+		}
 	}
 	if !ok {
 		a.unauthorized(u.id)

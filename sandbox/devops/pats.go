@@ -208,7 +208,7 @@ func (s *Service) create(a *answer, o *organization, c caller, version string) {
 	}
 	p := s.issue(o, c.user, in.DisplayName, scopes, validTo, in.AllOrgs, now)
 	s.mails++
-	s.note(now, "Token.PatCreateEvent", p, c.user.UPN, a.r.UserAgent())
+	s.note(now, "Token.PatCreateEvent", p, a.origin(c))
 	row := p.wire()
 	token := p.Token
 	row.Token = &token
@@ -242,6 +242,10 @@ func (s *Service) update(a *answer, o *organization, c caller, version string) {
 		failure = notFound
 	case p.state(now) == Expired:
 		failure = expiredForEver
+	case a.switches.UpdateNeedsAll && in.DisplayName == nil:
+		failure = nameRequired
+	case a.switches.UpdateNeedsAll && in.Scope == nil:
+		failure = invalidScope
 	}
 	if failure != none {
 		s.mu.Unlock()
@@ -274,7 +278,7 @@ func (s *Service) update(a *answer, o *organization, c caller, version string) {
 		return
 	}
 	p.DisplayName, p.Scopes, p.ValidTo, p.Global = name, scopes, tick(validTo), global
-	s.note(now, "Token.PatUpdateEvent", p, c.user.UPN, a.r.UserAgent())
+	s.note(now, "Token.PatUpdateEvent", p, a.origin(c))
 	row := p.wire()
 	change := Change{Updated, now, p.shown(now)}
 	s.mu.Unlock()
@@ -291,7 +295,7 @@ func (s *Service) revoke(a *answer, o *organization, c caller) {
 	s.mu.Lock()
 	p := s.own(o, c, id)
 	if p != nil && p.State != Revoked {
-		change := s.end(p, c.user.UPN, a.r.UserAgent())
+		change := s.end(p, a.origin(c))
 		s.mu.Unlock()
 		s.tell(change)
 		a.w.WriteHeader(http.StatusNoContent)

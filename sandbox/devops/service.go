@@ -1,7 +1,7 @@
 // Package devops is the sandbox's Azure DevOps: the lifecycle of personal access
-// tokens, connectionData, token administration and graph users, as one
-// http.Handler with state. What vssps.dev.azure.com and dev.azure.com serve does
-// not clash, so one handler stands for both.
+// tokens, connectionData, token administration, graph users and the audit log,
+// as one http.Handler with state. What vssps.dev.azure.com, dev.azure.com and
+// auditservice.dev.azure.com serve does not clash, so one handler stands for all.
 //
 // It refuses what the real service refuses; where the real behaviour is not
 // documented, a field of Switches chooses. It must not know who calls it, nor
@@ -38,6 +38,7 @@ const (
 	RevokeUserPats = "RevokeUserPats"
 	RevocationRule = "RevocationRule"
 	GraphUsers     = "GraphUsers"
+	QueryAudit     = "QueryAudit"
 )
 
 // Claims is what a verified bearer token says.
@@ -76,6 +77,7 @@ type Service struct {
 	byID      map[string]*pat
 	byToken   map[string]*pat
 	audit     []Audit
+	rules     []RevocationRuleRecord
 	mails     int
 	onChange  []func(Change)
 	onRequest func(*http.Request)
@@ -168,6 +170,8 @@ func parse(r *http.Request) route {
 		rt.operation = RevocationRule
 	case rest == "graph/users" && r.Method == http.MethodGet:
 		rt.operation = GraphUsers
+	case rest == "audit/auditlog" && r.Method == http.MethodGet:
+		rt.operation = QueryAudit
 	}
 	return rt
 }
@@ -240,6 +244,8 @@ func (s *Service) serve(w http.ResponseWriter, r *http.Request) {
 		s.revocationRule(a, org, c)
 	case GraphUsers:
 		s.graphUsers(a, org)
+	case QueryAudit:
+		s.queryAudit(a, org)
 	}
 }
 

@@ -23,7 +23,9 @@ type User struct {
 	ObjectID      string // Entra's id; empty: made up
 	DisplayName   string
 	Organizations []string // where the user is a member; empty: everywhere
-	Administrator bool     // of those organizations
+	MailAddress   string   // empty: the UPN
+	Administrator bool     // Project Collection Administrator of those organizations
+	Auditor       bool     // may view their audit log, as an Administrator may
 }
 
 // State is what has become of a PAT.
@@ -74,6 +76,25 @@ type Audit struct {
 	Actor           string // UPN
 	AuthorizationID string
 	UserAgent       string
+	DisplayName     string // of the PAT
+	Owner           string // UPN of the PAT's owner
+	CorrelationID   string // the call's X-VSS-E2EID; empty: no call of this API
+}
+
+// RevocationRuleRecord is a rule against self-describing tokens, which PATs are
+// not: the sandbox only keeps it.
+type RevocationRuleRecord struct {
+	Organization  string
+	Scopes        string
+	CreatedBefore time.Time
+	Actor         string // UPN
+}
+
+// origin is who does something, and by which call.
+type origin struct{ actor, userAgent, correlation string }
+
+func (a *answer) origin(c caller) origin {
+	return origin{c.user.UPN, a.r.UserAgent(), a.w.Header().Get("X-VSS-E2EID")}
 }
 
 type organization struct {
@@ -127,6 +148,9 @@ func (s *Service) AddUser(u User) (id string) {
 	}
 	if u.DisplayName == "" {
 		u.DisplayName = u.UPN
+	}
+	if u.MailAddress == "" {
+		u.MailAddress = u.UPN
 	}
 	one := &user{User: u, id: s.uuid(), descriptor: descriptor("aad", s.uuid()), signedIn: time.Now()}
 	s.users = append(s.users, one)
@@ -206,7 +230,7 @@ func (s *Service) Revoke(authorizationID string) bool {
 		s.mu.Unlock()
 		return false
 	}
-	c := s.end(p, p.owner.UPN, "")
+	c := s.end(p, origin{actor: p.owner.UPN})
 	s.mu.Unlock()
 	s.tell(c)
 	return true
@@ -240,6 +264,28 @@ func (s *Service) AuditLog() []Audit {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.audit)
+}
+
+// RevocationRules are the rules that administrators have made, oldest first.
+func (s *Service) RevocationRules() []RevocationRuleRecord {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.rules)
+}
+
+// SetAdministrator makes a user an administrator of its organizations, or no
+// longer one.
+func (s *Service) SetAdministrator(upn string, administrator bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mustUser(upn).Administrator = administrator
+}
+
+// Descriptor is a user's subject descriptor.
+func (s *Service) Descriptor(upn string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mustUser(upn).descriptor
 }
 
 // Mails counts the messages to owners: one at each creation.
@@ -321,15 +367,15 @@ func (s *Service) issue(o *organization, u *user, displayName string, scopes []s
 }
 
 // end revokes a PAT.
-func (s *Service) end(p *pat, actor, userAgent string) Change {
+func (s *Service) end(p *pat, by origin) Change {
 	now := time.Now()
 	p.State, p.RevokedAt = Revoked, now
-	s.note(now, "Token.PatRevokeEvent", p, actor, userAgent)
+	s.note(now, "Token.PatRevokeEvent", p, by)
 	return Change{Ended, now, p.shown(now)}
 }
 
-func (s *Service) note(at time.Time, action string, p *pat, actor, userAgent string) {
-	s.audit = append(s.audit, Audit{at, action, p.Organization, actor, p.AuthorizationID, userAgent})
+func (s *Service) note(at time.Time, action string, p *pat, by origin) {
+	s.audit = append(s.audit, Audit{at, action, p.Organization, by.actor, p.AuthorizationID, by.userAgent, p.DisplayName, p.User, by.correlation})
 }
 
 func (p *pat) state(now time.Time) State {

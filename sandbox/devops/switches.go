@@ -54,6 +54,20 @@ type Switches struct {
 	// RefuseUnknownRevocation: token administration answers 400 for ids that it
 	// does not know, instead of passing over them.
 	RefuseUnknownRevocation bool
+	// MaxUserPatPage is the largest page of token administration's list; 0 is
+	// 100.
+	MaxUserPatPage int
+	// ForbidNonAdministrator: token administration answers 403 instead of 401
+	// to a user who is no Project Collection Administrator.
+	ForbidNonAdministrator bool
+	// UpdateNeedsAll: an update must name the display name and the scopes, too;
+	// the usual service leaves what is not named as it is.
+	UpdateNeedsAll bool
+	// AuditPage is the largest batch of the audit log; 0 is 1000.
+	AuditPage int
+	// WrappedAudit: the audit log's answer stands in "value", as in its
+	// published sample.
+	WrappedAudit bool
 	// GraphPage is the page size of graph users; 0 is 500.
 	GraphPage int
 	// Throttle is the budget of each identity.

@@ -1,0 +1,357 @@
+package administration
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/azure-patrol/patrol/internal/rotation"
+)
+
+const (
+	// ConfirmationLife is how long a plan can be confirmed.
+	ConfirmationLife = 15 * time.Minute
+	// batchSize keeps well under the 990 of Microsoft's own script.
+	batchSize = 800
+	maxUsers  = 200
+	maxScopes = 200
+)
+
+// Config says what Revocations are built from. Organizations and Key must be set.
+type Config struct {
+	Organizations Organizations
+	// Vault marks the PATs that patrol manages; nil: none is marked.
+	Vault Vault
+	// Key makes confirmations, 32 bytes or more. Every instance of the app
+	// needs the same, or a plan of one is refused by the other.
+	Key []byte
+	Now func() time.Time // default time.Now
+}
+
+// Revocations plans and carries out an administrator's revocations. It is safe
+// for concurrent use.
+type Revocations struct {
+	organizations Organizations
+	vault         Vault
+	key           []byte
+	now           func() time.Time
+}
+
+// New checks the configuration and makes Revocations; it calls nobody.
+func New(cfg Config) (*Revocations, error) {
+	var problems []error
+	if cfg.Organizations == nil {
+		problems = append(problems, errors.New("no organizations are configured"))
+	}
+	if len(cfg.Key) < minKey {
+		problems = append(problems, fmt.Errorf("the key for confirmations has %d bytes, it needs %d", len(cfg.Key), minKey))
+	}
+	if err := errors.Join(problems...); err != nil {
+		return nil, fmt.Errorf("configuring revocations: %w", err)
+	}
+	r := &Revocations{organizations: cfg.Organizations, vault: cfg.Vault, key: slices.Clone(cfg.Key), now: cfg.Now}
+	if r.now == nil {
+		r.now = time.Now
+	}
+	return r, nil
+}
+
+// Request asks for the revocation of users' PATs.
+type Request struct {
+	Organization string   `json:"organization"`
+	Identity     string   `json:"identity"` // the administrator's, a key of the manifest's identities
+	Users        []string `json:"users"`    // principal names, mail addresses or subject descriptors
+	// KeepManaged spares the PATs that patrol manages. Without it they are
+	// revoked too, and patrol replaces them by its next sweep.
+	KeepManaged bool `json:"keepManaged,omitempty"`
+	// Rule, if not nil, also ends session and app tokens of everybody.
+	Rule *Rule `json:"rule,omitempty"`
+
+	// RequestedBy and Trigger are for the record only: they are no part of
+	// what is confirmed.
+	RequestedBy string `json:"-"`
+	Trigger     string `json:"-"`
+}
+
+// PAT is one PAT in a plan.
+type PAT struct {
+	AuthorizationID string    `json:"authorizationId"`
+	DisplayName     string    `json:"displayName"`
+	Scopes          []string  `json:"scopes"`
+	ValidFrom       time.Time `json:"validFrom,omitzero"`
+	ValidTo         time.Time `json:"validTo,omitzero"`
+	Global          bool      `json:"global,omitempty"` // of all organizations
+	// Managed: patrol keeps it in the vault, as the secret Name. Replaced: its
+	// successor is there already, and this one is in its overlap.
+	Managed  bool   `json:"managed,omitempty"`
+	Name     string `json:"name,omitempty"`
+	Replaced bool   `json:"replaced,omitempty"`
+	// Foreign: it bears the mark of a patrol, and this one's vault does not
+	// know it: it belongs to another deployment, or to a crashed attempt.
+	Foreign bool `json:"foreign,omitempty"`
+	// Kept: it stays, as KeepManaged has it.
+	Kept bool `json:"kept,omitempty"`
+}
+
+// UserPlan is one user that was found, with the PATs.
+type UserPlan struct {
+	User
+	Names []string `json:"names"` // as they were asked for
+	PATs  []PAT    `json:"pats"`
+}
+
+// Ambiguity is a name that means several users: none of them is touched. A
+// subject descriptor says which one is meant.
+type Ambiguity struct {
+	Name       string `json:"name"`
+	Candidates []User `json:"candidates"`
+}
+
+// Plan is what a revocation would do.
+type Plan struct {
+	Organization string      `json:"organization"`
+	Identity     string      `json:"identity"`
+	Users        []UserPlan  `json:"users"`
+	NotFound     []string    `json:"notFound"`
+	Ambiguous    []Ambiguity `json:"ambiguous"`
+	Count        int         `json:"count"`   // of PATs that would be revoked
+	Managed      int         `json:"managed"` // of these, patrol's own
+	Rule         *Rule       `json:"rule,omitempty"`
+	Warnings     []string    `json:"warnings"`
+	// Confirmation carries exactly this plan out, until Expires. It is empty if
+	// there is nothing to do.
+	Confirmation string    `json:"confirmation,omitempty"`
+	Expires      time.Time `json:"expires,omitzero"`
+	// Act is the record of the planning itself.
+	Act Act `json:"-"`
+
+	batches [][]string
+	asked   digest
+}
+
+// Plan looks up what a revocation would do, and does nothing.
+func (r *Revocations) Plan(ctx context.Context, q Request) (Plan, error) {
+	act := r.act(q, ActPlan)
+	q, err := q.normal(r.now())
+	var p Plan
+	if err == nil {
+		p, err = r.plan(ctx, q)
+	}
+	if err != nil {
+		return Plan{Act: act.failed(err)}, err
+	}
+	act.Outcome = Done
+	p.Act = act
+	return p, nil
+}
+
+// normal checks a request and gives it one form.
+func (q Request) normal(now time.Time) (Request, error) {
+	if q.Organization == "" || q.Identity == "" {
+		return q, refuse(InvalidRequest, "a revocation needs an organization and the identity of an administrator")
+	}
+	users := map[string]bool{}
+	for _, name := range q.Users {
+		name = strings.TrimSpace(name)
+		if strings.Contains(name, "@") {
+			name = strings.ToLower(name) // a descriptor has none, and its case counts
+		}
+		if name == "" {
+			return q, refuse(InvalidRequest, "a user's name is empty")
+		}
+		users[name] = true
+	}
+	q.Users = sorted(users)
+	switch {
+	case len(q.Users) > maxUsers:
+		return q, refuse(InvalidRequest, fmt.Sprintf("%d users are too many for one revocation: %d is the most", len(q.Users), maxUsers))
+	case len(q.Users) == 0 && q.Rule == nil:
+		return q, refuse(InvalidRequest, "a revocation needs the names of users")
+	case q.Rule == nil:
+		return q, nil
+	}
+	scopes := map[string]bool{}
+	for _, s := range q.Rule.Scopes {
+		for _, one := range strings.Fields(s) {
+			scopes[one] = true
+		}
+	}
+	rule := Rule{Scopes: sorted(scopes), CreatedBefore: q.Rule.CreatedBefore.UTC().Truncate(time.Millisecond)}
+	q.Rule = &rule
+	switch {
+	case len(scopes) == 0 || len(scopes) > maxScopes:
+		return q, refuse(InvalidRequest, "a revocation rule needs the scopes of the tokens that it ends")
+	case rule.CreatedBefore.IsZero():
+		return q, refuse(InvalidRequest, "a revocation rule needs a date: it ends tokens that were made before")
+	case rule.CreatedBefore.After(now):
+		return q, refuse(InvalidRequest, "a revocation rule's date must be past: it would end tokens that do not exist yet")
+	}
+	return q, nil
+}
+
+func sorted(set map[string]bool) []string {
+	out := make([]string, 0, len(set))
+	for s := range set {
+		out = append(out, s)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// plan takes a request in its normal form.
+func (r *Revocations) plan(ctx context.Context, q Request) (Plan, error) {
+	p := Plan{
+		Organization: q.Organization, Identity: q.Identity, Rule: q.Rule,
+		Users: []UserPlan{}, NotFound: []string{}, Ambiguous: []Ambiguity{}, Warnings: []string{}, asked: askedDigest(q),
+	}
+	o := rotation.Owner{Identity: q.Identity, Organization: q.Organization}
+	if len(q.Users) > 0 {
+		users, err := r.organizations.Users(ctx, o, q.Users)
+		if err != nil {
+			return Plan{}, err
+		}
+		p.sort(q.Users, users)
+	}
+	known, err := r.managed(ctx)
+	if err != nil {
+		if q.KeepManaged {
+			return Plan{}, fmt.Errorf("reading which PATs patrol manages: %w", err)
+		}
+		p.warn("The vault could not be read: PATs that patrol manages are not marked.")
+	}
+	ids := map[string]bool{}
+	var global, foreign int
+	for i := range p.Users {
+		u := &p.Users[i]
+		pats, err := r.organizations.UserPATs(ctx, o, u.Descriptor)
+		if err != nil {
+			return Plan{}, err
+		}
+		u.PATs = []PAT{}
+		for _, listed := range pats {
+			x := mark(listed, known)
+			x.Kept = x.Managed && q.KeepManaged
+			u.PATs = append(u.PATs, x)
+			id := strings.ToLower(x.AuthorizationID)
+			if x.Kept || ids[id] {
+				continue
+			}
+			ids[id] = true
+			if x.Managed {
+				p.Managed++
+			}
+			if x.Global {
+				global++
+			}
+			if x.Foreign {
+				foreign++
+			}
+		}
+		slices.SortFunc(u.PATs, func(x, y PAT) int {
+			return cmp.Or(x.ValidTo.Compare(y.ValidTo), cmp.Compare(x.AuthorizationID, y.AuthorizationID))
+		})
+	}
+	p.Count = len(ids)
+	p.batches = slices.Collect(slices.Chunk(sorted(ids), batchSize))
+	if p.Managed > 0 {
+		p.warn(fmt.Sprintf("%d of these PATs are managed by patrol: what reads them fails until patrol has replaced them, which the next sweep does at once.", p.Managed))
+	}
+	if foreign > 0 {
+		p.warn(fmt.Sprintf("%d of these PATs bear the mark of a patrol, and are not in this one's vault.", foreign))
+	}
+	if global > 0 {
+		p.warn(fmt.Sprintf("%d of these PATs are valid in every organization: they end everywhere.", global))
+	}
+	if len(p.Ambiguous) > 0 {
+		p.warn("Names that mean several users are left alone: name the user by its descriptor.")
+	}
+	if p.Count > 0 {
+		p.warn("It can take up to an hour until Azure DevOps refuses a PAT that an administrator has revoked.")
+	}
+	if q.Rule != nil {
+		p.warn("The revocation rule ends the session and app tokens (JWTs) of everybody in the organization, whoever was named: people must sign in again, and apps need new tokens. It cannot be undone.")
+	}
+	if p.Count > 0 || q.Rule != nil {
+		c := confirmation{expires: r.now().Add(ConfirmationLife).Truncate(time.Second), asked: p.asked}
+		for _, b := range p.batches {
+			c.batches = append(c.batches, batchDigest(p.asked, b))
+		}
+		p.Confirmation, p.Expires = c.seal(r.key), c.expires.UTC()
+	}
+	return p, nil
+}
+
+func (p *Plan) warn(text string) { p.Warnings = append(p.Warnings, text) }
+
+// sort tells which names mean one user, none, or several.
+func (p *Plan) sort(names []string, users []User) {
+	users = slices.Clone(users)
+	slices.SortFunc(users, func(x, y User) int { return cmp.Compare(x.Descriptor, y.Descriptor) })
+	users = slices.CompactFunc(users, func(x, y User) bool { return x.Descriptor == y.Descriptor })
+	for _, name := range names {
+		var meant []User
+		for _, u := range users {
+			if u.Descriptor != "" && u.Is(name) {
+				meant = append(meant, u)
+			}
+		}
+		switch len(meant) {
+		case 0:
+			p.NotFound = append(p.NotFound, name)
+		case 1:
+			i := slices.IndexFunc(p.Users, func(u UserPlan) bool { return u.Descriptor == meant[0].Descriptor })
+			if i < 0 {
+				i = len(p.Users)
+				p.Users = append(p.Users, UserPlan{User: meant[0]})
+			}
+			p.Users[i].Names = append(p.Users[i].Names, name)
+		default:
+			p.Ambiguous = append(p.Ambiguous, Ambiguity{name, meant})
+		}
+	}
+}
+
+// secret is a PAT's place in the vault.
+type secret struct {
+	name     string
+	replaced bool
+}
+
+// managed finds the PATs that the vault knows, by authorization id.
+func (r *Revocations) managed(ctx context.Context) (map[string]secret, error) {
+	known := map[string]secret{}
+	if r.vault == nil {
+		return known, nil
+	}
+	for v, err := range r.vault.Secrets(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		if l := v.Ledger; l.Ours() {
+			if id := strings.ToLower(l.Previous); id != "" && known[id].name == "" {
+				known[id] = secret{v.Name, true}
+			}
+			if id := strings.ToLower(l.AuthorizationID); id != "" {
+				known[id] = secret{v.Name, false}
+			}
+		}
+	}
+	return known, nil
+}
+
+func mark(p rotation.PAT, known map[string]secret) PAT {
+	x := PAT{
+		AuthorizationID: p.AuthorizationID, DisplayName: p.DisplayName, Scopes: p.Scopes,
+		ValidFrom: p.ValidFrom, ValidTo: p.ValidTo, Global: p.Global,
+	}
+	if s, ok := known[strings.ToLower(p.AuthorizationID)]; ok {
+		x.Managed, x.Name, x.Replaced = true, s.name, s.replaced
+	} else if _, _, _, ok := rotation.ParseDisplayName(p.DisplayName); ok {
+		x.Foreign = true
+	}
+	return x
+}
