@@ -21,6 +21,9 @@ type document struct {
 	RefreshTokens map[string]json.RawMessage `json:"RefreshToken,omitempty"`
 	Accounts      map[string]json.RawMessage `json:"Account,omitempty"`
 	AppMetadata   map[string]json.RawMessage `json:"AppMetadata,omitempty"`
+	// Public is patrol's own mark: a public client got the refresh token, and
+	// Entra refuses a credential with it, though the app may have one.
+	Public bool `json:"patrol-public,omitempty"`
 }
 
 type cachedToken struct {
@@ -118,7 +121,7 @@ func (m *memory) Replace(_ context.Context, c cache.Unmarshaler, _ cache.Replace
 	if m.frozen {
 		return nil
 	}
-	raw, err := m.doc.encode()
+	raw, err := m.doc.encode() // MSAL lets fields alone that it does not know
 	if err != nil {
 		return err
 	}
@@ -134,10 +137,11 @@ func (m *memory) Export(_ context.Context, c cache.Marshaler, _ cache.ExportHint
 	if err != nil {
 		return err
 	}
+	d.Public = m.doc.Public
 	m.doc = d.newer(m.doc)
 	return nil
 }
 
 func (d document) clone() document {
-	return document{maps.Clone(d.RefreshTokens), maps.Clone(d.Accounts), maps.Clone(d.AppMetadata)}
+	return document{maps.Clone(d.RefreshTokens), maps.Clone(d.Accounts), maps.Clone(d.AppMetadata), d.Public}
 }

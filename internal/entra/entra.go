@@ -43,8 +43,11 @@ const (
 	expiryMargin     = 5 * time.Minute
 	flightLimit      = 2 * time.Minute
 	callLimit        = 30 * time.Second
+	lookLimit        = 5 * time.Second // a person waits
 	maxRereads       = 5
-	otherInstance    = 2 * time.Second // for another instance to store what it has just got
+	warnBefore       = 14 * 24 * time.Hour // the end by inactivity
+	otherInstance    = 2 * time.Second     // for another instance to store what it has just got; then twice as long
+	otherInstances   = 30 * time.Second    // in all
 )
 
 // Scopes that a token needs to manage PATs. One of them alone is refused by
@@ -92,9 +95,10 @@ type Config struct {
 	Store         Store
 	// PublicURL is the base of the links that people follow to sign in.
 	PublicURL string
-	// Notify is told *rotation.SignInRequired (once, then every 24 hours) and
-	// *rotation.SignedIn. What it could not deliver is told again. It must not
-	// ask for a token of the identity that it is told about.
+	// Notify is told *rotation.SignInRequired (once per cause, then every 24
+	// hours), *rotation.SignInExpiring (once per end) and *rotation.SignedIn.
+	// What it could not deliver is told again, by whichever process comes next.
+	// It must not ask for a token of the identity that it is told about.
 	Notify func(context.Context, rotation.Event) error
 	// PersistEveryRotation stores each new refresh token at once. Entra keeps
 	// the replaced one alive, so that it is not needed there; an authority that
@@ -182,7 +186,11 @@ func New(cfg Config) (*Client, error) {
 			scopes: append(slices.Clone(cfg.Scopes), id.MoreScopes...),
 			turn:   make(chan struct{}, 1),
 		}
-		if a.msal, err = c.newMSAL(&a.cache); err != nil {
+		a.msal, err = c.newMSAL(&a.cache, cfg.Credential.public())
+		if err == nil {
+			a.native, err = c.newMSAL(&a.cache, true)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("configuring sign-in: %w", err)
 		}
 		c.accounts[name] = a
@@ -238,7 +246,8 @@ func (k credential) GetToken(ctx context.Context, o policy.TokenRequestOptions) 
 }
 
 // Refresh makes sure that an identity's sign-in is alive: it has a token, and
-// what the vault keeps is not older than 7 days. A sweep calls it.
+// what the vault keeps is not older than 7 days. It warns when that could not be
+// done for so long that the sign-in is about to end. A sweep calls it.
 func (c *Client) Refresh(ctx context.Context, identity string) error {
 	a, err := c.account(identity)
 	if err != nil {
@@ -251,19 +260,24 @@ func (c *Client) Refresh(ctx context.Context, identity string) error {
 			}
 		}
 		stale := a.stored.version != "" && a.client.cfg.Now().Sub(a.stored.created) >= persistAfter
-		return a.acquire(ctx, stale, "")
+		err := a.acquire(ctx, stale, "")
+		a.warn(ctx)
+		return err
 	})
 }
 
 // Status is how an identity's sign-in stands.
 type Status struct {
-	Identity   string
-	User       string
-	SignedIn   time.Time // zero: nobody has signed in
-	Until      time.Time // the refresh token's end, unless it is used before
-	Required   bool      // a person must sign in
-	Code       string    // why: AADSTS700082, not-signed-in, wrong-user
-	Since      time.Time // since when
+	Identity string
+	User     string
+	SignedIn time.Time // zero: nobody has signed in
+	Until    time.Time // the refresh token's end, unless it is used before
+	Required bool      // a person must sign in
+	// Code is why: AADSTS700082, not-signed-in, wrong-user. Without Required, the
+	// sign-in can't be used for another reason at the moment.
+	Code       string
+	Cause      Cause     // what Code means
+	Since      time.Time // since when it is required
 	Message    string    // plain words
 	SignInLink string
 }
@@ -306,8 +320,9 @@ type account struct {
 	scopes             []string
 	turn               chan struct{}
 
-	cache  memory // MSAL's cache without access tokens
-	msal   msalClient
+	cache  memory     // MSAL's cache without access tokens
+	msal   msalClient // with the app's credential, if it has one
+	native msalClient // without
 	loaded bool
 	stored struct { // what the vault has, as last seen
 		version string
@@ -436,7 +451,9 @@ func (a *account) publish() {
 		s.Until = used.Add(refreshTokenLife)
 	}
 	if r := a.required; r != nil {
-		s.Required, s.Code, s.Since, s.Message = true, r.code, r.since, r.err.Message
+		s.Required, s.Code, s.Since, s.Message, s.Cause = true, r.code, r.since, r.err.Message, causeOf(r.err)
+	} else if e := rotation.AsError(a.failed); e != nil {
+		s.Code, s.Message, s.Cause = e.Code, e.Message, causeOf(e)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

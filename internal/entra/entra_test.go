@@ -131,13 +131,32 @@ type world struct {
 	panel     *control.Panel
 	http      *http.Client
 	vault     *memoryVault
+	principal string // of the app's managed identity
 
 	mu      sync.Mutex
 	events  []rotation.Event
 	deaf    error // what Notify answers
-	log     bytes.Buffer
+	log     journal
 	errors  []error
 	answers []string // tokens that were given out
+}
+
+// journal is the log of several processes.
+type journal struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (j *journal) Write(b []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(b)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.String()
 }
 
 func newWorld(t *testing.T, switches fake.Switches) *world {
@@ -145,9 +164,8 @@ func newWorld(t *testing.T, switches fake.Switches) *world {
 	w := &world{t: t, panel: &control.Panel{}, vault: &memoryVault{versions: map[string][]version{}}}
 	w.authority = fake.New(fake.Config{Panel: w.panel, Switches: switches})
 	w.authority.AddUser(fake.User{UPN: bot, ObjectID: botID})
-	principal := w.authority.AddIdentity(fake.ManagedIdentity{ClientID: miClient})
-	w.authority.AddApp(fake.App{ClientID: app, Web: []string{"https://patrol.example/api/signin/callback"}, Scopes: patScopes,
-		Federated: []fake.FederatedCredential{{Issuer: w.authority.Issuer(), Subject: principal, Audience: fake.TokenExchange}}})
+	w.principal = w.authority.AddIdentity(fake.ManagedIdentity{ClientID: miClient})
+	w.register()
 	var network pipe.Network
 	l, err := network.Listen("login.microsoftonline.com:443")
 	if err != nil {
@@ -161,6 +179,13 @@ func newWorld(t *testing.T, switches fake.Switches) *world {
 		_ = srv.Close()
 	})
 	return w
+}
+
+// register makes the app registration, with these redirect URIs of native
+// clients beside the app's own.
+func (w *world) register(native ...string) {
+	w.authority.AddApp(fake.App{ClientID: app, Web: []string{"https://patrol.example/api/signin/callback"}, Native: native, Scopes: patScopes,
+		Federated: []fake.FederatedCredential{{Issuer: w.authority.Issuer(), Subject: w.principal, Audience: fake.TokenExchange}}})
 }
 
 // managedIdentity is the platform's credential: it asks the fake directly.
@@ -277,6 +302,8 @@ func (w *world) told() []string {
 			out = append(out, fmt.Sprintf("required %s %s", e.Code, e.At.UTC().Format(time.RFC3339)))
 		case *rotation.SignedIn:
 			out = append(out, "signed-in "+e.At.UTC().Format(time.RFC3339))
+		case *rotation.SignInExpiring:
+			out = append(out, fmt.Sprintf("expiring %s %s", e.Code, e.Until.UTC().Format(time.RFC3339)))
 		}
 	}
 	w.events = nil

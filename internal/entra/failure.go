@@ -76,7 +76,7 @@ func readRefusal(resp *http.Response, now time.Time) *Refusal {
 	} else if m := aadsts.FindStringSubmatch(body.Description); m != nil {
 		r.Number, _ = strconv.Atoi(m[1])
 	}
-	if json.Valid([]byte(body.Claims)) {
+	if len(body.Claims) <= maxClaims && isObject(body.Claims) {
 		r.Claims = body.Claims
 	}
 	if traceID.MatchString(body.TraceID) {
@@ -87,6 +87,9 @@ func readRefusal(resp *http.Response, now time.Time) *Refusal {
 	}
 	return r
 }
+
+// maxClaims keeps the next sign-in's address short enough for a browser.
+const maxClaims = 4 << 10
 
 func retryAfter(value string, now time.Time) time.Duration {
 	if n, err := strconv.Atoi(value); err == nil && n > 0 {
@@ -122,51 +125,22 @@ func (r *Refusal) class() rotation.Class {
 	return rotation.Transient
 }
 
-// Plain words for what an operator may meet.
-var words = map[int]string{
-	50034:   "the account does not exist in the tenant: correct the manifest's user, or create the account",
-	50057:   "the account is disabled: enable it, then sign in again",
-	50072:   "the account must enrol in multi-factor authentication: sign in again",
-	50074:   "multi-factor authentication is needed: sign in again",
-	50076:   "multi-factor authentication is needed: sign in again",
-	50078:   "the multi-factor authentication has expired: sign in again",
-	50079:   "the account must enrol in multi-factor authentication: sign in again",
-	50132:   "the account's password has expired: change it, then sign in again",
-	50133:   "the account's password has changed: sign in again",
-	50173:   "the sign-in was revoked: sign in again",
-	50196:   "Entra has seen too many requests in a row and asks for a pause",
-	53003:   "Conditional Access blocks the app: allow the app's outbound address, or exempt the account",
-	65001:   "consent is missing: grant admin consent to the app registration's permissions, then sign in again",
-	70043:   "the sign-in has run out by a sign-in frequency policy: sign in again",
-	90033:   "Entra has a passing fault",
-	90055:   "Entra throttles the requests",
-	500011:  "the tenant does not know Azure DevOps as a resource: connect an organization to the tenant",
-	650053:  "the app registration asks for a permission that does not exist",
-	700016:  "the tenant has no app registration with this client id: correct ENTRA_CLIENT_ID or ENTRA_TENANT_ID",
-	700024:  "the app's assertion is outside of its time: check the clock",
-	700025:  "the app registration's platform is a public client, which has no credential: use a web redirect URI, or set ENTRA_CLIENT_CREDENTIAL to none",
-	700027:  "the certificate is not registered for the app, or its key is another: upload it to the app registration",
-	700082:  "the sign-in was not used for 90 days: sign in again",
-	700084:  "the sign-in was made with a single page platform and is over: use a web redirect URI, then sign in again",
-	700211:  "no federated credential of the app registration names this issuer: correct its issuer",
-	700212:  "the federated credential's audience is wrong: it must be api://AzureADTokenExchange exactly",
-	700213:  "no federated credential of the app registration names this managed identity: correct its subject (the principal id)",
-	7000215: "the app's secret is wrong",
-	7000218: "the app registration wants a credential: set ENTRA_CLIENT_CREDENTIAL to managed-identity or certificate",
-}
-
-// wordsFor says in plain words why a person must sign in.
-func wordsFor(code string) string {
-	n, err := strconv.Atoi(strings.TrimPrefix(code, "AADSTS"))
-	switch {
-	case err == nil && words[n] != "":
-		return words[n]
-	case code == codeNotSignedIn:
-		return "nobody has signed in"
-	case code == codeWrongUser:
-		return "another user than the manifest's has signed in: sign in as the user that the manifest names"
+// failure is the refusal as patrol's error.
+func (r *Refusal) failure() *rotation.Error {
+	e := &rotation.Error{Class: r.class(), Code: r.code(), Message: meanings[r.Number].words, After: r.RetryAfter, ActivityID: r.TraceID, Err: r}
+	if e.Message == "" {
+		e.Message = map[rotation.Class]string{
+			rotation.SignIn:        "the sign-in is no longer good: sign in again",
+			rotation.Configuration: "Entra refuses the app: check the app registration and the settings ENTRA_*",
+			rotation.Policy:        "a policy of the tenant blocks the app",
+			rotation.Throttled:     "Entra throttles the requests",
+			rotation.Transient:     "Entra has failed to answer properly",
+		}[e.Class]
 	}
-	return "the sign-in is no longer good: sign in again"
+	if r.Number == 50196 && e.After == 0 {
+		e.After = loopBreak
+	}
+	return e
 }
 
 // failure turns MSAL's error into one that may be shown, and decides its class.
@@ -177,28 +151,13 @@ func (m msalClient) failure(err error, now time.Time) *rotation.Error {
 	case errors.Is(err, errNoAssertion):
 		return assertionFailure(m.assertion.cause())
 	case errors.As(err, &answered) && answered.Resp != nil:
-		r := readRefusal(answered.Resp, now)
-		e := &rotation.Error{Class: r.class(), Code: r.code(), Message: words[r.Number], After: r.RetryAfter, ActivityID: r.TraceID, Err: r}
-		if e.Message == "" {
-			e.Message = map[rotation.Class]string{
-				rotation.SignIn:        "the sign-in is no longer good: sign in again",
-				rotation.Configuration: "Entra refuses the app: check the app registration and the settings ENTRA_*",
-				rotation.Policy:        "a policy of the tenant blocks the app",
-				rotation.Throttled:     "Entra throttles the requests",
-				rotation.Transient:     "Entra has failed to answer properly",
-			}[e.Class]
-		}
-		if r.Number == 50196 && e.After == 0 {
-			e.After = loopBreak
-		}
-		return e
+		return readRefusal(answered.Resp, now).failure()
 	case errors.As(err, &garbled): // its text is the answer itself
 		return &rotation.Error{Class: rotation.Transient, Code: "entra-answer", Message: "Entra's answer can't be read: is there a proxy in between?"}
 	case strings.Contains(err.Error(), "declined scopes"):
-		return &rotation.Error{Class: rotation.Configuration, Code: "declined-scopes",
-			Message: "Entra grants fewer permissions than patrol needs: grant admin consent to all of them"}
+		return &rotation.Error{Class: rotation.Configuration, Code: "declined-scopes", Message: wordsFor("declined-scopes")}
 	case strings.Contains(err.Error(), "no token found"):
-		return &rotation.Error{Class: rotation.SignIn, Code: codeNotSignedIn, Message: "nobody has signed in"}
+		return &rotation.Error{Class: rotation.SignIn, Code: codeNotSignedIn, Message: wordsFor(codeNotSignedIn)}
 	}
 	return &rotation.Error{Class: rotation.Transient, Code: "entra-unreachable", Message: "Entra can't be reached"}
 }

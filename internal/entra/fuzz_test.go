@@ -1,8 +1,13 @@
 package entra
 
 import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
 	"io"
 	"net/http"
+	"net/url"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -93,4 +98,96 @@ func TestRetryAfterIsReadInBothFormsAndBounded(t *testing.T) {
 			t.Errorf("%q: %v, want %v", value, got, want)
 		}
 	}
+}
+
+func FuzzCallback(f *testing.F) {
+	f.Add("state=s&code=c")
+	f.Add("state=s&error=access_denied&error_description=AADSTS65004%3A+text+Trace+ID%3A+0a6e9b52-58dd-4d1a-a3c9-b5c1c5b8a0b1")
+	f.Add("state=s&error=invalid_request&error_subcode=cancel")
+	f.Add("state=s&admin_consent=True&tenant=t&scope=x")
+	f.Add("error=%00&error=&code=")
+	f.Fuzz(func(t *testing.T, query string) {
+		v, err := url.ParseQuery(query)
+		if err != nil {
+			return
+		}
+		c, err := ReadCallback(v)
+		if err != nil {
+			if e := rotation.AsError(err); e == nil || e.Code != codeCallback {
+				t.Fatalf("%v", err)
+			}
+			return
+		}
+		answers := 0
+		for _, has := range []bool{!c.Code.Empty(), c.AdminConsent, c.Refused != nil} {
+			if has {
+				answers++
+			}
+		}
+		if answers != 1 || c.State == "" {
+			t.Fatalf("%d answers, state %q", answers, c.State)
+		}
+		if e := c.Refused; e != nil {
+			if e.Message == "" || !regexp.MustCompile(`^(AADSTS\d{1,9}|[a-z0-9_]{1,64})$`).MatchString(e.Code) || e.ActivityID != "" && !traceID.MatchString(e.ActivityID) {
+				t.Fatalf("%+v", e)
+			}
+			switch e.Class {
+			case rotation.SignIn, rotation.Policy, rotation.Configuration, rotation.Transient:
+			default:
+				t.Fatalf("class %q", e.Class)
+			}
+		}
+	})
+}
+
+func FuzzClaimsTags(f *testing.F) {
+	f.Add(`{"access_token":{"capolids":{"essential":true,"values":["x"]}}}`)
+	f.Add(`{"a":"` + strings.Repeat("b", 600) + `"}`)
+	f.Add(`{"a":"` + strings.Repeat("b", 248) + `"}`) // exactly one tag
+	f.Add(`{ "a" : "ä" }`)
+	f.Add(`[]`)
+	f.Fuzz(func(t *testing.T, claims string) {
+		tags := map[string]string{"owner": "team-a", tagClaims: "old", claimsTag(3): "old"}
+		putClaims(tags, claims)
+		if tags["owner"] != "team-a" || len(tags) > 1+maxClaimTags {
+			t.Fatalf("tags %v", tags)
+		}
+		for _, v := range tags {
+			if len(v) > maxTag || strings.Contains(v, "old") && !strings.Contains(claims, "old") {
+				t.Fatalf("tags %v", tags)
+			}
+		}
+		var compact bytes.Buffer
+		if got := claimsIn(tags); got != "" && (json.Compact(&compact, []byte(claims)) != nil || got != compact.String()) {
+			t.Fatalf("%q became %q", claims, got)
+		}
+	})
+}
+
+func FuzzClaimsIn(f *testing.F) {
+	f.Add(`{"a":1}`, "")
+	f.Add(strings.Repeat("x", 256), `"}`)
+	f.Fuzz(func(t *testing.T, one, two string) {
+		if got := claimsIn(map[string]string{claimsTag(0): one, claimsTag(1): two}); got != "" && !isObject(got) {
+			t.Fatalf("%q", got)
+		}
+	})
+}
+
+func FuzzIDToken(f *testing.F) {
+	b64 := base64.RawURLEncoding.EncodeToString
+	f.Add("e30." + b64([]byte(`{"aud":"app","iss":"https://login.microsoftonline.com/t/v2.0","tid":"t","oid":"o","preferred_username":"u@x","nonce":"n","idp":"https://sts.windows.net/other/","acct":1}`)) + ".sig")
+	f.Add("e30." + b64([]byte(`{"acct":"1","tid":7}`)) + ".")
+	f.Add("..")
+	f.Add("")
+	f.Fuzz(func(t *testing.T, raw string) {
+		id, err := decodeIDToken(raw)
+		if err != nil && (id != idToken{} || strings.Contains(err.Error(), raw) && len(raw) > 20) {
+			t.Fatalf("%+v %v", id, err)
+		}
+		_ = id.guest()
+		if name := plain(id.Name); name != "" && (name != id.Name || strings.ContainsAny(name, "<>\"\n\x00")) {
+			t.Fatalf("%q", name)
+		}
+	})
 }

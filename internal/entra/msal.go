@@ -20,10 +20,12 @@ type msalClient struct {
 	assertion    *assertion
 }
 
-func (c *Client) newMSAL(m *memory) (msalClient, error) {
+// newMSAL makes a client that keeps its tokens in m: the app with its credential,
+// or, if public, without one.
+func (c *Client) newMSAL(m *memory, isPublic bool) (msalClient, error) {
 	out := msalClient{cache: m, assertion: &assertion{}}
 	discovery := !c.cfg.DisableInstanceDiscovery
-	if c.cfg.Credential.public() {
+	if isPublic {
 		p, err := public.New(c.cfg.ClientID, public.WithAuthority(c.authority), public.WithCache(m),
 			public.WithHTTPClient(c.cfg.HTTPClient), public.WithInstanceDiscovery(discovery))
 		out.public = &p

@@ -227,9 +227,8 @@ func TestOnlyTheManifestsUserIsAccepted(t *testing.T) {
 	})
 	t.Run("by the object id", func(t *testing.T) {
 		w := newWorld(t, fake.Switches{})
-		w.signIn(w.start())
-		w.authority.AddUser(fake.User{UPN: bot, ObjectID: "another-one-of-that-name"})
-		w.wantError(w.start(), rotation.SignIn, "wrong-user")
+		w.mustDo(w.start().SaveSignIn(t.Context(), "build-bot", entra.Grant{RefreshToken: seed(w, bot), User: bot, UserID: "another-one-of-that-name"}))
+		w.wantError(w.start(), rotation.SignIn, "user-id-changed")
 	})
 	t.Run("when the manifest has changed", func(t *testing.T) {
 		w := newWorld(t, fake.Switches{})

@@ -13,44 +13,6 @@ import (
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
-// required is a sign-in that a person has to make. It is kept as the tag
-// patrol-sign-in-required of the identity's secret: "<code> <since> <told>",
-// the last part from the second time of telling on.
-type required struct {
-	code  string
-	since time.Time
-	told  time.Time // zero: not yet
-	err   *rotation.Error
-}
-
-func (r *required) tag() string {
-	s := r.code + " " + r.since.UTC().Format(time.RFC3339)
-	if r.told.After(r.since) {
-		s += " " + r.told.UTC().Format(time.RFC3339)
-	}
-	return s
-}
-
-// parseRequired reads the tag; nil if there is none that can be understood.
-func parseRequired(tag string) *required {
-	f := strings.Fields(tag)
-	if len(f) < 2 {
-		return nil
-	}
-	since, err := time.Parse(time.RFC3339, f[1])
-	if err != nil {
-		return nil
-	}
-	r := &required{code: f[0], since: since, told: since}
-	if len(f) > 2 {
-		if told, err := time.Parse(time.RFC3339, f[2]); err == nil {
-			r.told = told
-		}
-	}
-	r.err = &rotation.Error{Class: rotation.SignIn, Code: r.code, Message: wordsFor(r.code)}
-	return r
-}
-
 func (a *account) notSignedIn() *rotation.Error {
 	return &rotation.Error{Class: rotation.SignIn, Code: codeNotSignedIn, Message: "nobody has signed in as " + a.user}
 }
@@ -80,21 +42,28 @@ func (a *account) reread(ctx context.Context) (changed bool, err error) {
 	a.looked, a.loaded = now, true
 	told := a.required
 	if version == a.stored.version {
-		if r := parseRequired(tags[tagRequired]); r != nil && (told == nil || r.told.After(told.told)) {
-			a.require(r) // another instance was first
-		}
+		noted := a.stored.tags[tagRequired]
 		a.stored.tags = tags
+		switch r := parseRequired(tags[tagRequired]); {
+		case r == nil && noted != "" && told != nil && !told.told.IsZero():
+			a.required = nil // another instance has taken it back
+		case r == nil || told != nil && !r.told.After(told.told):
+		case r.told.Before(a.used.Truncate(time.Second)) && told == nil:
+			a.clear(ctx) // the refresh token has worked since
+		default: // another instance was first
+			r.others = a.newer
+			a.require(r)
+			a.demand(claimsIn(tags))
+		}
 		return false, nil
 	}
 	a.stored.version, a.stored.created, a.stored.tags = version, created, tags
 	a.required, a.newer, a.failed = nil, false, nil
-	a.mu.Lock()
-	a.claims = ""
-	a.mu.Unlock()
+	a.demand(claimsIn(tags))
 	if r := parseRequired(tags[tagRequired]); r != nil {
 		a.require(r)
 	} else {
-		a.repaired = a.repaired || told != nil
+		a.repaired = a.repaired || told != nil || tags[tagTell] != ""
 	}
 	d, err := decode(value.Reveal())
 	if err == nil {
@@ -105,7 +74,7 @@ func (a *account) reread(ctx context.Context) (changed bool, err error) {
 		a.require(&required{code: codeNotSignedIn, since: now.UTC().Truncate(time.Second), err: &rotation.Error{
 			Class: rotation.SignIn, Code: codeNotSignedIn, Message: "the stored sign-in is not one of this app registration: sign in again"}})
 	case tags[tagUser] != "" && !strings.EqualFold(tags[tagUser], a.user):
-		a.require(&required{code: codeWrongUser, since: now.UTC().Truncate(time.Second), err: a.wrongUser()})
+		a.require(&required{code: codeWrongUser, since: now.UTC().Truncate(time.Second), err: a.wrongUser(tags[tagUser])})
 	}
 	a.cache.doc = d
 	return true, nil
@@ -117,6 +86,13 @@ func (a *account) require(r *required) {
 		r.since, r.told = a.required.since, latest(a.required.told, r.told)
 	}
 	a.required, a.repaired = r, false
+}
+
+// demand notes what the next sign-in must satisfy.
+func (a *account) demand(claims string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.claims = claims
 }
 
 // acquire gets an access token if there is no fresh one, or in any case with
@@ -155,9 +131,14 @@ func (a *account) acquire(ctx context.Context, force bool, claims string) error 
 }
 
 // probe says that a sign-in that is known to be dead shall be tried all the
-// same: once a day, before a person is told again.
+// same: once a day, before a person is told again, and once if only another
+// instance's refresh token is known to be dead.
 func (a *account) probe(r *required, now time.Time) bool {
-	return r.code != codeNotSignedIn && r.code != codeWrongUser && !r.told.IsZero() && now.Sub(r.told) >= tellEvery
+	switch r.code {
+	case codeNotSignedIn, codeWrongUser, codeUserIDChanged:
+		return false
+	}
+	return r.others || !r.told.IsZero() && now.Sub(r.told) >= tellEvery
 }
 
 func (a *account) redeem(ctx context.Context, claims string) error {
@@ -165,13 +146,16 @@ func (a *account) redeem(ctx context.Context, claims string) error {
 	// Somebody may have signed in, or another instance may have stored the
 	// refresh token that replaced this one: under strict rotation two instances
 	// can outrun each other a few times.
+	patience := otherInstances
 	for n := 0; n < maxRereads && e != nil && e.Class == rotation.SignIn; n++ {
 		changed, err := a.reread(ctx)
-		if err == nil && !changed && a.client.cfg.PersistEveryRotation {
+		for wait := otherInstance; err == nil && !changed && a.required == nil && a.client.cfg.PersistEveryRotation && wait <= patience; wait *= 2 {
+			patience -= wait
 			select {
-			case <-time.After(otherInstance):
+			case <-time.After(wait):
 				changed, err = a.reread(ctx)
 			case <-ctx.Done():
+				err = ctx.Err()
 			}
 		}
 		if err != nil {
@@ -193,16 +177,22 @@ func (a *account) redeem(ctx context.Context, claims string) error {
 	switch e.Class {
 	case rotation.SignIn:
 		r := &required{code: e.Code, since: now.UTC().Truncate(time.Second), err: e}
-		if a.required != nil { // it was so before
-			r.since, r.told = a.required.since, a.required.told
+		switch old := a.required; {
+		case old == nil:
+		case old.code == r.code: // it was so before
+			r.since, r.told = old.since, old.told
+		case !old.told.IsZero() && now.Sub(old.told) >= tellEvery:
+			// Another cause, which is told at once: at a time, and so with an id,
+			// that every instance finds.
+			r.since = old.told.Add(now.Sub(old.told).Truncate(tellEvery))
 		}
 		a.required, a.repaired = r, false
-		var refusal *Refusal
 		a.mu.Lock()
-		if a.token = (rotation.Secret{}); errors.As(e, &refusal) {
-			a.claims = refusal.Claims
-		}
+		a.token = rotation.Secret{}
 		a.mu.Unlock()
+		if refusal, ok := errors.AsType[*Refusal](e); ok {
+			a.demand(refusal.Claims)
+		}
 		a.tell(ctx)
 	case rotation.Throttled, rotation.Configuration, rotation.Policy:
 		a.failed, a.until = e, now.Add(max(e.After, lookEvery))
@@ -217,7 +207,11 @@ func (a *account) try(ctx context.Context, claims string) *rotation.Error {
 		return a.notSignedIn()
 	}
 	before := a.cache.doc.clone()
-	r, err := a.msal.refresh(ctx, token.HomeAccountID, a.scopes, claims)
+	client := a.msal
+	if a.cache.doc.Public {
+		client = a.native
+	}
+	r, err := client.refresh(ctx, token.HomeAccountID, a.scopes, claims)
 	now := a.client.cfg.Now()
 	if after, _, e := a.cache.doc.find(a.client.cfg.ClientID); e != nil {
 		a.cache.doc = before // MSAL never drops it; but nothing must
@@ -225,7 +219,12 @@ func (a *account) try(ctx context.Context, claims string) *rotation.Error {
 		a.newer = true
 	}
 	if err != nil {
-		return a.msal.failure(err, now)
+		e := client.failure(err, now)
+		if e.Code == "AADSTS7000218" && a.cache.doc.Public && !a.client.cfg.Credential.public() {
+			e.Class = rotation.SignIn
+			e.Message = "the sign-in was made from a command line, and the app registration takes no public clients any more: sign in on patrol's own page"
+		}
+		return e
 	}
 	if e := a.checkUser(r); e != nil {
 		a.newer = false
@@ -259,10 +258,10 @@ func (a *account) checkUser(r public.AuthResult) *rotation.Error {
 		name = a.stored.tags[tagUser]
 	}
 	known := a.stored.tags[tagUserID]
-	if !strings.EqualFold(name, a.user) || known != "" && id != "" && !strings.EqualFold(known, id) {
-		return a.wrongUser()
+	if !strings.EqualFold(name, a.user) {
+		return a.wrongUser(name)
 	}
-	return nil
+	return a.admitID(known, Grant{UserID: id})
 }
 
 // persist stores the refresh token if the vault's has become old. Failing does
@@ -284,6 +283,9 @@ func (a *account) persist(ctx context.Context) {
 	}
 	if changed {
 		a.tryAgain = time.Time{}
+		return
+	}
+	if a.required != nil { // found by another instance after this one's last success: see who is right first
 		return
 	}
 	value, err := mine.encode()
@@ -320,7 +322,7 @@ func (a *account) tell(ctx context.Context) {
 		return
 	}
 	r.told = at
-	a.client.cfg.Log.InfoContext(ctx, "a person must sign in", "identity", a.name, "user", a.user, "code", r.code)
+	a.client.cfg.Log.InfoContext(ctx, "a person must sign in", "identity", a.name, "user", a.user, "code", r.code, "cause", string(causeOf(r.err)), "why", r.err.Message)
 	if a.stored.version == "" {
 		return
 	}
@@ -329,15 +331,22 @@ func (a *account) tell(ctx context.Context) {
 		tags = map[string]string{}
 	}
 	tags[tagRequired] = r.tag()
+	delete(tags, tagExpiring)
+	a.mu.Lock()
+	claims := a.claims
+	a.mu.Unlock()
+	putClaims(tags, claims)
 	a.tag(ctx, tags)
 }
 
 // clear takes back a required sign-in.
 func (a *account) clear(ctx context.Context) {
 	a.required, a.repaired, a.probed = nil, true, a.client.cfg.Now().UTC().Truncate(time.Second)
+	a.demand("")
 	if _, noted := a.stored.tags[tagRequired]; noted {
 		tags := maps.Clone(a.stored.tags)
 		delete(tags, tagRequired)
+		putClaims(tags, "")
 		a.tag(ctx, tags)
 	}
 }
@@ -367,4 +376,33 @@ func (a *account) tellRepaired(ctx context.Context) {
 		return
 	}
 	a.repaired, a.probed = false, time.Time{}
+	if _, untold := a.stored.tags[tagTell]; untold {
+		tags := maps.Clone(a.stored.tags)
+		delete(tags, tagTell)
+		a.tag(ctx, tags)
+	}
+}
+
+// warn announces, once per end, that what the vault keeps is about to end by
+// inactivity: nothing newer could be got or stored for weeks.
+func (a *account) warn(ctx context.Context) {
+	until := a.stored.created.Add(refreshTokenLife).UTC().Truncate(time.Second)
+	at, now := until.Add(-warnBefore), a.client.cfg.Now()
+	if a.required != nil || a.stored.version == "" || now.Before(at) || !now.Before(until) || a.stored.tags[tagExpiring] == until.Format(time.RFC3339) {
+		return
+	}
+	err := a.client.cfg.Notify(ctx, &rotation.SignInExpiring{
+		Identity: a.name, User: a.user, Code: codeInactivity, SignInURL: a.client.SignInLink(a.name), Until: until, At: at,
+	})
+	if err != nil {
+		a.client.cfg.Log.WarnContext(ctx, "a sign-in's end can't be announced", "identity", a.name, "class", rotation.ClassOf(err))
+		return
+	}
+	a.client.cfg.Log.WarnContext(ctx, "a sign-in could not be renewed for weeks and ends soon", "identity", a.name, "user", a.user, "until", until)
+	tags := maps.Clone(a.stored.tags)
+	if tags == nil {
+		tags = map[string]string{}
+	}
+	tags[tagExpiring] = until.Format(time.RFC3339)
+	a.tag(ctx, tags)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/url"
 	"strings"
 	"time"
@@ -15,17 +14,7 @@ import (
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
-const (
-	contentType = "application/vnd.patrol.msal-cache+json"
-
-	tagUser       = "patrol-user"
-	tagUserID     = "patrol-user-id"
-	tagSignedInAt = "patrol-signed-in-at"
-	tagRequired   = "patrol-sign-in-required"
-
-	codeNotSignedIn = "not-signed-in"
-	codeWrongUser   = "wrong-user"
-)
+const contentType = "application/vnd.patrol.msal-cache+json"
 
 // Grant is what a sign-in has yielded: MSAL's cache, or a refresh token alone.
 type Grant struct {
@@ -33,6 +22,14 @@ type Grant struct {
 	RefreshToken rotation.Secret
 	User         string // who has signed in
 	UserID       string // object id; may be empty
+	TenantID     string // may be empty
+	Guest        bool   // not a member of the tenant
+	// Public: the client that got it had no credential, so that none may be used
+	// with it.
+	Public bool
+	// ConfirmUserID is an object id that a person has confirmed as the one that
+	// shall take the place of the remembered one.
+	ConfirmUserID string
 }
 
 // SaveSignIn stores a sign-in as the identity's, announces it, and forgets that
@@ -42,8 +39,8 @@ func (c *Client) SaveSignIn(ctx context.Context, identity string, g Grant) error
 	if err != nil {
 		return err
 	}
-	if !strings.EqualFold(g.User, a.user) {
-		return a.wrongUser()
+	if e := a.admit(g); e != nil {
+		return e
 	}
 	var d document
 	if g.Cache.Empty() {
@@ -60,16 +57,22 @@ func (c *Client) SaveSignIn(ctx context.Context, identity string, g Grant) error
 		return fmt.Errorf("saving a sign-in: %w", errNoRefreshToken)
 	}
 	if owner.Username != "" && !strings.EqualFold(owner.Username, a.user) {
-		return a.wrongUser()
+		return a.wrongUser(owner.Username)
 	}
-	return a.work(ctx, func(ctx context.Context) error { return a.save(ctx, d, g.UserID) })
+	d.Public = d.Public || g.Public
+	return a.work(ctx, func(ctx context.Context) error { return a.save(ctx, d, g) })
 }
 
-func (a *account) save(ctx context.Context, d document, userID string) error {
+func (a *account) save(ctx context.Context, d document, g Grant) error {
 	// The tags that others have put there stay.
 	_, tags, _, _, err := a.client.cfg.Store.Read(ctx, a.secret)
 	if err != nil && !errors.Is(err, rotation.ErrNotFound) {
 		return fmt.Errorf("saving a sign-in: %w", err)
+	}
+	if strings.EqualFold(tags[tagUser], a.user) { // a remembered id of another user says nothing
+		if e := a.admitID(tags[tagUserID], g); e != nil {
+			return e
+		}
 	}
 	a.stored.tags = tags
 	value, err := d.encode()
@@ -77,9 +80,14 @@ func (a *account) save(ctx context.Context, d document, userID string) error {
 		return fmt.Errorf("saving a sign-in: %w", err)
 	}
 	now := a.client.cfg.Now().UTC().Truncate(time.Second)
-	delete(a.stored.tags, tagUserID)
-	tags = a.ownTags(userID)
+	if !strings.EqualFold(tags[tagUser], a.user) {
+		delete(a.stored.tags, tagUserID)
+	}
+	tags = a.ownTags(g.UserID)
 	tags[tagSignedInAt] = now.Format(time.RFC3339)
+	if len(tags) < maxTags {
+		tags[tagTell] = tags[tagSignedInAt]
+	}
 	version, created, err := a.client.cfg.Store.Write(ctx, a.secret, value, contentType, tags, now.Add(refreshTokenLife))
 	if err != nil {
 		return fmt.Errorf("saving a sign-in: %w", err)
@@ -87,7 +95,7 @@ func (a *account) save(ctx context.Context, d document, userID string) error {
 	a.cache.doc = d
 	a.stored.version, a.stored.created, a.stored.tags = version, created, tags
 	a.loaded, a.looked, a.used = true, a.client.cfg.Now(), now
-	a.required, a.newer, a.failed, a.repaired = nil, false, nil, true
+	a.required, a.newer, a.failed, a.repaired, a.probed = nil, false, nil, true, time.Time{}
 	a.mu.Lock()
 	a.token, a.expires, a.last, a.claims = rotation.Secret{}, time.Time{}, nil, ""
 	a.mu.Unlock()
@@ -96,61 +104,58 @@ func (a *account) save(ctx context.Context, d document, userID string) error {
 	return nil
 }
 
-// ownTags are the secret's tags without a required sign-in, others' included.
-func (a *account) ownTags(userID string) map[string]string {
-	tags := maps.Clone(a.stored.tags)
-	if tags == nil {
-		tags = map[string]string{}
-	}
-	delete(tags, tagRequired)
-	tags[tagUser] = a.user
-	if userID != "" {
-		tags[tagUserID] = userID
-	}
-	return tags
-}
-
-func (a *account) wrongUser() *rotation.Error {
-	return &rotation.Error{Class: rotation.SignIn, Code: codeWrongUser,
-		Message: fmt.Sprintf("another user than %s has signed in: sign in as the user that the manifest names", a.user)}
-}
-
-// SignInRequest is one walk through the browser, made by the caller: State ties
-// the answer to it, Challenge is PKCE's S256 challenge.
+// SignInRequest is one walk through the browser, made by the caller, who binds
+// its parts to the browser that starts it.
 type SignInRequest struct {
 	RedirectURI string
-	State       string
-	Challenge   string
+	State       string // ties the answer to the browser
+	Challenge   string // PKCE's S256 challenge
+	Nonce       string // comes back inside of the id token
+	// FormPost has the answer posted to the redirect URI instead of put into its
+	// query: it stays out of the browser's history, and comes without cookies of
+	// SameSite Lax.
+	FormPost bool
 }
 
 // SignInURL is the authority's page for an identity's sign-in. What the last
-// refusal demanded (multi-factor authentication, say) is asked for.
+// refusal demanded (multi-factor authentication, say) is asked for, whichever
+// process it met.
 func (c *Client) SignInURL(ctx context.Context, identity string, r SignInRequest) (string, error) {
 	a, err := c.account(identity)
 	if err != nil {
 		return "", err
 	}
+	if r.State == "" || r.Challenge == "" || r.Nonce == "" {
+		return "", errors.New("starting a sign-in: state, challenge and nonce are needed")
+	}
+	if _, at := a.view(); at.IsZero() || c.cfg.Now().Sub(at) >= lookEvery {
+		wait, cancel := context.WithTimeout(ctx, lookLimit)
+		err := a.work(wait, a.look)
+		cancel()
+		if err != nil { // then without the claims: the vault may be back when the person is
+			c.cfg.Log.WarnContext(ctx, "a sign-in starts without the vault", "identity", a.name, "class", rotation.ClassOf(err))
+		}
+	}
 	a.mu.Lock()
 	claims := a.claims
 	a.mu.Unlock()
-	m, err := c.newMSAL(&memory{})
+	m, err := c.newMSAL(&memory{}, c.cfg.Credential.public())
 	if err != nil {
 		return "", fmt.Errorf("starting a sign-in: %w", err)
 	}
-	scopes := append([]string{"openid", "offline_access", "profile"}, a.scopes...)
 	var page string
 	if m.public != nil {
 		opts := []public.AuthCodeURLOption{public.WithLoginHint(a.user)}
 		if claims != "" {
 			opts = append(opts, public.WithClaims(claims))
 		}
-		page, err = m.public.AuthCodeURL(ctx, c.cfg.ClientID, r.RedirectURI, scopes, opts...)
+		page, err = m.public.AuthCodeURL(ctx, c.cfg.ClientID, r.RedirectURI, a.asked(), opts...)
 	} else {
 		opts := []confidential.AuthCodeURLOption{confidential.WithLoginHint(a.user)}
 		if claims != "" {
 			opts = append(opts, confidential.WithClaims(claims))
 		}
-		page, err = m.confidential.AuthCodeURL(ctx, c.cfg.ClientID, r.RedirectURI, scopes, opts...)
+		page, err = m.confidential.AuthCodeURL(ctx, c.cfg.ClientID, r.RedirectURI, a.asked(), opts...)
 	}
 	if err != nil {
 		return "", m.failure(err, c.cfg.Now())
@@ -163,36 +168,74 @@ func (c *Client) SignInURL(ctx context.Context, identity string, r SignInRequest
 	q.Set("state", r.State)
 	q.Set("code_challenge", r.Challenge)
 	q.Set("code_challenge_method", "S256")
+	q.Set("nonce", r.Nonce)
+	q.Set("response_mode", "query")
+	if r.FormPost {
+		q.Set("response_mode", "form_post")
+	}
 	u.RawQuery = q.Encode()
 	return u.String(), nil
 }
 
-// CompleteSignIn redeems the code of a sign-in and saves it.
-func (c *Client) CompleteSignIn(ctx context.Context, identity, code, redirectURI, verifier string) error {
+// asked are the scopes of the authorize page: nothing but what patrol needs,
+// and what makes the answer hold a refresh token and say who has signed in.
+func (a *account) asked() []string {
+	return append([]string{"openid", "offline_access", "profile"}, a.scopes...)
+}
+
+// CodeGrant is what a sign-in in the browser has brought back, with the other
+// halves of what its SignInRequest had.
+type CodeGrant struct {
+	Code        rotation.Secret
+	RedirectURI string
+	Verifier    rotation.Secret // of PKCE
+	Nonce       string
+	// ConfirmUserID accepts this object id in place of the remembered one. It is
+	// a person's answer to user-id-changed, in a sign-in of its own.
+	ConfirmUserID string
+}
+
+// CompleteSignIn redeems the code of a sign-in and saves it, if it is the
+// manifest's user who has signed in.
+func (c *Client) CompleteSignIn(ctx context.Context, identity string, g CodeGrant) error {
 	a, err := c.account(identity)
 	if err != nil {
 		return err
 	}
-	var m memory
-	client, err := c.newMSAL(&m)
+	if g.Nonce == "" {
+		return errors.New("completing a sign-in: the nonce is needed")
+	}
+	m := memory{doc: document{Public: c.cfg.Credential.public()}}
+	client, err := c.newMSAL(&m, c.cfg.Credential.public())
 	if err != nil {
 		return fmt.Errorf("completing a sign-in: %w", err)
 	}
+	code, verifier := g.Code.Reveal(), g.Verifier.Reveal()
 	var r public.AuthResult
 	if client.public != nil {
-		r, err = client.public.AcquireTokenByAuthCode(ctx, code, redirectURI, a.scopes, public.WithChallenge(verifier))
+		r, err = client.public.AcquireTokenByAuthCode(ctx, code, g.RedirectURI, a.scopes, public.WithChallenge(verifier))
 	} else {
-		r, err = client.confidential.AcquireTokenByAuthCode(ctx, code, redirectURI, a.scopes, confidential.WithChallenge(verifier))
+		r, err = client.confidential.AcquireTokenByAuthCode(ctx, code, g.RedirectURI, a.scopes, confidential.WithChallenge(verifier))
 	}
 	if err != nil {
 		return client.failure(err, c.cfg.Now())
 	}
-	if !strings.EqualFold(r.Account.PreferredUsername, a.user) {
-		return a.wrongUser()
+	grant, e := c.grantOf(r, g.Nonce)
+	if e != nil {
+		return e
 	}
-	cache, err := m.doc.encode()
+	grant.ConfirmUserID = g.ConfirmUserID
+	return a.saveResult(ctx, m.doc, grant)
+}
+
+func (a *account) saveResult(ctx context.Context, d document, g Grant) error {
+	if e := a.admit(g); e != nil { // before anything is made of the refresh token
+		return e
+	}
+	cache, err := d.encode()
 	if err != nil {
 		return fmt.Errorf("completing a sign-in: %w", err)
 	}
-	return c.SaveSignIn(ctx, identity, Grant{Cache: cache, User: r.Account.PreferredUsername, UserID: r.Account.LocalAccountID})
+	g.Cache = cache
+	return a.client.SaveSignIn(ctx, a.name, g)
 }

@@ -4,8 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
-	"io"
-	"net/http"
 	"net/url"
 	"strings"
 	"testing"
@@ -13,41 +11,51 @@ import (
 	"github.com/azure-patrol/patrol/internal/entra"
 	"github.com/azure-patrol/patrol/internal/rotation"
 	fake "github.com/azure-patrol/patrol/sandbox/entra"
+	"github.com/azure-patrol/patrol/sandbox/entra/browser"
 )
 
 const (
 	redirect = "https://patrol.example/api/signin/callback"
 	verifier = "a-verifier-of-at-least-forty-three-characters-123"
+	nonce    = "a-nonce-of-the-callers"
 )
+
+// complete redeems a code as the caller of the sign-in pages does.
+func complete(t *testing.T, c *entra.Client, code string, change ...func(*entra.CodeGrant)) error {
+	t.Helper()
+	g := entra.CodeGrant{Code: rotation.NewSecret(code), RedirectURI: redirect, Verifier: rotation.NewSecret(verifier), Nonce: nonce}
+	for _, f := range change {
+		f(&g)
+	}
+	return c.CompleteSignIn(t.Context(), "build-bot", g)
+}
+
+func start() entra.SignInRequest {
+	return entra.SignInRequest{RedirectURI: redirect, State: "st", Challenge: challenge(), Nonce: nonce}
+}
 
 func challenge() string {
 	sum := sha256.Sum256([]byte(verifier))
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// browse opens the authority's page, chooses an account and consents, and
-// returns what the browser brings back to the redirect URI.
+// browse opens the authority's page, on which the identity's user is chosen
+// already, lets a person answer this page and those that follow, and returns
+// what the browser brings back to the redirect URI.
 func (w *world) browse(page, user string) url.Values {
 	w.t.Helper()
-	client := *w.http
-	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	resp, err := client.Get(page)
+	b := browser.New(w.http.Transport)
+	at, err := b.Open(w.t.Context(), page)
 	w.mustDo(err)
-	html, err := io.ReadAll(resp.Body)
-	resp.Body.Close()
-	w.mustDo(err)
-	if resp.StatusCode != 200 || !strings.Contains(string(html), "<option selected>"+bot) {
-		w.t.Fatalf("%d %s", resp.StatusCode, html)
+	if step, _ := at.Step(); at.Status != 200 || step != "account" || at.Forms[0].Fields.Get("user") != bot {
+		w.t.Fatalf("%d %s", at.Status, at.HTML)
 	}
-	resp, err = client.PostForm(page, url.Values{"user": {user}, "action": {"accept"}})
+	at, err = browser.Person{User: user}.Walk(w.t.Context(), b, page)
 	w.mustDo(err)
-	resp.Body.Close()
-	to, err := resp.Location()
-	w.mustDo(err)
-	if !strings.HasPrefix(to.String(), redirect+"?") {
-		w.t.Fatalf("went to %s", to)
+	if !at.Left() || !strings.HasPrefix(at.URL.String(), redirect+"?") {
+		w.t.Fatalf("at %s (%d): %s", at.URL, at.Status, at.HTML)
 	}
-	return to.Query()
+	return at.URL.Query()
 }
 
 func TestAPersonSignsInThroughTheBrowser(t *testing.T) {
@@ -62,7 +70,7 @@ func TestAPersonSignsInThroughTheBrowser(t *testing.T) {
 			c := w.start(change)
 			w.wantError(c, rotation.SignIn, "not-signed-in")
 			w.told()
-			page, err := c.SignInURL(t.Context(), "build-bot", entra.SignInRequest{RedirectURI: redirect, State: "st", Challenge: challenge()})
+			page, err := c.SignInURL(t.Context(), "build-bot", start())
 			w.mustDo(err)
 			u, err := url.Parse(page)
 			w.mustDo(err)
@@ -73,12 +81,12 @@ func TestAPersonSignsInThroughTheBrowser(t *testing.T) {
 			if back.Get("state") != "st" {
 				t.Errorf("state %q", back.Get("state"))
 			}
-			if err := c.CompleteSignIn(t.Context(), "build-bot", back.Get("code"), redirect, "another verifier"); err == nil {
+			if err := complete(t, c, back.Get("code"), func(g *entra.CodeGrant) { g.Verifier = rotation.NewSecret("another verifier") }); err == nil {
 				t.Error("a wrong verifier was accepted")
 			} else if e, ok := errors.AsType[*rotation.Error](err); !ok || e.Code != "AADSTS501481" {
 				t.Errorf("%v", err)
 			}
-			w.mustDo(c.CompleteSignIn(t.Context(), "build-bot", back.Get("code"), redirect, verifier))
+			w.mustDo(complete(t, c, back.Get("code")))
 			if got := w.told(); len(got) != 1 || !strings.HasPrefix(got[0], "signed-in ") {
 				t.Errorf("told %q", got)
 			}
@@ -89,7 +97,7 @@ func TestAPersonSignsInThroughTheBrowser(t *testing.T) {
 			if raw := w.vault.latest().value.Reveal(); strings.Contains(raw, "AccessToken") || strings.Contains(raw, "IdToken") {
 				t.Error("access or id tokens were stored")
 			}
-			err = c.CompleteSignIn(t.Context(), "build-bot", back.Get("code"), redirect, verifier)
+			err = complete(t, c, back.Get("code"))
 			if e, ok := errors.AsType[*rotation.Error](err); !ok || e.Code != "AADSTS54005" {
 				t.Errorf("a used code: %v", err)
 			}
@@ -101,10 +109,10 @@ func TestSomebodyElseInTheBrowserIsRefused(t *testing.T) {
 	w := newWorld(t, fake.Switches{})
 	w.authority.AddUser(fake.User{UPN: "mallory@contoso.com"})
 	c := w.start()
-	page, err := c.SignInURL(t.Context(), "build-bot", entra.SignInRequest{RedirectURI: redirect, State: "st", Challenge: challenge()})
+	page, err := c.SignInURL(t.Context(), "build-bot", start())
 	w.mustDo(err)
 	back := w.browse(page, "mallory@contoso.com")
-	err = c.CompleteSignIn(t.Context(), "build-bot", back.Get("code"), redirect, verifier)
+	err = complete(t, c, back.Get("code"))
 	if e, ok := errors.AsType[*rotation.Error](err); !ok || e.Code != "wrong-user" {
 		t.Errorf("%v", err)
 	}
@@ -120,7 +128,7 @@ func TestTheNextSignInAsksForWhatTheRefusalDemanded(t *testing.T) {
 	const demand = `{"access_token":{"capolids":{"essential":true,"values":["x"]}}}`
 	w.authority.Fail(fake.Failure{Code: 50076, Claims: demand, Times: 1})
 	w.wantError(c, rotation.SignIn, "AADSTS50076")
-	page, err := c.SignInURL(t.Context(), "build-bot", entra.SignInRequest{RedirectURI: redirect, State: "st", Challenge: challenge()})
+	page, err := c.SignInURL(t.Context(), "build-bot", start())
 	w.mustDo(err)
 	u, err := url.Parse(page)
 	w.mustDo(err)
@@ -128,7 +136,7 @@ func TestTheNextSignInAsksForWhatTheRefusalDemanded(t *testing.T) {
 		t.Errorf("claims %q, want %q", got, demand)
 	}
 	back := w.browse(page, bot)
-	w.mustDo(c.CompleteSignIn(t.Context(), "build-bot", back.Get("code"), redirect, verifier))
+	w.mustDo(complete(t, c, back.Get("code")))
 	w.mustToken(c)
 }
 

@@ -197,10 +197,11 @@ func (c *Cloud) startEntra() (err error) {
 	c.Entra = entra.New(entra.Config{Panel: c.Panel, Switches: c.config.Entra})
 	c.principalID = c.Entra.AddIdentity(entra.ManagedIdentity{ClientID: c.clientID})
 	app := entra.App{Name: "patrol", Scopes: []string{
-		entra.DevOps + "/vso.pats", entra.DevOps + "/vso.pats_manage", entra.DevOps + "/vso.tokenadministration", entra.DevOps + "/vso.graph"}}
+		entra.DevOps + "/vso.pats", entra.DevOps + "/vso.pats_manage", entra.DevOps + "/vso.tokenadministration", entra.DevOps + "/vso.graph", entra.DevOps + "/vso.auditlog"}}
 	redirect := c.config.PublicURL + "/api/signin/callback"
+	app.Native = []string{"http://localhost"} // an operator's sign-in on the command line
 	if c.config.ClientCredential == PublicClient {
-		app.Native, app.AllowPublicClient = []string{redirect}, true
+		app.Native, app.AllowPublicClient = append(app.Native, redirect), true
 	} else {
 		app.Web = []string{redirect}
 		app.Federated = []entra.FederatedCredential{{Issuer: c.Entra.Issuer(), Subject: c.principalID, Audience: entra.TokenExchange}}

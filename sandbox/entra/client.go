@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/rsa"
+	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
@@ -35,11 +36,16 @@ func (s *Server) checkClient(r *http.Request, app *App, c class, f url.Values) *
 		return refuse(7000218, "")
 	case c != confidential && presented:
 		return refuse(700025, "")
+	case c == public && (f.Get("grant_type") == deviceCodeGrant || f.Get("grant_type") == "device_code") && !app.AllowPublicClient:
+		return refuse(7000218, "")
 	case c == public && f.Get("grant_type") != "authorization_code" && !app.AllowPublicClient && len(app.Native) == 0:
 		return refuse(7000218, "")
 	case !presented:
 		return nil
 	case secret != "":
+		if slices.Contains(app.ExpiredSecrets, secret) {
+			return refuse(7000222, "")
+		}
 		if !slices.Contains(app.Secrets, secret) {
 			return refuse(7000215, "")
 		}
@@ -104,15 +110,18 @@ func (s *Server) checkAssertion(r *http.Request, app *App, assertion string) *re
 }
 
 func (s *Server) checkCertificate(app *App, header map[string]any, assertion string) *refusal {
+	// Clients name their certificate by x5t#S256, older ones by x5t (SHA-1).
 	print, _ := header["x5t#S256"].(string)
+	digest := func(raw []byte) []byte { sum := sha256.Sum256(raw); return sum[:] }
+	if print == "" {
+		print, _ = header["x5t"].(string)
+		digest = func(raw []byte) []byte { sum := sha1.Sum(raw); return sum[:] }
+	}
 	want, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(strings.NewReplacer("+", "-", "/", "_").Replace(print), "="))
 	if err != nil || len(want) == 0 {
-		return refuse(700027, "x5t#S256")
+		return refuse(700027, "x5t")
 	}
-	i := slices.IndexFunc(app.Certificates, func(cert *x509.Certificate) bool {
-		sum := sha256.Sum256(cert.Raw)
-		return bytes.Equal(sum[:], want)
-	})
+	i := slices.IndexFunc(app.Certificates, func(cert *x509.Certificate) bool { return bytes.Equal(digest(cert.Raw), want) })
 	if i < 0 {
 		return refuse(700027, "No such certificate is registered.")
 	}
@@ -120,7 +129,7 @@ func (s *Server) checkCertificate(app *App, header map[string]any, assertion str
 	key, ok := cert.PublicKey.(*rsa.PublicKey)
 	dot := strings.LastIndexByte(assertion, '.')
 	sig, err := base64.RawURLEncoding.DecodeString(assertion[dot+1:])
-	if !ok || err != nil || time.Now().After(cert.NotAfter) {
+	if now := time.Now(); !ok || err != nil || now.After(cert.NotAfter) || now.Before(cert.NotBefore) {
 		return refuse(700027, "")
 	}
 	sum := sha256.Sum256([]byte(assertion[:dot]))

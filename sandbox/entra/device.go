@@ -2,19 +2,21 @@ package entra
 
 import (
 	"errors"
-	"html/template"
 	"net/http"
 	"strings"
 	"time"
 )
 
-// device is a sign-in on another device.
+// device is a sign-in on another device. user is an object id.
 type device struct {
 	userCode, client, scope string
 	user                    string
+	signedIn, mfa           time.Time
 	declined, redeemed      bool
-	expires                 time.Time
+	polled, expires         time.Time
 }
+
+const deviceInterval = 5 * time.Second
 
 // ErrNoDeviceCode: the user code is unknown, answered already or has expired.
 var ErrNoDeviceCode = errors.New("no such user code")
@@ -33,7 +35,7 @@ func (s *Server) deviceCode(w http.ResponseWriter, r *http.Request) {
 	}
 	page := "https://" + r.Host + "/common/oauth2/deviceauth"
 	answer(w, http.StatusOK, map[string]any{
-		"user_code": d.userCode, "device_code": value, "verification_uri": page, "expires_in": int(deviceCodeLife.Seconds()), "interval": 5,
+		"user_code": d.userCode, "device_code": value, "verification_uri": page, "expires_in": int(deviceCodeLife.Seconds()), "interval": int(deviceInterval.Seconds()),
 		"message": "To sign in, open " + page + " and enter the code " + d.userCode + ".",
 	})
 }
@@ -61,14 +63,21 @@ func (s *Server) ApproveDevice(userCode, upn string) error {
 	if d == nil {
 		return ErrNoDeviceCode
 	}
-	u, refused := s.activeUser(upn)
+	u, refused := s.signInUser(upn)
 	if refused != nil {
 		return errors.New(refused.text)
 	}
-	if err := s.consent(u.UPN, d.client, strings.Fields(d.scope)); err != nil {
+	app := s.apps[d.client]
+	if refused := s.blocks(&flow{kind: deviceFlow, app: app}, u); refused != nil {
+		return errors.New(refused.text)
+	}
+	if err := s.consent(u.ObjectID, d.client, strings.Fields(d.scope)); err != nil {
 		return err
 	}
-	d.user = strings.ToLower(u.UPN)
+	d.user, d.signedIn = u.ObjectID, time.Now()
+	if s.needsMFA(u, app) {
+		d.mfa = d.signedIn
+	}
 	return nil
 }
 
@@ -93,36 +102,10 @@ func (s *Server) waiting(userCode string) *device {
 	return nil
 }
 
-var devicePage = template.Must(template.New("device").Parse(`<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Enter code (sandbox)</title>
-<style>body{font:16px system-ui;max-width:32rem;margin:4rem auto;padding:0 1rem}button,input,select{font:inherit}</style>
-<h1>Enter the code that the other device shows</h1>
-<form method="post"><p><input name="code" autocomplete="off" required></p>
-<p><label>Account <select name="user">{{range .}}<option>{{.}}</option>{{end}}</select></label></p>
-<button name="action" value="accept">Sign in</button> <button name="action" value="deny">Decline</button></form></html>
-`))
-
-func (s *Server) showDevice(w http.ResponseWriter, _ *http.Request) {
+// showDevice begins the walk of a person who has been told a user code.
+func (s *Server) showDevice(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
-	var users []string
-	for _, u := range s.users {
-		users = append(users, u.UPN)
-	}
+	out := s.start(w, r, &flow{kind: deviceFlow, base: s.base(r)})
 	s.mu.Unlock()
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	_ = devicePage.Execute(w, users)
-}
-
-func (s *Server) approveDevice(w http.ResponseWriter, r *http.Request) {
-	var err error
-	if r.PostFormValue("action") == "accept" {
-		err = s.ApproveDevice(r.PostFormValue("code"), r.PostFormValue("user"))
-	} else {
-		err = s.DeclineDevice(r.PostFormValue("code"))
-	}
-	if err != nil {
-		message(w, http.StatusBadRequest, "That didn't work", err.Error())
-		return
-	}
-	message(w, http.StatusOK, "Done", "You can close this page.")
+	out(w, r)
 }

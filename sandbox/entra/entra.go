@@ -1,7 +1,10 @@
 // Package entra is a local Microsoft Entra ID for one tenant: the authority's
-// discovery documents, the authorize page, the token endpoint and the device
-// code endpoint, with users, app registrations, consent, refresh tokens and
-// managed identities behind them.
+// discovery documents, the sign-in pages, the token endpoint and the device
+// code endpoint, with users and guests, app registrations, consent, access
+// policies, refresh tokens and managed identities behind them.
+//
+// The pages are plain HTML forms. A sign-in is bound to the browser in which it
+// began, and each form can be sent once.
 //
 // It refuses what Entra refuses, with Entra's error bodies. It knows nothing of
 // the services that its tokens are for: they ask VerifyAccessToken.
@@ -13,6 +16,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math/big"
 	"net/http"
 	"slices"
 	"strings"
@@ -77,14 +81,46 @@ type Switches struct {
 	RefuseEmptyClaims bool
 	// NumbersAsStrings answers expires_in as a string, as the v1 endpoint does.
 	NumbersAsStrings bool
+	// SlowDown answers slow_down to a device code that is asked for more often
+	// than its interval allows, as RFC 8628 has it. Entra's documentation does
+	// not list that answer.
+	SlowDown bool
+	// PasswordChangeIs50133 refuses what a password change has ended with
+	// AADSTS50133 instead of AADSTS50173; the documentation has both.
+	PasswordChangeIs50133 bool
+	// NoUserConsent lets administrators alone consent; others are told that an
+	// approval is needed (AADSTS90094).
+	NoUserConsent bool
 }
 
-// User is a member of the tenant.
+// User is a member of the tenant, or a guest in it.
 type User struct {
-	UPN      string // user principal name: build-bot@contoso.com
+	// UPN is the user principal name: build-bot@contoso.com. A guest's is made
+	// from the address: ann_fabrikam.com#EXT#@contoso.com.
+	UPN      string
 	ObjectID string // default: made up
 	Name     string
 	Disabled bool
+	// Home is the tenant that a guest belongs to; empty: this one. Mail is then
+	// the address with which the guest signs in, and HomeObjectID (default:
+	// made up) who the guest is at home.
+	Home, Mail, HomeObjectID string
+	// Administrator may consent for the whole tenant.
+	Administrator bool
+	// MFA makes each sign-in of the user need multi-factor authentication;
+	// NotEnrolled: the user has to enrol in it first.
+	MFA, NotEnrolled bool
+	// Passwordless: the user signs in without a password, and a password change
+	// ends nothing.
+	Passwordless bool
+}
+
+// signInName is what the person types: a guest's address, a member's UPN.
+func (u *User) signInName() string {
+	if u.Mail != "" {
+		return u.Mail
+	}
+	return u.UPN
 }
 
 // App is an app registration.
@@ -95,16 +131,20 @@ type App struct {
 	Web, Native, SPA []string
 	// AllowPublicClient permits flows without a redirect URI (device code).
 	AllowPublicClient bool
-	// Credentials of the confidential client.
-	Secrets      []string
-	Certificates []*x509.Certificate
-	Federated    []FederatedCredential
+	// Credentials of the confidential client. ExpiredSecrets are known, and
+	// refused.
+	Secrets        []string
+	ExpiredSecrets []string
+	Certificates   []*x509.Certificate
+	Federated      []FederatedCredential
 	// Scopes are the delegated permissions, "<resource>/<scope>".
 	Scopes []string
 	// AdminConsent grants Scopes for every user.
 	AdminConsent bool
 	// ObjectID of the service principal; default: made up.
 	ObjectID string
+	// Disabled: an administrator has switched the app off for the tenant.
+	Disabled bool
 }
 
 // FederatedCredential accepts tokens of another issuer as the app's credential.
@@ -123,6 +163,8 @@ type Resource struct {
 	ID     string   // application id
 	URIs   []string // identifier URIs; one trailing slash makes no difference
 	Scopes []string // delegated permissions that exist; nil: none
+	// AdminOnly are those of Scopes that only an administrator can consent to.
+	AdminOnly []string
 	// Audience of tokens; default: the name by which it was asked for.
 	Audience string
 }
@@ -135,11 +177,15 @@ type Server struct {
 
 	mu         sync.Mutex
 	switches   Switches
-	users      map[string]*user // by lower-case UPN
-	apps       map[string]*App  // by client id
+	users      map[string]*user  // by lower-case UPN
+	outsiders  map[string]string // tenants by lower-case UPN
+	apps       map[string]*App   // by client id
 	identities map[string]*ManagedIdentity
 	resources  []*Resource
 	consents   map[consentKey]map[string]bool // lower-case "<resource id>/<scope>"
+	policies   []*Policy
+	visitors   map[string]*visitor // browsers, by cookie
+	flows      map[string]*flow    // by the ticket of the page that is open
 	refresh    map[string]*refreshToken
 	codes      map[string]*code
 	devices    map[string]*device // by device code
@@ -155,6 +201,7 @@ type user struct {
 	generation              int // of access tokens; see InvalidateAccessTokens
 }
 
+// consentKey: user is an object id, or "" for the whole tenant.
 type consentKey struct{ user, client string }
 
 type class string
@@ -166,15 +213,17 @@ const (
 )
 
 type refreshToken struct {
-	user     string // lower-case UPN
+	user     string // object id
 	client   string
 	class    class
 	signedIn time.Time
+	mfa      time.Time // zero: signed in without
+	device   bool      // by a device code, or descended from one
 	issued   time.Time
 	expires  time.Time
 	used     bool
 	family   string
-	ended    bool
+	ended    int // AADSTS number of what has ended it; 0: alive
 }
 
 // New makes an authority with an empty directory. It knows the resources that
@@ -194,6 +243,9 @@ func New(cfg Config) *Server {
 		key:        []byte(randomHex(32)),
 		switches:   cfg.Switches,
 		users:      map[string]*user{},
+		outsiders:  map[string]string{},
+		visitors:   map[string]*visitor{},
+		flows:      map[string]*flow{},
 		apps:       map[string]*App{},
 		identities: map[string]*ManagedIdentity{},
 		consents:   map[consentKey]map[string]bool{},
@@ -203,7 +255,7 @@ func New(cfg Config) *Server {
 		resources: []*Resource{
 			{ID: DevOps, URIs: []string{"https://app.vssps.visualstudio.com"}, Audience: DevOps, Scopes: []string{
 				"user_impersonation", "vso.pats", "vso.pats_manage", "vso.tokens", "vso.tokenadministration",
-				"vso.graph", "vso.graph_manage", "vso.profile"}},
+				"vso.graph", "vso.graph_manage", "vso.profile", "vso.auditlog"}},
 			{ID: "cfa8b339-82a2-471a-a3c9-0fc0be7a4093", URIs: []string{"https://vault.azure.net"}, Scopes: []string{"user_impersonation"}},
 			{ID: "80a10ef9-8168-493d-abf9-3297c4ef6e3c", URIs: []string{"https://servicebus.azure.net"}, Scopes: []string{"user_impersonation"}},
 			{ID: "00000003-0000-0000-c000-000000000000", URIs: []string{"https://graph.microsoft.com"}, Scopes: []string{"User.Read", "email"}},
@@ -230,63 +282,11 @@ func (s *Server) Switch(change func(*Switches)) {
 	change(&s.switches)
 }
 
-// AddUser puts a user into the directory and returns the object id.
-func (s *Server) AddUser(u User) string {
-	if u.ObjectID == "" {
-		u.ObjectID = newGUID()
-	}
-	if u.Name == "" {
-		u.Name, _, _ = strings.Cut(u.UPN, "@")
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.users[strings.ToLower(u.UPN)] = &user{User: u}
-	return u.ObjectID
-}
-
-// DisableUser blocks or unblocks a user's sign-in.
-func (s *Server) DisableUser(upn string, disabled bool) error {
-	return s.withUser(upn, func(u *user) { u.Disabled = disabled })
-}
-
-// Revoke ends every sign-in of a user, as an administrator's "revoke sessions"
-// or password reset does.
-func (s *Server) Revoke(upn string) error {
-	return s.withUser(upn, func(u *user) {
-		u.signInsFrom = time.Now()
-		for _, t := range s.refresh {
-			t.ended = t.ended || t.user == strings.ToLower(upn)
-		}
-	})
-}
-
-// ChangePassword is the user's own password change: it ends the sign-ins of
-// public clients and leaves those of confidential clients alone.
-func (s *Server) ChangePassword(upn string) error {
-	return s.withUser(upn, func(u *user) {
-		u.publicFrom = time.Now()
-		for _, t := range s.refresh {
-			t.ended = t.ended || t.user == strings.ToLower(upn) && t.class != confidential
-		}
-	})
-}
-
 // InvalidateAccessTokens makes VerifyAccessToken answer ErrRevoked for the
 // user's present access tokens, as continuous access evaluation does; refresh
 // tokens stay good.
 func (s *Server) InvalidateAccessTokens(upn string) error {
 	return s.withUser(upn, func(u *user) { u.generation++ })
-}
-
-func (s *Server) withUser(upn string, do func(*user)) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	u := s.users[strings.ToLower(upn)]
-	if u == nil {
-		return fmt.Errorf("no user %s in the tenant", upn)
-	}
-	do(u)
-	return nil
 }
 
 // AddApp registers an application and returns its client id. A second
@@ -323,60 +323,20 @@ func (s *Server) AddIdentity(m ManagedIdentity) string {
 	return m.PrincipalID
 }
 
-// Consent records a user's consent to scopes ("<resource>/<scope>").
-func (s *Server) Consent(upn, clientID string, scopes ...string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.consent(upn, clientID, scopes)
-}
-
-func (s *Server) consent(upn, clientID string, scopes []string) error {
-	k := consentKey{strings.ToLower(upn), clientID}
-	if s.consents[k] == nil {
-		s.consents[k] = map[string]bool{}
-	}
-	for _, scope := range scopes {
-		if isOpenID(scope) {
-			continue
-		}
-		res, name, err := s.splitScope(scope)
-		if err != nil {
-			return fmt.Errorf("scope %s does not exist in the tenant", scope)
-		}
-		if name == ".default" {
-			if app := s.apps[clientID]; app != nil {
-				for _, p := range app.Scopes {
-					s.consents[k][s.scopeKey(p)] = true
-				}
-			}
-			continue
-		}
-		s.consents[k][strings.ToLower(res.ID+"/"+name)] = true
-	}
-	return nil
-}
-
-// WithdrawConsent forgets everything that a user has consented to for an app.
-func (s *Server) WithdrawConsent(upn, clientID string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.consents, consentKey{strings.ToLower(upn), clientID})
-}
-
 // SeedRefreshToken is a sign-in without a browser: the user consents to the
 // scopes, and the client has a refresh token. The token belongs to a
 // confidential client if the app has a web redirect URI or a credential.
 func (s *Server) SeedRefreshToken(upn, clientID string, scopes ...string) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	app := s.apps[clientID]
+	app, u := s.apps[clientID], s.users[strings.ToLower(upn)]
 	switch {
-	case s.users[strings.ToLower(upn)] == nil:
+	case u == nil:
 		return "", fmt.Errorf("no user %s in the tenant", upn)
 	case app == nil:
 		return "", fmt.Errorf("no app %s in the tenant", clientID)
 	}
-	if err := s.consent(upn, clientID, scopes); err != nil {
+	if err := s.consent(u.ObjectID, clientID, scopes); err != nil {
 		return "", err
 	}
 	c := public
@@ -384,7 +344,11 @@ func (s *Server) SeedRefreshToken(upn, clientID string, scopes ...string) (strin
 		c = confidential
 	}
 	now := time.Now()
-	return s.issueRefreshToken(&refreshToken{user: strings.ToLower(upn), client: clientID, class: c, signedIn: now, family: randomHex(8)}, now), nil
+	t := &refreshToken{user: u.ObjectID, client: clientID, class: c, signedIn: now, family: randomHex(8)}
+	if s.needsMFA(u, app) { // the person has done what was asked for
+		t.mfa = now
+	}
+	return s.issueRefreshToken(t, now), nil
 }
 
 func (s *Server) issueRefreshToken(t *refreshToken, now time.Time) string {
@@ -442,18 +406,18 @@ func (s *Server) UserToken(upn, clientID string, scopes ...string) (string, erro
 	if app == nil {
 		return "", fmt.Errorf("no app %s in the tenant", clientID)
 	}
-	u, refused := s.activeUser(upn)
+	u, refused := s.signInUser(upn)
 	if refused != nil {
 		return "", errors.New(refused.text)
 	}
-	if err := s.consent(upn, clientID, scopes); err != nil {
+	if err := s.consent(u.ObjectID, clientID, scopes); err != nil {
 		return "", err
 	}
 	w, refused := s.parseScopes(strings.Join(scopes, " "))
 	if refused != nil {
 		return "", errors.New(refused.text)
 	}
-	body, refused := s.userTokens(app, u, w, nil, "")
+	body, refused := s.userTokens(app, u, w, nil, "", false)
 	if refused != nil {
 		return "", errors.New(refused.text)
 	}
@@ -482,6 +446,14 @@ func randomHex(n int) string {
 	b := make([]byte, n)
 	_, _ = rand.Read(b) // never fails
 	return hex.EncodeToString(b)
+}
+
+func randomNumber(n int64) int64 {
+	v, err := rand.Int(rand.Reader, big.NewInt(n))
+	if err != nil {
+		panic(err) // the reader never fails
+	}
+	return v.Int64()
 }
 
 func newGUID() string {

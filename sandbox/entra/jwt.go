@@ -53,7 +53,7 @@ func (s *Server) VerifyAccessToken(token string) (Claims, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if u := s.users[strings.ToLower(c.UPN)]; u != nil {
+	if u := s.users[strings.ToLower(c.UPN)]; u != nil && u.ObjectID == c.ObjectID {
 		if g, _ := m["xms_gen"].(float64); int(g) != u.generation {
 			return c, ErrRevoked
 		}

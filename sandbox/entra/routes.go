@@ -37,11 +37,13 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /{tenant}/v2.0/.well-known/openid-configuration", s.inTenant(s.discovery))
 	mux.HandleFunc("GET /{tenant}/discovery/v2.0/keys", s.inTenant(s.keys))
 	mux.HandleFunc("GET /{tenant}/oauth2/v2.0/authorize", s.inTenant(s.showSignIn))
-	mux.HandleFunc("POST /{tenant}/oauth2/v2.0/authorize", s.inTenant(s.signIn))
+	mux.HandleFunc("POST /{tenant}/signin", s.inTenant(s.proceed))
+	mux.HandleFunc("GET /{tenant}/adminconsent", s.inTenant(s.adminConsent))
+	mux.HandleFunc("GET /{tenant}/v2.0/adminconsent", s.inTenant(s.adminConsent))
+	mux.HandleFunc("GET /{tenant}/oauth2/v2.0/logout", s.inTenant(s.signOut))
 	mux.HandleFunc("POST /{tenant}/oauth2/v2.0/token", s.inTenant(s.token))
 	mux.HandleFunc("POST /{tenant}/oauth2/v2.0/devicecode", s.inTenant(s.deviceCode))
 	mux.HandleFunc("GET /{tenant}/oauth2/deviceauth", s.inTenant(s.showDevice))
-	mux.HandleFunc("POST /{tenant}/oauth2/deviceauth", s.inTenant(s.approveDevice))
 	return mux
 }
 

@@ -79,27 +79,12 @@ func (s *Server) parseScopes(scope string) (*wanted, *refusal) {
 	return w, nil
 }
 
-// consented lists which of a resource's permissions a user has granted to an
-// app.
-func (s *Server) consented(upn string, app *App, res *Resource) []string {
-	var out []string
-	own := s.consents[consentKey{strings.ToLower(upn), app.ClientID}]
-	for _, name := range res.Scopes {
-		key := strings.ToLower(res.ID + "/" + name)
-		granted := own[key] || app.AdminConsent && slices.ContainsFunc(app.Scopes, func(p string) bool { return s.scopeKey(p) == key })
-		if granted {
-			out = append(out, name)
-		}
-	}
-	return out
-}
-
 // grant decides which permissions a token gets.
-func (s *Server) grant(upn string, app *App, w *wanted) ([]string, *refusal) {
+func (s *Server) grant(user string, app *App, w *wanted) ([]string, *refusal) {
 	if w.resource == nil {
 		return nil, nil
 	}
-	have := s.consented(upn, app, w.resource)
+	have := s.consented(user, app, w.resource)
 	if w.all {
 		if len(have) == 0 {
 			return nil, refuse(65001, "")

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -19,6 +18,7 @@ import (
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/public"
 
 	"github.com/azure-patrol/patrol/sandbox/entra"
+	"github.com/azure-patrol/patrol/sandbox/entra/browser"
 )
 
 const (
@@ -59,29 +59,11 @@ func get(t *testing.T, client *http.Client, page string) (*http.Response, string
 	return resp, string(body)
 }
 
-// submit answers the page's form and returns where the browser is sent.
-func submit(t *testing.T, client *http.Client, page, user, action string) (*http.Response, url.Values) {
+// signIn is a person in a fresh browser, who ends at the client's address.
+func signIn(t *testing.T, client *http.Client, page string) url.Values {
 	t.Helper()
-	resp, err := client.PostForm(page, url.Values{"user": {user}, "action": {action}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusFound {
-		return resp, nil
-	}
-	to, err := resp.Location()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if to.Fragment != "" {
-		v, err := url.ParseQuery(to.Fragment)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return resp, v
-	}
-	return resp, to.Query()
+	at, _ := walk(t, browser.New(client.Transport), browser.Person{User: bot}, page)
+	return back(t, at)
 }
 
 func tenant(t *testing.T) (*entra.Server, *http.Client) {
@@ -91,6 +73,7 @@ func tenant(t *testing.T) (*entra.Server, *http.Client) {
 	s.AddApp(entra.App{ClientID: "web", Name: "patrol <local>", Web: []string{web}, Secrets: []string{"s3cret"}})
 	s.AddApp(entra.App{ClientID: "native", Native: []string{"http://localhost", web}})
 	s.AddApp(entra.App{ClientID: "spa", SPA: []string{web}})
+	s.AddApp(entra.App{ClientID: "local web", Web: []string{"http://localhost"}, Secrets: []string{"s3cret"}})
 	return s, client
 }
 
@@ -100,20 +83,24 @@ func TestAuthorizeRefusesOnItsOwnPageWhatItCanNotSendBack(t *testing.T) {
 		page string
 		code string
 	}{
-		"unknown app":                          {request("nobody"), "AADSTS700016"},
-		"no redirect URI":                      {request("web", "redirect_uri", ""), "AADSTS900144"},
-		"another redirect URI":                 {request("web", "redirect_uri", "https://evil.example/"), "AADSTS50011"},
-		"redirect URI in capitals":             {request("web", "redirect_uri", strings.ToUpper(web)), "AADSTS50011"},
-		"redirect URI with more":               {request("web", "redirect_uri", web+"?x=1"), "AADSTS50011"},
-		"localhost with a port, for a web app": {request("web", "redirect_uri", "http://localhost:8080"), "AADSTS50011"},
+		"unknown app":                      {request("nobody"), "AADSTS700016"},
+		"no redirect URI":                  {request("web", "redirect_uri", ""), "AADSTS900144"},
+		"another redirect URI":             {request("web", "redirect_uri", "https://evil.example/"), "AADSTS50011"},
+		"redirect URI in capitals":         {request("web", "redirect_uri", strings.ToUpper(web)), "AADSTS50011"},
+		"redirect URI with more":           {request("web", "redirect_uri", web+"?x=1"), "AADSTS50011"},
+		"localhost that is not registered": {request("web", "redirect_uri", "http://localhost:8080"), "AADSTS50011"},
+		"localhost with another path":      {request("local web", "redirect_uri", "http://localhost:8080/x"), "AADSTS50011"},
+		"a loopback address":               {request("local web", "redirect_uri", "http://127.0.0.1"), "AADSTS50011"},
 	} {
 		resp, html := get(t, client, tc.page)
 		if resp.StatusCode != 400 || !strings.Contains(html, tc.code) {
 			t.Errorf("%s: %d %s", name, resp.StatusCode, html)
 		}
 	}
-	if resp, _ := get(t, client, request("native", "redirect_uri", "http://localhost:8080")); resp.StatusCode != 200 {
-		t.Errorf("localhost with a port, for a native app: %d", resp.StatusCode)
+	for _, app := range []string{"native", "local web"} {
+		if resp, _ := get(t, client, request(app, "redirect_uri", "http://localhost:8080")); resp.StatusCode != 200 {
+			t.Errorf("localhost with a port, %s: %d", app, resp.StatusCode)
+		}
 	}
 }
 
@@ -128,6 +115,9 @@ func TestAuthorizeSendsBackWhatTheClientDidWrong(t *testing.T) {
 		"unknown scope":     {request("web", "scope", entra.DevOps+"/vso.nothing"), "invalid_scope"},
 		"silent":            {request("web", "prompt", "none"), "login_required"},
 		"unknown resource":  {request("web", "scope", "https://example.invalid/.default"), "invalid_resource"},
+		"unknown prompt":    {request("web", "prompt", "please"), "invalid_request"},
+		"broken claims":     {request("web", "claims", "{"), "invalid_request"},
+		"claims null":       {request("web", "claims", "null"), "invalid_request"},
 		"no scope whatever": {request("web", "scope", ""), "invalid_request"},
 	} {
 		resp, _ := get(t, client, tc.page)
@@ -150,36 +140,40 @@ func TestThePageShowsWhoAsksForWhat(t *testing.T) {
 
 func TestSignInByResponseMode(t *testing.T) {
 	_, client := tenant(t)
-	_, back := submit(t, client, request("web"), bot, "accept")
-	if back.Get("code") == "" || back.Get("state") != "st&te" {
-		t.Errorf("query: %v", back)
+	if q := signIn(t, client, request("web")); q.Get("code") == "" || q.Get("state") != "st&te" {
+		t.Errorf("query: %v", q)
 	}
-	resp, back := submit(t, client, request("web", "response_mode", "fragment"), bot, "accept")
-	if to, err := resp.Location(); err != nil || to.RawQuery != "" || back.Get("code") == "" {
-		t.Errorf("fragment: %v %v", to, err)
+	at, _ := walk(t, browser.New(client.Transport), browser.Person{User: bot}, request("web", "response_mode", "fragment"))
+	if q := fragment(t, at); q.Get("code") == "" || q.Get("state") != "st&te" {
+		t.Errorf("fragment: %v", q)
 	}
-	resp, err := client.PostForm(request("web", "response_mode", "form_post"), url.Values{"user": {bot}, "action": {"accept"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	html, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	at, _ = walk(t, browser.New(client.Transport), browser.Person{User: bot}, request("web", "response_mode", "form_post"))
 	for _, want := range []string{`action="` + web + `"`, `name="code" value="1.AX`, `name="state" value="st&amp;te"`} {
-		if !strings.Contains(string(html), want) {
-			t.Errorf("form_post lacks %q: %s", want, html)
+		if at.Left() || !strings.Contains(at.HTML, want) {
+			t.Errorf("form_post lacks %q: %d %s", want, at.Status, at.HTML)
 		}
 	}
-	_, back = submit(t, client, request("web"), bot, "deny")
-	if back.Get("error") != "access_denied" || back.Get("code") != "" || back.Get("state") != "st&te" {
-		t.Errorf("denied: %v", back)
+	at, _ = walk(t, browser.New(client.Transport), browser.Person{User: bot, CancelAt: "sign-in"}, request("web"))
+	if q := back(t, at); q.Get("error") != "access_denied" || q.Get("code") != "" || q.Get("state") != "st&te" {
+		t.Errorf("denied: %v", q)
 	}
-	_, back = submit(t, client, request("web"), "off@contoso.com", "accept")
-	if back.Get("error") != "invalid_grant" || !strings.Contains(back.Get("error_description"), "AADSTS50057") {
-		t.Errorf("disabled user: %v", back)
+	at, _ = walk(t, browser.New(client.Transport), browser.Person{User: "off@contoso.com"}, request("web"))
+	if at.Left() || !strings.Contains(at.HTML, "AADSTS50057") {
+		t.Errorf("disabled user: %d %s %s", at.Status, at.URL, at.HTML)
 	}
+}
+
+// fragment is what a client was sent behind the #, and nowhere else.
+func fragment(t *testing.T, at *browser.Page) url.Values {
+	t.Helper()
+	if !at.Left() || at.URL.RawQuery != "" || !strings.HasPrefix(at.URL.String(), web+"#") {
+		t.Fatalf("the browser is at %s (%d): %s", at.URL, at.Status, at.HTML)
+	}
+	q, err := url.ParseQuery(at.URL.EscapedFragment())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q
 }
 
 func TestCodeRedemption(t *testing.T) {
@@ -207,8 +201,7 @@ func TestCodeRedemption(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s, client := tenant(t)
-				_, back := submit(t, client, request(tc.app), bot, "accept")
-				form := url.Values{"client_id": {tc.app}, "code": {back.Get("code")}}
+				form := url.Values{"client_id": {tc.app}, "code": {signIn(t, client, request(tc.app)).Get("code")}}
 				for k, v := range base {
 					form[k] = v
 				}
@@ -257,7 +250,7 @@ func payload(t *testing.T, token string) string {
 func TestASinglePageAppsRefreshTokenLives24HoursWhateverItsUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, client := tenant(t)
-		_, back := submit(t, client, request("spa", "response_mode", "fragment"), bot, "accept")
+		at, _ := walk(t, browser.New(client.Transport), browser.Person{User: bot}, request("spa", "response_mode", "fragment"))
 		origin := func(form url.Values) map[string]any {
 			t.Helper()
 			req, err := http.NewRequestWithContext(t.Context(), "POST", authority+"/oauth2/v2.0/token", strings.NewReader(form.Encode()))
@@ -275,7 +268,7 @@ func TestASinglePageAppsRefreshTokenLives24HoursWhateverItsUse(t *testing.T) {
 			_, _ = io.Copy(w, resp.Body)
 			return decodeBody(t, w.Body.Bytes())
 		}
-		body := origin(url.Values{"client_id": {"spa"}, "grant_type": {"authorization_code"}, "code": {back.Get("code")}, "redirect_uri": {web}, "code_verifier": {verifier}})
+		body := origin(url.Values{"client_id": {"spa"}, "grant_type": {"authorization_code"}, "code": {fragment(t, at).Get("code")}, "redirect_uri": {web}, "code_verifier": {verifier}})
 		for range 3 {
 			if codeOf(body) != 0 {
 				t.Fatal(body)
@@ -302,35 +295,21 @@ func TestMSALsInteractiveSignInGetsAFormPost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hidden := regexp.MustCompile(`name="([^"]+)" value="([^"]*)"`)
-	action := regexp.MustCompile(`action="([^"]+)"`)
-	browser := func(page string) error {
-		resp, err := srv.Client().PostForm(page, url.Values{"user": {bot}, "action": {"accept"}})
+	open := func(page string) error {
+		b := browser.New(srv.Client().Transport)
+		at, err := browser.Person{User: bot}.Walk(t.Context(), b, page)
 		if err != nil {
 			return err
 		}
-		defer resp.Body.Close()
-		html, err := io.ReadAll(resp.Body)
-		if err != nil {
-			return err
+		if len(at.Forms) != 1 {
+			return fmt.Errorf("no form in %s", at.HTML)
 		}
-		to := action.FindStringSubmatch(string(html))
-		if to == nil {
-			return fmt.Errorf("no form in %s", html)
-		}
-		form := url.Values{}
-		for _, m := range hidden.FindAllStringSubmatch(string(html), -1) {
-			form.Set(m[1], m[2])
-		}
-		back, err := http.PostForm(to[1], form)
-		if err != nil {
-			return err
-		}
-		return back.Body.Close()
+		_, err = b.Submit(t.Context(), at, at.Forms[0])
+		return err
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	r, err := c.AcquireTokenInteractive(ctx, patScopes, public.WithOpenURL(browser))
+	r, err := c.AcquireTokenInteractive(ctx, patScopes, public.WithOpenURL(open))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -407,31 +386,24 @@ func TestDeviceCodeRules(t *testing.T) {
 	if body := post("devicecode", url.Values{"client_id": {"nobody"}, "scope": {scope}}); codeOf(body) != 700016 {
 		t.Errorf("unknown app: %v", body)
 	}
-	// An app of the web platform only gets a code, and is refused at the end.
-	body := post("devicecode", url.Values{"client_id": {"web"}, "scope": {scope}})
-	if body := post("token", url.Values{"client_id": {"web"}, "grant_type": {"device_code"}, "device_code": {body["device_code"].(string)}}); codeOf(body) != 7000218 {
-		t.Errorf("web app: %v", body)
+	// An app that does not allow public client flows gets a code, and is refused at
+	// the end; a redirect URI of the native platform does not help.
+	s.AddApp(entra.App{ClientID: "interactive", Native: []string{"http://localhost"}})
+	for _, app := range []string{"web", "interactive"} {
+		body := post("devicecode", url.Values{"client_id": {app}, "scope": {scope}})
+		if body := post("token", url.Values{"client_id": {app}, "grant_type": {"device_code"}, "device_code": {body["device_code"].(string)}}); codeOf(body) != 7000218 {
+			t.Errorf("%s: %v", app, body)
+		}
 	}
-	body = post("devicecode", url.Values{"client_id": {"device"}, "scope": {scope}})
+	body := post("devicecode", url.Values{"client_id": {"device"}, "scope": {scope}})
 	for _, grant := range []string{"device_code", "urn:ietf:params:oauth:grant-type:device_code"} {
 		form := url.Values{"client_id": {"device"}, "grant_type": {grant}, "device_code": {body["device_code"].(string)}}
 		if got := post("token", form); got["error"] != "authorization_pending" {
 			t.Errorf("%s: %v", grant, got)
 		}
 	}
-	// The page for people.
-	page := body["verification_uri"].(string)
-	if _, html := get(t, client, page); !strings.Contains(html, bot) {
-		t.Errorf("the page: %s", html)
-	}
-	resp, err := client.PostForm(page, url.Values{"code": {body["user_code"].(string)}, "user": {bot}, "action": {"accept"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp.Body.Close()
-	got := post("token", url.Values{"client_id": {"device"}, "grant_type": {"device_code"}, "device_code": {body["device_code"].(string)}})
-	if resp.StatusCode != 200 || got["access_token"] == nil {
-		t.Errorf("after approval: %d %v", resp.StatusCode, got)
+	if got := post("token", url.Values{"client_id": {"device"}, "grant_type": {"device_code"}, "device_code": {"nonsense"}}); got["error"] != "bad_verification_code" {
+		t.Errorf("an unknown device code: %v", got)
 	}
 }
 

@@ -48,10 +48,13 @@ func (s *Server) redeem(r *http.Request) (map[string]any, *refusal) {
 	if app == nil {
 		return nil, refuse(700016, "")
 	}
+	if app.Disabled {
+		return nil, refuse(7000112, "")
+	}
 	if raw, ok := f["claims"]; ok {
 		var claims map[string]any
 		if len(raw) != 1 || json.Unmarshal([]byte(raw[0]), &claims) != nil || claims == nil || len(claims) == 0 && s.switches.RefuseEmptyClaims {
-			return nil, &refusal{status: 400, err: "invalid_request", code: 90014, text: "The claims parameter is not valid."}
+			return nil, refuse(90014, "The claims parameter can't be read.")
 		}
 	}
 	switch grant {
@@ -79,16 +82,20 @@ func (s *Server) redeemRefreshToken(r *http.Request, app *App, f url.Values) (ma
 	if refused := s.checkClient(r, app, t.class, f); refused != nil {
 		return nil, refused
 	}
-	if refused := s.failure(t.user, app.ClientID); refused != nil {
+	if refused := s.failure(s.upnOf(t.user), app.ClientID); refused != nil {
 		return nil, refused
 	}
 	now := time.Now()
-	u, refused := s.activeUser(t.user)
+	u, refused := s.member(t.user)
 	switch {
 	case refused != nil:
 		return nil, refused
-	case t.ended || t.signedIn.Before(u.signInsFrom) || t.class != confidential && t.signedIn.Before(u.publicFrom):
+	case t.ended != 0:
+		return nil, refuse(t.ended, "")
+	case t.signedIn.Before(u.signInsFrom):
 		return nil, refuse(50173, "")
+	case t.class != confidential && t.signedIn.Before(u.publicFrom):
+		return nil, refuse(s.passwordChanged(), "")
 	case !now.Before(t.expires) && t.class == spa:
 		return nil, refuse(700084, "")
 	case !now.Before(t.expires):
@@ -96,16 +103,21 @@ func (s *Server) redeemRefreshToken(r *http.Request, app *App, f url.Values) (ma
 	case t.used && s.switches.StrictRotation:
 		if s.switches.ReuseRevokesFamily {
 			for _, other := range s.refresh {
-				other.ended = other.ended || other.family == t.family
+				if other.family == t.family && other.ended == 0 {
+					other.ended = 50173
+				}
 			}
 		}
 		return nil, refuse(70000, "The refresh token was used before.")
+	}
+	if refused := s.access(u, app, t, now); refused != nil {
+		return nil, refused
 	}
 	w, refused := s.parseScopes(f.Get("scope"))
 	if refused != nil {
 		return nil, refused
 	}
-	body, refused := s.userTokens(app, u, w, f, "")
+	body, refused := s.userTokens(app, u, w, f, "", !t.mfa.IsZero())
 	if refused != nil {
 		return nil, refused
 	}
@@ -143,11 +155,18 @@ func (s *Server) redeemCode(r *http.Request, app *App, f url.Values) (map[string
 			return nil, refuse(501481, "")
 		}
 	}
-	if refused := s.failure(c.user, app.ClientID); refused != nil {
+	if refused := s.failure(s.upnOf(c.user), app.ClientID); refused != nil {
 		return nil, refused
 	}
-	u, refused := s.activeUser(c.user)
-	if refused != nil {
+	u, refused := s.member(c.user)
+	switch {
+	case refused != nil:
+		return nil, refused
+	case c.signedIn.Before(u.signInsFrom):
+		return nil, refuse(50173, "")
+	}
+	t := &refreshToken{user: c.user, client: app.ClientID, class: c.class, signedIn: c.signedIn, mfa: c.mfa, family: randomHex(8)}
+	if refused := s.access(u, app, t, now); refused != nil {
 		return nil, refused
 	}
 	scope := f.Get("scope")
@@ -158,14 +177,13 @@ func (s *Server) redeemCode(r *http.Request, app *App, f url.Values) (map[string
 	if refused != nil {
 		return nil, refused
 	}
-	body, refused := s.userTokens(app, u, w, f, c.nonce)
+	body, refused := s.userTokens(app, u, w, f, c.nonce, !c.mfa.IsZero())
 	if refused != nil {
 		return nil, refused
 	}
 	c.redeemed = true
 	if asked := strings.Fields(strings.ToLower(c.scope)); w.has("offline_access") || slices.Contains(asked, "offline_access") {
-		body["refresh_token"] = s.issueRefreshToken(&refreshToken{
-			user: c.user, client: app.ClientID, class: c.class, signedIn: c.signedIn, family: randomHex(8)}, now)
+		body["refresh_token"] = s.issueRefreshToken(t, now)
 	}
 	return body, nil
 }
@@ -176,7 +194,7 @@ func (s *Server) redeemDeviceCode(r *http.Request, app *App, f url.Values) (map[
 	}
 	d := s.devices[f.Get("device_code")]
 	if d == nil || d.client != app.ClientID {
-		return nil, refuse(70000, "")
+		return nil, &refusal{status: 400, err: "bad_verification_code", code: 70018, text: "The device code is not known."}
 	}
 	if refused := s.checkClient(r, app, public, f); refused != nil {
 		return nil, refused
@@ -188,29 +206,37 @@ func (s *Server) redeemDeviceCode(r *http.Request, app *App, f url.Values) (map[
 	case d.declined:
 		return nil, refuse(70018, "")
 	case d.user == "":
+		early := !d.polled.IsZero() && now.Sub(d.polled) < deviceInterval
+		d.polled = now
+		if early && s.switches.SlowDown {
+			return nil, &refusal{status: 400, err: "slow_down", code: 70016, text: "The device code is asked for too often."}
+		}
 		return nil, refuse(70016, "")
 	case d.redeemed:
 		return nil, refuse(54005, "")
 	}
-	if refused := s.failure(d.user, app.ClientID); refused != nil {
+	if refused := s.failure(s.upnOf(d.user), app.ClientID); refused != nil {
 		return nil, refused
 	}
-	u, refused := s.activeUser(d.user)
+	u, refused := s.member(d.user)
 	if refused != nil {
+		return nil, refused
+	}
+	t := &refreshToken{user: d.user, client: app.ClientID, class: public, signedIn: d.signedIn, mfa: d.mfa, device: true, family: randomHex(8)}
+	if refused := s.access(u, app, t, now); refused != nil {
 		return nil, refused
 	}
 	w, refused := s.parseScopes(f.Get("scope") + " " + d.scope)
 	if refused != nil {
 		return nil, refused
 	}
-	body, refused := s.userTokens(app, u, w, f, "")
+	body, refused := s.userTokens(app, u, w, f, "", !d.mfa.IsZero())
 	if refused != nil {
 		return nil, refused
 	}
 	d.redeemed = true
 	if w.has("offline_access") {
-		body["refresh_token"] = s.issueRefreshToken(&refreshToken{
-			user: d.user, client: app.ClientID, class: public, signedIn: now, family: randomHex(8)}, now)
+		body["refresh_token"] = s.issueRefreshToken(t, now)
 	}
 	return body, nil
 }
@@ -222,8 +248,9 @@ func (s *Server) clientCredentials(r *http.Request, app *App, f url.Values) (map
 	if refused := s.failure("", app.ClientID); refused != nil {
 		return nil, refused
 	}
-	scope, ok := strings.CutSuffix(strings.TrimSpace(f.Get("scope")), "/.default")
-	if !ok || strings.Contains(scope, " ") {
+	asked := slices.DeleteFunc(strings.Fields(f.Get("scope")), isOpenID) // MSAL adds these to every request
+	scope, ok := strings.CutSuffix(strings.Join(asked, " "), "/.default")
+	if !ok || len(asked) != 1 {
 		return nil, refuse(70011, "Client credentials want <resource>/.default.")
 	}
 	res := s.resource(scope)
@@ -243,8 +270,8 @@ func (s *Server) clientCredentials(r *http.Request, app *App, f url.Values) (map
 }
 
 // userTokens makes the answer for a signed-in user, without a refresh token.
-func (s *Server) userTokens(app *App, u *user, w *wanted, f url.Values, nonce string) (map[string]any, *refusal) {
-	names, refused := s.grant(u.UPN, app, w)
+func (s *Server) userTokens(app *App, u *user, w *wanted, f url.Values, nonce string, mfa bool) (map[string]any, *refusal) {
+	names, refused := s.grant(u.ObjectID, app, w)
 	if refused != nil {
 		return nil, refused
 	}
@@ -254,7 +281,13 @@ func (s *Server) userTokens(app *App, u *user, w *wanted, f url.Values, nonce st
 		"iss": "https://sts.windows.net/" + s.cfg.Tenant + "/", "aud": "00000003-0000-0000-c000-000000000000",
 		"sub": u.ObjectID, "oid": u.ObjectID, "tid": s.cfg.Tenant, "upn": u.UPN, "unique_name": u.UPN, "name": u.Name,
 		"appid": app.ClientID, "idtyp": "user", "scp": strings.Join(names, " "), "xms_gen": u.generation,
-		"iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(life).Unix(), "uti": randomHex(11),
+		"iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(life).Unix(), "uti": randomHex(11), "amr": []string{"pwd"},
+	}
+	if mfa {
+		token["amr"] = []string{"pwd", "mfa"}
+	}
+	if u.Home != "" {
+		token["idp"], token["unique_name"], token["email"] = homeIssuer(u), u.signInName(), u.signInName()
 	}
 	var granted []string
 	if w.resource != nil {
@@ -286,7 +319,13 @@ func (s *Server) userTokens(app *App, u *user, w *wanted, f url.Values, nonce st
 			"ver": "2.0", "iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(time.Hour).Unix(),
 		}
 		if w.has("profile") {
-			id["preferred_username"], id["name"] = u.UPN, u.Name
+			id["preferred_username"], id["name"] = u.signInName(), u.Name
+		}
+		if w.has("email") && u.Mail != "" {
+			id["email"] = u.Mail
+		}
+		if u.Home != "" {
+			id["idp"] = homeIssuer(u)
 		}
 		if nonce != "" {
 			id["nonce"] = nonce
@@ -294,7 +333,11 @@ func (s *Server) userTokens(app *App, u *user, w *wanted, f url.Values, nonce st
 		body["id_token"] = s.sign(id)
 	}
 	if f.Get("client_info") == "1" && !s.switches.OmitClientInfo {
-		body["client_info"] = b64(fmt.Sprintf(`{"uid":%q,"utid":%q}`, u.ObjectID, s.cfg.Tenant))
+		uid, utid := u.ObjectID, s.cfg.Tenant
+		if u.Home != "" { // an account is named by its home
+			uid, utid = u.HomeObjectID, u.Home
+		}
+		body["client_info"] = b64(fmt.Sprintf(`{"uid":%q,"utid":%q}`, uid, utid))
 	}
 	return body, nil
 }
@@ -305,16 +348,8 @@ func pairwise(u *user, app *App) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-func (s *Server) activeUser(upn string) (*user, *refusal) {
-	u := s.users[strings.ToLower(upn)]
-	if u == nil {
-		return nil, refuse(50034, "")
-	}
-	if u.Disabled {
-		return nil, refuse(50057, "")
-	}
-	return u, nil
-}
+// homeIssuer is the tenant that vouches for a guest.
+func homeIssuer(u *user) string { return "https://sts.windows.net/" + u.Home + "/" }
 
 func (s *Server) life() time.Duration {
 	if s.switches.AccessTokenLife > 0 {

@@ -1,0 +1,360 @@
+package entra_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/public"
+
+	"github.com/azure-patrol/patrol/sandbox/entra"
+	"github.com/azure-patrol/patrol/sandbox/entra/browser"
+)
+
+// The whole way of a claims challenge, with MSAL: a policy comes into force, the
+// refresh token lacks what it wants, the next sign-in brings it.
+func TestAClaimsChallengeIsSatisfiedByTheNextSignIn(t *testing.T) {
+	s, client, app, rt := seeded(t, entra.Config{})
+	m := imported(app, rt)
+	if _, err := silent(t.Context(), publicClient(t, client, app, m)); err != nil {
+		t.Fatal(err)
+	}
+	id := s.AddPolicy(entra.Policy{User: strings.ToUpper(bot), MFA: true})
+	_, body := answerOf(t, client, refreshForm(app, rt))
+	claims, _ := body["claims"].(string)
+	if codeOf(body) != 50076 || body["error"] != "invalid_grant" || body["suberror"] != "basic_action" || !strings.Contains(claims, id) || !json.Valid([]byte(claims)) {
+		t.Fatalf("%v", body)
+	}
+	c := publicClient(t, client, app, m)
+	_, err := silent(t.Context(), c, public.WithClaims("{}"))
+	if got := msalCode(t, err); got != 50076 {
+		t.Errorf("MSAL reports %d", got)
+	}
+	page, err := c.AuthCodeURL(t.Context(), app, "http://localhost", append([]string{"openid", "offline_access"}, patScopes...), public.WithClaims(claims))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, steps := walk(t, browser.New(client.Transport), browser.Person{User: bot}, page)
+	if steps != "account sign-in mfa" {
+		t.Errorf("pages %q", steps)
+	}
+	r, err := c.AcquireTokenByAuthCode(t.Context(), at.URL.Query().Get("code"), "http://localhost", patScopes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := payload(t, r.AccessToken); !strings.Contains(p, `"amr":["pwd","mfa"]`) {
+		t.Errorf("%s", p)
+	}
+	if _, err := c.AcquireTokenSilent(t.Context(), patScopes, public.WithSilentAccount(r.Account), public.WithClaims("{}")); err != nil {
+		t.Errorf("after the sign-in: %v", err)
+	}
+	s.RemovePolicy(id)
+	if _, body := answerOf(t, client, refreshForm(app, rt)); codeOf(body) != 0 {
+		t.Errorf("without the policy: %v", body)
+	}
+}
+
+func TestPoliciesAtRedemption(t *testing.T) {
+	for name, tc := range map[string]struct {
+		prepare func(*entra.Server)
+		code    int
+		sub     string
+		claims  bool
+	}{
+		"multi-factor by user":               {func(s *entra.Server) { _ = s.RequireMFA(bot, true) }, 50076, "basic_action", true},
+		"multi-factor by policy":             {func(s *entra.Server) { s.AddPolicy(entra.Policy{MFA: true}) }, 50076, "basic_action", true},
+		"blocked":                            {func(s *entra.Server) { s.AddPolicy(entra.Policy{Block: true}) }, 53003, "message_only", true},
+		"blocked for another user":           {func(s *entra.Server) { s.AddPolicy(entra.Policy{User: boss, Block: true}) }, 0, "", false},
+		"blocked device codes, no device":    {func(s *entra.Server) { s.AddPolicy(entra.Policy{BlockDeviceCode: true}) }, 0, "", false},
+		"sign-in frequency, in time":         {func(s *entra.Server) { s.AddPolicy(entra.Policy{SignInFrequency: 2 * time.Hour}) }, 0, "", false},
+		"sign-in frequency, too late":        {func(s *entra.Server) { s.AddPolicy(entra.Policy{SignInFrequency: time.Hour}) }, 70043, "token_expired", false},
+		"sign-in frequency, for another app": {func(s *entra.Server) { s.AddPolicy(entra.Policy{App: "x", SignInFrequency: time.Hour}) }, 0, "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, client, app, rt := seeded(t, entra.Config{})
+				time.Sleep(time.Hour)
+				tc.prepare(s)
+				_, body := answerOf(t, client, refreshForm(app, rt))
+				sub, _ := body["suberror"].(string)
+				if _, claims := body["claims"]; codeOf(body) != tc.code || sub != tc.sub || claims != tc.claims {
+					t.Errorf("%v", body)
+				}
+			})
+		})
+	}
+}
+
+func TestAnUnenrolledUserIsToldSo(t *testing.T) {
+	s, client := tenant(t)
+	s.AddUser(entra.User{UPN: "new@contoso.com", NotEnrolled: true})
+	rt, err := s.SeedRefreshToken("new@contoso.com", "native", patScopes...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.AddPolicy(entra.Policy{MFA: true})
+	if _, body := answerOf(t, client, refreshForm("native", rt)); codeOf(body) != 50079 || body["suberror"] != "basic_action" {
+		t.Errorf("%v", body)
+	}
+}
+
+func TestSignInFrequencyLeavesConfidentialClientsAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, client := tenant(t)
+		rt, err := s.SeedRefreshToken(bot, "web", patScopes...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.AddPolicy(entra.Policy{SignInFrequency: time.Hour})
+		time.Sleep(24 * time.Hour)
+		form := refreshForm("web", rt)
+		form.Set("client_secret", "s3cret")
+		if _, body := answerOf(t, client, form); codeOf(body) != 0 {
+			t.Errorf("%v", body)
+		}
+	})
+}
+
+func TestABlockedSignInEndsOnAPage(t *testing.T) {
+	s, client := tenant(t)
+	s.AddPolicy(entra.Policy{App: "web", Block: true})
+	at, steps := walk(t, browser.New(client.Transport), browser.Person{User: bot}, request("web"))
+	if steps != "account sign-in" || at.Left() || !strings.Contains(at.HTML, "AADSTS53003") {
+		t.Errorf("pages %q, then %d %s", steps, at.Status, at.HTML)
+	}
+	// A policy that comes between the page and the redemption counts, too.
+	at, _ = walk(t, browser.New(client.Transport), browser.Person{User: bot}, request("native"))
+	s.AddPolicy(entra.Policy{App: "native", MFA: true})
+	if body := redeem(t, client, "native", back(t, at).Get("code")); codeOf(body) != 50076 {
+		t.Errorf("%v", body)
+	}
+}
+
+func TestACodeOfARevokedSignInIsWorthNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, client := tenant(t)
+		at, _ := walk(t, browser.New(client.Transport), browser.Person{User: bot}, request("native"))
+		time.Sleep(time.Second)
+		if err := s.Revoke(bot); err != nil {
+			t.Fatal(err)
+		}
+		if body := redeem(t, client, "native", back(t, at).Get("code")); codeOf(body) != 50173 {
+			t.Errorf("%v", body)
+		}
+	})
+}
+
+func TestPasswordChange(t *testing.T) {
+	for name, tc := range map[string]struct {
+		switches     entra.Switches
+		passwordless bool
+		code         int
+	}{
+		"ends a public client's sign-in":          {entra.Switches{}, false, 50173},
+		"ends it, by the other number":            {entra.Switches{PasswordChangeIs50133: true}, false, 50133},
+		"ends nothing that needed no password":    {entra.Switches{}, true, 0},
+		"ends nothing, whatever the number is on": {entra.Switches{PasswordChangeIs50133: true}, true, 0},
+	} {
+		s, client := serve(t, entra.Config{Switches: tc.switches})
+		s.AddUser(entra.User{UPN: bot, Passwordless: tc.passwordless})
+		s.AddApp(entra.App{ClientID: "native", Native: []string{web}})
+		rt, err := s.SeedRefreshToken(bot, "native", patScopes...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.ChangePassword(bot); err != nil {
+			t.Fatal(err)
+		}
+		if _, body := answerOf(t, client, refreshForm("native", rt)); codeOf(body) != tc.code {
+			t.Errorf("%s: %v", name, body)
+		}
+	}
+}
+
+// Every code that can be asked for, as MSAL passes it on.
+func TestEveryRefusalOnDemandReachesTheClientOfMSAL(t *testing.T) {
+	for code, want := range map[int]struct {
+		status   int
+		err, sub string
+		claims   bool
+	}{
+		50034: {400, "invalid_grant", "", false}, 50053: {400, "invalid_grant", "", false}, 50055: {400, "invalid_grant", "", false},
+		50057: {400, "invalid_grant", "", false}, 50105: {400, "interaction_required", "", false},
+		50072: {400, "invalid_grant", "basic_action", true}, 50074: {400, "invalid_grant", "basic_action", true},
+		50076: {400, "invalid_grant", "basic_action", true}, 50078: {400, "invalid_grant", "basic_action", true},
+		50079: {400, "invalid_grant", "basic_action", true}, 50132: {400, "invalid_grant", "user_password_expired", false},
+		50133: {400, "invalid_grant", "bad_token", false}, 50173: {400, "invalid_grant", "bad_token", false},
+		50196: {400, "invalid_grant", "", false}, 53000: {400, "invalid_grant", "message_only", false},
+		53003: {400, "invalid_grant", "message_only", true}, 65001: {400, "invalid_grant", "consent_required", false},
+		70000: {400, "invalid_grant", "bad_token", false}, 70043: {400, "invalid_grant", "token_expired", false},
+		90033: {503, "temporarily_unavailable", "", false}, 90055: {429, "temporarily_unavailable", "", false},
+		700016: {400, "unauthorized_client", "", false}, 700024: {401, "invalid_client", "", false}, 700027: {401, "invalid_client", "", false},
+		700082: {400, "invalid_grant", "token_expired", false}, 700084: {400, "invalid_grant", "token_expired", false},
+		7000112: {401, "unauthorized_client", "", false}, 7000215: {401, "invalid_client", "", false}, 7000222: {401, "invalid_client", "", false},
+		7000218: {401, "invalid_client", "", false}, 999999: {400, "invalid_grant", "", false},
+	} {
+		s, client, app, rt := seeded(t, entra.Config{})
+		s.Fail(entra.Failure{User: bot, Code: code, Times: 2})
+		status, body := answerOf(t, client, refreshForm(app, rt))
+		sub, _ := body["suberror"].(string)
+		if _, claims := body["claims"]; status != want.status || codeOf(body) != code || body["error"] != want.err || sub != want.sub || claims != want.claims {
+			t.Errorf("%d: %d %v", code, status, body)
+		}
+		m := imported(app, rt)
+		_, err := silent(t.Context(), publicClient(t, client, app, m))
+		if got := msalCode(t, err); got != code {
+			t.Errorf("%d: MSAL reports %d", code, got)
+		}
+		if _, err := silent(t.Context(), publicClient(t, client, app, m)); err != nil { // the switch was for two
+			t.Errorf("%d, afterwards: %v", code, err)
+		}
+	}
+	s, client, app, rt := seeded(t, entra.Config{})
+	s.Fail(entra.Failure{User: bot, Code: 50076, Error: "interaction_required", SubError: "additional_action", Status: 401, Claims: `{"a":{}}`, Times: 1})
+	if status, body := answerOf(t, client, refreshForm(app, rt)); status != 401 || body["error"] != "interaction_required" || body["suberror"] != "additional_action" || body["claims"] != `{"a":{}}` {
+		t.Errorf("%d %v", status, body)
+	}
+}
+
+func TestADisabledAppIsRefused(t *testing.T) {
+	s, client, app, rt := seeded(t, entra.Config{})
+	s.AddApp(entra.App{ClientID: app, Native: []string{"http://localhost"}, Disabled: true})
+	if _, body := answerOf(t, client, refreshForm(app, rt)); codeOf(body) != 7000112 {
+		t.Errorf("%v", body)
+	}
+}
+
+func TestDeviceCodePages(t *testing.T) {
+	for name, tc := range map[string]struct {
+		person  browser.Person
+		prepare func(*entra.Server)
+		steps   string
+		err     string // "": success
+	}{
+		"approved":                 {browser.Person{User: bot}, nil, "device account sign-in confirm consent", ""},
+		"approved with a code":     {browser.Person{User: bot}, func(s *entra.Server) { s.AddPolicy(entra.Policy{MFA: true}) }, "device account sign-in mfa confirm consent", ""},
+		"declined at the end":      {browser.Person{User: bot, CancelAt: "consent"}, nil, "device account sign-in confirm consent", "authorization_declined"},
+		"declined in between":      {browser.Person{User: bot, CancelAt: "confirm"}, nil, "device account sign-in confirm", "authorization_declined"},
+		"given up at the code":     {browser.Person{CancelAt: "device"}, nil, "device", "authorization_pending"},
+		"a wrong code":             {browser.Person{UserCode: "WRONG"}, nil, "device device", "authorization_pending"},
+		"blocked by policy":        {browser.Person{User: bot}, func(s *entra.Server) { s.AddPolicy(entra.Policy{BlockDeviceCode: true}) }, "device account sign-in", "authorization_pending"},
+		"another user may not":     {browser.Person{User: "off@contoso.com"}, nil, "device account account", "authorization_pending"},
+		"consent given beforehand": {browser.Person{User: bot}, func(s *entra.Server) { _ = s.Consent(bot, "device", patScopes...) }, "device account sign-in confirm", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, client := tenant(t)
+			s.AddApp(entra.App{ClientID: "device", AllowPublicClient: true})
+			if tc.prepare != nil {
+				tc.prepare(s)
+			}
+			code := deviceCode(t, client)
+			if tc.person.UserCode == "" {
+				tc.person.UserCode = strings.ToLower(code["user_code"].(string))
+			}
+			at, steps := walk(t, browser.New(client.Transport), tc.person, code["verification_uri"].(string))
+			if steps != tc.steps || at.Left() {
+				t.Errorf("pages %q, want %q", steps, tc.steps)
+			}
+			form := url.Values{"client_id": {"device"}, "grant_type": {"device_code"}, "device_code": {code["device_code"].(string)}}
+			_, body := answerOf(t, client, form)
+			if got, _ := body["error"].(string); got != tc.err {
+				t.Errorf("%v", body)
+			}
+			if tc.err != "" {
+				return
+			}
+			if c, err := s.VerifyAccessToken(body["access_token"].(string)); err != nil || c.UPN != bot {
+				t.Errorf("%+v %v", c, err)
+			}
+			if _, body := answerOf(t, client, form); codeOf(body) != 54005 {
+				t.Errorf("a device code twice: %v", body)
+			}
+			if _, steps := walk(t, browser.New(client.Transport), tc.person, code["verification_uri"].(string)); steps != "device device" {
+				t.Errorf("a user code twice: pages %q", steps)
+			}
+		})
+	}
+}
+
+func deviceCode(t *testing.T, client *http.Client) map[string]any {
+	t.Helper()
+	resp, err := client.PostForm(authority+"/oauth2/v2.0/devicecode", url.Values{"client_id": {"device"}, "scope": {strings.Join(patScopes, " ") + " offline_access"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var body map[string]any
+	if err := json.NewDecoder(resp.Body).Decode(&body); err != nil {
+		t.Fatal(err)
+	}
+	return body
+}
+
+func TestADeviceCodeHasItsPaceAndItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, client := tenant(t)
+		s.AddApp(entra.App{ClientID: "device", AllowPublicClient: true})
+		code := deviceCode(t, client)
+		form := url.Values{"client_id": {"device"}, "grant_type": {"urn:ietf:params:oauth:grant-type:device_code"}, "device_code": {code["device_code"].(string)}}
+		want := func(err string) {
+			t.Helper()
+			if _, body := answerOf(t, client, form); body["error"] != err {
+				t.Errorf("%v, want %s", body, err)
+			}
+		}
+		want("authorization_pending")
+		want("authorization_pending")
+		s.Switch(func(sw *entra.Switches) { sw.SlowDown = true })
+		want("slow_down")
+		time.Sleep(5 * time.Second)
+		want("authorization_pending")
+		time.Sleep(4 * time.Second)
+		want("slow_down")
+		// A page that was opened in time does not help afterwards.
+		b := browser.New(client.Transport)
+		at, err := b.Open(t.Context(), code["verification_uri"].(string))
+		time.Sleep(time.Minute)
+		for _, set := range [][]string{{"code", code["user_code"].(string), "action", "next"}, {"user", bot, "action", "next"}, {"action", "sign-in"}, {"action", "continue"}} {
+			if err != nil {
+				t.Fatal(err)
+			}
+			at, err = b.Submit(t.Context(), at, at.Forms[0], set...)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(14 * time.Minute)
+		want("expired_token")
+		if at, err = b.Submit(t.Context(), at, at.Forms[0], "action", "accept"); err != nil || at.Status != 400 {
+			t.Errorf("%v %+v", err, at)
+		}
+	})
+}
+
+func TestARefreshTokenFromADeviceCodeStaysTracked(t *testing.T) {
+	s, client := tenant(t)
+	s.AddApp(entra.App{ClientID: "device", AllowPublicClient: true})
+	code := deviceCode(t, client)
+	if err := s.ApproveDevice(code["user_code"].(string), bot); err != nil {
+		t.Fatal(err)
+	}
+	_, body := answerOf(t, client, url.Values{"client_id": {"device"}, "grant_type": {"device_code"}, "device_code": {code["device_code"].(string)}})
+	for range 2 { // its descendants, too
+		_, body = answerOf(t, client, refreshForm("device", body["refresh_token"].(string)))
+		if codeOf(body) != 0 {
+			t.Fatal(body)
+		}
+	}
+	s.AddPolicy(entra.Policy{BlockDeviceCode: true})
+	if _, body := answerOf(t, client, refreshForm("device", body["refresh_token"].(string))); codeOf(body) != 53003 {
+		t.Errorf("%v", body)
+	}
+	code = deviceCode(t, client)
+	if err := s.ApproveDevice(code["user_code"].(string), bot); err == nil {
+		t.Error("a blocked device code was approved")
+	}
+}
