@@ -1,0 +1,87 @@
+# Makes or updates the app registration that people sign in to, by az: what
+# registration.bicep does. Run it as often as you like.
+#
+# PATROL_REDIRECT_URI, PATROL_IDENTITY_PRINCIPAL_ID and AZURE_ENV_NAME come from the
+# environment, or from azd's.
+param(
+    [switch] $Administrator,  # also the permissions that RevokeUserPats needs
+    [switch] $Authentication, # also the redirect URI of App Service authentication
+    [switch] $LocalSignIn,    # also http://localhost, for the command handler sign-in
+    [switch] $Consent         # consent for the whole tenant
+)
+$ErrorActionPreference = 'Stop'
+$PSNativeCommandUseErrorActionPreference = $true
+
+$devops = '499b84ac-1321-427f-aa17-267ca6975798' # Azure DevOps, in every tenant
+$scopes = @('vso.pats', 'vso.pats_manage')
+if ($Administrator) { $scopes += 'vso.tokenadministration', 'vso.graph', 'vso.auditlog' }
+$azd = Get-Command azd -ErrorAction SilentlyContinue
+
+function Get-Value([string] $name) {
+    $value = [Environment]::GetEnvironmentVariable($name)
+    if (-not $value -and $azd) { try { $value = azd env get-value $name 2>$null } catch { $value = $null } }
+    if (-not $value) { throw "register: set ${name}: it is an output of the deployment" }
+    $value
+}
+$redirect = Get-Value PATROL_REDIRECT_URI
+$subject = Get-Value PATROL_IDENTITY_PRINCIPAL_ID
+$environment = Get-Value AZURE_ENV_NAME
+
+$tenant = az account show --query tenantId -o tsv
+$graph = (az cloud show --query endpoints.microsoftGraphResourceId -o tsv).TrimEnd('/')
+$login = (az cloud show --query endpoints.activeDirectory -o tsv).TrimEnd('/')
+$app = "$graph/v1.0/applications(uniqueName='patrol-$environment')"
+
+# A service principal may be missing in a tenant that has never used the app.
+function Confirm-Principal([string] $id) {
+    try { az ad sp show --id $id --query id -o tsv 2>$null | Out-Null }
+    catch { az ad sp create --id $id --query id -o tsv | Out-Null }
+}
+Confirm-Principal $devops
+$access = @(foreach ($scope in $scopes) {
+    $id = az ad sp show --id $devops --query "oauth2PermissionScopes[?value=='$scope'].id | [0]" -o tsv
+    if (-not $id) { throw "register: Azure DevOps has no permission $scope in this tenant" }
+    @{ id = $id; type = 'Scope' }
+})
+$redirects = @($redirect)
+if ($Authentication) { $redirects += ($redirect -replace '/api/signin/callback$', '') + '/.auth/login/aad/callback' }
+
+# The body goes by a file: shells differ in what they do to quotation marks.
+function Set-Object([string] $url, [hashtable] $body) {
+    $file = New-TemporaryFile
+    try {
+        $body | ConvertTo-Json -Depth 8 | Set-Content -Path $file -Encoding utf8
+        az rest --method PATCH --url $url --headers 'Content-Type=application/json' 'Prefer=create-if-missing' --body "@$file" --output none
+    }
+    finally { Remove-Item $file }
+}
+Set-Object $app @{
+    displayName            = "patrol ($environment)"
+    signInAudience         = 'AzureADMyOrg'
+    web                    = @{
+        redirectUris          = $redirects
+        implicitGrantSettings = @{ enableAccessTokenIssuance = $false; enableIdTokenIssuance = [bool] $Authentication }
+    }
+    publicClient           = @{ redirectUris = @(if ($LocalSignIn) { 'http://localhost' }) }
+    requiredResourceAccess = @(@{ resourceAppId = $devops; resourceAccess = $access })
+}
+Set-Object "$app/federatedIdentityCredentials(name='patrol')" @{
+    issuer      = "$login/$tenant/v2.0"
+    subject     = $subject
+    audiences   = @('api://AzureADTokenExchange')
+    description = 'The managed identity of the function app'
+}
+
+$client = az rest --method GET --url $app --query appId -o tsv
+Confirm-Principal $client
+if ($Consent) { az ad app permission admin-consent --id $client }
+
+$kept = $false
+if ($azd) { try { azd env set PATROL_ENTRA_CLIENT_ID $client 2>$null | Out-Null; $kept = $true } catch { $kept = $false } }
+if ($kept) {
+    Write-Output "PATROL_ENTRA_CLIENT_ID=$client is in azd's environment. Next: azd provision"
+}
+else {
+    Write-Output "PATROL_ENTRA_CLIENT_ID=$client"
+    Write-Output "Next: deploy again with entraClientId=$client"
+}

@@ -1,0 +1,90 @@
+#!/bin/sh
+# Makes or updates the app registration that people sign in to, by az: what
+# registration.bicep does. Run it as often as you like.
+#
+#   sh infra/entra/register.sh [-a] [-e] [-l] [-c]
+#     -a  also the permissions that RevokeUserPats needs
+#     -e  also the redirect URI of App Service authentication
+#     -l  also http://localhost, for the command handler sign-in
+#     -c  consent for the whole tenant
+#
+# PATROL_REDIRECT_URI, PATROL_IDENTITY_PRINCIPAL_ID and AZURE_ENV_NAME come from the
+# environment, or from azd's.
+set -eu
+
+devops=499b84ac-1321-427f-aa17-267ca6975798 # Azure DevOps, in every tenant
+scopes='vso.pats vso.pats_manage'
+consent=no
+authentication=no
+local=
+while getopts aelc option; do
+  case $option in
+    a) scopes="$scopes vso.tokenadministration vso.graph vso.auditlog" ;;
+    e) authentication=yes ;;
+    l) local='"http://localhost"' ;;
+    c) consent=yes ;;
+    *) exit 2 ;;
+  esac
+done
+
+value() {
+  eval "v=\${$1:-}"
+  if [ -z "$v" ] && command -v azd >/dev/null 2>&1; then
+    v=$(azd env get-value "$1" 2>/dev/null) || v=
+  fi
+  if [ -z "$v" ]; then
+    echo "register: set $1: it is an output of the deployment" >&2
+    exit 1
+  fi
+  printf '%s' "$v"
+}
+redirect=$(value PATROL_REDIRECT_URI)
+subject=$(value PATROL_IDENTITY_PRINCIPAL_ID)
+environment=$(value AZURE_ENV_NAME)
+
+tenant=$(az account show --query tenantId -o tsv)
+graph=$(az cloud show --query endpoints.microsoftGraphResourceId -o tsv)
+login=$(az cloud show --query endpoints.activeDirectory -o tsv)
+app="${graph%/}/v1.0/applications(uniqueName='patrol-$environment')"
+
+# Azure DevOps may be unknown in a tenant that has never used it.
+az ad sp show --id "$devops" --query id -o tsv >/dev/null 2>&1 || az ad sp create --id "$devops" --query id -o tsv >/dev/null
+access=
+for scope in $scopes; do
+  id=$(az ad sp show --id "$devops" --query "oauth2PermissionScopes[?value=='$scope'].id | [0]" -o tsv)
+  if [ -z "$id" ]; then
+    echo "register: Azure DevOps has no permission $scope in this tenant" >&2
+    exit 1
+  fi
+  access="$access${access:+,}{\"id\":\"$id\",\"type\":\"Scope\"}"
+done
+
+redirects="\"$redirect\""
+if [ "$authentication" = yes ]; then
+  redirects="$redirects,\"${redirect%/api/signin/callback}/.auth/login/aad/callback\""
+fi
+tokens=false
+[ "$authentication" = no ] || tokens=true
+
+upsert() { # url, body
+  az rest --method PATCH --url "$1" --headers 'Content-Type=application/json' 'Prefer=create-if-missing' --body "$2" --output none
+}
+upsert "$app" "{\"displayName\":\"patrol ($environment)\",\"signInAudience\":\"AzureADMyOrg\",
+  \"web\":{\"redirectUris\":[$redirects],\"implicitGrantSettings\":{\"enableAccessTokenIssuance\":false,\"enableIdTokenIssuance\":$tokens}},
+  \"publicClient\":{\"redirectUris\":[$local]},
+  \"requiredResourceAccess\":[{\"resourceAppId\":\"$devops\",\"resourceAccess\":[$access]}]}"
+upsert "$app/federatedIdentityCredentials(name='patrol')" "{\"issuer\":\"${login%/}/$tenant/v2.0\",\"subject\":\"$subject\",
+  \"audiences\":[\"api://AzureADTokenExchange\"],\"description\":\"The managed identity of the function app\"}"
+
+client=$(az rest --method GET --url "$app" --query appId -o tsv)
+az ad sp show --id "$client" --query id -o tsv >/dev/null 2>&1 || az ad sp create --id "$client" --query id -o tsv >/dev/null
+if [ "$consent" = yes ]; then
+  az ad app permission admin-consent --id "$client"
+fi
+
+if command -v azd >/dev/null 2>&1 && azd env set PATROL_ENTRA_CLIENT_ID "$client" >/dev/null 2>&1; then
+  echo "PATROL_ENTRA_CLIENT_ID=$client is in azd's environment. Next: azd provision"
+else
+  echo "PATROL_ENTRA_CLIENT_ID=$client"
+  echo "Next: deploy again with entraClientId=$client"
+fi

@@ -1,0 +1,216 @@
+// What a person should hear of. The queries read lines that the handler logs.
+@description('Region of the resources')
+param location string
+
+@description('Tags of every resource')
+param tags { *: string }
+
+@description('Name of the action group')
+param actionGroupName string
+
+@description('What the names begin with')
+param namePrefix string
+
+@description('Who is told; empty: nobody')
+param email string
+
+@description('Log Analytics workspace, by its id')
+param workspaceId string
+
+@description('The Service Bus namespace, by its id')
+param busId string
+
+@description('The vault\'s system topic, by its id')
+param systemTopicId string
+
+resource people 'Microsoft.Insights/actionGroups@2023-01-01' = {
+  name: actionGroupName
+  location: 'global'
+  tags: tags
+  properties: {
+    groupShortName: 'patrol'
+    enabled: true
+    emailReceivers: empty(email)
+      ? []
+      : [
+          {
+            name: 'email'
+            emailAddress: email
+            useCommonAlertSchema: true
+          }
+        ]
+  }
+}
+
+// Rows of the query: more than 0, or (below) fewer than 1.
+var queries = [
+  {
+    name: 'rotation-failed'
+    text: 'A PAT could not be rotated; patrol has said why in an event and in its log'
+    query: loadTextContent('../queries/rotation-failed.kql')
+    severity: 1
+    every: 'PT15M'
+    window: 'PT30M'
+    dimension: 'subject'
+    operator: 'GreaterThan'
+    threshold: 0
+  }
+  {
+    name: 'sign-in-required'
+    text: 'An identity must sign in again before its PATs end'
+    query: loadTextContent('../queries/sign-in-required.kql')
+    severity: 1
+    every: 'PT15M'
+    window: 'PT30M'
+    dimension: 'subject'
+    operator: 'GreaterThan'
+    threshold: 0
+  }
+  {
+    name: 'ends-soon'
+    text: 'A PAT has less than 48 hours left and no successor'
+    query: loadTextContent('../queries/ends-soon.kql')
+    severity: 0
+    every: 'PT1H'
+    window: 'P1D'
+    dimension: 'subject'
+    operator: 'GreaterThan'
+    threshold: 0
+  }
+  {
+    name: 'sign-in-expiring'
+    text: 'A sign-in has not been used for long and will be lost'
+    query: loadTextContent('../queries/sign-in-expiring.kql')
+    severity: 2
+    every: 'PT1H'
+    window: 'PT1H'
+    dimension: 'subject'
+    operator: 'GreaterThan'
+    threshold: 0
+  }
+  {
+    name: 'expiring'
+    text: 'A PAT that nobody manages will end'
+    query: loadTextContent('../queries/expiring.kql')
+    severity: 3
+    every: 'PT1H'
+    window: 'PT1H'
+    dimension: 'subject'
+    operator: 'GreaterThan'
+    threshold: 0
+  }
+  {
+    name: 'no-sweep'
+    text: 'No sweep has ended for a day'
+    query: loadTextContent('../queries/sweeps.kql')
+    severity: 1
+    every: 'PT1H'
+    window: 'P1D'
+    dimension: ''
+    operator: 'LessThan'
+    threshold: 1
+  }
+]
+
+resource fromLogs 'Microsoft.Insights/scheduledQueryRules@2026-03-01' = [
+  for q in queries: {
+    name: '${namePrefix}-${q.name}'
+    location: location
+    tags: tags
+    kind: 'LogAlert'
+    properties: {
+      displayName: 'patrol: ${q.name}'
+      description: q.text
+      severity: q.severity
+      enabled: true
+      scopes: [workspaceId]
+      evaluationFrequency: q.every
+      windowSize: q.window
+      // A new workspace has no table yet that the query could be tried on.
+      skipQueryValidation: true
+      autoMitigate: true
+      criteria: {
+        allOf: [
+          {
+            query: q.query
+            timeAggregation: 'Count'
+            operator: q.operator
+            threshold: q.threshold
+            dimensions: empty(q.dimension)
+              ? []
+              : [
+                  {
+                    name: q.dimension
+                    operator: 'Include'
+                    values: ['*']
+                  }
+                ]
+            failingPeriods: {
+              numberOfEvaluationPeriods: 1
+              minFailingPeriodsToAlert: 1
+            }
+          }
+        ]
+      }
+      actions: { actionGroups: [people.id] }
+    }
+  }
+]
+
+var metrics = [
+  {
+    name: 'dead-letters'
+    text: 'A message has gone to a dead-letter queue and stays there'
+    namespace: 'Microsoft.ServiceBus/namespaces'
+    metric: 'DeadletteredMessages'
+    aggregation: 'Maximum'
+    dimension: 'EntityName'
+  }
+  {
+    name: 'event-delivery'
+    text: 'Event Grid could not deliver an event of the vault to its queue'
+    namespace: 'Microsoft.EventGrid/systemTopics'
+    metric: 'DeliveryAttemptFailCount'
+    aggregation: 'Total'
+    dimension: 'EventSubscriptionName'
+  }
+]
+
+resource fromMetrics 'Microsoft.Insights/metricAlerts@2026-01-01' = [
+  for (m, i) in metrics: {
+    name: '${namePrefix}-${m.name}'
+    location: 'global'
+    tags: tags
+    properties: {
+      description: m.text
+      severity: 2
+      enabled: true
+      scopes: [[busId, systemTopicId][i]]
+      evaluationFrequency: 'PT5M'
+      windowSize: 'PT15M'
+      autoMitigate: true
+      criteria: {
+        'odata.type': 'Microsoft.Azure.Monitor.SingleResourceMultipleMetricCriteria'
+        allOf: [
+          {
+            criterionType: 'StaticThresholdCriterion'
+            name: m.name
+            metricNamespace: m.namespace
+            metricName: m.metric
+            timeAggregation: m.aggregation
+            operator: 'GreaterThan'
+            threshold: 0
+            dimensions: [
+              {
+                name: m.dimension
+                operator: 'Include'
+                values: ['*']
+              }
+            ]
+          }
+        ]
+      }
+      actions: [{ actionGroupId: people.id }]
+    }
+  }
+]

@@ -1,0 +1,72 @@
+// A virtual network with a subnet for the app's instances and one for private
+// endpoints.
+@description('Region of the resources')
+param location string
+
+@description('Tags of every resource')
+param tags { *: string }
+
+@description('Name of the resource')
+param name string
+
+@description('Name of the network security group')
+param securityGroupName string
+
+@description('Address range of the network')
+param addressPrefix string
+
+resource rules 'Microsoft.Network/networkSecurityGroups@2025-09-01' = {
+  name: securityGroupName
+  location: location
+  tags: tags
+  properties: { securityRules: [] }
+}
+
+resource network 'Microsoft.Network/virtualNetworks@2025-09-01' = {
+  name: name
+  location: location
+  tags: tags
+  properties: {
+    addressSpace: { addressPrefixes: [addressPrefix] }
+    subnets: [
+      {
+        name: 'app'
+        properties: {
+          addressPrefix: cidrSubnet(addressPrefix, 26, 0)
+          networkSecurityGroup: { id: rules.id }
+          delegations: [
+            {
+              name: 'functions'
+              properties: { serviceName: 'Microsoft.App/environments' }
+            }
+          ]
+        }
+      }
+      {
+        name: 'endpoints'
+        properties: {
+          addressPrefix: cidrSubnet(addressPrefix, 26, 1)
+          networkSecurityGroup: { id: rules.id }
+          privateEndpointNetworkPolicies: 'Enabled'
+        }
+      }
+    ]
+  }
+
+  resource app 'subnets' existing = {
+    name: 'app'
+  }
+
+  resource endpoints 'subnets' existing = {
+    name: 'endpoints'
+  }
+}
+
+@description('The network, by its id')
+output networkId string = network.id
+
+@description('The subnet of the app, by its id')
+output appSubnetId string = network::app.id
+
+@description('The subnet of the private endpoints, by its id')
+output endpointSubnetId string = network::endpoints.id

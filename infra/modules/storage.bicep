@@ -1,0 +1,55 @@
+// The host's storage and the container that the app's package lies in. It has no
+// keys to give away: they are switched off.
+@description('Region of the resources')
+param location string
+
+@description('Tags of every resource')
+param tags { *: string }
+
+@description('Name of the resource')
+param name string
+
+@description('Reachable from everywhere (with a role), or by private endpoint only')
+param publicAccess bool
+
+resource account 'Microsoft.Storage/storageAccounts@2025-08-01' = {
+  name: name
+  location: location
+  tags: tags
+  kind: 'StorageV2'
+  sku: { name: 'Standard_LRS' }
+  properties: {
+    minimumTlsVersion: 'TLS1_2'
+    supportsHttpsTrafficOnly: true
+    allowSharedKeyAccess: false
+    defaultToOAuthAuthentication: true
+    allowBlobPublicAccess: false
+    allowCrossTenantReplication: false
+    publicNetworkAccess: publicAccess ? 'Enabled' : 'Disabled'
+    networkAcls: {
+      defaultAction: publicAccess ? 'Allow' : 'Deny'
+      bypass: 'AzureServices'
+    }
+  }
+
+  resource blobs 'blobServices' = {
+    name: 'default'
+    properties: {
+      deleteRetentionPolicy: {
+        enabled: true
+        days: 7
+      }
+    }
+
+    resource deployment 'containers' = {
+      name: 'deployment'
+      properties: { publicAccess: 'None' }
+    }
+  }
+}
+
+@description('The resource\'s id')
+output id string = account.id
+
+@description('Address of the container of the app\'s package')
+output deploymentContainerUrl string = '${account.properties.primaryEndpoints.blob}${account::blobs::deployment.name}'

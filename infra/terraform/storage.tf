@@ -1,0 +1,35 @@
+# The host's storage and the container that the app's package lies in. It has no keys
+# to give away: they are switched off.
+resource "azurerm_storage_account" "host" {
+  name                             = "${local.prefix.storageAccount}${local.token}"
+  resource_group_name              = azurerm_resource_group.group.name
+  location                         = var.location
+  tags                             = local.tags
+  account_kind                     = "StorageV2"
+  account_tier                     = "Standard"
+  account_replication_type         = "LRS"
+  min_tls_version                  = "TLS1_2"
+  https_traffic_only_enabled       = true
+  shared_access_key_enabled        = false
+  default_to_oauth_authentication  = true
+  allow_nested_items_to_be_public  = false
+  cross_tenant_replication_enabled = false
+  public_network_access_enabled    = !var.vnet_enabled
+
+  network_rules {
+    default_action = var.vnet_enabled ? "Deny" : "Allow"
+    bypass         = ["AzureServices"]
+  }
+
+  blob_properties {
+    delete_retention_policy {
+      days = 7
+    }
+  }
+}
+
+resource "azurerm_storage_container" "deployment" {
+  name                  = "deployment"
+  storage_account_id    = azurerm_storage_account.host.id
+  container_access_type = "private"
+}

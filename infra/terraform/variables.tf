@@ -1,0 +1,318 @@
+# --- What azd asks for
+
+variable "subscription_id" {
+  description = "Subscription to deploy to"
+  type        = string
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", var.subscription_id))
+    error_message = "subscription_id must be a GUID in lower case."
+  }
+}
+
+variable "environment_name" {
+  description = "Name of the environment; part of the resource group's name, and what makes the other names unique"
+  type        = string
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^[0-9A-Za-z_()][0-9A-Za-z_().-]{0,63}$", var.environment_name)) && !endswith(var.environment_name, ".")
+    error_message = "environment_name must be 1 to 64 letters, digits, - _ . ( or ), and not end in a dot."
+  }
+}
+
+variable "location" {
+  description = "Region of all resources; one that offers Flex Consumption"
+  type        = string
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^[a-z0-9]+$", var.location))
+    error_message = "location must be a region's short name, like westeurope."
+  }
+}
+
+# --- The app
+
+variable "check_schedule" {
+  description = "When the sweep runs: NCRONTAB with six fields, UTC; empty: 0 0 */6 * * *"
+  type        = string
+  default     = ""
+  nullable    = false
+
+  validation {
+    condition     = var.check_schedule == "" || length(compact(split(" ", var.check_schedule))) == 6
+    error_message = "check_schedule must have six fields (second minute hour day month weekday), like 0 0 */6 * * *."
+  }
+}
+
+variable "log_level" {
+  description = "What the handler logs"
+  type        = string
+  default     = "info"
+  nullable    = false
+
+  validation {
+    condition     = contains(["debug", "info", "warn", "error"], var.log_level)
+    error_message = "log_level must be debug, info, warn or error."
+  }
+}
+
+variable "manifest" {
+  description = "Path of the manifest in the app's package"
+  type        = string
+  default     = "pats.yaml"
+  nullable    = false
+
+  validation {
+    condition     = var.manifest != ""
+    error_message = "manifest must be a path in the app's package."
+  }
+}
+
+variable "public_url" {
+  description = "Base of the redirect URI and of links; empty: the app's own host name"
+  type        = string
+  default     = ""
+  nullable    = false
+
+  validation {
+    condition     = var.public_url == "" || can(regex("^https://[^/?#@]+(/[^?#]*[^?#/])?$", var.public_url))
+    error_message = "public_url must be a plain https:// URL without a slash at its end, or empty."
+  }
+}
+
+variable "azure_devops_url" {
+  description = "Azure DevOps"
+  type        = string
+  default     = "https://dev.azure.com"
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^https://[^?#@]+$", var.azure_devops_url))
+    error_message = "azure_devops_url must be a plain https:// URL."
+  }
+}
+
+variable "azure_devops_vssps_url" {
+  description = "Azure DevOps, its profile and token service"
+  type        = string
+  default     = "https://vssps.dev.azure.com"
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^https://[^?#@]+$", var.azure_devops_vssps_url))
+    error_message = "azure_devops_vssps_url must be a plain https:// URL."
+  }
+}
+
+variable "otlp_endpoint" {
+  description = "OTLP endpoint for traces and metrics; empty: none are sent"
+  type        = string
+  default     = ""
+  nullable    = false
+}
+
+variable "instance_memory_mb" {
+  description = "Memory of an instance in MB"
+  type        = number
+  default     = 512
+  nullable    = false
+
+  validation {
+    condition     = contains([512, 2048, 4096], var.instance_memory_mb)
+    error_message = "instance_memory_mb must be 512, 2048 or 4096."
+  }
+}
+
+variable "maximum_instance_count" {
+  description = "The most instances that the app is scaled out to"
+  type        = number
+  default     = 40
+  nullable    = false
+
+  validation {
+    condition     = var.maximum_instance_count >= 40 && var.maximum_instance_count <= 1000 && floor(var.maximum_instance_count) == var.maximum_instance_count
+    error_message = "maximum_instance_count must be from 40 to 1000."
+  }
+}
+
+variable "always_ready_http" {
+  description = "Instances kept ready for HTTP; each is billed also when idle"
+  type        = number
+  default     = 0
+  nullable    = false
+
+  validation {
+    condition     = var.always_ready_http >= 0 && var.always_ready_http <= 10 && floor(var.always_ready_http) == var.always_ready_http
+    error_message = "always_ready_http must be from 0 to 10."
+  }
+}
+
+# --- Sign-in
+
+variable "entra_tenant_id" {
+  description = "Tenant that people sign in to; empty: the subscription's"
+  type        = string
+  default     = ""
+  nullable    = false
+}
+
+variable "entra_client_id" {
+  description = "Client id of the app registration that people sign in to; empty until there is one"
+  type        = string
+  default     = ""
+  nullable    = false
+}
+
+variable "entra_client_credential" {
+  description = "How the app proves to Entra that it is itself"
+  type        = string
+  default     = "managed-identity"
+  nullable    = false
+
+  validation {
+    condition     = contains(["managed-identity", "certificate", "none"], var.entra_client_credential)
+    error_message = "entra_client_credential must be managed-identity, certificate or none."
+  }
+}
+
+variable "entra_certificate" {
+  description = "Name of the certificate in Key Vault, if entra_client_credential is certificate"
+  type        = string
+  default     = ""
+  nullable    = false
+
+  validation {
+    condition     = var.entra_client_credential != "certificate" || var.entra_certificate != ""
+    error_message = "entra_certificate must name a certificate, since entra_client_credential is certificate."
+  }
+}
+
+variable "authentication_enabled" {
+  description = "Puts App Service authentication before the app, in addition to its keys"
+  type        = bool
+  default     = false
+  nullable    = false
+
+  validation {
+    condition     = !var.authentication_enabled || var.entra_client_id != ""
+    error_message = "authentication_enabled needs entra_client_id, the app registration that people sign in to."
+  }
+}
+
+variable "unauthenticated_action" {
+  description = "What App Service authentication does with a caller that has not signed in"
+  type        = string
+  default     = "RedirectToLoginPage"
+  nullable    = false
+
+  validation {
+    condition     = contains(["RedirectToLoginPage", "Return401", "Return403", "AllowAnonymous"], var.unauthenticated_action)
+    error_message = "unauthenticated_action must be RedirectToLoginPage, Return401, Return403 or AllowAnonymous."
+  }
+}
+
+# --- Data and messages
+
+variable "vault_purge_protection" {
+  description = "Deleted vaults and secrets cannot be purged before their time; cannot be switched off again"
+  type        = bool
+  default     = true
+  nullable    = false
+}
+
+variable "vault_soft_delete_days" {
+  description = "Days for which deleted secrets can be recovered; cannot be changed later"
+  type        = number
+  default     = 90
+  nullable    = false
+
+  validation {
+    condition     = var.vault_soft_delete_days >= 7 && var.vault_soft_delete_days <= 90
+    error_message = "vault_soft_delete_days must be from 7 to 90."
+  }
+}
+
+variable "service_bus_sku" {
+  description = "Premium is needed for a private endpoint of Service Bus only"
+  type        = string
+  default     = "Standard"
+  nullable    = false
+
+  validation {
+    condition     = contains(["Standard", "Premium"], var.service_bus_sku)
+    error_message = "service_bus_sku must be Standard or Premium: Basic has no sessions and no topics."
+  }
+}
+
+# --- Network
+
+variable "vnet_enabled" {
+  description = "Puts the app into a virtual network, and storage, vault and (Premium) Service Bus behind private endpoints"
+  type        = bool
+  default     = false
+  nullable    = false
+}
+
+variable "vnet_address_prefix" {
+  description = "Address range of the virtual network, /25 or larger"
+  type        = string
+  default     = "10.0.0.0/24"
+  nullable    = false
+
+  validation {
+    condition     = can(cidrhost(var.vnet_address_prefix, 0)) && can(regex("/([89]|1[0-9]|2[0-5])$", var.vnet_address_prefix))
+    error_message = "vnet_address_prefix must be an address range from /8 to /25, like 10.0.0.0/24."
+  }
+}
+
+# --- Monitoring
+
+variable "alert_email" {
+  description = "Who is told of alerts; empty: nobody, alerts are seen in the portal only"
+  type        = string
+  default     = ""
+  nullable    = false
+
+  validation {
+    condition     = var.alert_email == "" || can(regex("^[^@ ]+@[^@ ]+$", var.alert_email))
+    error_message = "alert_email must be an e-mail address, or empty."
+  }
+}
+
+variable "log_retention_days" {
+  description = "Days for which logs are kept"
+  type        = number
+  default     = 30
+  nullable    = false
+
+  validation {
+    condition     = var.log_retention_days >= 30 && var.log_retention_days <= 730
+    error_message = "log_retention_days must be from 30 to 730."
+  }
+}
+
+# --- For deployers who must not do everything
+
+variable "assign_roles" {
+  description = "Assigns the roles; false: somebody else deploys modules/roles.bicep of the Bicep half"
+  type        = bool
+  default     = true
+  nullable    = false
+}
+
+variable "subscribe_to_vault" {
+  description = "Subscribes to the vault's events; it needs the roles"
+  type        = bool
+  default     = true
+  nullable    = false
+}
+
+variable "register_providers" {
+  description = "Registers the resource providers with the subscription; false: they are registered already"
+  type        = bool
+  default     = true
+  nullable    = false
+}
