@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // ErrEnvelope: the invocation is not what the host sends.
@@ -325,26 +326,35 @@ func unquote(raw []byte) ([]byte, bool) {
 // scalar is the text of a value that may be encoded once or twice; empty for null,
 // objects and arrays.
 func scalar(raw []byte) string {
+	b := bare(raw)
+	if !utf8.Valid(b) {
+		return strings.ToValidUTF8(string(b), "\uFFFD")
+	}
+	return string(b)
+}
+
+// bare is scalar without a copy: it may share memory with raw.
+func bare(raw []byte) []byte {
 	// "\"m-1\"", by far the most frequent shape, without a detour.
 	if n := len(raw); n >= 6 && string(raw[:3]) == `"\"` && string(raw[n-3:]) == `\""` {
 		if inner := raw[3 : n-3]; bytes.IndexByte(inner, '\\') < 0 && bytes.IndexByte(inner, '"') < 0 {
-			return strings.ToValidUTF8(string(inner), "\uFFFD")
+			return inner
 		}
 	}
 	inner, wasString := unwrap(raw)
 	if wasString {
 		if twice, ok := unquote(inner); ok {
-			return string(twice)
+			return twice
 		}
 		if string(inner) == "null" {
-			return ""
+			return nil
 		}
-		return string(inner)
+		return inner
 	}
 	if len(inner) == 0 || inner[0] == '{' || inner[0] == '[' || string(inner) == "null" {
-		return ""
+		return nil
 	}
-	return string(inner)
+	return inner
 }
 
 type text string
@@ -357,7 +367,7 @@ func (t *text) UnmarshalJSON(raw []byte) error {
 type integer int64
 
 func (i *integer) UnmarshalJSON(raw []byte) error {
-	n, err := strconv.ParseInt(scalar(raw), 10, 64)
+	n, err := strconv.ParseInt(string(bare(raw)), 10, 64)
 	if err == nil {
 		*i = integer(n)
 	}
@@ -368,12 +378,13 @@ func (i *integer) UnmarshalJSON(raw []byte) error {
 type moment struct{ time.Time }
 
 func (m *moment) UnmarshalJSON(raw []byte) error {
-	s := scalar(raw)
-	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05"} { // both take a fraction, too
-		if t, err := time.Parse(layout, s); err == nil {
-			m.Time = t.UTC()
-			break
-		}
+	b := bare(raw)
+	layout := "2006-01-02T15:04:05" // both take a fraction, too
+	if n := len(b); n > 6 && (b[n-1] == 'Z' || b[n-6] == '+' || b[n-6] == '-') {
+		layout = time.RFC3339
+	}
+	if t, err := time.Parse(layout, string(b)); err == nil {
+		m.Time = t.UTC()
 	}
 	return nil
 }
@@ -389,6 +400,9 @@ type properties map[string]any
 
 func (p *properties) UnmarshalJSON(raw []byte) error {
 	inner, _ := unwrap(raw)
+	if string(inner) == "{}" {
+		return nil // as for most messages
+	}
 	dec := json.NewDecoder(bytes.NewReader(inner))
 	dec.UseNumber() // a long loses digits as a float64
 	var m map[string]any

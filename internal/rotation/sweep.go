@@ -162,7 +162,7 @@ func (r *Reconciler) look(ctx context.Context, at time.Time, pauses []time.Durat
 		}
 	}
 	for o, l := range owners {
-		if l.pats == nil {
+		if l.pats == nil || verr != nil { // without the vault nobody knows what is managed
 			continue
 		}
 		l.pats.each(func(p PAT) {
