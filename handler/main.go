@@ -1,10 +1,10 @@
 // Command handler is patrol's custom handler: the process that the Azure Functions
-// host starts and sends its invocations to.
+// host starts and sends its invocations to. With arguments it is a tool for
+// operators; "handler help" tells which.
 package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -17,10 +17,7 @@ var version = "dev"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := app.Run(ctx, os.Getenv, os.Stdout, version)
+	code := app.Main(ctx, os.Args[1:], app.Process{Getenv: os.Getenv, In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Version: version})
 	stop()
-	if err != nil {
-		fmt.Println("handler:", err)
-		os.Exit(1)
-	}
+	os.Exit(code)
 }

@@ -24,16 +24,23 @@ type trigger struct {
 
 // functions is the design's table. Who adds a function adds its line here.
 var functions = map[string]trigger{
-	"CheckExpiry": {kind: "timerTrigger", schedule: "%CHECK_SCHEDULE%"},
-	"Reconcile":   {kind: "serviceBusTrigger", queue: "%COMMAND_QUEUE%", sessions: true},
-	"VaultEvent":  {kind: "serviceBusTrigger", queue: "%VAULT_EVENT_QUEUE%"},
-	"DeadLetter":  {kind: "serviceBusTrigger", queue: "%COMMAND_QUEUE%/$DeadLetterQueue"},
-	"ListPats":    {kind: "httpTrigger", method: "get", route: "pats", level: "function"},
-	"GetPat":      {kind: "httpTrigger", method: "get", route: "pats/{name}", level: "function"},
-	"RotatePat":   {kind: "httpTrigger", method: "post", route: "pats/{name}/rotate", level: "function"},
-	"Check":       {kind: "httpTrigger", method: "post", route: "check", level: "function"},
-	"Status":      {kind: "httpTrigger", method: "get", route: "status", level: "function"},
-	"Health":      {kind: "httpTrigger", method: "get", route: "health", level: "anonymous"},
+	"CheckExpiry":     {kind: "timerTrigger", schedule: "%CHECK_SCHEDULE%"},
+	"Reconcile":       {kind: "serviceBusTrigger", queue: "%COMMAND_QUEUE%", sessions: true},
+	"VaultEvent":      {kind: "serviceBusTrigger", queue: "%VAULT_EVENT_QUEUE%"},
+	"DeadLetter":      {kind: "serviceBusTrigger", queue: "%COMMAND_QUEUE%/$DeadLetterQueue"},
+	"ListPats":        {kind: "httpTrigger", method: "get", route: "pats", level: "function"},
+	"GetPat":          {kind: "httpTrigger", method: "get", route: "pats/{name}", level: "function"},
+	"RotatePat":       {kind: "httpTrigger", method: "post", route: "pats/{name}/rotate", level: "function"},
+	"Check":           {kind: "httpTrigger", method: "post", route: "check", level: "function"},
+	"Status":          {kind: "httpTrigger", method: "get", route: "status", level: "function"},
+	"ExtendPat":       {kind: "httpTrigger", method: "post", route: "pats/{name}/extend", level: "function"},
+	"RevokePat":       {kind: "httpTrigger", method: "delete", route: "tokens/{authorizationId}", level: "function"},
+	"SignIn":          {kind: "httpTrigger", method: "get", route: "identities/{identity}/signin", level: "function"},
+	"SignInCallback":  {kind: "httpTrigger", method: "get", route: "signin/callback", level: "anonymous"},
+	"RevokeUserPats":  {kind: "httpTrigger", method: "post", route: "revocations", level: "admin"},
+	"Dashboard":       {kind: "httpTrigger", method: "get", route: "dashboard", level: "function"},
+	"DashboardAction": {kind: "httpTrigger", method: "post", route: "dashboard", level: "function"},
+	"Health":          {kind: "httpTrigger", method: "get", route: "health", level: "anonymous"},
 }
 
 // binding has every property that our function.json files may use: a misspelt

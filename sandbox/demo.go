@@ -370,6 +370,7 @@ func (d *demo) farewell(o options) {
 	}
 	d.say.plain(fmt.Sprintf(`
 The app goes on, and its shortest-lived PATs are replaced as they come due.
+  dashboard     %[1]s/api/dashboard?code=%[2]s
   managed PATs  %[1]s/api/pats?code=%[2]s
   state         %[1]s/api/status?code=%[2]s
   rotate one    curl -X POST '%[1]s/api/pats/nuget-feed/rotate?code=%[2]s'

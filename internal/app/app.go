@@ -16,6 +16,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -25,12 +26,15 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 
+	"github.com/azure-patrol/patrol/internal/administration"
 	"github.com/azure-patrol/patrol/internal/bus"
 	"github.com/azure-patrol/patrol/internal/devops"
 	"github.com/azure-patrol/patrol/internal/entra"
 	"github.com/azure-patrol/patrol/internal/funchost"
+	"github.com/azure-patrol/patrol/internal/keyring"
 	"github.com/azure-patrol/patrol/internal/manifest"
 	"github.com/azure-patrol/patrol/internal/rotation"
+	"github.com/azure-patrol/patrol/internal/telemetry"
 	"github.com/azure-patrol/patrol/internal/vault"
 	"github.com/azure-patrol/patrol/internal/web"
 )
@@ -49,6 +53,8 @@ type Outside struct {
 	Log      *slog.Logger
 	Version  string
 	Deadline time.Duration // of an invocation; 0: 4 minutes
+	// Telemetry is where spans and metrics go beside what the settings say.
+	Telemetry telemetry.Outputs
 	// Ports may change what the core works with: a simulation of a broken patrol
 	// shows that it would be found out.
 	Ports func(*rotation.Config)
@@ -66,6 +72,7 @@ type App struct {
 	bus     *bus.Bus
 	closing []func(context.Context) error
 
+	telemetry  *telemetry.Telemetry // nil: off
 	reconciler *rotation.Reconciler
 	manifest   *manifest.Manifest
 	vault      *vault.Vault
@@ -141,9 +148,10 @@ func (a *App) wire(s Settings) error {
 	}
 	a.manifest = m
 
+	a.observe(s)
 	o := a.outside
-	client := &http.Client{Transport: o.Transport}
-	options := azcore.ClientOptions{Transport: client, Retry: o.Retry.HTTP}
+	client := &http.Client{Transport: a.telemetry.Transport(o.Transport)}
+	options := azcore.ClientOptions{Transport: client, Retry: o.Retry.HTTP, TracingProvider: a.telemetry.Tracing()}
 	options.Telemetry.ApplicationID = telemetryID(o.Version)
 
 	app, err := managedIdentity(s.ManagedIdentity, options)
@@ -162,16 +170,18 @@ func (a *App) wire(s Settings) error {
 	}
 	if a.bus, err = bus.New(bus.Config{
 		ConnectionString: s.BusConnectionString, Namespace: hostOnly(s.BusNamespace), Credential: busCredential,
-		Options: a.busOptions(s), Queue: s.CommandQueue, Topic: s.EventTopic, VaultHost: s.Vault.Host, Log: o.Log,
+		Options: a.busOptions(s), Queue: s.CommandQueue, Topic: s.EventTopic, VaultHost: s.Vault.Host, Log: o.Log, Trace: a.telemetry.Sending(),
 	}); err != nil {
 		return err
 	}
-	a.closing = append(a.closing, a.bus.Close)
+	a.closing = append(a.closing, a.bus.Close, a.telemetry.Close)
 
-	signIns := &signIns{settings: s, manifest: m, credential: app, vault: a.vault, notify: a.bus.Publish, client: client, outside: o}
+	signIns := &signIns{settings: s, manifest: m, credential: app, vault: a.vault, notify: a.telemetry.Notify(a.bus.Publish), client: client, outside: o}
+	calls := options
+	calls.PerCallPolicies = a.telemetry.Calls("patrol/devops", o.Version)
 	tokens, err := devops.New(devops.Config{
 		URL: s.DevOps.String(), VSSPSURL: s.VSSPS.String(), Credential: signIns.credentialOf,
-		ClientOptions: options, Version: o.Version, Now: o.Now, Log: o.Log,
+		ClientOptions: calls, Version: o.Version, Now: o.Now, Log: o.Log,
 	})
 	if err != nil {
 		return err
@@ -180,7 +190,7 @@ func (a *App) wire(s Settings) error {
 	providers := s.DevOps.String() + "/"
 	core := rotation.Config{
 		Spec: m.PAT, Specs: func() []rotation.Spec { return m.PATs },
-		Vault: a.vault, Tokens: tokens, Outbox: a.bus, Identities: signIns,
+		Vault: a.vault, Tokens: tokens, Outbox: a.bus, Identities: signIns, Observer: a.telemetry.Observer(),
 		VaultTag:        rotation.VaultTag(s.Vault.Host),
 		ProviderAddress: func(organization string) string { return providers + organization },
 		Organization: func(address string) string {
@@ -195,13 +205,66 @@ func (a *App) wire(s Settings) error {
 		o.Ports(&core)
 	}
 	a.reconciler = rotation.NewReconciler(core)
-	api := web.New(web.Config{Reconciler: a.reconciler, Outbox: a.bus, Identities: signIns, Versions: a.vault, Sweeps: &a.sweeps, Now: o.Now, Log: o.Log})
-	a.handle(api.Handler())
+	keys := keyring.New(a.vault.Identities(), o.Now)
+	pages := web.SignInConfig{SignIns: signIns, Sealer: keys, Specs: core.Specs, Outbox: a.bus, Now: o.Now, Log: o.Log}
+	if s.Public != nil {
+		pages.PublicURL = strings.TrimSuffix(s.Public.String(), "/")
+	}
+	api := web.New(a.administration(web.Config{Reconciler: a.reconciler, Outbox: a.bus, Identities: signIns, Versions: a.vault,
+		Ends: tokens, Sweeps: &a.sweeps, Now: o.Now, Log: o.Log, Keys: keys,
+		Pages: []func(*web.API, *http.ServeMux){web.SignInRoutes(pages), web.DashboardRoutes}}, tokens.Administration()))
+	a.handle(s, api.Handler())
 	return nil
+}
+
+// administration adds what an administrator's identity can do, if the manifest has
+// one.
+func (a *App) administration(c web.Config, organizations devops.Administration) web.Config {
+	var administrators []string
+	for name, id := range a.manifest.Identities {
+		if id.Administrator {
+			administrators = append(administrators, name)
+		}
+	}
+	if len(administrators) == 0 {
+		return c
+	}
+	slices.Sort(administrators)
+	c.Administration = func(ctx context.Context) (web.Revocations, error) {
+		key, err := c.Keys.Key(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return administration.New(administration.Config{Organizations: organizations, Vault: a.vault, Key: key, Now: c.Now})
+	}
+	c.Audit = func(ctx context.Context, o rotation.Owner, q administration.AuditQuery) (administration.AuditPage, error) {
+		if !a.manifest.Identities[o.Identity].Administrator {
+			o.Identity = administrators[0]
+		}
+		return organizations.AuditLog(ctx, o, q)
+	}
+	return c
+}
+
+// observe switches telemetry on, if the settings ask for it.
+func (a *App) observe(s Settings) {
+	o := &a.outside
+	for _, p := range s.Telemetry.Problems {
+		o.Log.Warn("telemetry: " + p)
+	}
+	a.telemetry = telemetry.New(s.Telemetry, telemetry.Outside{
+		Outputs: o.Telemetry, Transport: o.Transport, Now: o.Now, Log: o.Log, Version: o.Version,
+		Services: map[string]string{s.Vault.Host: "vault", s.Authority.Host: "entra", s.DevOps.Host: "devops", s.VSSPS.Host: "devops"},
+	})
+	o.Log = a.telemetry.Log(o.Log)
+	a.log = o.Log
 }
 
 // Handler answers the Functions host.
 func (a *App) Handler() http.Handler { return a.mux }
+
+// Server gives the http.Server that the Functions host talks to at address.
+func (a *App) Server(address string) *http.Server { return a.mux.Server(address) }
 
 // Broken lists what is wrong with settings or manifest; empty if nothing is.
 func (a *App) Broken() []string { return a.broken }
@@ -225,7 +288,14 @@ func telemetryID(version string) string {
 	return id[:min(len(id), 24)]
 }
 
+// identityTimeout ends one attempt at a token of the managed identity: its endpoint
+// is on the same machine.
+const identityTimeout = 20 * time.Second
+
 func managedIdentity(clientID string, options azcore.ClientOptions) (azcore.TokenCredential, error) {
+	if options.Retry.TryTimeout == 0 {
+		options.Retry.TryTimeout = identityTimeout
+	}
 	o := azidentity.ManagedIdentityCredentialOptions{ClientOptions: options}
 	if clientID != "" {
 		o.ID = azidentity.ClientID(clientID)
@@ -299,7 +369,7 @@ func (s *signIns) get(ctx context.Context) (*entra.Client, error) {
 	for name, id := range s.manifest.Identities {
 		signIn := entra.Identity{User: id.User}
 		if id.Administrator {
-			signIn.MoreScopes = []string{entra.DevOps + "/vso.tokenadministration", entra.DevOps + "/vso.graph"}
+			signIn.MoreScopes = devops.AdministrationScopes()
 		}
 		c.Identities[name] = signIn
 	}
@@ -371,6 +441,33 @@ func (s *signIns) Names() []string {
 		names = append(names, name)
 	}
 	return names
+}
+
+// SignInURL begins a person's sign-in.
+func (s *signIns) SignInURL(ctx context.Context, identity string, r entra.SignInRequest) (string, error) {
+	c, err := s.get(ctx)
+	if err != nil {
+		return "", err
+	}
+	return c.SignInURL(ctx, identity, r)
+}
+
+// CompleteSignIn ends one.
+func (s *signIns) CompleteSignIn(ctx context.Context, identity string, g entra.CodeGrant) error {
+	c, err := s.get(ctx)
+	if err != nil {
+		return err
+	}
+	return c.CompleteSignIn(ctx, identity, g)
+}
+
+// AdminConsentLink is where an administrator of the directory consents for everybody.
+func (s *signIns) AdminConsentLink(ctx context.Context, identity, redirectURI, state string) (string, error) {
+	c, err := s.get(ctx)
+	if err != nil {
+		return "", err
+	}
+	return c.AdminConsentLink(identity, redirectURI, state)
 }
 
 // State tells about an identity's sign-in.

@@ -28,7 +28,8 @@ func Run(ctx context.Context, getenv func(string) string, out io.Writer, version
 		return err
 	}
 	a := New(settings, settingsErr, Outside{Log: log, Version: version})
-	server := a.mux.Server(address)
+	a.telemetry.TakeErrors()
+	server := a.Server(address)
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
 		return fmt.Errorf("listening for the Functions host: %w", err)

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/azure-patrol/patrol/internal/manifest"
+	"github.com/azure-patrol/patrol/internal/telemetry"
 )
 
 // Settings are the app settings, read and checked.
@@ -38,6 +39,9 @@ type Settings struct {
 
 	Local    bool
 	LogLevel slog.Level
+
+	// Telemetry has problems of its own: patrol works without it.
+	Telemetry telemetry.Config
 }
 
 // SettingsError lists everything that is wrong with the settings, each with what to
@@ -140,6 +144,7 @@ func ReadSettings(getenv func(string) string) (Settings, error) {
 	}
 	r.bus(&s)
 	r.local(&s)
+	s.Telemetry = telemetry.ReadConfig(getenv)
 	if err := s.LogLevel.UnmarshalText([]byte(r.text("LOG_LEVEL", "info"))); err != nil {
 		r.wrong("LOG_LEVEL", "must be debug, info, warn or error")
 	}

@@ -19,12 +19,13 @@ import (
 const hold = 20 * time.Second
 
 // handle registers the functions by the names of their folders.
-func (a *App) handle(api http.Handler) {
-	a.mux.HandleTimer("CheckExpiry", a.checkExpiry)
-	a.mux.HandleServiceBus("Reconcile", a.held(a.reconcile))
-	a.mux.HandleServiceBus("VaultEvent", a.held(a.vaultEvent))
-	a.mux.HandleServiceBus("DeadLetter", a.held(a.deadLetter))
-	a.mux.HandleHTTP("/api/", api)
+func (a *App) handle(s Settings, api http.Handler) {
+	t := a.telemetry
+	a.mux.HandleTimer("CheckExpiry", t.Timer("CheckExpiry", a.checkExpiry))
+	a.mux.HandleServiceBus("Reconcile", a.held(t.Queue(s.CommandQueue, a.reconcile)))
+	a.mux.HandleServiceBus("VaultEvent", a.held(t.Queue(s.VaultEventQueue, a.vaultEvent)))
+	a.mux.HandleServiceBus("DeadLetter", a.held(t.Queue(s.CommandQueue+"/$DeadLetterQueue", a.deadLetter)))
+	a.mux.HandleHTTP("/api/", t.HTTP(api))
 }
 
 // handleBroken answers every function with what is wrong.
@@ -53,6 +54,13 @@ func (a *App) held(f func(context.Context, funchost.Message) error) func(context
 	}
 }
 
+// sweepPauses are those between the attempts of the timer's sweep at what fails for a
+// reason that may pass: the next sweep may be hours away. Together they, and the SDKs'
+// own attempts, fit into an invocation.
+func sweepPauses() []time.Duration {
+	return []time.Duration{15 * time.Second, 45 * time.Second, 90 * time.Second}
+}
+
 // checkExpiry is the timer: one sweep.
 func (a *App) checkExpiry(ctx context.Context, t funchost.Timer) error {
 	last, next := a.sweeps.Last(), time.Time{}
@@ -62,7 +70,7 @@ func (a *App) checkExpiry(ctx context.Context, t funchost.Timer) error {
 	if last.Year() < 2000 { // 0001-01-01: the timer's first run
 		last = time.Time{}
 	}
-	plan, err := a.reconciler.Sweep(ctx, last, "timer")
+	plan, err := a.reconciler.Sweep(ctx, last, "timer", sweepPauses()...)
 	a.sweeps.Done(plan, len(plan.Commands("timer")), "timer", a.outside.Now(), next)
 	return err
 }
@@ -79,6 +87,7 @@ func (a *App) reconcile(ctx context.Context, m funchost.Message) error {
 	if s, ok := a.manifest.PAT(c.PAT); ok {
 		c.PAT = s.Name
 	}
+	a.telemetry.Command(ctx, c)
 	if m.DeliveryCount >= poisonous {
 		return a.quarantine(ctx, c, m)
 	}

@@ -1,6 +1,7 @@
 package manifest_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -403,13 +404,14 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("defaults: {lifetime: 0s, rotateBefore: 1, overlap: [1d]}\npats: [~, {<<: {name: x}}, {allOrgs: true}]\nidentities: {a: ~, A: {administrator: maybe}}"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, _, err := manifest.Parse("pats.yaml", b)
+		quoted := bytes.ContainsAny(b, `%\`) // the input may say %! itself
 		if err != nil {
 			problems, ok := errors.AsType[manifest.Problems](err)
 			if !ok || len(problems) == 0 || m != nil {
 				t.Fatalf("an error that is no list of problems: %#v", err)
 			}
 			for i, p := range problems {
-				if p.What == "" || p.Do == "" || strings.Contains(p.String(), "%!") || i > 0 && p.Line < problems[i-1].Line {
+				if p.What == "" || p.Do == "" || !quoted && strings.Contains(p.String(), "%!") || i > 0 && p.Line < problems[i-1].Line {
 					t.Fatalf("problem %d: %+v", i, p)
 				}
 			}

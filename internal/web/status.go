@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,28 +13,14 @@ import (
 // Sweeps remembers the sweeps of this process. The zero value is ready.
 type Sweeps struct {
 	mu   sync.Mutex
-	last *sweepJSON
+	last *SweepReport
 	next time.Time
-}
-
-type sweepJSON struct {
-	At        time.Time     `json:"at"`
-	Took      string        `json:"took"`
-	By        string        `json:"by"`
-	Managed   int           `json:"managed"`
-	Commands  int           `json:"commands"`
-	Unmanaged int           `json:"unmanaged"`
-	Released  int           `json:"released"`
-	Problems  []problemJSON `json:"problems"`
 }
 
 // Done notes a sweep, and when the next one will be (zero: not known).
 func (s *Sweeps) Done(p rotation.Plan, commands int, by string, ended, next time.Time) {
-	j := &sweepJSON{At: p.At.UTC(), Took: ended.Sub(p.At).Round(time.Millisecond).String(), By: by, Managed: len(p.Items),
-		Commands: commands, Unmanaged: len(p.Strays), Released: len(p.Released), Problems: []problemJSON{}}
-	for _, q := range p.Problems {
-		j.Problems = append(j.Problems, problemJSON{q.Identity, q.Organization, cause(q.Err)})
-	}
+	j := &SweepReport{At: p.At.UTC(), Took: ended.Sub(p.At).Round(time.Millisecond).String(), By: by, Managed: len(p.Items),
+		Commands: commands, Unmanaged: len(p.Strays), Released: len(p.Released), Problems: blindSpots(p.Problems)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.last = j
@@ -52,67 +39,49 @@ func (s *Sweeps) Last() time.Time {
 	return s.last.At
 }
 
-// check is the timer's sweep on demand, or with dryRun the plan of one.
+// Sweep is the timer's sweep on demand. Its commands carry its minute, so that two in
+// one minute are one.
+func (a *API) Sweep(ctx context.Context, by Caller) (SweepReport, *Problem) {
+	return do(ctx, a, by, act{name: "sweep"}, func(string) (SweepReport, *Problem) {
+		plan, err := a.Reconciler.Sweep(ctx, a.Sweeps.Last(), by.Who)
+		a.Sweeps.Done(plan, len(plan.Commands(by.Who)), by.Who, a.Now(), time.Time{})
+		if err != nil && len(plan.Problems) == 0 {
+			return SweepReport{}, a.upstream(ctx, err) // the commands could not be sent
+		}
+		a.Sweeps.mu.Lock()
+		defer a.Sweeps.mu.Unlock()
+		return *a.Sweeps.last, nil
+	})
+}
+
+// check is a sweep, or with dryRun the plan of one.
 func (a *API) check(w http.ResponseWriter, r *http.Request) {
+	by, p := CallerOf(r, "http")
+	if p != nil {
+		fail(w, *p)
+		return
+	}
 	switch r.URL.Query().Get("dryRun") {
 	case "true", "1":
-		answer(w, http.StatusOK, a.plan(a.Reconciler.Look(r.Context())))
-		return
+		answer(w, http.StatusOK, a.Plan(r.Context()))
 	case "", "false", "0":
+		out, p := a.Sweep(r.Context(), by)
+		a.reply(w, r, http.StatusAccepted, out, p)
 	default:
-		fail(w, Problem{Status: http.StatusBadRequest, Type: "bad-request", Title: "The query cannot be used", Detail: "dryRun must be true or false."})
-		return
+		fail(w, *badQuery("dryRun must be true or false."))
 	}
-	by := actor(r)
-	plan, err := a.Reconciler.Sweep(r.Context(), a.Sweeps.Last(), by)
-	commands := plan.Commands(by)
-	a.Sweeps.Done(plan, len(commands), by, a.Now(), time.Time{})
-	if err != nil && len(plan.Problems) == 0 {
-		a.upstream(w, r, err) // the commands could not be sent
-		return
-	}
-	a.Sweeps.mu.Lock()
-	body := *a.Sweeps.last
-	a.Sweeps.mu.Unlock()
-	answer(w, http.StatusAccepted, body)
 }
 
-type identityJSON struct {
-	Name      string     `json:"name"`
-	User      string     `json:"user"`
-	State     string     `json:"state"` // signed-in, sign-in-required, unknown
-	Since     *time.Time `json:"since"`
-	Until     *time.Time `json:"until"`
-	Code      string     `json:"code,omitempty"`
-	SignInURL string     `json:"signInUrl,omitempty"`
-	Problem   *causeJSON `json:"problem,omitempty"`
+func failed(f rotation.Failure) Failing {
+	return Failing{PAT: f.PAT, Step: f.Step, Attempt: f.Attempt, At: f.At.UTC(), Cause: Cause{string(f.Class), f.Code, f.Message}}
 }
 
-type failedJSON struct {
-	PAT     string    `json:"pat"`
-	Step    string    `json:"step"`
-	Attempt int       `json:"attempt"`
-	At      time.Time `json:"at"`
-	causeJSON
-}
-
-func failed(f rotation.Failure) failedJSON {
-	return failedJSON{PAT: f.PAT, Step: f.Step, Attempt: f.Attempt, At: f.At.UTC(), causeJSON: causeJSON{string(f.Class), f.Code, f.Message}}
-}
-
-type statusJSON struct {
-	Identities []identityJSON `json:"identities"`
-	LastSweep  *sweepJSON     `json:"lastSweep"`
-	NextSweep  *time.Time     `json:"nextSweep"`
-	// Failing is what this process has seen fail and not come to rest since.
-	Failing []failedJSON `json:"failing"`
-}
-
-// status: identities, last and next sweep, what is failing, and why.
-func (a *API) status(w http.ResponseWriter, r *http.Request) {
-	out := statusJSON{Identities: []identityJSON{}, Failing: []failedJSON{}}
-	for _, id := range a.identities(r.Context()) {
-		j := identityJSON{Name: id.Name, User: id.User, State: "signed-in", Since: when(id.Since), Until: when(id.Until)}
+// Report is the state of patrol itself: identities, last and next sweep, what is
+// failing, and why.
+func (a *API) Report(ctx context.Context) StatusReport {
+	out := StatusReport{Identities: []IdentityStatus{}, Failing: []Failing{}}
+	for _, id := range a.identities(ctx) {
+		j := IdentityStatus{Name: id.Name, User: id.User, State: "signed-in", Since: when(id.Since), Until: when(id.Until)}
 		switch {
 		case id.Err != nil:
 			c := cause(id.Err)
@@ -126,14 +95,18 @@ func (a *API) status(w http.ResponseWriter, r *http.Request) {
 		out.Failing = append(out.Failing, failed(f))
 	}
 	a.Sweeps.mu.Lock()
+	defer a.Sweeps.mu.Unlock()
 	out.LastSweep, out.NextSweep = a.Sweeps.last, when(a.Sweeps.next)
-	a.Sweeps.mu.Unlock()
-	answer(w, http.StatusOK, out)
+	return out
+}
+
+func (a *API) status(w http.ResponseWriter, r *http.Request) {
+	answer(w, http.StatusOK, a.Report(r.Context()))
 }
 
 // identities asks for all of them side by side.
 func (a *API) identities(ctx context.Context) []Identity {
-	names := a.Identities.Names()
+	names := slices.Sorted(slices.Values(a.Identities.Names()))
 	out := make([]Identity, len(names))
 	var wg sync.WaitGroup
 	for i, name := range names {

@@ -12,6 +12,7 @@ package cloud
 
 import (
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -35,6 +36,7 @@ import (
 // How the app proves to Entra that it is itself (ENTRA_CLIENT_CREDENTIAL).
 const (
 	Federated    = "managed-identity"
+	Certificate  = "certificate"
 	PublicClient = "none"
 )
 
@@ -109,6 +111,7 @@ type Cloud struct {
 	clientID    string // of the managed identity
 	principalID string
 	appID       string // of the app registration
+	certificate string // its certificate with the key, in PEM; may be empty
 	at          addresses
 	busAddress  string // host and port that AMQP is dialed at
 	closers     []func()
@@ -132,7 +135,7 @@ func New(c Config) (_ *Cloud, err error) {
 	switch {
 	case c.ClientCredential == "":
 		c.ClientCredential = Federated
-	case c.ClientCredential != Federated && c.ClientCredential != PublicClient:
+	case c.ClientCredential != Federated && c.ClientCredential != Certificate && c.ClientCredential != PublicClient:
 		return nil, fmt.Errorf("cloud: no client credential %q", c.ClientCredential)
 	}
 	if c.Panel == nil {
@@ -171,7 +174,7 @@ func New(c Config) (_ *Cloud, err error) {
 		// clouds may have to share.
 		cl.header = "identity-header-of-the-sandbox"
 	}
-	for _, step := range []func() error{cl.startEntra, cl.startIdentity, cl.startDevOps, cl.startBus, cl.startVault, cl.startControl} {
+	for _, step := range []func() error{cl.startEntra, cl.startIdentity, cl.startDevOps, cl.startBus, cl.startVault, cl.keepCertificate, cl.startControl} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -200,9 +203,16 @@ func (c *Cloud) startEntra() (err error) {
 		entra.DevOps + "/vso.pats", entra.DevOps + "/vso.pats_manage", entra.DevOps + "/vso.tokenadministration", entra.DevOps + "/vso.graph", entra.DevOps + "/vso.auditlog"}}
 	redirect := c.config.PublicURL + "/api/signin/callback"
 	app.Native = []string{"http://localhost"} // an operator's sign-in on the command line
-	if c.config.ClientCredential == PublicClient {
+	switch c.config.ClientCredential {
+	case PublicClient:
 		app.Native, app.AllowPublicClient = append(app.Native, redirect), true
-	} else {
+	case Certificate:
+		cert, secret, err := makeCertificate()
+		if err != nil {
+			return err
+		}
+		app.Web, app.Certificates, c.certificate = []string{redirect}, []*x509.Certificate{cert}, secret
+	default:
 		app.Web = []string{redirect}
 		app.Federated = []entra.FederatedCredential{{Issuer: c.Entra.Issuer(), Subject: c.principalID, Audience: entra.TokenExchange}}
 	}

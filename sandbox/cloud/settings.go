@@ -38,6 +38,9 @@ func (c *Cloud) Environment() map[string]string {
 		"IDENTITY_ENDPOINT":       c.at.identity,
 		"IDENTITY_HEADER":         c.header,
 	}
+	if c.certificate != "" {
+		env["ENTRA_CERTIFICATE"] = certificateName
+	}
 	if c.config.Manifest != "" {
 		env["PATROL_MANIFEST"] = c.config.Manifest
 	}

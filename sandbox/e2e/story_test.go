@@ -42,6 +42,11 @@ func (s *stage) checkVersion(v keyvault.Version, want expected) {
 		"patrol-identity":     "build-bot",
 		"patrol-reason":       want.reason,
 		"patrol-announced-at": v.Tags["patrol-announced-at"],
+		"patrol-requested-by": v.Tags["patrol-requested-by"],
+		"patrol-operation":    v.Tags["patrol-operation"],
+	}
+	if tags["patrol-requested-by"] == "" || tags["patrol-operation"] == "" {
+		s.t.Errorf("%s: version %s does not say who asked for it, and in which operation: %v", want.name, v.ID, v.Tags)
 	}
 	if want.previous != nil {
 		tags["patrol-previous"] = want.previous.Tags["CredentialId"]

@@ -41,14 +41,8 @@ func Modes() []Mode {
 	return []Mode{KilledBefore, KilledAfter, Refused, ResetBefore, ResetAfter, TimeoutAfter, Throttled, Broken, Busy, SignInPage, Clamped, PolicyRefuse}
 }
 
-const (
-	// pastRetries is how often a call fails until the SDKs give up by themselves.
-	pastRetries = 5
-	// outage is how long that lasts at most: a call that is made once a sweep would
-	// otherwise fail for more than a day, longer than a PAT has left when it comes
-	// due.
-	outage = 15 * time.Minute
-)
+// pastRetries is how often a call fails until the SDKs give up by themselves.
+const pastRetries = 5
 
 // Fits reports whether a call can go wrong in this way.
 func (m Mode) Fits(c control.Call) bool {
@@ -141,13 +135,19 @@ type Scenario struct {
 // Result of one run.
 type Result struct {
 	Points     []Point // the upstream calls of Act and what followed, in order
+	Early      []Point // those of Act and of the two sweeps after it
 	Hit        int     // how many of the plan's points were reached
 	Violations []Violation
 	Output     string
 }
 
-// sweepEvery is the default schedule of a World.
-const sweepEvery = 6 * time.Hour
+const (
+	// sweepEvery is the default schedule of a World.
+	sweepEvery = 6 * time.Hour
+	// early is how long after the beginning of Act a call is one of Early: what
+	// comes later repeats the same sweep of a world at rest.
+	early = 2*sweepEvery + time.Hour
+)
 
 // Run plays a scenario with a plan, in a bubble of its own, and judges what happened.
 func (s Scenario) Run(t *testing.T, plan Plan) (res Result) {
@@ -167,6 +167,7 @@ func (s Scenario) Run(t *testing.T, plan Plan) (res Result) {
 			s.Prepare(w)
 		}
 
+		began := time.Now()
 		var mu sync.Mutex
 		seen := map[control.Call]int{}
 		running := map[control.Call]*ongoing{}
@@ -176,16 +177,15 @@ func (s Scenario) Run(t *testing.T, plan Plan) (res Result) {
 			seen[c]++
 			at := Point{c, seen[c]}
 			res.Points = append(res.Points, at)
+			if time.Since(began) < early {
+				res.Early = append(res.Early, at)
+			}
 			if m, hit := plan[at]; hit {
 				res.Hit++
 				f, times := m.fault(w)
-				running[c] = &ongoing{f, times, time.Now().Add(outage)}
+				running[c] = &ongoing{f, times}
 			}
 			if o := running[c]; o != nil {
-				if time.Now().After(o.until) {
-					delete(running, c)
-					return nil
-				}
 				if o.left--; o.left <= 0 {
 					delete(running, c)
 				}
@@ -208,7 +208,7 @@ func (s Scenario) Run(t *testing.T, plan Plan) (res Result) {
 		res.Output = w.Output()
 		res.Violations = Judge(Case{
 			Records: w.Cloud.History(), End: end, Specs: m.PATs, VaultTag: rotation.VaultTag(w.Cloud.VaultHost()),
-			Sweep: sweepEvery, Rest: true, Tokens: w.Cloud.Tokens(), Outputs: []string{res.Output},
+			Sweep: sweepEvery, Rest: true, Tokens: w.Cloud.Tokens(), Outputs: []string{res.Output, w.Answers()},
 		})
 	})
 	return res
@@ -217,7 +217,6 @@ func (s Scenario) Run(t *testing.T, plan Plan) (res Result) {
 type ongoing struct {
 	fault *control.Fault
 	left  int
-	until time.Time
 }
 
 // Singles are all plans with one fault.

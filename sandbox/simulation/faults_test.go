@@ -147,25 +147,26 @@ func all(t *testing.T, s simulation.Scenario, plans []simulation.Plan) (hold, re
 }
 
 // points are the upstream calls of a scenario without faults.
-func points(t *testing.T, s simulation.Scenario) (out []simulation.Point) {
+func points(t *testing.T, s simulation.Scenario) (out, early []simulation.Point) {
 	t.Helper()
 	t.Run(s.Name+", nothing wrong", func(t *testing.T) {
 		res := s.Run(t, nil)
 		for _, v := range res.Violations {
 			t.Errorf("without any fault: %s\n%s", v, res.Output)
 		}
-		out = res.Points
+		out, early = res.Points, res.Early
 	})
-	return out
+	return out, early
 }
 
 func TestEverySingleFaultHolds(t *testing.T) {
 	if raceDetector {
 		t.Skip("make test runs it without the race detector, which makes it five times slower; the random sample runs with it")
 	}
-	total, hold := 0, 0
+	calls, total, hold := 0, 0, 0
 	for _, s := range scenarios() {
-		at := points(t, s)
+		at, _ := points(t, s)
+		calls += len(at)
 		plans := simulation.Singles(at)
 		n, reached := all(t, s, plans)
 		t.Logf("%s: %d calls, %d faults, %d reached, %d hold", s.Name, len(at), len(plans), reached, n)
@@ -176,7 +177,7 @@ func TestEverySingleFaultHolds(t *testing.T) {
 			t.Errorf("%s: only %d of %d faults were reached", s.Name, reached, len(plans))
 		}
 	}
-	t.Logf("single faults: %d of %d hold (%d modes)", hold, total, len(simulation.Modes()))
+	t.Logf("single faults: %d of %d hold (%d calls, %d modes; not every mode fits every call)", hold, total, calls, len(simulation.Modes()))
 }
 
 func TestRandomPairsAndTriplesOfFaultsHold(t *testing.T) {
@@ -187,7 +188,8 @@ func TestRandomPairsAndTriplesOfFaultsHold(t *testing.T) {
 	t.Logf("seed %d: repeat with -seed", seed)
 	r := rand.New(rand.NewPCG(seed, 1))
 	for _, s := range scenarios() {
-		singles := simulation.Singles(points(t, s))
+		at, _ := points(t, s)
+		singles := simulation.Singles(at)
 		var plans []simulation.Plan
 		for len(plans) < *sample/len(scenarios()) {
 			p := simulation.Plan{}
@@ -208,16 +210,17 @@ func TestEveryPairOfFaultsHolds(t *testing.T) {
 		t.Skip("takes long: make simulate runs it")
 	}
 	began := time.Now()
-	total, hold := 0, 0
+	calls, total, hold := 0, 0, 0
 	for _, s := range scenarios() {
 		if *only != "" && s.Name != *only {
 			continue
 		}
-		at := points(t, s)
+		_, at := points(t, s)
+		calls += len(at)
 		plans := simulation.Pairs(at)
 		n, reached := all(t, s, plans)
 		t.Logf("%s: %d calls, %d pairs, %d reached whole, %d hold", s.Name, len(at), len(plans), reached, n)
 		total, hold = total+len(plans), hold+n
 	}
-	t.Logf("pairs of faults: %d of %d hold, in %s", hold, total, time.Since(began).Round(time.Second))
+	t.Logf("pairs of faults: %d of %d hold (%d calls, %d modes), in %s", hold, total, calls, len(simulation.Modes()), time.Since(began).Round(time.Second))
 }

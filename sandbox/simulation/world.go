@@ -50,6 +50,8 @@ type Config struct {
 	Sessions int
 	// Hosts is how many instances of the app run; default 1.
 	Hosts int
+	// NobodySignedIn leaves the sign-in to the story.
+	NobodySignedIn bool
 	// Cloud may change the cloud's configuration.
 	Cloud func(*cloud.Config)
 	// Outside may change what surrounds each handler process.
@@ -70,14 +72,29 @@ type World struct {
 
 	mu          sync.Mutex
 	output      bytes.Buffer
+	answers     bytes.Buffer
 	invocations []functionshost.Invocation
 	processes   []*process
 	storage     functionshost.Storage
 	ending      sync.WaitGroup
 }
 
-// masterKey opens every function of a World's host.
-const masterKey = "master-key-of-the-simulation"
+// MasterKey opens every function of a World's host.
+const MasterKey = "master-key-of-the-simulation"
+
+// Where a World's pages are: the app's front and the authority's sign-in.
+const (
+	Front     = "patrol.localhost:443"
+	Authority = "login.localhost:443"
+)
+
+// Dial reaches a page of a World, below TLS.
+func (w *World) Dial(ctx context.Context, address string) (net.Conn, error) {
+	return w.network.Dial(ctx, "tcp", address)
+}
+
+// Transport reaches the World's pages as a client.
+func (w *World) Transport() *http.Transport { return w.network.Transport() }
 
 // New starts a world, inside a bubble. Close ends it; the bubble cannot end before.
 func New(tb testing.TB, c Config) *World {
@@ -94,7 +111,10 @@ func New(tb testing.TB, c Config) *World {
 	if w.Cloud, err = cloud.New(cc); err != nil {
 		tb.Fatalf("starting the cloud: %v", err)
 	}
-	if err := w.Cloud.Seed(); err != nil {
+	if c.NobodySignedIn {
+		w.Cloud.AddOrganization(cloud.Organization)
+		w.Cloud.AddUser(cloud.User)
+	} else if err := w.Cloud.Seed(); err != nil {
 		tb.Fatalf("seeding the cloud: %v", err)
 	}
 	// azidentity reads these from the process' environment; every world has the
@@ -177,7 +197,7 @@ func (w *World) startHost(i int) {
 	w.tb.Helper()
 	hc := w.Cloud.Host(w.appDir)
 	hc.Storage = &w.storage
-	hc.Keys = functionshost.Keys{Master: masterKey}
+	hc.Keys = functionshost.Keys{Master: MasterKey}
 	hc.HandlerPort = 40000 + i
 	hc.Dial = w.network.Dial
 	hc.Launcher = functionshost.Func(w.handler)
@@ -190,6 +210,13 @@ func (w *World) startHost(i int) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		fmt.Fprintf(&w.output, "%s\n", l.Text)
+	}
+	if i == 0 {
+		l, err := w.network.Listen(Front)
+		if err != nil {
+			w.tb.Fatal(err)
+		}
+		hc.Listener = l
 	}
 	h, err := functionshost.New(hc)
 	if err != nil {
@@ -315,12 +342,13 @@ func (w *World) handler(ctx context.Context, spec functionshost.Spec, stdout, _ 
 		w.config.Outside(&outside)
 	}
 	a := app.New(settings, err, outside)
-	l, err := w.network.Listen("127.0.0.1:" + spec.Getenv("FUNCTIONS_CUSTOMHANDLER_PORT"))
+	address := "127.0.0.1:" + spec.Getenv("FUNCTIONS_CUSTOMHANDLER_PORT")
+	l, err := w.network.Listen(address)
 	if err != nil {
 		fmt.Fprintln(stdout, "handler:", err)
 		return 1
 	}
-	server := &http.Server{Handler: a.Handler()}
+	server := a.Server(address)
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
@@ -401,10 +429,13 @@ func (w *World) HTTP(method, path string, body, out any) int {
 		r = bytes.NewReader(b)
 	}
 	req := httptest.NewRequest(method, "http://patrol.localhost"+path, r)
-	req.Header.Set("X-Functions-Key", masterKey)
+	req.Header.Set("X-Functions-Key", MasterKey)
 	req.Header.Set("Content-Type", "application/json")
 	rec := httptest.NewRecorder()
 	w.Hosts[0].ServeHTTP(rec, req)
+	w.mu.Lock()
+	fmt.Fprintf(&w.answers, "%s %s: %d %v\n%s\n", method, path, rec.Code, rec.Header(), rec.Body)
+	w.mu.Unlock()
 	if out != nil {
 		if err := json.Unmarshal(rec.Body.Bytes(), out); err != nil {
 			w.tb.Fatalf("%s %s answered %d with %q: %v", method, path, rec.Code, rec.Body, err)
@@ -441,6 +472,13 @@ func (w *World) Output() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.output.String()
+}
+
+// Answers are the HTTP functions' answers, whole.
+func (w *World) Answers() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.answers.String()
 }
 
 // Invocations are the finished runs of functions.

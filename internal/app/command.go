@@ -1,0 +1,119 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+)
+
+// Process is what surrounds a command: the Functions host, or an operator's
+// terminal.
+type Process struct {
+	Getenv   func(string) string
+	In       io.Reader
+	Out, Err io.Writer
+	Version  string
+
+	// What follows is the real thing where it is zero.
+	Outside Outside
+	// Credential is the operator's own for Azure. Default: azidentity's
+	// DefaultAzureCredential, the Azure CLI's among others.
+	Credential azcore.TokenCredential
+	// Open shows a page to the operator. Default: the system's browser.
+	Open func(ctx context.Context, page string) error
+}
+
+// command is one of what the program can do beside serving the Functions host.
+type command struct {
+	name, about string
+	run         func(ctx context.Context, args []string, p Process) error
+}
+
+func commands() []command {
+	return []command{
+		{"sign-in", "sign an identity in from this machine and store the sign-in in Key Vault", SignIn},
+		{"plan", "say what a sweep with a manifest would do, and change nothing", Plan},
+	}
+}
+
+// Exit codes.
+const (
+	exitDone = iota
+	exitFailed
+	exitUsage
+)
+
+// usageError is a command line that can't be understood. help: it was asked for.
+type usageError struct {
+	text string
+	help bool
+}
+
+func (e *usageError) Error() string { return e.text }
+
+// Main runs the command that args name, without any the Functions host's
+// handler, and returns the exit code.
+func Main(ctx context.Context, args []string, p Process) int {
+	err := dispatch(ctx, args, p)
+	if err == nil {
+		return exitDone
+	}
+	if u, ok := errors.AsType[*usageError](err); ok {
+		if u.help {
+			fmt.Fprint(p.Out, u.text)
+			return exitDone
+		}
+		fmt.Fprintln(p.Err, "handler: "+u.text)
+		return exitUsage
+	}
+	fmt.Fprintln(p.Err, "handler:", err)
+	return exitFailed
+}
+
+func dispatch(ctx context.Context, args []string, p Process) error {
+	if len(args) == 0 {
+		return Run(ctx, p.Getenv, p.Out, p.Version)
+	}
+	for _, c := range commands() {
+		if c.name == args[0] {
+			return c.run(ctx, args[1:], p)
+		}
+	}
+	switch args[0] {
+	case "help", "-h", "-help", "--help":
+		return &usageError{text: usage(), help: true}
+	}
+	return &usageError{text: fmt.Sprintf("there is no command %q\n\n%s", args[0], usage())}
+}
+
+func usage() string {
+	var b strings.Builder
+	b.WriteString("Usage:\n  handler                  serve the Azure Functions host\n")
+	for _, c := range commands() {
+		fmt.Fprintf(&b, "  handler %-16s %s\n", c.name, c.about)
+	}
+	b.WriteString("  handler help             this text\n\n\"handler <command> -h\" tells more about a command.\n")
+	return b.String()
+}
+
+// parse reads a command's flags. usage is its text without them.
+func parse(f *flag.FlagSet, args []string, usage string) error {
+	f.SetOutput(io.Discard)
+	err := f.Parse(args)
+	if err == nil {
+		return nil
+	}
+	var b strings.Builder
+	b.WriteString(usage)
+	f.SetOutput(&b)
+	f.PrintDefaults()
+	if errors.Is(err, flag.ErrHelp) {
+		return &usageError{text: b.String(), help: true}
+	}
+	return &usageError{text: err.Error() + "\n\n" + b.String()}
+}

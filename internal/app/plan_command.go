@@ -1,0 +1,385 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"iter"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
+
+	"github.com/azure-patrol/patrol/internal/devops"
+	"github.com/azure-patrol/patrol/internal/entra"
+	"github.com/azure-patrol/patrol/internal/manifest"
+	"github.com/azure-patrol/patrol/internal/rotation"
+	"github.com/azure-patrol/patrol/internal/vault"
+	"github.com/azure-patrol/patrol/internal/web"
+)
+
+const planUsage = `Usage: handler plan [flags] [pats.yaml]
+
+Says what a sweep with this manifest would do: what it would create, rotate,
+revoke, adopt and release, and why. It changes nothing and stores nothing.
+Without a file it takes PATROL_MANIFEST, by default pats.yaml.
+
+Your own Azure sign-in (az login) must be allowed to read the vault's secrets (Key
+Vault Secrets User): the identities' sign-ins there list their PATs. With Key Vault
+Reader, or where the app alone can use a sign-in, the plan shows what the vault's
+tags tell, and says so.
+
+Settings, from the environment: KEY_VAULT_URL, ENTRA_TENANT_ID, ENTRA_CLIENT_ID,
+ENTRA_CLIENT_CREDENTIAL, ENTRA_CERTIFICATE, PATROL_MANIFEST, AZURE_AUTHORITY_HOST,
+AZURE_DEVOPS_URL, AZURE_DEVOPS_VSSPS_URL. With -offline only PATROL_MANIFEST.
+
+Exit code 0: a plan, with changes or without. 1: it failed, or something could not
+be looked at. 2: the command line or the manifest can't be used.
+
+Flags:
+`
+
+// codeNotListed is a PAT list that cannot be read from an operator's machine.
+const codeNotListed = "not-listed"
+
+// Plan is the command that says what a sweep with a manifest would do.
+func Plan(ctx context.Context, args []string, p Process) error {
+	flags := flag.NewFlagSet("plan", flag.ContinueOnError)
+	format := flags.String("format", "text", "print the plan as `text`, json or markdown")
+	offline := flags.Bool("offline", false, "check the manifest and show each PAT's schedule, without any call")
+	if err := parse(flags, args, planUsage); err != nil {
+		return err
+	}
+	if flags.NArg() > 1 {
+		return &usageError{text: "name one manifest, after the flags, as in: handler plan -format markdown pats.yaml"}
+	}
+	if !slices.Contains([]string{"text", "json", "markdown"}, *format) {
+		return &usageError{text: fmt.Sprintf("-format must be text, json or markdown, not %q", *format)}
+	}
+	path := flags.Arg(0)
+	if path == "" {
+		path = (&reader{getenv: p.Getenv}).text("PATROL_MANIFEST", "pats.yaml")
+	}
+	m, warnings, err := manifest.Read(path)
+	if err != nil {
+		return &usageError{text: "the manifest can't be used:\n" + strings.Join(problems(err), "\n")}
+	}
+	for _, w := range warnings {
+		fmt.Fprintln(p.Err, "warning: "+w.String())
+	}
+	if *offline {
+		return writeSchedule(p.Out, *format, path, m)
+	}
+	s, err := readPlanSettings(p.Getenv)
+	if err != nil {
+		return errors.New(strings.Join(problems(err), "\n  "))
+	}
+	p.Outside.fill()
+	report, unseen, err := look(ctx, s, m, p)
+	if err != nil {
+		return err
+	}
+	if err := writePlan(p.Out, *format, path, report); err != nil {
+		return fmt.Errorf("writing the plan: %w", err)
+	}
+	if unseen > 0 {
+		return fmt.Errorf("the plan is not complete: %d could not be looked at", unseen)
+	}
+	return nil
+}
+
+// readPlanSettings reads the settings that reading needs, and no others.
+func readPlanSettings(getenv func(string) string) (Settings, error) {
+	r := &reader{getenv: getenv}
+	s := Settings{
+		Vault:     r.url("KEY_VAULT_URL", r.required("KEY_VAULT_URL", "the vault's address, like https://contoso.vault.azure.net"), "https://contoso.vault.azure.net"),
+		Authority: r.url("AZURE_AUTHORITY_HOST", r.text("AZURE_AUTHORITY_HOST", "https://login.microsoftonline.com"), "https://login.microsoftonline.com"),
+		DevOps:    r.url("AZURE_DEVOPS_URL", r.text("AZURE_DEVOPS_URL", "https://dev.azure.com"), "https://dev.azure.com"),
+		VSSPS:     r.url("AZURE_DEVOPS_VSSPS_URL", r.text("AZURE_DEVOPS_VSSPS_URL", "https://vssps.dev.azure.com"), "https://vssps.dev.azure.com"),
+
+		Tenant:           r.required("ENTRA_TENANT_ID", "the id of the tenant"),
+		ClientID:         r.required("ENTRA_CLIENT_ID", "the id of the app registration that people sign in to"),
+		ClientCredential: strings.ToLower(r.text("ENTRA_CLIENT_CREDENTIAL", "managed-identity")),
+		Certificate:      r.text("ENTRA_CERTIFICATE", ""),
+	}
+	switch s.ClientCredential {
+	case "managed-identity", "none":
+	case "certificate":
+		if s.Certificate == "" {
+			r.wrong("ENTRA_CERTIFICATE", "is not set: give it the name of the certificate in Key Vault")
+		}
+	default:
+		r.wrong("ENTRA_CLIENT_CREDENTIAL", "must be managed-identity, certificate or none")
+	}
+	r.local(&s)
+	if len(r.problems) > 0 {
+		return s, &SettingsError{r.problems}
+	}
+	return s, nil
+}
+
+// look takes the look that a sweep takes, as an operator and without a trace. unseen
+// counts what could not be looked at for another reason than that nobody has signed
+// in yet, or that an operator can't: the plan says these two.
+func look(ctx context.Context, s Settings, m *manifest.Manifest, p Process) (report web.PlanReport, unseen int, err error) {
+	o := p.Outside
+	client := &http.Client{Transport: o.Transport}
+	options := azcore.ClientOptions{Transport: client, Retry: o.Retry.HTTP}
+	options.Telemetry.ApplicationID = telemetryID(p.Version)
+	cred := p.Credential
+	if cred == nil {
+		c, err := azidentity.NewDefaultAzureCredential(&azidentity.DefaultAzureCredentialOptions{ClientOptions: options, DisableInstanceDiscovery: s.Local})
+		if err != nil {
+			return report, 0, errors.New("there is no Azure sign-in on this machine: run az login")
+		}
+		cred = c
+	}
+	v, err := vault.New(vault.Config{URL: s.Vault.String(), Credential: cred, ClientOptions: options,
+		DisableChallengeResourceVerification: s.Local, Log: o.Log, Now: o.Now})
+	if err != nil {
+		return report, 0, err
+	}
+	secrets, err := readSecrets(ctx, v)
+	if err != nil {
+		return report, 0, explainVault(err)
+	}
+	signIns, err := readerClient(ctx, s, m, v, client, o)
+	if err != nil {
+		return report, 0, err
+	}
+	tokens, err := devops.New(devops.Config{
+		URL: s.DevOps.String(), VSSPSURL: s.VSSPS.String(), ClientOptions: options, Version: p.Version, Now: o.Now, Log: o.Log,
+		Credential: func(identity string) (azcore.TokenCredential, error) { return signIns.Credential(identity), nil },
+	})
+	if err != nil {
+		return report, 0, err
+	}
+	providers := s.DevOps.String() + "/"
+	lists := &lists{tokens: tokens, manifest: m, secrets: secrets, now: o.Now, hidden: map[string]string{},
+		address: func(organization string) string { return providers + organization }}
+	reconciler := rotation.NewReconciler(rotation.Config{
+		Spec: m.PAT, Specs: func() []rotation.Spec { return m.PATs },
+		Vault: secrets, Tokens: lists, // Outbox and Identities are a sweep's: Look sends nothing
+		VaultTag:        rotation.VaultTag(s.Vault.Host),
+		ProviderAddress: lists.address,
+		Organization: func(address string) string {
+			if len(address) > len(providers) && strings.EqualFold(address[:len(providers)], providers) {
+				return address[len(providers):]
+			}
+			return ""
+		},
+		Now: o.Now, Wait: o.Wait, Random: o.Random, Log: o.Log,
+	})
+	plan := reconciler.Look(ctx)
+	if err := ctx.Err(); err != nil {
+		return report, 0, errors.New("interrupted: there is no plan")
+	}
+	for _, q := range plan.Problems {
+		if e := rotation.AsError(q.Err); e == nil || e.Code != string(entra.NotSignedIn) {
+			unseen++
+		}
+	}
+	lists.confess(&plan)
+	return web.Report(reconciler, plan), unseen, nil
+}
+
+// explainVault speaks to an operator, where the vault's failures speak of the app.
+func explainVault(err error) error {
+	e := rotation.AsError(err)
+	if e == nil {
+		return err
+	}
+	switch e.Code {
+	case "vault-forbidden":
+		return errors.New("the vault refuses your Azure sign-in: it needs the role Key Vault Secrets User on the vault, or Key Vault Reader for a plan from the vault's tags alone (vault-forbidden)")
+	case "vault-unauthorized":
+		return errors.New("the vault does not accept your Azure sign-in: sign in to the vault's own tenant, az login --tenant (vault-unauthorized)")
+	case "vault-credential":
+		return errors.New("there is no token for the vault: run az login, and check KEY_VAULT_URL (vault-credential)")
+	}
+	return fmt.Errorf("the vault can't be read: %w", err)
+}
+
+// secrets is the vault as it was when the command began. Whatever else a Vault can do
+// is not there: a plan has no way to write.
+type secrets struct {
+	rotation.Vault
+	versions []rotation.Version
+	names    map[string]bool // in lower case
+}
+
+func readSecrets(ctx context.Context, v *vault.Vault) (*secrets, error) {
+	out := &secrets{names: map[string]bool{}}
+	for version, err := range v.Secrets(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		out.versions = append(out.versions, version)
+		out.names[strings.ToLower(version.Name)] = true
+	}
+	return out, nil
+}
+
+func (s *secrets) Secrets(context.Context) iter.Seq2[rotation.Version, error] {
+	return func(yield func(rotation.Version, error) bool) {
+		for _, v := range s.versions {
+			if !yield(v, nil) {
+				return
+			}
+		}
+	}
+}
+
+// errReadOnly is what a sign-in client hears that wants to write.
+var errReadOnly = errors.New("a plan stores nothing")
+
+// borrowed gives the identities' sign-ins to read. The refresh token that Entra sends
+// with each access token is dropped: Entra leaves the one before it valid until its own
+// end, so that the app goes on with what the vault has. An authority that ends the old
+// one at once would end the app's sign-in by a plan; Entra does so for single page apps
+// only.
+type borrowed struct{ signIns *vault.Identities }
+
+func (b borrowed) Read(ctx context.Context, name string) (rotation.Secret, map[string]string, string, time.Time, error) {
+	return b.signIns.Read(ctx, name)
+}
+
+func (borrowed) Write(context.Context, string, rotation.Secret, string, map[string]string, time.Time) (string, time.Time, error) {
+	return "", time.Time{}, errReadOnly
+}
+
+func (borrowed) Tag(context.Context, string, string, map[string]string) error { return errReadOnly }
+
+// appAlone stands for the app's managed identity, which no other machine has. A sign-in
+// that was made on a command line needs none, and can be used.
+type appAlone struct{}
+
+func (appAlone) GetToken(context.Context, policy.TokenRequestOptions) (azcore.AccessToken, error) {
+	return azcore.AccessToken{}, errors.New("the managed identity is the app's")
+}
+
+// readerClient is the sign-in client without a way to write or to tell.
+func readerClient(ctx context.Context, s Settings, m *manifest.Manifest, v *vault.Vault, client *http.Client, o Outside) (*entra.Client, error) {
+	c := entra.Config{
+		Tenant: s.Tenant, ClientID: s.ClientID, AuthorityHost: s.Authority.String(), Identities: map[string]entra.Identity{},
+		Store: borrowed{v.Identities()}, DisableInstanceDiscovery: s.Local, HTTPClient: client, Now: o.Now, Log: o.Log,
+		Notify: func(context.Context, rotation.Event) error { return errUntold },
+	}
+	for name, id := range m.Identities {
+		signIn := entra.Identity{User: id.User}
+		if id.Administrator {
+			signIn.MoreScopes = devops.AdministrationScopes()
+		}
+		c.Identities[name] = signIn
+	}
+	switch s.ClientCredential {
+	case "managed-identity":
+		c.Credential.ManagedIdentity = appAlone{}
+	case "certificate":
+		err := (&signIns{settings: s, vault: v}).certificate(ctx, &c.Credential)
+		if e := rotation.AsError(err); e != nil && e.Code == "vault-forbidden" {
+			c.Credential = entra.Credential{ManagedIdentity: appAlone{}}
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	return entra.New(c)
+}
+
+// lists gives the PATs of owners. Where an operator can't list an identity's, it gives
+// those that the vault names, as the vault has them, and remembers that.
+type lists struct {
+	rotation.Tokens // nothing but List is there
+	tokens          *devops.Client
+	manifest        *manifest.Manifest
+	secrets         *secrets
+	address         func(organization string) string
+	now             func() time.Time
+
+	mu     sync.Mutex
+	hidden map[string]string // why, by identity
+}
+
+func (l *lists) List(ctx context.Context, o rotation.Owner) ([]rotation.PAT, error) {
+	// Whoever may read no values can't tell a sign-in that is missing from one that
+	// is refused; the list of secrets can.
+	if !l.secrets.names[strings.ToLower(entra.SecretName(o.Identity))] {
+		return nil, &rotation.Error{Class: rotation.SignIn, Code: string(entra.NotSignedIn),
+			Message: "nobody has signed in as " + l.manifest.Identities[o.Identity].User}
+	}
+	pats, err := l.tokens.List(ctx, o)
+	e := rotation.AsError(err)
+	if e == nil {
+		return pats, err
+	}
+	var why string
+	switch e.Code {
+	case "managed-identity":
+		why = "the app alone can use its sign-in"
+	case "vault-forbidden":
+		why = "the vault does not let you read its sign-in"
+	default:
+		return nil, err
+	}
+	l.mu.Lock()
+	l.hidden[o.Identity] = why
+	l.mu.Unlock()
+	return l.named(o), nil
+}
+
+// named are the owner's PATs that the vault names and that have not run out. Their
+// scopes are not in the vault: the manifest's stand in.
+func (l *lists) named(o rotation.Owner) []rotation.PAT {
+	var out []rotation.PAT
+	for _, v := range l.secrets.versions {
+		ledger := v.Ledger
+		if ledger.AuthorizationID == "" || ledger.Identity != o.Identity || !strings.EqualFold(ledger.ProviderAddress, l.address(o.Organization)) ||
+			!v.Expires.IsZero() && !v.Expires.After(l.now()) {
+			continue
+		}
+		p := rotation.PAT{AuthorizationID: ledger.AuthorizationID, ValidFrom: v.Created, ValidTo: v.Expires}
+		if s, ok := l.manifest.PAT(v.Name); ok {
+			p.Scopes = s.Scopes
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+// confess takes back what a plan says of identities whose PATs could not be listed, as
+// far as only Azure DevOps knows it.
+func (l *lists) confess(plan *rotation.Plan) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range plan.Items {
+		it := &plan.Items[i]
+		why, ok := l.hidden[it.Spec.Identity]
+		if !ok || it.State == rotation.StateBlocked && it.Decision.Action == rotation.ReportSignIn {
+			continue
+		}
+		switch d := it.Decision; {
+		case d.Rule == "adoption", d.Action == rotation.Revoke:
+			// Which PAT a secret of others holds, and whether a replaced PAT is
+			// still alive, is in the list alone.
+			it.Decision = rotation.Decision{}
+		case d.Action != rotation.Nothing:
+			continue
+		}
+		it.State, it.Err = rotation.StateUnknown, notListed(why)
+	}
+	for _, identity := range slices.Sorted(maps.Keys(l.hidden)) {
+		plan.Problems = append(plan.Problems, rotation.Problem{Identity: identity, Err: notListed(l.hidden[identity])})
+	}
+}
+
+func notListed(why string) *rotation.Error {
+	return &rotation.Error{Class: rotation.Configuration, Code: codeNotListed,
+		Message: "the PATs can't be listed from here: " + why + "; this is what the vault alone tells, without unmanaged PATs, orphans, changed scopes and PATs that others revoked"}
+}

@@ -1,0 +1,8 @@
+package telemetry
+
+// What the external tests look at.
+var (
+	EncodeSpans   = encodeSpans
+	EncodeMetrics = encodeMetrics
+	Rejected      = rejected
+)

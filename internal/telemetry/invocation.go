@@ -1,0 +1,216 @@
+package telemetry
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/azure-patrol/patrol/internal/bus"
+	"github.com/azure-patrol/patrol/internal/funchost"
+	"github.com/azure-patrol/patrol/internal/rotation"
+)
+
+// remote reads a traceparent; the result is not valid if it is none.
+func remote(value string) trace.SpanContext {
+	ctx := propagation.TraceContext{}.Extract(context.Background(), propagation.MapCarrier{bus.TraceParent: value})
+	return trace.SpanContextFromContext(ctx)
+}
+
+// parentOf writes the span of ctx as a traceparent; empty if there is none.
+func parentOf(ctx context.Context) string {
+	carrier := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, carrier)
+	return carrier[bus.TraceParent]
+}
+
+// invoke starts the span of an invocation. The host's own trace is the parent, unless
+// a message brings one along, or nobody records the host's: then it is a link.
+func (t *Telemetry) invoke(ctx context.Context, name, trigger string, kind trace.SpanKind, m *funchost.Message) (context.Context, trace.Span) {
+	i := funchost.Invocation(ctx)
+	parent := trace.SpanContext{}
+	var links []trace.Link
+	link := func(c trace.SpanContext) {
+		if c.IsValid() {
+			links = append(links, trace.Link{SpanContext: c})
+		}
+	}
+	if m != nil {
+		property := func(key string) trace.SpanContext {
+			s, _ := m.ApplicationProperties[key].(string)
+			return remote(s)
+		}
+		link(property(bus.TraceLink))
+		if parent = property(bus.TraceParent); !parent.IsValid() {
+			parent = property(bus.DiagnosticID)
+		}
+	}
+	if host := remote(i.TraceParent); parent.IsValid() || !host.IsSampled() {
+		link(host)
+	} else {
+		parent = host
+	}
+	options := []trace.SpanStartOption{trace.WithSpanKind(kind), trace.WithLinks(links...),
+		trace.WithAttributes(attribute.String(keyTrigger, trigger), attribute.String(keyInvocation, i.ID))}
+	if parent.IsValid() {
+		ctx = trace.ContextWithRemoteSpanContext(ctx, parent)
+	} else {
+		options = append(options, trace.WithNewRoot())
+	}
+	t.begin()
+	return t.tracer.Start(ctx, name, options...)
+}
+
+// finish ends a span with an error's class and code, never with its text.
+func finish(span trace.Span, err error) {
+	if err != nil {
+		class := string(rotation.ClassOf(err))
+		span.SetAttributes(attribute.String(keyErrorType, class))
+		if e := rotation.AsError(err); e != nil && e.Code != "" {
+			span.SetAttributes(attribute.String(keyCode, e.Code))
+		}
+		span.SetStatus(codes.Error, class)
+	}
+	span.End()
+}
+
+// Timer puts a span around a function with a timer trigger.
+func (t *Telemetry) Timer(name string, f func(context.Context, funchost.Timer) error) func(context.Context, funchost.Timer) error {
+	if t == nil {
+		return f
+	}
+	return func(ctx context.Context, m funchost.Timer) (err error) {
+		ctx, span := t.invoke(ctx, name, "timer", trace.SpanKindServer, nil)
+		defer t.end()
+		defer func() { finish(span, err) }()
+		return f(ctx, m)
+	}
+}
+
+// Queue puts a span around a function with a Service Bus trigger. destination is its
+// queue.
+func (t *Telemetry) Queue(destination string, f func(context.Context, funchost.Message) error) func(context.Context, funchost.Message) error {
+	if t == nil {
+		return f
+	}
+	return func(ctx context.Context, m funchost.Message) (err error) {
+		ctx, span := t.invoke(ctx, "process "+destination, "pubsub", trace.SpanKindConsumer, &m)
+		defer t.end()
+		defer func() { finish(span, err) }()
+		if span.IsRecording() {
+			span.SetAttributes(attribute.String(keySystem, "servicebus"), attribute.String(keyDestination, destination),
+				attribute.String(keyOperation, "process"), attribute.String(keyOperationType, "process"),
+				attribute.String(keyMessageID, m.MessageID), attribute.Int(keyDelivery, m.DeliveryCount))
+			if !m.EnqueuedTime.IsZero() {
+				span.SetAttributes(attribute.Int64(keyEnqueued, m.EnqueuedTime.Unix()))
+			}
+		}
+		if !m.EnqueuedTime.IsZero() {
+			age := max(t.now().Sub(m.EnqueuedTime), 0)
+			t.metrics.age.Record(ctx, age.Seconds(), metric.WithAttributes(attribute.String(keyDestination, destination)))
+		}
+		return f(ctx, m)
+	}
+}
+
+// HTTP puts a span around the HTTP functions. Health is left out: anybody may ask for
+// it, and load balancers do.
+func (t *Telemetry) HTTP(next http.Handler) http.Handler {
+	if t == nil {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/api/health" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		method := knownMethod(r.Method)
+		ctx, span := t.invoke(r.Context(), method, "http", trace.SpanKindServer, nil)
+		defer t.end()
+		defer span.End()
+		answer := &answer{ResponseWriter: w}
+		r = r.WithContext(ctx)
+		panicked := true
+		defer func() {
+			span.SetAttributes(attribute.String(keyMethod, method))
+			// The pattern that matched, and not the path, which may be anything.
+			if route := r.Pattern[strings.IndexByte(r.Pattern, ' ')+1:]; route != "" {
+				span.SetName(method + " " + route)
+				span.SetAttributes(attribute.String(keyRoute, route))
+			}
+			status := max(answer.status, http.StatusOK)
+			if panicked {
+				status = http.StatusInternalServerError
+			}
+			span.SetAttributes(attribute.Int(keyStatus, status))
+			if status >= http.StatusInternalServerError {
+				span.SetStatus(codes.Error, http.StatusText(status))
+			}
+		}()
+		next.ServeHTTP(answer, r)
+		panicked = false
+	})
+}
+
+func knownMethod(method string) string {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
+		return method
+	}
+	return "_OTHER"
+}
+
+// answer remembers the status.
+type answer struct {
+	http.ResponseWriter
+	status int
+}
+
+func (a *answer) WriteHeader(status int) {
+	if a.status == 0 && status >= 200 {
+		a.status = status
+	}
+	a.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap serves http.ResponseController.
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+// Command notes on the span of ctx which command is worked on.
+func (t *Telemetry) Command(ctx context.Context, c rotation.Command) {
+	if t == nil {
+		return
+	}
+	trace.SpanFromContext(ctx).SetAttributes(attribute.String(keyPAT, c.PAT), attribute.String(keyReason, string(c.Reason)),
+		attribute.Int(keyAttempt, c.Attempt), attribute.String(keyRequestedBy, c.RequestedBy))
+}
+
+// Sending puts a span around each send of the bus; nil if it is off.
+func (t *Telemetry) Sending() func(ctx context.Context, destination string, messages int) (context.Context, bus.Trace) {
+	if t == nil {
+		return nil
+	}
+	return func(ctx context.Context, destination string, messages int) (context.Context, bus.Trace) {
+		ctx, span := t.tracer.Start(ctx, "send "+destination, trace.WithSpanKind(trace.SpanKindProducer))
+		if span.IsRecording() {
+			span.SetAttributes(attribute.String(keySystem, "servicebus"), attribute.String(keyDestination, destination),
+				attribute.String(keyOperation, "send"), attribute.String(keyOperationType, "send"))
+			if messages > 1 {
+				span.SetAttributes(attribute.Int(keyBatch, messages))
+			}
+		}
+		return ctx, bus.Trace{Parent: parentOf(ctx), Done: func(err error) {
+			answer := "2xx"
+			if err != nil {
+				answer = "error"
+			}
+			t.metrics.call(ctx, "servicebus", "send "+destination, answer)
+			finish(span, err)
+		}}
+	}
+}

@@ -1,0 +1,240 @@
+package web
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	_ "embed"
+	"html/template"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/azure-patrol/patrol/internal/rotation"
+)
+
+// The dashboard is one address with two functions: GET shows the overview, POST does
+// everything else. The address that the browser shows may carry a function key, which
+// the page itself must not: every form posts to the very address of the page, and
+// every answer is a page (a redirect would have to repeat the key). Acts happen in
+// two steps: the first shows what would happen and gives out a confirmation, which
+// permits exactly this to this person; the second does it.
+
+var (
+	//go:embed dashboard.html
+	dashboardHTML string
+	//go:embed dashboard.css
+	dashboardCSS string
+	//go:embed dashboard.js
+	dashboardJS string
+)
+
+// parseDashboard is left to the first who asks for the page: the app starts without.
+func parseDashboard() (*template.Template, error) {
+	return template.New("dashboard").Funcs(template.FuncMap{
+		"plain":    plain,
+		"moment":   func(at, now time.Time) moment { return moment{at, now} },
+		"momentOf": func(at *time.Time, now time.Time) moment { return momentOf(at, now) },
+		"part":     func(page *dashboardPage, v any) inPage { return inPage{page, v} },
+		"join":     strings.Join,
+		"kindName": kindName,
+		"kinds":    func() []string { return kinds },
+		"states": func() map[string]string {
+			return map[string]string{"current": "Up to date", "due": "Due", "missing": "Not made yet", "blocked": "Blocked", "unknown": "Unknown", "released": "Released", "unmanaged": "Unmanaged"}
+		},
+		"sentence":   sentence,
+		"actionWord": actionWord,
+		"actWord":    actWord,
+		"who":        who,
+		"percent":    func(units int) string { return strconv.FormatFloat(float64(units)*100/barWidth, 'f', 1, 64) + "%" },
+	}).Parse(dashboardHTML)
+}
+
+// inPage gives a part of the page what belongs to the whole.
+type inPage struct {
+	Page *dashboardPage
+	V    any
+}
+
+// DashboardRoutes adds the dashboard.
+func DashboardRoutes(a *API, mux *http.ServeMux) {
+	d := &dashboard{API: a, template: sync.OnceValues(parseDashboard)}
+	mux.HandleFunc("GET /api/dashboard", d.get)
+	mux.HandleFunc("POST /api/dashboard", d.post)
+}
+
+type dashboard struct {
+	*API
+	template func() (*template.Template, error)
+}
+
+// dashboardPage is what the template shows: the parts that are not nil.
+type dashboardPage struct {
+	Title string
+	Nonce string
+	Style template.CSS
+	JS    template.JS
+	Now   time.Time
+	// Actor is App Service authentication's user; empty: a function key was enough.
+	Actor string
+
+	Notice   *notice
+	Overview *overview
+	PAT      *patView
+	Confirm  *confirmView
+	Plan     *planView
+}
+
+// notice says what came of what was asked for.
+type notice struct {
+	Bad    bool
+	Title  string
+	Text   []string
+	Detail []string // codes and ids, for whoever looks into it
+	SignIn *signInView
+	// Await makes the page look again until this PAT has another version than it
+	// had.
+	Await string
+	// Instead are other acts that may be what is wanted.
+	Instead []instead
+}
+
+type instead struct {
+	Label string
+	Deed  deed
+}
+
+func (d *dashboard) get(w http.ResponseWriter, r *http.Request) {
+	d.show(w, r, d.overview(r.Context(), dashboardFilter{}))
+}
+
+func (d *dashboard) post(w http.ResponseWriter, r *http.Request) {
+	d.show(w, r, d.answer(w, r))
+}
+
+// answer does what a form asks for.
+func (d *dashboard) answer(w http.ResponseWriter, r *http.Request) *dashboardPage {
+	ctx := r.Context()
+	by, p := CallerOf(r, "dashboard")
+	if p == nil {
+		p = readForm(w, r)
+	}
+	if p != nil {
+		return d.refused(ctx, p, nil)
+	}
+	form := r.PostForm
+	if form.Get("act") != "" {
+		what, p := deedOf(form)
+		if p != nil {
+			return d.refused(ctx, p, nil)
+		}
+		return d.deed(ctx, by, what, form.Get("token"))
+	}
+	switch form.Get("view") {
+	case "pat":
+		return d.pat(ctx, strings.TrimSpace(form.Get("name")), nil)
+	case "plan":
+		return d.plan(ctx)
+	case "", "list":
+		f, p := dashboardFilterOf(form)
+		if p != nil {
+			return d.refused(ctx, p, nil)
+		}
+		return d.overview(ctx, f)
+	}
+	return d.refused(ctx, badForm("There is no such view."), nil)
+}
+
+func badForm(detail string) *Problem {
+	return &Problem{Status: http.StatusBadRequest, Type: "bad-request", Title: "The form cannot be used", Detail: detail}
+}
+
+// readForm reads what a form of this page sends, and nothing that another site sends.
+func readForm(w http.ResponseWriter, r *http.Request) *Problem {
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "", "same-origin", "none":
+	default:
+		return badForm("It came from another site. Use the dashboard's own buttons.")
+	}
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" {
+		return badForm("It must be sent as application/x-www-form-urlencoded.")
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, MaxBody)
+	if err := r.ParseForm(); err != nil {
+		return badForm("It cannot be read, or has over 64 KiB.")
+	}
+	return nil
+}
+
+// refused shows the overview below what went wrong.
+func (d *dashboard) refused(ctx context.Context, p *Problem, more []instead) *dashboardPage {
+	page := d.overview(ctx, dashboardFilter{})
+	page.Notice = d.trouble(p, more)
+	page.Title = page.Notice.Title
+	return page
+}
+
+func (d *dashboard) trouble(p *Problem, more []instead) *notice {
+	n := &notice{Bad: true, Title: p.Title, Instead: more}
+	if p.Detail != "" {
+		n.Text = append(n.Text, sentence(p.Detail))
+	}
+	if todo := whatToDo(p); todo != "" {
+		n.Text = append(n.Text, todo)
+	}
+	if p.SignInURL != "" {
+		n.SignIn = signInAt(p.SignInURL)
+	}
+	for _, x := range [][2]string{{"Code", p.Code}, {"Activity", p.ActivityID}} {
+		if x[1] != "" {
+			n.Detail = append(n.Detail, x[0]+": "+x[1])
+		}
+	}
+	return n
+}
+
+// whatToDo is the way on from a problem.
+func whatToDo(p *Problem) string {
+	switch p.Type {
+	case "upstream":
+		return "Nothing may have been done. Try again in a minute; the list below shows what is so."
+	case "throttled":
+		return "Nothing was done. Try again in a minute."
+	case "confirmation":
+		return "Nothing was done. Read what would happen, and confirm it again."
+	case "sign-in-required":
+		return "Nothing was done. After the sign-in, ask again."
+	case "idempotency-key-reused":
+		return "Nothing was done. Start again from the list."
+	}
+	return ""
+}
+
+// show writes the page. Its one script and its one style are named by a nonce; it
+// loads nothing, and its forms go nowhere else.
+func (d *dashboard) show(w http.ResponseWriter, r *http.Request, page *dashboardPage) {
+	page.Nonce = rand.Text()
+	page.Style, page.JS = template.CSS(dashboardCSS), template.JS(dashboardJS)
+	page.Now = d.Now().UTC()
+	if who := actor(r); who != "http" {
+		page.Actor = who
+	}
+	var b bytes.Buffer
+	t, err := d.template()
+	if err == nil {
+		err = t.Execute(&b, page)
+	}
+	if err != nil {
+		d.Log.ErrorContext(r.Context(), "the dashboard could not be made", "class", string(rotation.ClassOf(err)))
+		http.Error(w, "the page could not be made", http.StatusInternalServerError)
+		return
+	}
+	h := w.Header()
+	secure(h, "style-src 'nonce-"+page.Nonce+"'", "script-src 'nonce-"+page.Nonce+"'", "img-src data:", "form-action 'self'", "connect-src 'self'")
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(http.StatusOK)
+	_, _ = w.Write(b.Bytes())
+}

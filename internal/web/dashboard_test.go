@@ -1,0 +1,415 @@
+package web_test
+
+import (
+	"fmt"
+	"html"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/azure-patrol/patrol/internal/web"
+	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/entra/browser"
+	"github.com/azure-patrol/patrol/sandbox/simulation"
+)
+
+const (
+	// dashboardAddress carries a key, as the address in a browser does.
+	dashboardAddress = "/api/dashboard?code=" + masterKey
+	ann              = "X-Ms-Client-Principal-Name: ann@contoso.com"
+)
+
+// page is a page of the dashboard, as text for a person and as forms.
+type page struct {
+	*answer
+	text  string
+	forms []browser.Form
+}
+
+var (
+	tags   = regexp.MustCompile(`(?s)<style.*?</style>|<script.*?</script>|<[^>]*>`)
+	spaces = regexp.MustCompile(`\s+`)
+)
+
+// dashboard sends a form, given as pairs of name and value, or with none opens the
+// overview. Whatever comes back is held against what holds for every page.
+func (r *rig) dashboard(fields []string, headers ...string) *page {
+	r.t.Helper()
+	form := url.Values{}
+	for i := 0; i+1 < len(fields); i += 2 {
+		form.Set(fields[i], fields[i+1])
+	}
+	headers = append([]string{"X-Functions-Key: ", "Content-Type: application/x-www-form-urlencoded"}, headers...)
+	method := "GET"
+	if len(fields) > 0 {
+		method = "POST"
+	}
+	p := &page{answer: r.ask(method, dashboardAddress, form.Encode(), headers...).want(200, "")}
+	p.text = strings.TrimSpace(spaces.ReplaceAllString(html.UnescapeString(tags.ReplaceAllString(string(p.body), " ")), " "))
+	p.forms = browser.Forms(string(p.body))
+	r.sound(p)
+	return p
+}
+
+var (
+	nonces     = regexp.MustCompile(`<(?:style|script) nonce="([A-Z2-7]{26})">`)
+	values     = regexp.MustCompile(`="[^"]*"`)
+	attributes = regexp.MustCompile(`(?i)<[^>]*\s(?:style|on[a-z]+|src|srcset|action|formaction)\s*=`)
+)
+
+// sound holds for every page, whatever is on it.
+func (r *rig) sound(p *page) {
+	r.t.Helper()
+	body := string(p.body)
+	found := nonces.FindAllStringSubmatch(body, -1)
+	if len(found) != 2 || found[0][1] != found[1][1] || strings.Count(body, "<script") != 1 || strings.Count(body, "<style") != 1 {
+		r.t.Errorf("the page's nonces are %q", found)
+		return
+	}
+	nonce := found[0][1]
+	for name, want := range map[string]string{
+		"Content-Security-Policy": "default-src 'none'; base-uri 'none'; frame-ancestors 'none'; style-src 'nonce-" + nonce + "'; script-src 'nonce-" + nonce +
+			"'; img-src data:; form-action 'self'; connect-src 'self'",
+		"Content-Type": "text/html; charset=utf-8", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY",
+		"Location": "",
+	} {
+		if got := p.header.Get(name); got != want {
+			r.t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	if at := attributes.FindString(values.ReplaceAllString(body, `=""`)); at != "" {
+		r.t.Errorf("the policy forbids %s", at)
+	}
+	for _, secret := range append(r.Cloud.Tokens(), masterKey) {
+		if strings.Contains(body, secret) || strings.Contains(fmt.Sprint(p.header), secret) {
+			r.t.Errorf("a page shows a key or a token, %q...", secret[:4])
+		}
+	}
+}
+
+func (p *page) says(texts ...string) *page {
+	p.t.Helper()
+	for _, text := range texts {
+		if !strings.Contains(p.text, text) {
+			p.t.Errorf("the page does not say %q:\n%s", text, p.text)
+		}
+	}
+	return p
+}
+
+// confirmation are the fields of the form that confirms.
+func (p *page) confirmation() []string {
+	p.t.Helper()
+	for _, f := range p.forms {
+		if !f.Fields.Has("token") {
+			continue
+		}
+		var fields []string
+		for name, values := range f.Fields {
+			fields = append(fields, name, values[0])
+		}
+		return fields
+	}
+	p.t.Fatalf("the page asks for no confirmation:\n%s", p.text)
+	return nil
+}
+
+// with is a form with another value.
+func with(fields []string, name, value string) []string {
+	fields = slices.Clone(fields)
+	for i := 0; i < len(fields); i += 2 {
+		if fields[i] == name {
+			fields[i+1] = value
+			return fields
+		}
+	}
+	return append(fields, name, value)
+}
+
+// untouched tells what an act would change.
+func (r *rig) untouched() string {
+	var out []string
+	for _, p := range r.Cloud.DevOps.PATs("", "") {
+		out = append(out, fmt.Sprintf("%s %s %s", p.AuthorizationID, p.State, p.ValidTo))
+	}
+	slices.Sort(out)
+	return fmt.Sprintf("%d commands\n%s", r.commands(), strings.Join(out, "\n"))
+}
+
+// deeds are all acts of the dashboard, on jenkins-agents and on a PAT made by hand.
+func deeds(r *rig, stray string) map[string]struct {
+	form  []string
+	means []string
+	done  string
+	after func() bool
+} {
+	current := r.latest(name)
+	id := current.Tags["CredentialId"]
+	return map[string]struct {
+		form  []string
+		means []string
+		done  string
+		after func() bool
+	}{
+		"rotate": {[]string{"act", "rotate", "name", name, "reason", "ticket <b>1</b>"},
+			[]string{"Rotate jenkins-agents?", "valid for the overlap of", "ticket <b>1</b>"}, "The rotation has been ordered",
+			func() bool { return r.latest(name).ID != current.ID && r.pat(id).State == devops.Active }},
+		"rotate now": {[]string{"act", "rotate", "name", name, "revokePrevious", "now"},
+			[]string{"revoke the old PAT at once?", "fail from that moment"}, "The rotation has been ordered",
+			func() bool { return r.latest(name).ID != current.ID && r.pat(id).State == devops.Revoked }},
+		"extend": {[]string{"act", "extend", "name", name, "validTo", time.Now().AddDate(0, 0, 60).UTC().Format("2006-01-02T15:04")},
+			[]string{"Extend jenkins-agents?", "keeps its value"}, "The PAT has been extended",
+			func() bool {
+				return r.pat(id).ValidTo.After(time.Now().AddDate(0, 0, 59)) && r.latest(name).ID == current.ID
+			}},
+		"revoke a stray": {[]string{"act", "revoke", "authorizationId", stray, "organization", "contoso", "identity", "build-bot"},
+			[]string{"Revoke “by hand”?", "does not know who uses it", "vso.code"}, "The PAT has been revoked",
+			func() bool { return r.pat(stray).State == devops.Revoked }},
+		"revoke the one in use": {[]string{"act", "revoke", "authorizationId", id, "organization", "contoso", "identity", "build-bot", "force", "true"},
+			[]string{"Revoke the PAT in use of jenkins-agents?", "all of them fail at once"}, "The PAT has been revoked",
+			func() bool { return r.pat(id).State == devops.Revoked && r.latest(name).ID != current.ID }},
+		"check": {[]string{"act", "check"}, []string{"Check now?", "looks at every PAT"}, "The check has been done",
+			func() bool { return true }},
+	}
+}
+
+func eachDeed(t *testing.T, tell func(t *testing.T, r *rig, deed string)) {
+	t.Helper()
+	for _, deed := range []string{"rotate", "rotate now", "extend", "revoke a stray", "revoke the one in use", "check"} {
+		t.Run(deed, func(t *testing.T) {
+			story(t, simulation.Config{Manifest: twoPATs}, func(t *testing.T, r *rig) {
+				r.sweep()
+				tell(t, r, deed)
+			})
+		})
+	}
+}
+
+func TestEveryActIsShownFirstAndDoneWhenConfirmed(t *testing.T) {
+	t.Parallel()
+	eachDeed(t, func(t *testing.T, r *rig, deed string) {
+		d := deeds(r, r.byHand("by hand", "vso.code", 30, false))[deed]
+		before := r.untouched()
+		asked := r.dashboard(d.form).says(append(d.means, "What will happen", "You can confirm until")...)
+		if now := r.untouched(); now != before {
+			t.Fatalf("asking did something:\n%s\nbefore:\n%s", now, before)
+		}
+		confirmed := asked.confirmation()
+		r.dashboard(confirmed).says(d.done)
+		r.Settle()
+		if !d.after() {
+			t.Errorf("it was not done:\n%s", r.untouched())
+		}
+		// The browser's reload sends the form again.
+		before = r.untouched()
+		r.dashboard(confirmed)
+		r.Settle()
+		if now := r.untouched(); deed != "check" && now != before {
+			t.Errorf("a form sent twice acts twice:\n%s\nbefore:\n%s", now, before)
+		}
+	})
+}
+
+func TestAConfirmationFitsOneActOfOnePerson(t *testing.T) {
+	t.Parallel()
+	eachDeed(t, func(t *testing.T, r *rig, deed string) {
+		all := deeds(r, r.byHand("by hand", "vso.code", 30, false))
+		good := r.dashboard(all[deed].form, ann).confirmation()
+		tokenOf := func(fields []string) string { return fields[slices.Index(fields, "token")+1] }
+		forged := map[string][]string{
+			"a made-up token":        with(good, "token", strings.Repeat("A", len(tokenOf(good)))),
+			"no base64":              with(good, "token", "!"),
+			"with another key":       with(good, "key", "another"),
+			"for another PAT":        with(with(good, "name", "nuget-feed"), "authorizationId", unknownID),
+			"with another manner":    with(good, "revokePrevious", map[bool]string{true: "overlap", false: "now"}[deed == "rotate now"]),
+			"for another end":        with(good, "validTo", time.Now().AddDate(0, 0, 70).UTC().Format(time.RFC3339)),
+			"with force, or without": with(good, "force", map[bool]string{true: "false", false: "true"}[deed == "revoke the one in use"]),
+		}
+		// Fields that an act has no use for change nothing.
+		for _, none := range map[string][]string{
+			"check": {"for another PAT", "with another manner", "for another end", "with force, or without"}, "rotate": {"for another end", "with force, or without"},
+			"rotate now": {"for another end", "with force, or without"}, "extend": {"with another manner", "with force, or without"},
+			"revoke a stray": {"with another manner", "for another end"}, "revoke the one in use": {"with another manner", "for another end"},
+		}[deed] {
+			delete(forged, none)
+		}
+		for other, d := range all {
+			if other != deed {
+				forged["of "+other] = with(good, "token", tokenOf(r.dashboard(d.form, ann).confirmation()))
+			}
+		}
+		before := r.untouched()
+		refused := func(what string, p *page) {
+			t.Helper()
+			p.says("The confirmation does not fit", "Nothing was done")
+			r.Settle()
+			if now := r.untouched(); now != before {
+				t.Fatalf("a confirmation %s does it:\n%s\nbefore:\n%s", what, now, before)
+			}
+		}
+		for what, form := range forged {
+			refused(what, r.dashboard(form, ann))
+		}
+		refused("of another person", r.dashboard(good, "X-Ms-Client-Principal-Name: bob@contoso.com"))
+		refused("of somebody known, from nobody", r.dashboard(good))
+		time.Sleep(11 * time.Minute)
+		before = r.untouched()
+		refused("that is too old", r.dashboard(good, ann))
+
+		// None of it has spoilt a good one.
+		r.dashboard(r.dashboard(all[deed].form, ann).confirmation(), ann).says(all[deed].done)
+	})
+}
+
+func TestAnotherSiteCannotSendForms(t *testing.T) {
+	story(t, simulation.Config{}, func(t *testing.T, r *rig) {
+		r.sweep()
+		good := r.dashboard([]string{"act", "rotate", "name", name}).confirmation()
+		before := r.untouched()
+		for _, site := range []string{"cross-site", "same-site"} {
+			r.dashboard(good, "Sec-Fetch-Site: "+site).says("It came from another site")
+		}
+		for _, kind := range []string{"text/plain", "application/json", "multipart/form-data; boundary=x", ""} {
+			r.dashboard(good, "Content-Type: "+kind).says("The form cannot be used")
+		}
+		for _, form := range [][]string{
+			{"act", "delete"}, {"view", "x"}, {"act", "revoke", "authorizationId", "x"}, {"act", "extend", "name", name, "validTo", "soon"},
+			{"act", "rotate", "name", name, "revokePrevious", "never"}, {"act", "rotate", "name", name, "reason", strings.Repeat("x", 300)},
+			{"act", "rotate", "name", name, "key", "a b"}, {"view", "list", "search", strings.Repeat("x", 200)}, {"x", strings.Repeat("x", web.MaxBody)},
+		} {
+			r.dashboard(form).says("The form cannot be used")
+		}
+		r.dashboard([]string{"view", "list", "kind", "x"}).says("The query cannot be used")
+		r.dashboard([]string{"view", "list", "cursor", "x"}).says("The query cannot be used")
+		r.dashboard([]string{"view", "pat", "name", "nobody"}).says("No such PAT")
+		r.dashboard([]string{"act", "rotate", "name", "nobody"}).says("No such PAT")
+		r.Settle()
+		if now := r.untouched(); now != before {
+			t.Errorf("something was done:\n%s\nbefore:\n%s", now, before)
+		}
+	})
+}
+
+func TestNamesFromOutsideStayText(t *testing.T) {
+	const evil = `<script>alert(1)</script>"'><img src=x onerror=alert(2)> {{.}} ` + "\u202Egpj.exe\u2066 \x07"
+	manifest := strings.Replace(onePAT, "Jenkins agents", `'<b onclick=alert(3)>"Jenkins"</b>'`, 1)
+	story(t, simulation.Config{Manifest: manifest}, func(t *testing.T, r *rig) {
+		r.sweep()
+		id := r.byHand(evil, "vso.code", 5, true)
+		who := "X-Ms-Client-Principal-Name: <i>ann</i>\"@contoso.com"
+		pages := []*page{
+			r.dashboard(nil, who),
+			r.dashboard([]string{"view", "list", "search", evil}, who),
+			r.dashboard([]string{"view", "pat", "name", name}, who),
+			r.dashboard([]string{"view", "pat", "name", evil}, who),
+			r.dashboard([]string{"act", "revoke", "authorizationId", id}, who),
+			r.dashboard([]string{"act", "rotate", "name", name, "reason", evil}, who),
+			r.dashboard([]string{"act", evil}, who),
+			r.dashboard([]string{"view", "plan"}, who),
+		}
+		for i, p := range pages {
+			body := string(p.body)
+			for _, markup := range []string{"<script>", "<img", "<b ", "<i>", "\u202E", "\u2066", "\x07"} {
+				if i != 1 && i != 5 && strings.Contains(body, markup) || strings.ContainsAny(markup, "<") && strings.Contains(body, markup) {
+					t.Errorf("page %d has %q in it", i, markup)
+				}
+			}
+			p.says("Signed in as <i>ann</i>")
+		}
+		pages[0].says(`<script>alert(1)</script>"'><img src=x onerror=alert(2)> {{.}} `+"\uFFFDgpj.exe\uFFFD", `<b onclick=alert(3)>"Jenkins"</b>`)
+		pages[4].says("Revoke “<script>alert(1)")
+	})
+}
+
+func TestWhatNeedsSomebodyComesFirst(t *testing.T) {
+	manifest := strings.Replace(twoPATs, "pats:", "  night-bot:\n    user: night-bot@contoso.com\npats:", 1) +
+		"  - {name: zz-nightly, identity: night-bot, organization: contoso, scopes: [vso.code]}\n"
+	story(t, simulation.Config{Manifest: manifest}, func(t *testing.T, r *rig) {
+		r.dashboard(nil).says("Not made yet", "none since the app started")
+		time.Sleep(time.Minute)
+		if err := r.Sweep(); err == nil {
+			t.Error("a sweep without a sign-in does not say so")
+		}
+		r.Settle()
+		p := r.dashboard(nil).says("Needs attention", "Sign-in needed", "Nobody has signed in as night-bot@contoso.com", "/api/identities/night-bot/signin", "with 1 problem")
+		if at := p.text; strings.Index(at, "zz-nightly") > strings.Index(at, name) {
+			t.Errorf("what is blocked does not come first:\n%s", at)
+		}
+		r.dashboard([]string{"view", "plan"}).says("Nothing has been changed", "zz-nightly", "Ask for a sign-in")
+		r.dashboard([]string{"view", "pat", "name", "zz-nightly"}).says("Blocked", "There is no PAT yet", "/api/identities/night-bot/signin")
+		r.dashboard(r.dashboard([]string{"act", "rotate", "name", "zz-nightly"}).says("Make zz-nightly now?").confirmation()).says("A person has to sign in", "After the sign-in, ask again")
+
+		// A service that does not answer is told, and what is known is shown.
+		r.inject(control.Fault{Service: "devops", Mode: control.Status, Status: 500, Times: -1})
+		time.Sleep(2 * time.Minute) // what is known of a moment ago counts
+		r.dashboard(nil).says("Could not look at the organization contoso", "Unknown")
+	})
+}
+
+func TestOnePATIsToldFromItsBeginning(t *testing.T) {
+	story(t, simulation.Config{}, func(t *testing.T, r *rig) {
+		r.sweep()
+		first := r.latest(name)
+		r.dashboard(r.dashboard([]string{"act", "rotate", "name", name}, ann).confirmation(), ann).says("The rotation has been ordered")
+		r.Settle()
+		p := r.dashboard([]string{"view", "pat", "name", name}).says("Up to date", "The replaced PAT is valid until", "Made", "Rotated", "ann@contoso.com", "the schedule",
+			first.ID, r.latest(name).ID, "In use", "In its overlap")
+		if !strings.Contains(string(p.body), `role="img" aria-label="Stored on `) {
+			t.Error("the bar has no text")
+		}
+		r.dashboard(nil, ann).says("Signed in as ann@contoso.com", "Sign out")
+		r.dashboard(nil).says("With a function key")
+
+		// In use: it is not revoked by mistake.
+		id := r.latest(name).Tags["CredentialId"]
+		without := r.dashboard([]string{"act", "revoke", "authorizationId", id}).says("Without force it is not revoked")
+		r.dashboard(without.confirmation()).says("The PAT is in use", "Rotate it instead", "Revoke it all the same")
+		if r.pat(id).State != devops.Active {
+			t.Error("it was revoked")
+		}
+	})
+}
+
+func TestALongListIsShownInPages(t *testing.T) {
+	manifest := "apiVersion: patrol/v1\nidentities: {build-bot: {user: build-bot@contoso.com}}\npats:\n"
+	var want []string
+	for i := range 120 {
+		want = append(want, fmt.Sprintf("pat-%03d", i))
+		manifest += fmt.Sprintf("  - {name: %s, identity: build-bot, organization: contoso, scopes: [vso.code]}\n", want[i])
+	}
+	story(t, simulation.Config{Manifest: manifest}, func(t *testing.T, r *rig) {
+		for i := range 25 {
+			r.byHand(fmt.Sprintf("by hand %02d", i), "vso.code", 60, false)
+		}
+		p := r.dashboard(nil).says("1–50 of 120", "All 25 unmanaged PATs")
+		var got []string
+		for pages := 1; ; pages++ {
+			if len(p.body) > 1<<20 || pages > 10 {
+				t.Fatalf("page %d has %d bytes", pages, len(p.body))
+			}
+			var next []string
+			for _, f := range p.forms {
+				switch {
+				case f.Fields.Has("cursor"):
+					next = []string{"view", "list", "cursor", f.Fields.Get("cursor")}
+				case f.Fields.Has("name") && slices.Contains(f.Buttons["act"], "rotate"):
+					got = append(got, f.Fields.Get("name"))
+				}
+			}
+			if next == nil {
+				break
+			}
+			p = r.dashboard(next)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("the pages show %d PATs: %v", len(got), got)
+		}
+		r.dashboard([]string{"view", "list", "search", "PAT-11"}).says("1–10 of 10", "pat-119")
+		r.dashboard([]string{"kind", "unmanaged"}).says("1–25 of 25", "by hand 24")
+		r.dashboard([]string{"view", "list", "state", "current"}).says("none", "Nothing fits this filter")
+	})
+}

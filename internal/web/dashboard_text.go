@@ -1,0 +1,129 @@
+package web
+
+import (
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// moment is a time as a person reads it. The page's script shows it in the person's
+// own zone.
+type moment struct{ At, Now time.Time }
+
+func momentOf(t *time.Time, now time.Time) moment {
+	if t == nil {
+		return moment{}
+	}
+	return moment{*t, now}
+}
+
+func (m moment) Known() bool   { return !m.At.IsZero() }
+func (m moment) ISO() string   { return m.At.UTC().Format(time.RFC3339) }
+func (m moment) Long() string  { return long(m.At) }
+func (m moment) Short() string { return day(m.At) }
+
+// Relative is how far away it is, roughly: "in 9 days", "3 hours ago".
+func (m moment) Relative() string {
+	d := m.At.Sub(m.Now)
+	switch {
+	case d.Abs() < time.Minute:
+		return "now"
+	case d < 0:
+		return roughly(-d) + " ago"
+	}
+	return "in " + roughly(d)
+}
+
+func roughly(d time.Duration) string {
+	const day = 24 * time.Hour
+	switch {
+	case d >= 2*day:
+		return count1(int((d+day/2)/day), "day")
+	case d >= 2*time.Hour:
+		return count1(int((d+time.Hour/2)/time.Hour), "hour")
+	}
+	return count1(int((d+time.Minute/2)/time.Minute), "minute")
+}
+
+func count1(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return strconv.Itoa(n) + " " + what + "s"
+}
+
+func long(t time.Time) string { return t.UTC().Format("2 Jan 2006, 15:04 UTC") }
+func day(t time.Time) string  { return t.UTC().Format("2 Jan 2006") }
+
+// lasting is a duration of the manifest in words.
+func lasting(d time.Duration) string {
+	const day = 24 * time.Hour
+	switch {
+	case d > day && d%day == 0:
+		return count1(int(d/day), "day")
+	case d >= time.Hour && d%time.Hour == 0:
+		return count1(int(d/time.Hour), "hour")
+	case d >= time.Minute && d%time.Minute == 0:
+		return count1(int(d/time.Minute), "minute")
+	}
+	return d.String()
+}
+
+// plain makes a text from outside harmless to look at: what turns the direction of
+// writing, hides or controls is shown as a mark. Markup stays text by the template.
+func plain(s string) string {
+	const joiner, nonJoiner = '\u200D', '\u200C' // scripts need them
+	return strings.Map(func(c rune) rune {
+		if c == joiner || c == nonJoiner {
+			return c
+		}
+		if unicode.IsControl(c) || unicode.Is(unicode.Cf, c) || unicode.Is(unicode.Zl, c) || unicode.Is(unicode.Zp, c) {
+			return '\uFFFD'
+		}
+		return c
+	}, s)
+}
+
+// actionWord names what patrol does next.
+func actionWord(action string) string {
+	switch action {
+	case "rotate":
+		return "To be rotated now"
+	case "revoke":
+		return "The replaced PAT is to be revoked now"
+	case "revoke-orphan":
+		return "A leftover is to be revoked"
+	case "adopt":
+		return "To be adopted"
+	case "announce":
+		return "To be announced"
+	case "refuse":
+		return "Somebody must decide"
+	case "report-sign-in":
+		return "Waits for a sign-in"
+	}
+	return action
+}
+
+// actWord names what was done.
+func actWord(act string) string {
+	switch act {
+	case "provisioned":
+		return "Made"
+	case "":
+		return ""
+	}
+	return strings.ToUpper(act[:1]) + act[1:]
+}
+
+// who names who asked for something.
+func who(by string) string {
+	switch by {
+	case "http":
+		return "somebody with a function key"
+	case "timer":
+		return "the schedule"
+	}
+	return plain(by)
+}

@@ -1,0 +1,486 @@
+package web
+
+import (
+	"cmp"
+	"context"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/azure-patrol/patrol/internal/administration"
+	"github.com/azure-patrol/patrol/internal/rotation"
+)
+
+const (
+	// dashboardRows is how many PATs a page shows, and otherRows how many of
+	// those that patrol does not manage before somebody asks for all.
+	dashboardRows = 50
+	otherRows     = 10
+	// signInSoon is how long before its end a sign-in is worth a warning.
+	signInSoon = 14 * 24 * time.Hour
+)
+
+// dashboardFilter is a list's filter with a search in names.
+type dashboardFilter struct {
+	Filter
+	Search string
+}
+
+const maxSearch = 128
+
+func dashboardFilterOf(form url.Values) (dashboardFilter, *Problem) {
+	f := dashboardFilter{Filter{State: form.Get("state"), Organization: form.Get("organization"), Identity: form.Get("identity"), Kind: form.Get("kind"), Cursor: form.Get("cursor")},
+		strings.TrimSpace(form.Get("search"))}
+	if len(f.Search) > maxSearch {
+		return f, badForm("The search may have " + strconv.Itoa(maxSearch) + " bytes.")
+	}
+	return f, f.check()
+}
+
+// Any reports whether anything is filtered.
+func (f dashboardFilter) Any() bool {
+	return f.State != "" || f.Organization != "" || f.Identity != "" || f.Kind != "" || f.Search != ""
+}
+
+// Kept are the fields that lead to the same list again.
+func (f dashboardFilter) Kept() []field {
+	var out []field
+	for _, x := range []field{{"state", f.State}, {"organization", f.Organization}, {"identity", f.Identity}, {"kind", f.Kind}, {"search", f.Search}} {
+		if x.Value != "" {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+func (f dashboardFilter) finds(e entry) bool {
+	if f.Search == "" {
+		return true
+	}
+	var texts []string
+	switch {
+	case e.managed != nil:
+		s := &e.managed.Spec
+		texts = []string{s.Name, s.DisplayName, s.Organization, s.Identity}
+	case e.released != nil:
+		texts = []string{e.released.Name}
+	default:
+		texts = []string{e.other.PAT.DisplayName, e.other.Owner.Organization, e.other.Owner.Identity, e.other.PAT.AuthorizationID}
+	}
+	want := strings.ToLower(f.Search)
+	return slices.ContainsFunc(texts, func(s string) bool { return strings.Contains(strings.ToLower(s), want) })
+}
+
+// overview is the first page, and every list.
+type overview struct {
+	Filter     dashboardFilter
+	Counts     Inventory
+	Tiles      []tile
+	LastSweep  *SweepReport
+	NextSweep  *time.Time
+	Identities []identityView
+	Blind      []BlindSpot
+	Attention  []row
+	MoreBad    int // that did not fit
+	Managed    []row
+	Found      int // managed, unmanaged and released that the filter finds
+	From, To   int // which of them are shown; the first page begins with 1
+	Others     []otherRow
+	MoreOthers int
+	Released   []ReleasedPAT
+	MoreGone   int
+	Next       string // cursor
+	Orgs       []string
+}
+
+type tile struct {
+	Label, Hint string
+	Count       int
+	Field       field
+	Tone        string // "", bad, warn
+	On          bool
+}
+
+type identityView struct {
+	IdentityStatus
+	Tone, Word string
+	SignIn     *signInView
+}
+
+// signInView says how to sign in. The link carries no key: the page's script adds
+// the one of its own address, if there is one.
+type signInView struct{ URL, Path string }
+
+func signInAt(link string) *signInView {
+	v := &signInView{URL: link}
+	if u, err := url.Parse(link); err == nil {
+		v.Path = u.EscapedPath()
+	}
+	return v
+}
+
+// row is a managed PAT in a list.
+type row struct {
+	ManagedPAT
+	Tone, Word, Sign string
+	Failing          *Failing
+	Bar              *timeline
+	OverlapUntil     *time.Time
+}
+
+type otherRow struct {
+	UnmanagedPAT
+	Tone string
+}
+
+// stateWords are a state's word, its sign and its tone: colour is never alone.
+func stateWords(state string) (word, sign, tone string) {
+	switch state {
+	case string(rotation.StateCurrent):
+		return "Up to date", "✓", "good"
+	case string(rotation.StateDue):
+		return "Due", "↻", "warn"
+	case string(rotation.StateMissing):
+		return "Not made yet", "+", "warn"
+	case string(rotation.StateBlocked):
+		return "Blocked", "✕", "bad"
+	case string(rotation.StateReleased):
+		return "Released", "–", ""
+	}
+	return "Unknown", "?", "bad"
+}
+
+func kindName(kind string) string {
+	switch kind {
+	case "full-scope":
+		return "Full access"
+	case "":
+		return ""
+	}
+	return strings.ToUpper(kind[:1]) + kind[1:]
+}
+
+func (d *dashboard) overview(ctx context.Context, f dashboardFilter) *dashboardPage {
+	var (
+		report StatusReport
+		plan   rotation.Plan
+		both   sync.WaitGroup
+	)
+	both.Go(func() { report = d.Report(ctx) })
+	plan = d.look(ctx, f.Cursor != "")
+	both.Wait()
+
+	now := d.Now()
+	v := &overview{Filter: f, Counts: count(plan), LastSweep: report.LastSweep, NextSweep: report.NextSweep,
+		Identities: identityViews(report.Identities, now), Blind: blind(plan.Problems)}
+	v.Tiles = tiles(v.Counts, f)
+	v.Orgs = organizations(plan)
+	failing := map[string]*Failing{}
+	for i := range report.Failing {
+		failing[strings.ToLower(report.Failing[i].PAT)] = &report.Failing[i]
+	}
+	bad := func(it *rotation.Item) bool {
+		return it.State == rotation.StateBlocked || it.State == rotation.StateUnknown || failing[strings.ToLower(it.Spec.Name)] != nil
+	}
+	entries := slices.DeleteFunc(d.entries(plan, f.Filter), func(e entry) bool { return !f.finds(e) })
+	if !f.Any() {
+		// The overview: first what needs somebody, then the others.
+		v.Others, v.MoreOthers, entries = d.takeOthers(entries, plan.At)
+		var rest []entry
+		for _, e := range entries {
+			switch {
+			case e.released != nil && len(v.Released) < otherRows:
+				v.Released = append(v.Released, *e.released)
+			case e.released != nil:
+				v.MoreGone++
+			case !bad(e.managed):
+				rest = append(rest, e)
+			case len(v.Attention) < dashboardRows:
+				v.Attention = append(v.Attention, rowOf(e.managed, failing, now))
+			default:
+				v.MoreBad++
+			}
+		}
+		entries = rest
+	}
+	after, p := f.after()
+	var n *notice
+	if p != nil {
+		n = d.trouble(p, nil)
+	}
+	from, found := slices.BinarySearchFunc(entries, after, func(e entry, key string) int { return strings.Compare(e.key, key) })
+	if found {
+		from++
+	}
+	to := min(from+dashboardRows, len(entries))
+	v.Found, v.From, v.To = len(entries), from+1, to
+	for _, e := range entries[from:to] {
+		switch {
+		case e.managed != nil:
+			v.Managed = append(v.Managed, rowOf(e.managed, failing, now))
+		case e.released != nil:
+			v.Released = append(v.Released, *e.released)
+		default:
+			v.Others = append(v.Others, otherOf(*e.other, plan.At))
+		}
+	}
+	if to < len(entries) {
+		v.Next = f.cursor(entries[to-1].key)
+		d.last.keep(plan)
+	} else {
+		d.last.keep(rotation.Plan{})
+	}
+	return &dashboardPage{Title: "Overview", Notice: n, Overview: v}
+}
+
+// blind are the blind spots other than missing sign-ins, which the page tells by
+// identity.
+func blind(problems []rotation.Problem) []BlindSpot {
+	return slices.DeleteFunc(blindSpots(problems), func(b BlindSpot) bool { return b.Identity != "" && b.Class == string(rotation.SignIn) })
+}
+
+// cursor is where the next page begins.
+func (f Filter) cursor(key string) string {
+	u, err := url.Parse(f.next(key))
+	if err != nil {
+		return ""
+	}
+	return u.Query().Get("cursor")
+}
+
+// takeOthers takes the PATs that patrol does not manage out of a list: those that
+// somebody should look at first.
+func (d *dashboard) takeOthers(entries []entry, now time.Time) (first []otherRow, more int, rest []entry) {
+	var others []rotation.Stray
+	for _, e := range entries {
+		if e.other != nil {
+			others = append(others, *e.other)
+		} else {
+			rest = append(rest, e)
+		}
+	}
+	weight := func(s rotation.Stray) int {
+		switch {
+		case s.PAT.Global:
+			return 0
+		case s.PAT.Expiring(now):
+			return 1
+		case s.PAT.FullScope():
+			return 2
+		}
+		return 3
+	}
+	slices.SortStableFunc(others, func(x, y rotation.Stray) int { return cmp.Compare(weight(x), weight(y)) })
+	for _, s := range others[:min(len(others), otherRows)] {
+		first = append(first, otherOf(s, now))
+	}
+	return first, len(others) - len(first), rest
+}
+
+func otherOf(s rotation.Stray, now time.Time) otherRow {
+	o := otherRow{UnmanagedPAT: unmanaged(s, now)}
+	if o.Global || o.FullScope || o.Expiring {
+		o.Tone = "warn"
+	}
+	return o
+}
+
+func organizations(plan rotation.Plan) []string {
+	seen := map[string]bool{}
+	for i := range plan.Items {
+		seen[plan.Items[i].Spec.Organization] = true
+	}
+	for _, s := range plan.Strays {
+		seen[s.Owner.Organization] = true
+	}
+	var out []string
+	for name := range seen {
+		out = append(out, name)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func tiles(n Inventory, f dashboardFilter) []tile {
+	out := []tile{
+		{Label: "Managed", Count: n.Managed, Field: field{"kind", "managed"}, Hint: "in the manifest"},
+		{Label: "Blocked", Count: n.Blocked, Field: field{"state", "blocked"}, Tone: "bad", Hint: "somebody must act"},
+		{Label: "Unknown", Count: n.Unknown, Field: field{"state", "unknown"}, Tone: "bad", Hint: "could not be looked at"},
+		{Label: "Due", Count: n.Due, Field: field{"state", "due"}, Tone: "warn", Hint: "rotated next"},
+		{Label: "Not made yet", Count: n.Missing, Field: field{"state", "missing"}, Tone: "warn", Hint: "made next"},
+		{Label: "Unmanaged", Count: n.Unmanaged, Field: field{"kind", "unmanaged"}, Hint: "not in the manifest"},
+		{Label: "Expiring", Count: n.Expiring, Field: field{"kind", "expiring"}, Tone: "warn", Hint: "end soon"},
+		{Label: "Global", Count: n.Global, Field: field{"kind", "global"}, Tone: "warn", Hint: "end on " + rotation.GlobalEnd().Format("2 Jan 2006")},
+		{Label: "Full access", Count: n.FullScope, Field: field{"kind", "full-scope"}, Tone: "warn", Hint: "every scope"},
+		{Label: "Released", Count: n.Released, Field: field{"state", "released"}, Hint: "run out by themselves"},
+	}
+	for i := range out {
+		t := &out[i]
+		if t.Count == 0 {
+			t.Tone = ""
+		}
+		t.On = t.Field.Name == "kind" && f.Kind == t.Field.Value || t.Field.Name == "state" && f.State == t.Field.Value
+	}
+	return out
+}
+
+func identityViews(all []IdentityStatus, now time.Time) []identityView {
+	var out []identityView
+	for _, s := range all {
+		v := identityView{IdentityStatus: s, Tone: "good", Word: "Signed in"}
+		switch {
+		case s.State == "sign-in-required":
+			v.Tone, v.Word = "bad", "Sign-in needed"
+			v.SignIn = signInAt(s.SignInURL)
+		case s.State == "unknown":
+			v.Tone, v.Word = "bad", "Unknown"
+		case s.Until != nil && s.Until.Sub(now) < signInSoon:
+			v.Tone, v.Word = "warn", "Ends soon"
+		}
+		out = append(out, v)
+	}
+	slices.SortStableFunc(out, func(x, y identityView) int { return cmp.Compare(toneOrder(x.Tone), toneOrder(y.Tone)) })
+	return out
+}
+
+func toneOrder(tone string) int { return strings.Index("bad warn good", tone) }
+
+func rowOf(it *rotation.Item, failing map[string]*Failing, now time.Time) row {
+	r := row{ManagedPAT: describe(*it), Failing: failing[strings.ToLower(it.Spec.Name)]}
+	r.Word, r.Sign, r.Tone = stateWords(r.State)
+	if r.Failing != nil && r.Tone != "bad" {
+		r.Word, r.Sign, r.Tone = "Failing", "!", "bad"
+	}
+	if c := it.Current; c != nil {
+		if u := c.Ledger.RevokePreviousAt; u.After(now) && u.After(c.Created) {
+			r.OverlapUntil = when(u)
+		}
+		r.Bar = newTimeline(c.Created, it.Due, c.Expires, r.OverlapUntil, now)
+	}
+	return r
+}
+
+// timeline is the life of a PAT as a bar of 1000 units.
+type timeline struct {
+	Born, Rotate, Ends moment
+	// Where rotation is due, where it is now, how much of the bar is over, and
+	// how far the overlap of the replaced PAT goes.
+	RotateX, Now, Overlap int
+	Label                 string
+}
+
+const barWidth = 1000
+
+func newTimeline(born, due, ends time.Time, overlap *time.Time, now time.Time) *timeline {
+	if ends.IsZero() || !ends.After(born) {
+		return nil
+	}
+	at := func(t time.Time) int {
+		return int(min(max(float64(t.Sub(born))/float64(ends.Sub(born)), 0), 1) * barWidth)
+	}
+	b := &timeline{Born: moment{born, now}, Ends: moment{ends, now}, Now: at(now), RotateX: barWidth}
+	text := []string{"Stored on " + day(born)}
+	if overlap != nil {
+		b.Overlap = max(at(*overlap), 4)
+		text = append(text, "the replaced PAT is valid until "+long(*overlap))
+	}
+	if !due.IsZero() {
+		b.Rotate, b.RotateX = moment{due, now}, at(due)
+		text = append(text, "to be replaced on "+day(due))
+	}
+	text = append(text, "ends on "+day(ends), strconv.Itoa(b.Now/10)+" % of its life is over")
+	b.Label = strings.Join(text, ", ") + "."
+	return b
+}
+
+// Left is what remains after the day of replacement.
+func (b *timeline) Left() int { return barWidth - b.RotateX }
+
+// patView is one PAT with all that is known of it.
+type patView struct {
+	row
+	Overlap     string
+	NewEnd      string // a proposal for an extension
+	Extendable  bool
+	TokenEvents []administration.AuditEntry
+	Versions    []VersionInfo
+	SignIn      *signInView
+}
+
+func (d *dashboard) pat(ctx context.Context, name string, n *notice) *dashboardPage {
+	p, problem := d.Inspect(ctx, name)
+	if problem != nil {
+		if n == nil {
+			n = d.trouble(problem, nil)
+		}
+		page := d.overview(ctx, dashboardFilter{})
+		page.Notice, page.Title = n, n.Title
+		return page
+	}
+	now := d.Now()
+	v := &patView{row: row{ManagedPAT: p, Failing: p.Failure}, Versions: p.Versions, TokenEvents: p.TokenEvents}
+	v.Word, v.Sign, v.Tone = stateWords(p.State)
+	if v.Failing != nil && v.Tone != "bad" {
+		v.Word, v.Sign, v.Tone = "Failing", "!", "bad"
+	}
+	if s, ok := d.Reconciler.Spec(p.Name); ok {
+		v.Overlap = lasting(s.Overlap)
+	}
+	if p.Problem != nil && p.Problem.Class == string(rotation.SignIn) {
+		v.SignIn = signInAt(d.Identities.State(ctx, p.Identity).SignInURL)
+	}
+	for _, x := range p.Versions {
+		if !x.Latest {
+			continue
+		}
+		var due time.Time
+		if p.RotateAt != nil {
+			due = *p.RotateAt
+		}
+		if x.RevokePreviousAt != nil && x.RevokePreviousAt.After(now) && x.RevokePreviousAt.After(x.Created) {
+			v.OverlapUntil = x.RevokePreviousAt
+		}
+		if x.ValidTo != nil {
+			v.Bar = newTimeline(x.Created, due, *x.ValidTo, v.OverlapUntil, now)
+			v.Extendable, v.NewEnd = true, x.ValidTo.Add(x.ValidTo.Sub(x.Created)).UTC().Truncate(time.Minute).Format("2006-01-02T15:04")
+		}
+	}
+	page := &dashboardPage{Title: p.Name, Notice: n, PAT: v}
+	if n != nil {
+		page.Title = n.Title
+	}
+	return page
+}
+
+// planView is a dry run.
+type planView struct {
+	At       time.Time
+	Changes  []changeView
+	More     int
+	Problems []BlindSpot
+	Managed  int
+}
+
+type changeView struct {
+	Change
+	Word, Tone string
+}
+
+func (d *dashboard) plan(ctx context.Context) *dashboardPage {
+	plan := d.Reconciler.Look(ctx)
+	changes := Changes(plan)
+	v := &planView{At: plan.At, Problems: blind(plan.Problems), Managed: len(plan.Items), More: max(0, len(changes)-4*dashboardRows)}
+	words := map[string][2]string{"create": {"Make", ""}, "rotate": {"Rotate", ""}, "revoke": {"Revoke the replaced one", ""}, "revoke-orphan": {"Revoke a leftover", ""},
+		"adopt": {"Adopt", ""}, "announce": {"Announce", ""}, "refuse": {"Refuse: somebody must decide", "bad"}, "sign-in": {"Ask for a sign-in", "bad"}, "release": {"Let run out", ""}}
+	for _, c := range changes[:len(changes)-v.More] {
+		w, ok := words[c.Action]
+		if !ok {
+			w[0] = c.Action
+		}
+		v.Changes = append(v.Changes, changeView{c, w[0], w[1]})
+	}
+	return &dashboardPage{Title: "Dry run", Plan: v}
+}

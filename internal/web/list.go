@@ -1,0 +1,341 @@
+package web
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/azure-patrol/patrol/internal/rotation"
+)
+
+// MaxPage is how many PATs one answer lists at most, and by default.
+const MaxPage = 500
+
+// Filter chooses from a list. Every empty field lets everything through.
+type Filter struct {
+	State        string // missing, current, due, blocked, unknown, released, unmanaged
+	Organization string
+	Identity     string
+	Kind         string // managed, unmanaged, global, full-scope, expiring
+	Cursor       string // where the page before ended
+	Limit        int    // 0: MaxPage
+}
+
+var (
+	states = []string{string(rotation.StateMissing), string(rotation.StateCurrent), string(rotation.StateDue), string(rotation.StateBlocked),
+		string(rotation.StateUnknown), string(rotation.StateReleased), string(rotation.StateOther)}
+	kinds = []string{"managed", "unmanaged", "global", "full-scope", "expiring"}
+)
+
+// filterOf reads a query. What it does not know it refuses: a misspelt filter would
+// show everything.
+func filterOf(q url.Values) (Filter, *Problem) {
+	f := Filter{}
+	for name, values := range q {
+		at := map[string]*string{"state": &f.State, "organization": &f.Organization, "identity": &f.Identity, "kind": &f.Kind, "cursor": &f.Cursor, "limit": new(string)}[name]
+		switch {
+		case name == "code" || name == "clientId": // the caller's key, which the host has checked
+			continue
+		case at == nil:
+			return f, badQuery("There is no parameter " + strconv.Quote(clip(name)) + " here.")
+		case len(values) != 1:
+			return f, badQuery(name + " may be given once.")
+		}
+		*at = values[0]
+		if name != "limit" {
+			continue
+		}
+		n, err := strconv.Atoi(values[0])
+		if err != nil || n < 1 || n > MaxPage {
+			return f, badQuery("limit must be from 1 to " + strconv.Itoa(MaxPage) + ".")
+		}
+		f.Limit = n
+	}
+	return f, nil
+}
+
+func badQuery(detail string) *Problem {
+	return &Problem{Status: http.StatusBadRequest, Type: "bad-request", Title: "The query cannot be used", Detail: detail}
+}
+
+func clip(s string) string {
+	if len(s) > 40 {
+		return s[:40] + "..."
+	}
+	return s
+}
+
+// query is the filter without its place, for links and as what a cursor belongs to.
+func (f Filter) query() url.Values {
+	q := url.Values{}
+	for name, value := range map[string]string{"state": f.State, "organization": f.Organization, "identity": f.Identity, "kind": f.Kind} {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	return q
+}
+
+// mark ties a cursor to its filter.
+func (f Filter) mark() string {
+	sum := sha256.Sum256([]byte(strings.ToLower(f.query().Encode())))
+	return hex.EncodeToString(sum[:8])
+}
+
+func (f Filter) after() (key string, p *Problem) {
+	if f.Cursor == "" {
+		return "", nil
+	}
+	b, err := base64.RawURLEncoding.Strict().DecodeString(f.Cursor)
+	mark, key, ok := strings.Cut(string(b), "\n")
+	if err != nil || !ok || key == "" || mark != f.mark() {
+		return "", badQuery("cursor does not belong to this list: take it from the list's own next.")
+	}
+	return key, nil
+}
+
+func (f Filter) next(key string) string {
+	q := f.query()
+	if f.Limit != 0 {
+		q.Set("limit", strconv.Itoa(f.Limit))
+	}
+	q.Set("cursor", base64.RawURLEncoding.EncodeToString([]byte(f.mark()+"\n"+key)))
+	return "/api/pats?" + q.Encode()
+}
+
+func (f Filter) check() *Problem {
+	switch {
+	case f.State != "" && !slices.Contains(states, f.State):
+		return badQuery("state must be one of " + strings.Join(states, ", ") + ".")
+	case f.Kind != "" && !slices.Contains(kinds, f.Kind):
+		return badQuery("kind must be one of " + strings.Join(kinds, ", ") + ".")
+	case f.Limit < 0 || f.Limit > MaxPage:
+		return badQuery("limit must be from 1 to " + strconv.Itoa(MaxPage) + ".")
+	}
+	return nil
+}
+
+func (f Filter) owned(identity, organization string) bool {
+	return (f.Identity == "" || strings.EqualFold(f.Identity, identity)) && (f.Organization == "" || strings.EqualFold(f.Organization, organization))
+}
+
+func (f Filter) managed(i *rotation.Item) bool {
+	return f.owned(i.Spec.Identity, i.Spec.Organization) && (f.State == "" || f.State == string(i.State)) && slices.Contains(
+		[]bool{f.Kind == "" || f.Kind == "managed", f.Kind == "global" && i.Global, f.Kind == "full-scope" && i.FullScope, f.Kind == "expiring" && expiring(i)}, true)
+}
+
+// expiring: a managed PAT is replaced in time, so only one whose time has come counts.
+func expiring(i *rotation.Item) bool {
+	return i.State == rotation.StateDue && i.Decision.Reason == rotation.Expiring
+}
+
+func (f Filter) unmanaged(s rotation.Stray, now time.Time) bool {
+	return f.owned(s.Owner.Identity, s.Owner.Organization) && (f.State == "" || f.State == string(rotation.StateOther)) && slices.Contains(
+		[]bool{f.Kind == "" || f.Kind == "unmanaged", f.Kind == "global" && s.PAT.Global, f.Kind == "full-scope" && s.PAT.FullScope(), f.Kind == "expiring" && s.PAT.Expiring(now)}, true)
+}
+
+func (f Filter) released(r ReleasedPAT) bool {
+	return f.owned(r.Identity, r.Organization) && (f.State == "" || f.State == string(rotation.StateReleased)) && f.Kind == ""
+}
+
+// entry is one line of the list of all PATs. Its key gives the order, which stays the
+// same from page to page: managed ones by name, released ones by name, the others by
+// their end.
+type entry struct {
+	key      string
+	managed  *rotation.Item
+	released *ReleasedPAT
+	other    *rotation.Stray
+}
+
+// List is one page of all PATs that the filter lets through.
+func (a *API) List(ctx context.Context, f Filter) (Listing, *Problem) {
+	if p := f.check(); p != nil {
+		return Listing{}, p
+	}
+	after, p := f.after()
+	if p != nil {
+		return Listing{}, p
+	}
+	plan := a.look(ctx, f.Cursor != "")
+	entries := a.entries(plan, f)
+	from, found := slices.BinarySearchFunc(entries, after, func(e entry, key string) int { return strings.Compare(e.key, key) })
+	if found {
+		from++
+	}
+	limit := f.Limit
+	if limit == 0 {
+		limit = MaxPage
+	}
+	page := entries[from:min(from+limit, len(entries))]
+	out := a.listing(plan)
+	for _, e := range page {
+		out.add(e, plan.At)
+	}
+	if from+limit < len(entries) {
+		out.Next = f.next(page[len(page)-1].key)
+		a.last.keep(plan)
+	} else {
+		a.last.keep(rotation.Plan{})
+	}
+	return out, nil
+}
+
+func (a *API) entries(plan rotation.Plan, f Filter) []entry {
+	var out []entry
+	for i := range plan.Items {
+		if it := &plan.Items[i]; f.managed(it) {
+			out = append(out, entry{key: "1/" + strings.ToLower(it.Spec.Name), managed: it})
+		}
+	}
+	for _, v := range plan.Released {
+		if r := a.released(v); f.released(r) {
+			out = append(out, entry{key: "2/" + strings.ToLower(r.Name), released: &r})
+		}
+	}
+	for _, s := range plan.Strays {
+		if f.unmanaged(s, plan.At) {
+			out = append(out, entry{key: strings.Join([]string{"3", s.PAT.ValidTo.UTC().Format(time.RFC3339), strings.ToLower(s.PAT.AuthorizationID), s.Owner.Identity, s.Owner.Organization}, "/"), other: &s})
+		}
+	}
+	slices.SortFunc(out, func(x, y entry) int { return strings.Compare(x.key, y.key) })
+	return out
+}
+
+// listing is an empty page with what every page says.
+func (a *API) listing(plan rotation.Plan) Listing {
+	out := Listing{At: plan.At.UTC(), PATs: []ManagedPAT{}, Unmanaged: []UnmanagedPAT{}, Released: []ReleasedPAT{}, Problems: blindSpots(plan.Problems), Counts: count(plan)}
+	return out
+}
+
+func (l *Listing) add(e entry, now time.Time) {
+	switch {
+	case e.managed != nil:
+		l.PATs = append(l.PATs, describe(*e.managed))
+	case e.released != nil:
+		l.Released = append(l.Released, *e.released)
+	default:
+		l.Unmanaged = append(l.Unmanaged, unmanaged(*e.other, now))
+	}
+}
+
+func blindSpots(ps []rotation.Problem) []BlindSpot {
+	out := []BlindSpot{}
+	for _, q := range ps {
+		out = append(out, BlindSpot{q.Identity, q.Organization, cause(q.Err)})
+	}
+	return out
+}
+
+// count takes stock.
+func count(plan rotation.Plan) Inventory {
+	n := Inventory{Managed: len(plan.Items), Unmanaged: len(plan.Strays), Released: len(plan.Released)}
+	add := func(to *int, yes bool) {
+		if yes {
+			*to++
+		}
+	}
+	for i := range plan.Items {
+		it := &plan.Items[i]
+		add(&n.Missing, it.State == rotation.StateMissing)
+		add(&n.Due, it.State == rotation.StateDue)
+		add(&n.Blocked, it.State == rotation.StateBlocked)
+		add(&n.Unknown, it.State == rotation.StateUnknown)
+		add(&n.Global, it.Global)
+		add(&n.FullScope, it.FullScope)
+		add(&n.Expiring, expiring(it))
+	}
+	for i := range plan.Strays {
+		p := &plan.Strays[i].PAT
+		add(&n.Global, p.Global)
+		add(&n.FullScope, p.FullScope())
+		add(&n.Expiring, p.Expiring(plan.At))
+	}
+	return n
+}
+
+func describe(item rotation.Item) ManagedPAT {
+	s := item.Spec
+	self := "/api/pats/" + s.Name
+	out := ManagedPAT{Name: s.Name, State: string(item.State), Identity: s.Identity, Organization: s.Organization,
+		DisplayName: s.DisplayName, Scopes: s.Scopes, RotateAt: when(item.Due), Clamped: item.Clamped, Global: item.Global, FullScope: item.FullScope,
+		Links: &Links{Self: self, Rotate: self + "/rotate", Extend: self + "/extend"}}
+	if c := item.Current; c != nil {
+		out.AuthorizationID, out.ValidTo, out.LastReason = c.Ledger.AuthorizationID, when(c.Expires), string(c.Ledger.Reason)
+	}
+	if d := item.Decision; d.Action != "" {
+		out.NextAction = &NextAction{Action: string(d.Action), Rule: d.Rule, Reason: string(d.Reason), Message: d.Message, At: when(d.Next)}
+	}
+	if item.Err != nil {
+		c := cause(item.Err)
+		out.Problem = &c
+	}
+	return out
+}
+
+func unmanaged(s rotation.Stray, now time.Time) UnmanagedPAT {
+	out := UnmanagedPAT{DisplayName: s.PAT.DisplayName, Identity: s.Owner.Identity, Organization: s.Owner.Organization, AuthorizationID: s.PAT.AuthorizationID,
+		Scopes: s.PAT.Scopes, ValidTo: s.PAT.ValidTo.UTC(), Global: s.PAT.Global, FullScope: s.PAT.FullScope(), Expiring: s.PAT.Expiring(now)}
+	if out.Global {
+		out.DeadFrom = when(rotation.GlobalEnd())
+	}
+	if out.Scopes == nil {
+		out.Scopes = []string{}
+	}
+	owner := url.Values{"identity": {s.Owner.Identity}, "organization": {s.Owner.Organization}}
+	out.Links = &Links{Revoke: "/api/tokens/" + url.PathEscape(s.PAT.AuthorizationID) + "?" + owner.Encode()}
+	return out
+}
+
+func (a *API) released(v rotation.Version) ReleasedPAT {
+	return ReleasedPAT{Name: v.Name, Identity: v.Ledger.Identity, Organization: a.Reconciler.Organization(v.Ledger.ProviderAddress),
+		AuthorizationID: v.Ledger.AuthorizationID, ValidTo: when(v.Expires)}
+}
+
+// lastLook keeps what a list was made of while somebody turns its pages: another page
+// need not list every PAT and secret again.
+type lastLook struct {
+	mu   sync.Mutex
+	plan rotation.Plan
+}
+
+// lookAge is how old that may be.
+const lookAge = time.Minute
+
+func (l *lastLook) keep(p rotation.Plan) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.plan = p
+}
+
+// look is a plan of now, or for a further page of a moment ago.
+func (a *API) look(ctx context.Context, further bool) rotation.Plan {
+	if further {
+		a.last.mu.Lock()
+		plan := a.last.plan
+		a.last.mu.Unlock()
+		if !plan.At.IsZero() && a.Now().Sub(plan.At) < lookAge {
+			return plan
+		}
+	}
+	return a.Reconciler.Look(ctx)
+}
+
+// listPATs: managed PATs with state and next action, released and unmanaged ones.
+func (a *API) listPATs(w http.ResponseWriter, r *http.Request) {
+	f, p := filterOf(r.URL.Query())
+	if p != nil {
+		fail(w, *p)
+		return
+	}
+	out, p := a.List(r.Context(), f)
+	a.reply(w, r, http.StatusOK, out, p)
+}

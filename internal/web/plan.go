@@ -1,0 +1,77 @@
+package web
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/azure-patrol/patrol/internal/rotation"
+)
+
+// Plan is what a sweep would do now. It changes nothing.
+func (a *API) Plan(ctx context.Context) PlanReport {
+	return a.report(a.Reconciler.Look(ctx))
+}
+
+// Report is what Plan answers, of a look that somebody else has taken with r.
+func Report(r *rotation.Reconciler, plan rotation.Plan) PlanReport {
+	return (&API{Config: Config{Reconciler: r}}).report(plan)
+}
+
+func (a *API) report(plan rotation.Plan) PlanReport {
+	out := PlanReport{Listing: a.listing(plan), Changes: Changes(plan)}
+	for _, e := range a.entries(plan, Filter{}) {
+		out.add(e, plan.At)
+	}
+	return out
+}
+
+// Changes are what a plan would do, by PAT. An empty list: nothing.
+func Changes(plan rotation.Plan) []Change {
+	out := []Change{}
+	for i := range plan.Items {
+		it := &plan.Items[i]
+		c := Change{PAT: it.Spec.Name, Identity: it.Spec.Identity, Organization: it.Spec.Organization, Reason: string(it.Decision.Reason), Message: it.Decision.Message}
+		if it.Current != nil {
+			c.AuthorizationID = it.Current.Ledger.AuthorizationID
+		}
+		switch it.Decision.Action {
+		case rotation.Rotate:
+			if c.Action = "rotate"; it.Current == nil {
+				c.Action = "create"
+			}
+		case rotation.ReportSignIn:
+			c.Action = "sign-in"
+		case rotation.Revoke:
+			// The list of secrets names the replaced PAT, no more.
+			c.Action, c.AuthorizationID = "revoke", it.Current.Ledger.Previous
+		case rotation.RevokeOrphan, rotation.Adopt:
+			c.Action, c.AuthorizationID = string(it.Decision.Action), it.Decision.PAT.AuthorizationID
+		case rotation.Announce, rotation.Refuse:
+			c.Action = string(it.Decision.Action)
+		}
+		if c.Action != "" {
+			out = append(out, c)
+		}
+		out = append(out, revocation(it, plan)...)
+	}
+	for _, v := range plan.Released {
+		out = append(out, Change{Action: "release", PAT: v.Name, Identity: v.Ledger.Identity, AuthorizationID: v.Ledger.AuthorizationID, At: when(v.Expires),
+			Message: "it is no longer in the manifest: patrol lets it run out, and revokes nothing"})
+	}
+	slices.SortStableFunc(out, func(x, y Change) int { return strings.Compare(strings.ToLower(x.PAT), strings.ToLower(y.PAT)) })
+	return out
+}
+
+// revocation is one that has its time already.
+func revocation(it *rotation.Item, plan rotation.Plan) []Change {
+	if it.Current == nil || it.Decision.Action == rotation.Revoke {
+		return nil
+	}
+	l := it.Current.Ledger
+	if l.Previous == "" || !l.RevokePreviousAt.After(plan.At) {
+		return nil
+	}
+	return []Change{{Action: "revoke", PAT: it.Spec.Name, Identity: it.Spec.Identity, Organization: it.Spec.Organization, AuthorizationID: l.Previous,
+		Message: "the overlap of the replaced PAT ends", At: when(l.RevokePreviousAt)}}
+}

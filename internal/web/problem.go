@@ -1,0 +1,150 @@
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/azure-patrol/patrol/internal/administration"
+	"github.com/azure-patrol/patrol/internal/rotation"
+)
+
+const (
+	problemType   = "application/problem+json"
+	problemPrefix = "urn:patrol:problem:"
+	// MaxBody is how large a request's body may be, in bytes.
+	MaxBody = 64 << 10
+)
+
+// Problem is an error answer, RFC 9457. Type is made a URN: it is a stable name and
+// no address.
+type Problem struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail,omitempty"`
+	// SignInURL is where the identity's user can repair it.
+	SignInURL string `json:"signInUrl,omitempty"`
+	Class     string `json:"class,omitempty"`
+	Code      string `json:"code,omitempty"`
+	// ActivityID is the failed service's own name for the call.
+	ActivityID string `json:"activityId,omitempty"`
+	// Links lead to what can be done instead.
+	Links  *Links `json:"links,omitempty"`
+	Errors any    `json:"errors,omitempty"`
+	// Plan is what an administrator's revocation would do now, and Result what
+	// one has done.
+	Plan   *administration.Plan  `json:"plan,omitempty"`
+	Result *UserRevocationReport `json:"result,omitempty"`
+
+	retryAfter int // seconds
+}
+
+func fail(w http.ResponseWriter, p Problem) {
+	p.Type = problemPrefix + p.Type
+	if p.retryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(p.retryAfter))
+	}
+	write(w, p.Status, problemType, p)
+}
+
+// Fail answers with a problem; for the wiring, when there is no API to ask.
+func Fail(w http.ResponseWriter, p Problem) { fail(w, p) }
+
+func unknownPAT() *Problem {
+	return &Problem{Status: http.StatusNotFound, Type: "unknown-pat", Title: "No such PAT", Detail: "The manifest has no PAT of this name."}
+}
+
+func badBody(detail string) *Problem {
+	return &Problem{Status: http.StatusBadRequest, Type: "bad-request", Title: "The body cannot be used", Detail: detail}
+}
+
+// upstream is the problem of a service that could not be asked.
+func (a *API) upstream(ctx context.Context, err error) *Problem {
+	p := &Problem{Status: http.StatusBadGateway, Type: "upstream", Title: "A service that patrol depends on did not answer as it should"}
+	if e := rotation.AsError(err); e != nil {
+		p.Class, p.Code, p.Detail, p.ActivityID = string(e.Class), e.Code, e.Message, e.ActivityID
+		switch e.Class {
+		case rotation.SignIn:
+			p.Status, p.Type, p.Title = http.StatusConflict, "sign-in-required", "A person has to sign in"
+		case rotation.Throttled:
+			p.Status, p.Type, p.Title = http.StatusServiceUnavailable, "throttled", "A service that patrol depends on asks for a pause"
+			p.retryAfter = max(30, int(e.After.Seconds()))
+		}
+	}
+	a.Log.WarnContext(ctx, "request failed", "class", p.Class, "code", p.Code, "activity", p.ActivityID)
+	return p
+}
+
+// refusals are the answers to what the domain refuses; the code is the problem's type.
+func refusalAnswer(code string) (status int, title string) {
+	switch code {
+	case rotation.UnknownPAT:
+		return http.StatusNotFound, "No such PAT"
+	case rotation.UnknownToken:
+		return http.StatusNotFound, "No such PAT"
+	case rotation.InUse:
+		return http.StatusConflict, "The PAT is in use"
+	case rotation.Overtaken:
+		return http.StatusConflict, "The PAT has been replaced"
+	case rotation.Gone:
+		return http.StatusConflict, "The PAT is not active any more"
+	case rotation.NotProvisioned:
+		return http.StatusUnprocessableEntity, "There is no PAT yet"
+	case rotation.NotOurs:
+		return http.StatusUnprocessableEntity, "The secret is not one that patrol can extend"
+	case rotation.BadEnd:
+		return http.StatusUnprocessableEntity, "The end cannot be used"
+	case rotation.ExtensionRefused:
+		return http.StatusUnprocessableEntity, "Azure DevOps refuses the end"
+	}
+	return http.StatusConflict, "patrol does not do this"
+}
+
+func (a *API) refusal(ctx context.Context, err error) *Problem {
+	r, ok := errors.AsType[*rotation.Refusal](err)
+	if !ok {
+		return a.upstream(ctx, err)
+	}
+	p := &Problem{Type: r.Code, Detail: r.Message}
+	p.Status, p.Title = refusalAnswer(r.Code)
+	if r.Managed {
+		self := "/api/pats/" + r.PAT
+		p.Links = &Links{Self: self, Rotate: self + "/rotate"}
+	}
+	return p
+}
+
+func cause(err error) Cause {
+	if e := rotation.AsError(err); e != nil {
+		return Cause{string(e.Class), e.Code, e.Message}
+	}
+	return Cause{Class: string(rotation.ClassOf(err)), Message: "an unexpected failure"}
+}
+
+// readJSON reads an optional JSON object into v. Its error is a Problem.
+func readJSON(w http.ResponseWriter, r *http.Request, v any) *Problem {
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, MaxBody))
+	dec.DisallowUnknownFields()
+	err := dec.Decode(v)
+	if err == nil && dec.More() {
+		err = errors.New("something follows the JSON object")
+	}
+	if err == nil || errors.Is(err, io.EOF) {
+		return nil
+	}
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return &Problem{Status: http.StatusRequestEntityTooLarge, Type: "too-large", Title: "The body is too large", Detail: "A body may have 64 KiB."}
+	}
+	p := badBody("The body must be a JSON object.")
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && e.Field != "" {
+		p.Detail = "The field " + e.Field + " has the wrong type."
+	} else if field, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+		p.Detail = "There is no field " + clip(field) + " here."
+	}
+	return p
+}

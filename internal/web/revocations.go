@@ -1,0 +1,119 @@
+package web
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"github.com/azure-patrol/patrol/internal/administration"
+	"github.com/azure-patrol/patrol/internal/rotation"
+)
+
+// Revocations plans and carries out an administrator's revocations;
+// *administration.Revocations does.
+type Revocations interface {
+	Plan(ctx context.Context, q administration.Request) (administration.Plan, error)
+	Execute(ctx context.Context, q administration.Request, confirmation string) (administration.Result, error)
+}
+
+// UserRevocation asks for the revocation of users' PATs. Without a confirmation it
+// only asks for the plan, which has one.
+type UserRevocation struct {
+	administration.Request
+	Confirmation string `json:"confirmation,omitempty"`
+}
+
+// UserRevocationReport is what would be revoked, or has been.
+type UserRevocationReport struct {
+	Executed bool                       `json:"executed"`
+	Plan     administration.Plan        `json:"plan"`
+	Batches  []administration.Batch     `json:"batches,omitempty"`
+	Rule     *administration.RuleResult `json:"rule,omitempty"`
+	Revoked  int                        `json:"revoked"`
+	Verified bool                       `json:"verified"`
+}
+
+// RevokeUsers plans the revocation of users' PATs, or carries out what a plan's
+// confirmation permits.
+func (a *API) RevokeUsers(ctx context.Context, by Caller, o UserRevocation) (UserRevocationReport, *Problem) {
+	name := "plan-revocation"
+	if o.Confirmation != "" {
+		name = "revoke-users"
+	}
+	// A repeat may well be done again: it goes on where the first one stopped.
+	what := act{name: name, target: strings.Join(o.Users, " "), body: o, anew: true}
+	return do(ctx, a, by, what, func(string) (UserRevocationReport, *Problem) {
+		if a.Administration == nil {
+			return UserRevocationReport{}, &Problem{Status: http.StatusConflict, Type: "no-administrator", Title: "Nobody administers",
+				Detail: "No identity of the manifest is marked administrator: true."}
+		}
+		r, err := a.Administration(ctx)
+		if err != nil {
+			return UserRevocationReport{}, a.upstream(ctx, err)
+		}
+		q := o.Request
+		q.RequestedBy, q.Trigger = by.Who, by.Trigger
+		if o.Confirmation == "" {
+			plan, err := r.Plan(ctx, q)
+			if err != nil {
+				return UserRevocationReport{}, a.unrevoked(ctx, err)
+			}
+			return UserRevocationReport{Plan: plan}, nil
+		}
+		result, err := r.Execute(ctx, q, o.Confirmation)
+		for _, x := range result.Acts {
+			rotation.Record{Who: x.RequestedBy, Trigger: x.Trigger, Act: x.Act, Target: strings.Join(x.Target, " "), Outcome: string(x.Outcome), Activity: x.ActivityID}.
+				Write(ctx, a.Log, "organization", x.Organization, "identity", x.Identity, "count", len(x.AuthorizationIDs), "code", x.Code)
+		}
+		out := UserRevocationReport{Executed: true, Plan: result.Plan, Batches: result.Batches, Rule: result.Rule, Revoked: result.Revoked, Verified: result.Verified}
+		if err != nil {
+			p := a.unrevoked(ctx, err)
+			switch p.Type {
+			case "plan-changed":
+				p.Plan = &result.Plan
+			case "revocation-incomplete":
+				p.Result = &out
+			}
+			return UserRevocationReport{}, p
+		}
+		return out, nil
+	})
+}
+
+// unrevoked maps the codes of package administration.
+func (a *API) unrevoked(ctx context.Context, err error) *Problem {
+	e := rotation.AsError(err)
+	if e == nil {
+		return a.upstream(ctx, err)
+	}
+	p := &Problem{Detail: e.Message, Class: string(e.Class), Code: e.Code, ActivityID: e.ActivityID}
+	switch e.Code {
+	case administration.InvalidRequest:
+		p.Status, p.Type, p.Title = http.StatusBadRequest, "bad-request", "The body cannot be used"
+	case administration.ConfirmationMissing, administration.ConfirmationInvalid, administration.ConfirmationExpired:
+		p.Status, p.Type, p.Title = http.StatusUnprocessableEntity, "confirmation", "The confirmation does not fit"
+	case administration.PlanChanged:
+		p.Status, p.Type, p.Title = http.StatusConflict, "plan-changed", "What would be revoked is not what was confirmed"
+	case administration.NotAdministrator, administration.ScopesMissing:
+		p.Status, p.Type, p.Title = http.StatusForbidden, "not-administrator", "The identity may not do this"
+	case administration.UserUnknown, administration.OrganizationUnknown:
+		p.Status, p.Type, p.Title = http.StatusUnprocessableEntity, "unknown-member", "Azure DevOps knows no such user or organization"
+	case administration.Incomplete:
+		p.Status, p.Type, p.Title = http.StatusBadGateway, "revocation-incomplete", "Not everything was revoked"
+	default:
+		return a.upstream(ctx, err)
+	}
+	return p
+}
+
+// revokeUserPATs: POST revocations.
+func (a *API) revokeUserPATs(w http.ResponseWriter, r *http.Request) {
+	var body UserRevocation
+	by, p := a.posted(w, r, &body)
+	if p != nil {
+		fail(w, *p)
+		return
+	}
+	out, p := a.RevokeUsers(r.Context(), by, body)
+	a.reply(w, r, http.StatusOK, out, p)
+}

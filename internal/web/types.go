@@ -1,0 +1,251 @@
+package web
+
+import (
+	"time"
+
+	"github.com/azure-patrol/patrol/internal/administration"
+)
+
+// ManagedPAT is a PAT of the manifest.
+type ManagedPAT struct {
+	Name            string      `json:"name"`
+	State           string      `json:"state"` // missing, current, due, blocked, unknown
+	Identity        string      `json:"identity"`
+	Organization    string      `json:"organization"`
+	DisplayName     string      `json:"displayName"`
+	Scopes          []string    `json:"scopes"`
+	AuthorizationID string      `json:"authorizationId,omitempty"`
+	ValidTo         *time.Time  `json:"validTo"`
+	RotateAt        *time.Time  `json:"rotateAt"`
+	Clamped         bool        `json:"clamped,omitempty"`
+	Global          bool        `json:"global,omitempty"`
+	FullScope       bool        `json:"fullScope,omitempty"`
+	LastReason      string      `json:"lastReason,omitempty"`
+	NextAction      *NextAction `json:"nextAction"`
+	Problem         *Cause      `json:"problem,omitempty"`
+	Links           *Links      `json:"links,omitempty"`
+
+	// What follows is in the answer to GetPat only.
+	Versions []VersionInfo `json:"versions,omitempty"`
+	History  []Act         `json:"history,omitempty"`
+	Failure  *Failing      `json:"failure,omitempty"`
+	// TokenEvents are the organization's own audit log about the PAT and the ones
+	// before it. Absent: the identity may not read it.
+	TokenEvents []administration.AuditEntry `json:"tokenEvents,omitempty"`
+}
+
+// NextAction is what patrol does next, and why.
+type NextAction struct {
+	Action  string     `json:"action"`
+	Rule    string     `json:"rule,omitempty"`
+	Reason  string     `json:"reason,omitempty"`
+	Message string     `json:"message"`
+	At      *time.Time `json:"at"`
+}
+
+// Cause is why something failed.
+type Cause struct {
+	Class   string `json:"class"`
+	Code    string `json:"code,omitempty"`
+	Message string `json:"message"`
+}
+
+// VersionInfo is one version of a PAT's secret. It never holds the value.
+type VersionInfo struct {
+	Version          string     `json:"version"`
+	Latest           bool       `json:"latest"`
+	Enabled          bool       `json:"enabled"`
+	Created          time.Time  `json:"created"`
+	ValidTo          *time.Time `json:"validTo"`
+	AuthorizationID  string     `json:"authorizationId,omitempty"`
+	RotationID       string     `json:"rotationId,omitempty"`
+	Reason           string     `json:"reason,omitempty"`
+	RequestedBy      string     `json:"requestedBy,omitempty"`
+	Operation        string     `json:"operation,omitempty"`
+	Previous         string     `json:"previousVersion,omitempty"`
+	RevokePreviousAt *time.Time `json:"revokePreviousAt,omitempty"`
+	AnnouncedAt      *time.Time `json:"announcedAt,omitempty"`
+	RevokedAt        *time.Time `json:"revokedAt,omitempty"`
+}
+
+// Act is one thing that was done to a PAT, or tried.
+type Act struct {
+	At              time.Time  `json:"at"`
+	Act             string     `json:"act"` // stored, adopted, provisioned, rotated, extended, revoked, failed
+	By              string     `json:"by,omitempty"`
+	Reason          string     `json:"reason,omitempty"`
+	Message         string     `json:"message,omitempty"`
+	AuthorizationID string     `json:"authorizationId,omitempty"`
+	Version         string     `json:"version,omitempty"`
+	ValidTo         *time.Time `json:"validTo,omitempty"`
+}
+
+// Links lead on. None carries a key.
+type Links struct {
+	Self   string `json:"self,omitempty"`
+	Rotate string `json:"rotate,omitempty"`
+	Extend string `json:"extend,omitempty"`
+	Revoke string `json:"revoke,omitempty"`
+}
+
+// UnmanagedPAT is a PAT of a signed-in user that is not in the manifest.
+type UnmanagedPAT struct {
+	DisplayName     string    `json:"displayName"`
+	Identity        string    `json:"identity"`
+	Organization    string    `json:"organization"`
+	AuthorizationID string    `json:"authorizationId"`
+	Scopes          []string  `json:"scopes"`
+	ValidTo         time.Time `json:"validTo"`
+	// Global: valid in all organizations. Azure DevOps accepts none of these
+	// from DeadFrom on.
+	Global    bool       `json:"global,omitempty"`
+	DeadFrom  *time.Time `json:"deadFrom,omitempty"`
+	FullScope bool       `json:"fullScope,omitempty"`
+	Expiring  bool       `json:"expiring,omitempty"`
+	Links     *Links     `json:"links,omitempty"`
+}
+
+// ReleasedPAT is a secret that patrol wrote for a PAT that is no longer in the
+// manifest.
+type ReleasedPAT struct {
+	Name            string     `json:"name"`
+	Identity        string     `json:"identity,omitempty"`
+	Organization    string     `json:"organization,omitempty"`
+	AuthorizationID string     `json:"authorizationId,omitempty"`
+	ValidTo         *time.Time `json:"validTo"`
+}
+
+// BlindSpot is something that could not be looked at: an organization, an identity, or
+// (with neither) the vault.
+type BlindSpot struct {
+	Identity     string `json:"identity,omitempty"`
+	Organization string `json:"organization,omitempty"`
+	Cause
+}
+
+// Inventory counts all that was found, whatever a list's filter.
+type Inventory struct {
+	Managed   int `json:"managed"`
+	Unmanaged int `json:"unmanaged"`
+	Released  int `json:"released"`
+	Missing   int `json:"missing"`
+	Due       int `json:"due"`
+	Blocked   int `json:"blocked"`
+	Unknown   int `json:"unknown"`
+	// Of managed and unmanaged ones together.
+	Global    int `json:"global"`
+	FullScope int `json:"fullScope"`
+	Expiring  int `json:"expiring"`
+}
+
+// Listing is one page of a list.
+type Listing struct {
+	At        time.Time      `json:"at"`
+	PATs      []ManagedPAT   `json:"pats"`
+	Unmanaged []UnmanagedPAT `json:"unmanaged"`
+	Released  []ReleasedPAT  `json:"released"`
+	Problems  []BlindSpot    `json:"problems"`
+	Counts    Inventory      `json:"counts"`
+	// Next leads to the next page; empty on the last one.
+	Next string `json:"next,omitempty"`
+}
+
+// PlanReport is what a sweep would do.
+type PlanReport struct {
+	Listing
+	Changes []Change `json:"changes"`
+}
+
+// Change is one thing that a sweep, or what it sends, would do.
+type Change struct {
+	Action          string     `json:"action"` // create, rotate, revoke, revoke-orphan, adopt, announce, refuse, sign-in, release
+	PAT             string     `json:"pat"`
+	Identity        string     `json:"identity,omitempty"`
+	Organization    string     `json:"organization,omitempty"`
+	Reason          string     `json:"reason,omitempty"`
+	Message         string     `json:"message"`
+	AuthorizationID string     `json:"authorizationId,omitempty"`
+	At              *time.Time `json:"at"` // null: now
+}
+
+// Order is a rotation that has been ordered.
+type Order struct {
+	Operation      string `json:"operation"`
+	PAT            string `json:"pat"`
+	Reason         string `json:"reason"`
+	From           string `json:"from,omitempty"`
+	RevokePrevious string `json:"revokePrevious"`
+	Status         string `json:"status"`
+}
+
+// Extension is a PAT whose end has been moved.
+type Extension struct {
+	PAT             string     `json:"pat"`
+	AuthorizationID string     `json:"authorizationId"`
+	ValidFrom       time.Time  `json:"validFrom"`
+	ValidTo         time.Time  `json:"validTo"` // Azure DevOps' answer
+	RotateAt        *time.Time `json:"rotateAt"`
+	// Clamped: the end is earlier than was asked for.
+	Clamped bool `json:"clamped"`
+}
+
+// Revocation is a PAT that has been revoked by itself.
+type Revocation struct {
+	AuthorizationID string `json:"authorizationId"`
+	Identity        string `json:"identity"`
+	Organization    string `json:"organization"`
+	// Already: it had ended before.
+	Already bool `json:"already"`
+	// Replacing is the managed PAT that is being rotated because of it, by
+	// Operation.
+	Replacing string `json:"replacing,omitempty"`
+	Operation string `json:"operation,omitempty"`
+}
+
+// SweepReport is one sweep.
+type SweepReport struct {
+	At        time.Time   `json:"at"`
+	Took      string      `json:"took"`
+	By        string      `json:"by"`
+	Managed   int         `json:"managed"`
+	Commands  int         `json:"commands"`
+	Unmanaged int         `json:"unmanaged"`
+	Released  int         `json:"released"`
+	Problems  []BlindSpot `json:"problems"`
+}
+
+// IdentityStatus is an identity's sign-in.
+type IdentityStatus struct {
+	Name      string     `json:"name"`
+	User      string     `json:"user"`
+	State     string     `json:"state"` // signed-in, sign-in-required, unknown
+	Since     *time.Time `json:"since"`
+	Until     *time.Time `json:"until"`
+	Code      string     `json:"code,omitempty"`
+	SignInURL string     `json:"signInUrl,omitempty"`
+	Problem   *Cause     `json:"problem,omitempty"`
+}
+
+// Failing is a PAT that has not come to rest.
+type Failing struct {
+	PAT     string    `json:"pat"`
+	Step    string    `json:"step"`
+	Attempt int       `json:"attempt"`
+	At      time.Time `json:"at"`
+	Cause
+}
+
+// StatusReport is the state of patrol itself.
+type StatusReport struct {
+	Identities []IdentityStatus `json:"identities"`
+	LastSweep  *SweepReport     `json:"lastSweep"`
+	NextSweep  *time.Time       `json:"nextSweep"`
+	// Failing is what this process has seen fail and not come to rest since.
+	Failing []Failing `json:"failing"`
+}
+
+// Confirmation permits one thing to one person until its end.
+type Confirmation struct {
+	Token string    `json:"token"`
+	Until time.Time `json:"until"`
+}

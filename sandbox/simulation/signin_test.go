@@ -1,0 +1,481 @@
+package simulation_test
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/azure-patrol/patrol/events"
+	"github.com/azure-patrol/patrol/sandbox/browser"
+	"github.com/azure-patrol/patrol/sandbox/ca"
+	"github.com/azure-patrol/patrol/sandbox/cloud"
+	pages "github.com/azure-patrol/patrol/sandbox/entra/browser"
+	"github.com/azure-patrol/patrol/sandbox/keyvault"
+	"github.com/azure-patrol/patrol/sandbox/simulation"
+)
+
+const (
+	signInLink = "https://patrol.localhost/api/identities/build-bot/signin?code=" + simulation.MasterKey
+	callback   = "https://patrol.localhost/api/signin/callback"
+)
+
+// doors are real sockets that lead into a bubble. While they are open, virtual time
+// stands still.
+type doors struct{ front, authority net.Listener }
+
+func listenDoors(t *testing.T) doors {
+	t.Helper()
+	var d doors
+	for _, l := range []*net.Listener{&d.front, &d.authority} {
+		var err error
+		if *l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() { _, _ = d.front.Close(), d.authority.Close() })
+	return d
+}
+
+func (d doors) hosts() map[string]string {
+	return map[string]string{simulation.Front: d.front.Addr().String(), simulation.Authority: d.authority.Addr().String()}
+}
+
+// open serves a world through the doors until closed. The sockets stay bound, so that
+// they can be opened again.
+func (d doors) open(t *testing.T, w *simulation.World) (closed func()) {
+	t.Helper()
+	authority, err := ca.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve := func(l net.Listener, address string) func() {
+		return browser.Bridge(tls.NewListener(browser.Lend(l), authority.TLSConfig()), func(ctx context.Context) (net.Conn, error) { return w.Dial(ctx, address) })
+	}
+	stopFront, stopAuthority := serve(d.front, simulation.Front), serve(d.authority, simulation.Authority)
+	return func() { stopFront(); stopAuthority() }
+}
+
+// signIn walks through the real pages, from the sign-in link to patrol's last page.
+func signIn(t *testing.T, b *browser.Browser) (heading string) {
+	t.Helper()
+	err := b.Open(signInLink)
+	for range 8 {
+		if err != nil {
+			t.Fatal(err)
+		}
+		var step string
+		if step, err = b.Value("input[name=step]"); err != nil {
+			t.Fatal(err)
+		}
+		switch step {
+		case "account":
+			err = b.Press("button[value=next]")
+		case "sign-in":
+			err = b.Press("button[value=sign-in]")
+		case "consent":
+			err = b.Press("button[value=accept]")
+		case "":
+			if heading, err = b.Text("h1"); err != nil {
+				t.Fatal(err)
+			}
+			return heading
+		default:
+			t.Fatalf("the sign-in stopped at the page %q", step)
+		}
+	}
+	t.Fatal("the sign-in does not come to an end")
+	return ""
+}
+
+// A person signs in through real pages in a real browser, and patrol keeps that going
+// for 200 days. Then the session is revoked: patrol says so once, and goes on when the
+// person has signed in again.
+func TestASignInLastsTwoHundredDays(t *testing.T) {
+	if raceDetector {
+		t.Skip("two hundred days are long under the race detector; make test runs them without")
+	}
+	for _, client := range []string{cloud.Federated, cloud.PublicClient} {
+		t.Run("client credential "+client, func(t *testing.T) {
+			d := listenDoors(t)
+			b := browser.Start(t, browser.Options{Hosts: d.hosts()})
+			synctest.Test(t, func(t *testing.T) {
+				w := simulation.New(t, simulation.Config{Manifest: onePAT, NobodySignedIn: true,
+					Cloud: func(c *cloud.Config) { c.ClientCredential = client }})
+				defer w.Close()
+				of := func(kind string, since time.Time) (n int) {
+					for _, e := range w.Events() {
+						if e.Type == kind && !e.Time.Before(since) {
+							n++
+						}
+					}
+					return n
+				}
+				works := func(when string) {
+					t.Helper()
+					v, ok := w.Latest("jenkins-agents")
+					if !ok || !w.Cloud.DevOps.Works(cloud.Organization, v.Value) {
+						t.Fatalf("%s: the PAT does not work\n%s", when, w.Output())
+					}
+				}
+
+				// Nobody has signed in: patrol asks for it.
+				_ = w.Sweep()
+				if n := of(events.TypeSignInRequired, time.Time{}); n != 1 {
+					t.Fatalf("%d times a sign-in was asked for, want once\n%s", n, w.Output())
+				}
+				closed := d.open(t, w)
+				if got := signIn(t, b); got != "Signed in" {
+					t.Fatalf("the sign-in ended at %q\n%s", got, w.Output())
+				}
+				closed()
+				began := time.Now()
+				w.Settle()
+				works("after the sign-in, without another sweep")
+
+				// Two hundred days of sweeps.
+				time.Sleep(200 * day)
+				w.Settle()
+				works("after 200 days")
+				if n := of(events.TypeRotated, began); n < 9 {
+					t.Errorf("%d rotations in 200 days", n)
+				}
+				if n := of(events.TypeSignInRequired, began.Add(time.Second)); n != 0 {
+					t.Errorf("a sign-in was asked for %d times in 200 days\n%s", n, w.Output())
+				}
+
+				// The session is revoked.
+				revoked := time.Now()
+				if err := w.Cloud.Entra.Revoke(cloud.User); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(23 * time.Hour)
+				if n := of(events.TypeSignInRequired, revoked); n != 1 {
+					t.Errorf("%d times a sign-in was asked for within a day, want once\n%s", n, w.Output())
+				}
+				var health, order struct{ Status, Type, SignInURL string }
+				if code := w.HTTP("GET", "/api/health", "", &health); code != http.StatusServiceUnavailable || health.Status != "sign-in required" {
+					t.Errorf("health: %d %+v", code, health)
+				}
+				if code := w.HTTP("POST", "/api/pats/jenkins-agents/rotate", `{}`, nil); code != http.StatusConflict {
+					t.Errorf("an order to rotate: %d %+v", code, order)
+				}
+				works("while a sign-in is required")
+
+				// The page asks for it, and its user signs in again: rotation goes on.
+				closed = d.open(t, w)
+				if err := b.Open("https://patrol.localhost/api/dashboard?code=" + simulation.MasterKey); err != nil {
+					t.Fatal(err)
+				}
+				if text, err := b.Text("main"); err != nil || !strings.Contains(text, "Sign-in needed") || !strings.Contains(text, "Sign in now") {
+					t.Errorf("the dashboard does not ask for a sign-in: %v\n%s", err, text)
+				}
+				if got := signIn(t, b); got != "Signed in" {
+					t.Fatalf("the second sign-in ended at %q\n%s", got, w.Output())
+				}
+				closed()
+				w.Settle()
+				if n := of(events.TypeSignedIn, revoked); n != 1 {
+					t.Errorf("told %d times that the sign-in is in order again, want once", n)
+				}
+				before, _ := w.Latest("jenkins-agents")
+				if code := w.HTTP("POST", "/api/pats/jenkins-agents/rotate", `{}`, nil); code != http.StatusAccepted {
+					t.Errorf("an order to rotate: %d", code)
+				}
+				w.Settle()
+				if after, _ := w.Latest("jenkins-agents"); after.ID == before.ID {
+					t.Error("nothing was rotated after the second sign-in")
+				}
+				works("after the second sign-in")
+				noTokens(t, w)
+			})
+		})
+	}
+}
+
+// noTokens searches everything that the handlers have said for every token there was.
+func noTokens(t *testing.T, w *simulation.World) {
+	t.Helper()
+	said := w.Output() + w.Answers()
+	for _, e := range w.Cloud.Messages(cloud.EventTopic) {
+		said += string(e.Body)
+	}
+	for _, token := range w.Cloud.Tokens() {
+		if strings.Contains(said, token) {
+			t.Error("a token shows")
+		}
+	}
+}
+
+// walk is a browser without a screen at the callback's door: it has been through the
+// authority's pages and holds the link back.
+type walk struct {
+	t       *testing.T
+	world   *simulation.World
+	person  *pages.Browser // at the authority
+	patrol  *http.Client   // at patrol, with cookies
+	back    *url.URL       // where the authority sends the browser
+	context context.Context
+}
+
+func begin(t *testing.T, w *simulation.World) *walk {
+	t.Helper()
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := &walk{t: t, world: w, person: pages.New(w.Transport()), context: t.Context(),
+		patrol: &http.Client{Transport: w.Transport(), Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
+	return k
+}
+
+func (k *walk) get(page string) (*http.Response, string) {
+	k.t.Helper()
+	resp, err := k.patrol.Get(page)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	return resp, string(body)
+}
+
+// away goes from the sign-in link through the authority's pages, as user.
+func (k *walk) away(link string, p pages.Person) *walk {
+	k.t.Helper()
+	resp, body := k.get(link)
+	to := resp.Header.Get("Location")
+	if resp.StatusCode != http.StatusSeeOther || to == "" {
+		k.t.Fatalf("the sign-in did not begin: %d %s", resp.StatusCode, body)
+	}
+	at, err := p.Walk(k.context, k.person, to)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	if !at.Left() {
+		k.t.Fatalf("the authority kept the browser: %s", at.HTML)
+	}
+	k.back = at.URL
+	return k
+}
+
+func (k *walk) close() { k.patrol.CloseIdleConnections() }
+
+// inWorld runs f in a bubble in which nobody has signed in.
+func inWorld(t *testing.T, f func(*testing.T, *simulation.World)) {
+	synctest.Test(t, func(t *testing.T) {
+		w := simulation.New(t, simulation.Config{Manifest: onePAT, NobodySignedIn: true})
+		defer w.Close()
+		f(t, w)
+		noTokens(t, w)
+	})
+}
+
+// stays checks that nobody has been signed in.
+func stays(t *testing.T, w *simulation.World) {
+	t.Helper()
+	if _, ok := w.Latest("patrol-identity-build-bot"); ok {
+		t.Error("somebody was signed in")
+	}
+}
+
+func TestOnlyTheFlowThatThisBrowserBeganIsFinished(t *testing.T) {
+	me := pages.Person{User: cloud.User}
+	for name, tt := range map[string]struct {
+		status int
+		says   string
+		back   func(t *testing.T, w *simulation.World) (*http.Response, string)
+	}{
+		"another browser": {400, "did not begin it", func(t *testing.T, w *simulation.World) (*http.Response, string) {
+			victim, thief := begin(t, w), begin(t, w)
+			defer victim.close()
+			defer thief.close()
+			victim.away(signInLink, me)
+			return thief.get(victim.back.String())
+		}},
+		"another browser that has begun one of its own": {400, "another sign-in", func(t *testing.T, w *simulation.World) (*http.Response, string) {
+			victim, thief := begin(t, w), begin(t, w)
+			defer victim.close()
+			defer thief.close()
+			victim.away(signInLink, me)
+			thief.away(signInLink, me)
+			return thief.get(victim.back.String())
+		}},
+		"a forged state": {400, "another sign-in", func(t *testing.T, w *simulation.World) (*http.Response, string) {
+			k := begin(t, w)
+			defer k.close()
+			k.away(signInLink, me)
+			q := k.back.Query()
+			q.Set("state", "AAAAAAAAAAAAAAAAAAAAAAAAAA")
+			return k.get(callback + "?" + q.Encode())
+		}},
+		"a forged cookie": {400, "not made by this app", func(t *testing.T, w *simulation.World) (*http.Response, string) {
+			k := begin(t, w)
+			defer k.close()
+			k.away(signInLink, me)
+			at, _ := url.Parse(callback)
+			k.patrol.Jar.SetCookies(at, []*http.Cookie{{Name: "__Host-patrol-signin", Value: "AAAAAAAA.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", Path: "/", Secure: true}})
+			return k.get(k.back.String())
+		}},
+		"no state": {400, "not the end of a sign-in", func(t *testing.T, w *simulation.World) (*http.Response, string) {
+			k := begin(t, w)
+			defer k.close()
+			k.away(signInLink, me)
+			return k.get(callback + "?code=" + k.back.Query().Get("code"))
+		}},
+		"eleven minutes later": {400, "ten minutes", func(t *testing.T, w *simulation.World) (*http.Response, string) {
+			k := begin(t, w)
+			defer k.close()
+			k.away(signInLink, me)
+			time.Sleep(11 * time.Minute)
+			return k.get(k.back.String())
+		}},
+		"another user": {403, "build-bot@contoso.com", func(t *testing.T, w *simulation.World) (*http.Response, string) {
+			w.Cloud.AddUser("mallory@contoso.com")
+			k := begin(t, w)
+			defer k.close()
+			k.away(signInLink, pages.Person{User: "mallory@contoso.com"})
+			return k.get(k.back.String())
+		}},
+		"who says no": {403, "", func(t *testing.T, w *simulation.World) (*http.Response, string) {
+			k := begin(t, w)
+			defer k.close()
+			k.away(signInLink, pages.Person{User: cloud.User, CancelAt: "consent"})
+			return k.get(k.back.String())
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *simulation.World) {
+				resp, body := tt.back(t, w)
+				if resp.StatusCode != tt.status || !strings.Contains(body, tt.says) {
+					t.Errorf("answer %d, want %d and %q:\n%s", resp.StatusCode, tt.status, tt.says, body)
+				}
+				if policy := resp.Header.Get("Content-Security-Policy"); !strings.Contains(policy, "default-src 'none'") || resp.Header.Get("Referrer-Policy") != "no-referrer" {
+					t.Errorf("headers of the page: %v", resp.Header)
+				}
+				stays(t, w)
+			})
+		})
+	}
+}
+
+func TestAFlowIsFinishedOnce(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *simulation.World) {
+		k := begin(t, w)
+		defer k.close()
+		k.away(signInLink, pages.Person{User: cloud.User})
+		at, _ := url.Parse(callback)
+		cookies := k.patrol.Jar.Cookies(at)
+		if resp, body := k.get(k.back.String()); resp.StatusCode != http.StatusOK || !strings.Contains(body, "Signed in") {
+			t.Fatalf("the sign-in: %d\n%s\n%s", resp.StatusCode, body, w.Output())
+		}
+		// The browser has forgotten it.
+		if resp, body := k.get(k.back.String()); resp.StatusCode != http.StatusBadRequest {
+			t.Errorf("again, by the same browser: %d\n%s", resp.StatusCode, body)
+		}
+		// Somebody has kept the cookie.
+		for _, c := range cookies {
+			c.Secure, c.Path = true, "/"
+		}
+		k.patrol.Jar.SetCookies(at, cookies)
+		if resp, body := k.get(k.back.String()); resp.StatusCode != http.StatusBadRequest || !strings.Contains(body, "come back before") {
+			t.Errorf("again, with the cookie: %d\n%s", resp.StatusCode, body)
+		}
+		// Another instance does not know that; the authority refuses the code.
+		w.Restart()
+		k.patrol.Jar.SetCookies(at, cookies)
+		if resp, body := k.get(k.back.String()); resp.StatusCode == http.StatusOK {
+			t.Errorf("again, at another instance: %d\n%s", resp.StatusCode, body)
+		}
+		w.Settle()
+		if vs := w.Cloud.Vault.Versions("patrol-identity-build-bot"); len(vs) != 1 {
+			t.Errorf("%d sign-ins were stored, want one", len(vs))
+		}
+	})
+}
+
+func TestASignInNeedsAKey(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *simulation.World) {
+		k := begin(t, w)
+		defer k.close()
+		if resp, _ := k.get("https://patrol.localhost/api/identities/build-bot/signin"); resp.StatusCode != http.StatusUnauthorized {
+			t.Errorf("without a key: %d", resp.StatusCode)
+		}
+		if resp, body := k.get("https://patrol.localhost/api/identities/nobody/signin?code=" + simulation.MasterKey); resp.StatusCode != http.StatusNotFound || !strings.Contains(body, "No such identity") {
+			t.Errorf("an identity that the manifest has not: %d\n%s", resp.StatusCode, body)
+		}
+	})
+}
+
+// An account that was made anew under the same name is somebody else until a person
+// with a key says otherwise.
+func TestAnotherObjectIDMustBeConfirmed(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *simulation.World) {
+		me := pages.Person{User: cloud.User}
+		k := begin(t, w)
+		defer k.close()
+		k.away(signInLink, me)
+		if resp, body := k.get(k.back.String()); resp.StatusCode != http.StatusOK {
+			t.Fatalf("the first sign-in: %d\n%s", resp.StatusCode, body)
+		}
+		if err := w.Cloud.Entra.DeleteUser(cloud.User); err != nil {
+			t.Fatal(err)
+		}
+		w.Cloud.AddUser(cloud.User)
+
+		again := begin(t, w)
+		defer again.close()
+		again.away(signInLink, me)
+		resp, body := again.get(again.back.String())
+		_, rest, found := strings.Cut(body, "confirm=")
+		if resp.StatusCode != http.StatusForbidden || !found || len(rest) < 36 {
+			t.Fatalf("the same name with another object id: %d\n%s", resp.StatusCode, body)
+		}
+		again.away(signInLink+"&confirm="+rest[:36], me)
+		if resp, body := again.get(again.back.String()); resp.StatusCode != http.StatusOK {
+			t.Errorf("confirmed: %d\n%s\n%s", resp.StatusCode, body, w.Output())
+		}
+		if vs := w.Cloud.Vault.Versions("patrol-identity-build-bot"); len(vs) != 2 || !slices.ContainsFunc(vs, func(v keyvault.Version) bool { return v.Tags["patrol-user-id"] == rest[:36] }) {
+			t.Errorf("the new object id is not remembered: %d versions", len(vs))
+		}
+	})
+}
+
+// The app may prove itself by a certificate that the vault keeps.
+func TestACertificateServesInsteadOfTheManagedIdentity(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := simulation.New(t, simulation.Config{Manifest: onePAT, NobodySignedIn: true,
+			Cloud: func(c *cloud.Config) { c.ClientCredential = cloud.Certificate }})
+		defer w.Close()
+		k := begin(t, w)
+		k.away(signInLink, pages.Person{User: cloud.User})
+		if resp, body := k.get(k.back.String()); resp.StatusCode != http.StatusOK {
+			t.Fatalf("the sign-in: %d\n%s\n%s", resp.StatusCode, body, w.Output())
+		}
+		k.close()
+		time.Sleep(9 * day) // the refresh token is stored anew
+		if code := w.HTTP("POST", "/api/pats/jenkins-agents/rotate", `{}`, nil); code != http.StatusAccepted {
+			t.Fatalf("an order to rotate: %d\n%s", code, w.Output())
+		}
+		w.Settle()
+		v, ok := w.Latest("jenkins-agents")
+		if !ok || v.Tags["patrol-reason"] != "requested" || !w.Cloud.DevOps.Works(cloud.Organization, v.Value) {
+			t.Errorf("after nine days: %v\n%s", v.Tags, w.Output())
+		}
+		if vs := w.Cloud.Vault.Versions("patrol-identity-build-bot"); len(vs) != 2 {
+			t.Errorf("%d versions of the sign-in after nine days, want two", len(vs))
+		}
+		noTokens(t, w)
+	})
+}
