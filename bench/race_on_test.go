@@ -1,0 +1,6 @@
+//go:build race
+
+package main
+
+// raceDetector: allocations cannot be counted, and nothing is quick.
+const raceDetector = true
