@@ -352,6 +352,19 @@ type signIns struct {
 // certificateTimeout bounds reading the app's certificate from the vault.
 const certificateTimeout = 30 * time.Second
 
+// whoSignsIn are a manifest's identities, with what they are asked for.
+func whoSignsIn(m *manifest.Manifest) map[string]entra.Identity {
+	out := make(map[string]entra.Identity, len(m.Identities))
+	for name, id := range m.Identities {
+		signIn := entra.Identity{User: id.User}
+		if id.Administrator {
+			signIn.MoreScopes = devops.AdministrationScopes()
+		}
+		out[name] = signIn
+	}
+	return out
+}
+
 func (s *signIns) get(ctx context.Context) (*entra.Client, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -360,18 +373,11 @@ func (s *signIns) get(ctx context.Context) (*entra.Client, error) {
 	}
 	c := entra.Config{
 		Tenant: s.settings.Tenant, ClientID: s.settings.ClientID, AuthorityHost: s.settings.Authority.String(),
-		Identities: map[string]entra.Identity{}, Store: s.vault.Identities(), Notify: s.notify,
+		Identities: whoSignsIn(s.manifest), Store: s.vault.Identities(), Notify: s.notify,
 		DisableInstanceDiscovery: s.settings.Local, HTTPClient: s.client, Now: s.outside.Now, Log: s.outside.Log,
 	}
 	if s.settings.Public != nil {
 		c.PublicURL = s.settings.Public.String()
-	}
-	for name, id := range s.manifest.Identities {
-		signIn := entra.Identity{User: id.User}
-		if id.Administrator {
-			signIn.MoreScopes = devops.AdministrationScopes()
-		}
-		c.Identities[name] = signIn
 	}
 	switch s.settings.ClientCredential {
 	case "managed-identity":

@@ -268,16 +268,9 @@ func (appAlone) GetToken(context.Context, policy.TokenRequestOptions) (azcore.Ac
 // readerClient is the sign-in client without a way to write or to tell.
 func readerClient(ctx context.Context, s Settings, m *manifest.Manifest, v *vault.Vault, client *http.Client, o Outside) (*entra.Client, error) {
 	c := entra.Config{
-		Tenant: s.Tenant, ClientID: s.ClientID, AuthorityHost: s.Authority.String(), Identities: map[string]entra.Identity{},
+		Tenant: s.Tenant, ClientID: s.ClientID, AuthorityHost: s.Authority.String(), Identities: whoSignsIn(m),
 		Store: borrowed{v.Identities()}, DisableInstanceDiscovery: s.Local, HTTPClient: client, Now: o.Now, Log: o.Log,
 		Notify: func(context.Context, rotation.Event) error { return errUntold },
-	}
-	for name, id := range m.Identities {
-		signIn := entra.Identity{User: id.User}
-		if id.Administrator {
-			signIn.MoreScopes = devops.AdministrationScopes()
-		}
-		c.Identities[name] = signIn
 	}
 	switch s.ClientCredential {
 	case "managed-identity":

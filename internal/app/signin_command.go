@@ -22,7 +22,6 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 
-	"github.com/azure-patrol/patrol/internal/devops"
 	"github.com/azure-patrol/patrol/internal/entra"
 	"github.com/azure-patrol/patrol/internal/manifest"
 	"github.com/azure-patrol/patrol/internal/rotation"
@@ -171,16 +170,9 @@ func signInClient(s Settings, m *manifest.Manifest, p Process) (*entra.Client, e
 		return nil, err
 	}
 	c := entra.Config{
-		Tenant: s.Tenant, ClientID: s.ClientID, AuthorityHost: s.Authority.String(), Identities: map[string]entra.Identity{},
+		Tenant: s.Tenant, ClientID: s.ClientID, AuthorityHost: s.Authority.String(), Identities: whoSignsIn(m),
 		Store: v.Identities(), DisableInstanceDiscovery: s.Local, HTTPClient: client, Now: o.Now, Log: o.Log,
 		Notify: func(context.Context, rotation.Event) error { return errUntold },
-	}
-	for name, id := range m.Identities {
-		signIn := entra.Identity{User: id.User}
-		if id.Administrator {
-			signIn.MoreScopes = devops.AdministrationScopes()
-		}
-		c.Identities[name] = signIn
 	}
 	return entra.New(c)
 }

@@ -118,7 +118,7 @@ func TestAFailedEarlyRefreshLeavesTheTokenInUse(t *testing.T) {
 }
 
 func (w *world) publicApp() {
-	w.authority.AddApp(fake.App{ClientID: app, Native: []string{"http://localhost"}, Scopes: patScopes})
+	w.authority.AddApp(fake.App{ClientID: app, Native: []string{"http://localhost"}, AllowPublicClient: true, Scopes: patScopes})
 }
 
 func TestDeclinedScopesDoNotLoseTheRotatedRefreshToken(t *testing.T) {
