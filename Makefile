@@ -22,10 +22,10 @@ ARGS     ?=
 BICEP    ?= bicep
 export BICEP
 
-# Test packages that drive the packaged app as a whole, and those that run by
-# themselves.
-E2E   = $(GO) list ./... | grep '/e2e'
-APART = /e2e|/infra$$|/bench$$
+# Test packages that run by themselves, and those without the race detector, whose
+# test-only modules take minutes to build under it.
+APART = /e2e|/infra$$|/bench$$|/endurance$$
+PLAIN = /internal/web$$|/internal/telemetry$$|/sandbox/browser$$
 
 .PHONY: help
 help: ## show this list
@@ -87,15 +87,22 @@ staticcheck: ## staticcheck
 
 .PHONY: unit
 unit: ## unit and simulation tests, with the race detector
-	$(GO) test -race -timeout 8m $$($(GO) list ./... | grep -vE '$(APART)')
+	$(GO) test -race -timeout 8m $$($(GO) list ./... | grep -vE '$(APART)|$(PLAIN)')
+	$(GO) test -timeout 5m $$($(GO) list ./... | grep -E '$(PLAIN)')
+
+.PHONY: race
+race: ## the tests that `make unit` runs without the race detector, with it
+	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -E '$(PLAIN)')
 
 .PHONY: faults
 faults: setup ## a PAT's year, a sign-in's 200 days, and every upstream call of six stories going wrong in every way, in virtual time
-	GOGC=400 $(GO) test -count=1 -timeout 8m -v -run '^(TestAPATsYear|TestASignInLastsTwoHundredDays|TestEverySingleFaultHolds|TestMemoryStaysFlatOverManyReconciles)$$' ./sandbox/simulation
+	GOGC=400 $(GO) test -count=1 -timeout 8m -v -run '^(TestAPATsYear|TestEverySingleFaultHolds|TestMemoryStaysFlatOverManyReconciles)$$' ./sandbox/simulation
+	$(GO) test -count=1 -timeout 5m -v ./sandbox/simulation/endurance
 
 .PHONY: e2e
 e2e: setup package axe ## the packaged app, driven through all its triggers, and its pages by a real browser
-	$(GO) test -race -count=1 -timeout 8m -v $$($(E2E))
+	$(GO) test -race -count=1 -timeout 8m -v ./sandbox/e2e
+	$(GO) test -count=1 -timeout 8m -v ./sandbox/e2e/browser
 
 # axe-core, which looks for what keeps people from using the dashboard.
 .PHONY: axe

@@ -20,8 +20,9 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
-	metrics "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	traces "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	metricpb "go.opentelemetry.io/proto/otlp/metrics/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 
@@ -67,7 +68,7 @@ func TestSpansAreWrittenAsTheOfficialExporterWritesThem(t *testing.T) {
 		if err := official.ExportSpans(t.Context(), spans); err != nil {
 			t.Fatal(err)
 		}
-		var got traces.ExportTraceServiceRequest
+		var got tracepb.TracesData
 		if err := proto.Unmarshal(telemetry.EncodeSpans(spans), &got); err != nil {
 			t.Fatal(err)
 		}
@@ -126,7 +127,7 @@ func TestMetricsAreWrittenAsTheOfficialExporterWritesThem(t *testing.T) {
 			if err := official.Export(t.Context(), &rm); err != nil {
 				t.Fatal(err)
 			}
-			var got metrics.ExportMetricsServiceRequest
+			var got metricpb.MetricsData
 			if err := proto.Unmarshal(telemetry.EncodeMetrics(&rm), &got); err != nil {
 				t.Fatal(err)
 			}

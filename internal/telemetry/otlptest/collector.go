@@ -1,7 +1,8 @@
 // Package otlptest is a collector for tests: it takes OTLP exports over HTTP, decodes
 // them by the protocol's own definitions, and keeps them.
 //
-// It is for tests only: the definitions bring gRPC with them.
+// It is for tests only. A request has the same form as the data type of its signal,
+// whose package does without gRPC.
 package otlptest
 
 import (
@@ -12,8 +13,6 @@ import (
 	"sync"
 	"testing"
 
-	metrics "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
-	traces "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	metric "go.opentelemetry.io/proto/otlp/metrics/v1"
 	trace "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
@@ -26,8 +25,8 @@ type Collector struct {
 
 	mu       sync.Mutex
 	changed  chan struct{}
-	traces   []*traces.ExportTraceServiceRequest
-	metrics  []*metrics.ExportMetricsServiceRequest
+	traces   []*trace.TracesData
+	metrics  []*metric.MetricsData
 	headers  []http.Header
 	problems []string
 }
@@ -78,14 +77,14 @@ func (c *Collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch r.URL.Path {
 	case "/v1/traces":
-		m := &traces.ExportTraceServiceRequest{}
+		m := &trace.TracesData{}
 		if decode(m) {
 			c.mu.Lock()
 			c.traces = append(c.traces, m)
 			c.mu.Unlock()
 		}
 	case "/v1/metrics":
-		m := &metrics.ExportMetricsServiceRequest{}
+		m := &metric.MetricsData{}
 		if decode(m) {
 			c.mu.Lock()
 			c.metrics = append(c.metrics, m)
@@ -164,17 +163,17 @@ func (c *Collector) Metric(name string) *metric.Metric {
 }
 
 // Traces are the requests for spans.
-func (c *Collector) Traces() []*traces.ExportTraceServiceRequest {
+func (c *Collector) Traces() []*trace.TracesData {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return append([]*traces.ExportTraceServiceRequest(nil), c.traces...)
+	return append([]*trace.TracesData(nil), c.traces...)
 }
 
 // Metrics are the requests for metrics.
-func (c *Collector) Metrics() []*metrics.ExportMetricsServiceRequest {
+func (c *Collector) Metrics() []*metric.MetricsData {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return append([]*metrics.ExportMetricsServiceRequest(nil), c.metrics...)
+	return append([]*metric.MetricsData(nil), c.metrics...)
 }
 
 // Headers are those of all requests.
