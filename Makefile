@@ -13,6 +13,9 @@ DIST     ?= dist
 # Executions (10000x) or a time (1m) for each fuzz target. A count by default: up
 # to Go 1.26 a run that ends by time may fail at its end with nothing found.
 FUZZTIME ?= 3000x
+# Which of them, by package and name: those that read what comes from outside of the
+# app. FUZZ=. runs all.
+FUZZ     ?= FuzzEnvelope|FuzzDecodeCommand|FuzzDecodeVaultEvents|manifest FuzzParse|/amqp |/events |FuzzCallback|keyring
 # Which story of the simulation; empty: all.
 SCENARIO ?=
 # Arguments of the sandbox, and of the benchmarks.
@@ -25,7 +28,7 @@ export BICEP
 # Test packages that run by themselves, and those without the race detector, whose
 # test-only modules take minutes to build under it.
 APART = /e2e|/infra$$|/bench$$|/endurance$$
-PLAIN = /internal/web$$|/internal/telemetry$$|/sandbox/browser$$
+PLAIN = /internal/web$$|/sandbox/browser$$
 
 .PHONY: help
 help: ## show this list
@@ -121,12 +124,12 @@ bench-check: ## calls, round trips and allocations are no more than recorded
 	$(GO) test -count=1 -timeout 3m ./bench
 
 .PHONY: fuzz
-fuzz: ## each fuzz target for FUZZTIME
+fuzz: ## each fuzz target in FUZZ for FUZZTIME
 	@$(GO) list -f '{{$$p := .}}{{range .TestGoFiles}}{{$$p.ImportPath}} {{$$p.Dir}}/{{.}}{{"\n"}}{{end}}{{range .XTestGoFiles}}{{$$p.ImportPath}} {{$$p.Dir}}/{{.}}{{"\n"}}{{end}}' ./... \
 	| while read -r package file; do \
 	  [[ -n "$$file" ]] || continue; \
 	  sed -nE "s|^func (Fuzz[A-Za-z0-9_]*)\(.*|$$package \1|p" "$$file"; \
-	done | while read -r package target; do \
+	done | grep -E "$(FUZZ)" | while read -r package target; do \
 	  echo "fuzz: $$package $$target"; \
 	  $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x -timeout 10m "$$package" </dev/null; \
 	done
@@ -147,7 +150,8 @@ simulate: ## every pair of faults; takes more than an hour, SCENARIO=rotate narr
 	GOGC=400 $(GO) test -count=1 -timeout 24h -v -run '^TestEveryPairOfFaultsHolds$$' ./sandbox/simulation -args -pairs -scenario '$(SCENARIO)'
 
 .PHONY: conformance
-conformance: setup ## the Service Bus SDK's own live tests against the sandbox; patrol's sign-in against another authority
+conformance: setup ## the Service Bus SDK's own live tests against the sandbox; patrol's sign-in against another authority; its OTLP beside the official exporters
+	$(GO) test -count=1 -tags conformance ./internal/telemetry
 	$(GO) run -buildvcs=false ./sandbox/entra/conformance
 	$(GO) run -buildvcs=false ./sandbox/servicebus/conformance
 

@@ -1,8 +1,9 @@
+//go:build conformance
+
 package telemetry_test
 
 import (
 	"context"
-	"encoding/binary"
 	"math"
 	"testing"
 	"time"
@@ -20,7 +21,6 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
-	traces "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	metricpb "go.opentelemetry.io/proto/otlp/metrics/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/encoding/prototext"
@@ -134,40 +134,4 @@ func TestMetricsAreWrittenAsTheOfficialExporterWritesThem(t *testing.T) {
 			same(t, &got, collector.Metrics()[0])
 		})
 	}
-}
-
-func TestWhatACollectorHasNotTakenIsRead(t *testing.T) {
-	t.Parallel()
-	partial, err := proto.Marshal(&traces.ExportTraceServiceResponse{PartialSuccess: &traces.ExportTracePartialSuccess{RejectedSpans: 300, ErrorMessage: "too old"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, tc := range map[string]struct {
-		answer []byte
-		want   int64
-	}{
-		"partial":          {partial, 300},
-		"nothing":          {nil, 0},
-		"cut":              {partial[:len(partial)-2], 0},
-		"JSON":             {[]byte(`{"partialSuccess":{}}`), 0},
-		"an unknown field": {append([]byte{0x10, 5}, partial...), 300},
-		"a length past it": {append([]byte{0x0a}, binary.AppendUvarint(nil, math.MaxUint64)...), 0},
-	} {
-		if got := telemetry.Rejected(tc.answer); got != tc.want {
-			t.Errorf("%s: %d rejected, want %d", name, got, tc.want)
-		}
-	}
-}
-
-func FuzzCollectorsAnswer(f *testing.F) {
-	f.Add([]byte{0x0a, 2, 8, 1})
-	f.Add([]byte{0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
-	f.Add([]byte("{}"))
-	f.Fuzz(func(t *testing.T, answer []byte) {
-		got := telemetry.Rejected(answer)
-		var want traces.ExportTraceServiceResponse
-		if proto.Unmarshal(answer, &want) == nil && len(answer) < 64 && got != 0 && want.GetPartialSuccess() == nil {
-			t.Errorf("%d rejected where the answer says nothing of it", got)
-		}
-	})
 }
