@@ -180,7 +180,7 @@ func TestEachWorkflowDoesItsPart(t *testing.T) {
 	for name, parts := range map[string][]string{
 		"ci.yml":      {"make test", "az bicep install", "BICEP="},
 		"deploy.yml":  {"make package", "azure/login@", "id-token: write", "infra/main.bicep", "dist/app.zip", "/api/health"},
-		"release.yml": {"make release", "sha256sum", "SHA256SUMS", "cyclonedx-gomod", "attest-build-provenance@", "attestations: write", "govulncheck", "gitleaks"},
+		"release.yml": {"make release", "sha256sum", "SHA256SUMS", "sbom.cdx.json", "attest-build-provenance@", "attestations: write", "govulncheck", "gitleaks"},
 	} {
 		text := readFile(t, "../.github/workflows/"+name)
 		for _, part := range parts {
