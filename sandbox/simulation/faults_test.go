@@ -180,6 +180,15 @@ func TestEverySingleFaultHolds(t *testing.T) {
 	t.Logf("single faults: %d of %d hold (%d calls, %d modes; not every mode fits every call)", hold, total, calls, len(simulation.Modes()))
 }
 
+func kills(p simulation.Plan) (n int) {
+	for _, m := range p {
+		if m == simulation.KilledBefore || m == simulation.KilledAfter {
+			n++
+		}
+	}
+	return n
+}
+
 func TestRandomPairsAndTriplesOfFaultsHold(t *testing.T) {
 	seed := *seedArg
 	if seed == 0 {
@@ -198,7 +207,11 @@ func TestRandomPairsAndTriplesOfFaultsHold(t *testing.T) {
 					p[at] = m
 				}
 			}
-			plans = append(plans, p)
+			// A third crash within half an hour ends the Functions host, which Azure
+			// starts again on another machine. This world has one host.
+			if kills(p) < 3 {
+				plans = append(plans, p)
+			}
 		}
 		n, reached := all(t, s, plans)
 		t.Logf("%s: %d of %d random pairs and triples hold, %d were reached whole", s.Name, n, len(plans), reached)
