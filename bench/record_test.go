@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/internal/funchost"
+	"github.com/azure-patrol/patrol/internal/reconcile"
 	"github.com/azure-patrol/patrol/internal/rotation"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
 	"github.com/azure-patrol/patrol/sandbox/devops"
@@ -233,7 +234,7 @@ type readCloser struct{ *bytes.Reader }
 func (readCloser) Close() error { return nil }
 
 // still is a Reconciler over services that answer at once and have nothing new.
-func still() *rotation.Reconciler {
+func still() *reconcile.Reconciler {
 	now := time.Date(2026, 11, 3, 7, 0, 0, 0, time.UTC)
 	s := rotation.Spec{Name: "team-000001-agents", Identity: "bot-00", Organization: "contoso", DisplayName: "Team 000001 agents",
 		Scopes: []string{"vso.code"}, Lifetime: lifetime, RotateBefore: lifetime / 3, Overlap: rotation.Day}
@@ -242,7 +243,7 @@ func still() *rotation.Reconciler {
 		ValidFrom: now.Add(-rotation.Day), ValidTo: now.Add(29 * rotation.Day)}
 	v := rotation.Version{Name: s.Name, ID: "0123456789abcdef0123456789abcdef", Enabled: true, Created: pat.ValidFrom, Expires: pat.ValidTo,
 		Ledger: rotation.Ledger{AuthorizationID: pat.AuthorizationID, ProviderAddress: provider, RotationID: "abcdefghij", Identity: s.Identity, AnnouncedAt: pat.ValidFrom}}
-	return rotation.NewReconciler(rotation.Config{
+	return reconcile.NewReconciler(reconcile.Config{
 		Spec: func(string) (rotation.Spec, bool) { return s, true }, Specs: func() []rotation.Spec { return []rotation.Spec{s} },
 		Vault: stillVault{current: v}, Tokens: stillTokens{pats: []rotation.PAT{pat}}, VaultTag: "abcdef",
 		ProviderAddress: func(string) string { return provider }, Organization: func(string) string { return "contoso" },

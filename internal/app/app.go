@@ -33,6 +33,7 @@ import (
 	"github.com/azure-patrol/patrol/internal/funchost"
 	"github.com/azure-patrol/patrol/internal/keyring"
 	"github.com/azure-patrol/patrol/internal/manifest"
+	"github.com/azure-patrol/patrol/internal/reconcile"
 	"github.com/azure-patrol/patrol/internal/rotation"
 	"github.com/azure-patrol/patrol/internal/telemetry"
 	"github.com/azure-patrol/patrol/internal/vault"
@@ -57,7 +58,7 @@ type Outside struct {
 	Telemetry telemetry.Outputs
 	// Ports may change what the core works with: a simulation of a broken patrol
 	// shows that it would be found out.
-	Ports func(*rotation.Config)
+	Ports func(*reconcile.Config)
 }
 
 // RetryOptions shorten the SDKs' own retries; zero values are the SDKs' defaults.
@@ -73,7 +74,7 @@ type App struct {
 	closing []func(context.Context) error
 
 	telemetry  *telemetry.Telemetry // nil: off
-	reconciler *rotation.Reconciler
+	reconciler *reconcile.Reconciler
 	manifest   *manifest.Manifest
 	vault      *vault.Vault
 	sweeps     web.Sweeps
@@ -188,7 +189,7 @@ func (a *App) wire(s Settings) error {
 	}
 
 	providers := s.DevOps.String() + "/"
-	core := rotation.Config{
+	core := reconcile.Config{
 		Spec: m.PAT, Specs: func() []rotation.Spec { return m.PATs },
 		Vault: a.vault, Tokens: tokens, Outbox: a.bus, Identities: signIns, Observer: a.telemetry.Observer(),
 		VaultTag:        rotation.VaultTag(s.Vault.Host),
@@ -204,7 +205,7 @@ func (a *App) wire(s Settings) error {
 	if o.Ports != nil {
 		o.Ports(&core)
 	}
-	a.reconciler = rotation.NewReconciler(core)
+	a.reconciler = reconcile.NewReconciler(core)
 	keys := keyring.New(a.vault.Identities(), o.Now)
 	pages := web.SignInConfig{SignIns: signIns, Sealer: keys, Specs: core.Specs, Outbox: a.bus, Now: o.Now, Log: o.Log}
 	if s.Public != nil {

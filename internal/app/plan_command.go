@@ -20,6 +20,7 @@ import (
 	"github.com/azure-patrol/patrol/internal/devops"
 	"github.com/azure-patrol/patrol/internal/entra"
 	"github.com/azure-patrol/patrol/internal/manifest"
+	"github.com/azure-patrol/patrol/internal/reconcile"
 	"github.com/azure-patrol/patrol/internal/rotation"
 	"github.com/azure-patrol/patrol/internal/vault"
 	"github.com/azure-patrol/patrol/internal/web"
@@ -164,7 +165,7 @@ func look(ctx context.Context, s Settings, m *manifest.Manifest, p Process) (rep
 	providers := s.DevOps.String() + "/"
 	lists := &lists{tokens: tokens, manifest: m, secrets: secrets, now: o.Now, hidden: map[string]string{},
 		address: func(organization string) string { return providers + organization }}
-	reconciler := rotation.NewReconciler(rotation.Config{
+	reconciler := reconcile.NewReconciler(reconcile.Config{
 		Spec: m.PAT, Specs: func() []rotation.Spec { return m.PATs },
 		Vault: secrets, Tokens: lists, // Outbox and Identities are a sweep's: Look sends nothing
 		VaultTag:        rotation.VaultTag(s.Vault.Host),

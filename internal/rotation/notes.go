@@ -77,7 +77,7 @@ func plain(s string, limit int) string {
 
 // origin is what a version remembers of the command that made it. A command that was
 // put off carries its new time behind the operation.
-func (c Command) origin() (requestedBy, operation string) {
+func (c Command) Origin() (requestedBy, operation string) {
 	operation, _, _ = strings.Cut(c.Operation, "~")
 	return plain(c.RequestedBy, maxName), plain(operation, maxOperation)
 }

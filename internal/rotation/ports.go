@@ -163,14 +163,14 @@ type Observer interface {
 }
 
 // unobserved is the Observer of a Reconciler without one. It costs nothing.
-type unobserved struct{}
+type Unobserved struct{}
 
-func (unobserved) Step(ctx context.Context, _ *Spec, _ string) (context.Context, func(error)) {
+func (Unobserved) Step(ctx context.Context, _ *Spec, _ string) (context.Context, func(error)) {
 	return ctx, func(error) {}
 }
-func (unobserved) Rotated(context.Context, *Spec, Reason, error) {}
-func (unobserved) Revoked(context.Context, *Spec, Cause)         {}
-func (unobserved) Failed(context.Context, *Spec, Failure)        {}
-func (unobserved) Sweep(ctx context.Context) (context.Context, func(*Plan, error)) {
+func (Unobserved) Rotated(context.Context, *Spec, Reason, error) {}
+func (Unobserved) Revoked(context.Context, *Spec, Cause)         {}
+func (Unobserved) Failed(context.Context, *Spec, Failure)        {}
+func (Unobserved) Sweep(ctx context.Context) (context.Context, func(*Plan, error)) {
 	return ctx, func(*Plan, error) {}
 }

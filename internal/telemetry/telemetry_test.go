@@ -24,6 +24,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/azure-patrol/patrol/internal/funchost"
+	"github.com/azure-patrol/patrol/internal/reconcile"
 	"github.com/azure-patrol/patrol/internal/rotation"
 	"github.com/azure-patrol/patrol/internal/telemetry"
 	"github.com/azure-patrol/patrol/internal/telemetry/otlptest"
@@ -323,7 +324,7 @@ func TestWithoutAnEndpointThereIsNothingAndItCostsNothing(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 	// And a reconciler that nobody observes does nothing for it.
-	nobody := rotation.NewReconciler(rotation.Config{Now: time.Now}).Observer
+	nobody := reconcile.NewReconciler(reconcile.Config{Now: time.Now}).Observer
 	spec := &rotation.Spec{Name: "a"}
 	if n := testing.AllocsPerRun(100, func() {
 		_, done := nobody.Step(ctx, spec, "create")

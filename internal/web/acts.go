@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/azure-patrol/patrol/internal/reconcile"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
@@ -130,7 +131,7 @@ func (a *API) Revoke(ctx context.Context, by Caller, o RevokeRequest) (Revocatio
 		if !authorizationID(o.AuthorizationID) {
 			return Revocation{}, badQuery("The authorization id must be a GUID.")
 		}
-		x, err := a.acts.Revoke(ctx, rotation.Target{AuthorizationID: strings.ToLower(o.AuthorizationID), Identity: o.Identity, Organization: o.Organization,
+		x, err := a.acts.Revoke(ctx, reconcile.Target{AuthorizationID: strings.ToLower(o.AuthorizationID), Identity: o.Identity, Organization: o.Organization,
 			Force: o.Force, RequestedBy: by.Who, Operation: operation})
 		if err != nil {
 			return Revocation{}, a.refusal(ctx, err)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/azure-patrol/patrol/internal/reconcile"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
@@ -157,7 +158,7 @@ func (d *dashboard) revoke(ctx context.Context, by Caller, what deed) *dashboard
 	x, p := d.Revoke(ctx, by, RevokeRequest{AuthorizationID: what.AuthorizationID, Organization: what.Organization, Identity: what.Identity, Force: what.Force})
 	if p != nil {
 		var more []instead
-		if p.Type == rotation.InUse {
+		if p.Type == reconcile.InUse {
 			forced := what
 			forced.Force, forced.Key = true, ""
 			if p.Links != nil && p.Links.Self != "" {

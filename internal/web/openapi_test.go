@@ -25,7 +25,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/azure-patrol/patrol/internal/administration"
-	"github.com/azure-patrol/patrol/internal/rotation"
+	"github.com/azure-patrol/patrol/internal/reconcile"
 	"github.com/azure-patrol/patrol/internal/web"
 )
 
@@ -339,8 +339,8 @@ func TestEveryProblemTypeIsListed(t *testing.T) {
 		listed = append(listed, strings.TrimPrefix(urn, "urn:patrol:problem:"))
 	}
 	used := map[string]bool{"internal": true}
-	for _, code := range []string{rotation.UnknownPAT, rotation.UnknownToken, rotation.NotProvisioned, rotation.NotOurs, rotation.BadEnd, rotation.Gone,
-		rotation.Overtaken, rotation.ExtensionRefused, rotation.InUse} {
+	for _, code := range []string{reconcile.UnknownPAT, reconcile.UnknownToken, reconcile.NotProvisioned, reconcile.NotOurs, reconcile.BadEnd, reconcile.Gone,
+		reconcile.Overtaken, reconcile.ExtensionRefused, reconcile.InUse} {
 		used[code] = true
 	}
 	for _, dir := range []string{".", "../app"} {

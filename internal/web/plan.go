@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/azure-patrol/patrol/internal/reconcile"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
@@ -14,7 +15,7 @@ func (a *API) Plan(ctx context.Context) PlanReport {
 }
 
 // Report is what Plan answers, of a look that somebody else has taken with r.
-func Report(r *rotation.Reconciler, plan rotation.Plan) PlanReport {
+func Report(r *reconcile.Reconciler, plan rotation.Plan) PlanReport {
 	return (&API{Config: Config{Reconciler: r}}).report(plan)
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/azure-patrol/patrol/internal/administration"
+	"github.com/azure-patrol/patrol/internal/reconcile"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
@@ -83,30 +84,30 @@ func (a *API) upstream(ctx context.Context, err error) *Problem {
 // refusals are the answers to what the domain refuses; the code is the problem's type.
 func refusalAnswer(code string) (status int, title string) {
 	switch code {
-	case rotation.UnknownPAT:
+	case reconcile.UnknownPAT:
 		return http.StatusNotFound, "No such PAT"
-	case rotation.UnknownToken:
+	case reconcile.UnknownToken:
 		return http.StatusNotFound, "No such PAT"
-	case rotation.InUse:
+	case reconcile.InUse:
 		return http.StatusConflict, "The PAT is in use"
-	case rotation.Overtaken:
+	case reconcile.Overtaken:
 		return http.StatusConflict, "The PAT has been replaced"
-	case rotation.Gone:
+	case reconcile.Gone:
 		return http.StatusConflict, "The PAT is not active any more"
-	case rotation.NotProvisioned:
+	case reconcile.NotProvisioned:
 		return http.StatusUnprocessableEntity, "There is no PAT yet"
-	case rotation.NotOurs:
+	case reconcile.NotOurs:
 		return http.StatusUnprocessableEntity, "The secret is not one that patrol can extend"
-	case rotation.BadEnd:
+	case reconcile.BadEnd:
 		return http.StatusUnprocessableEntity, "The end cannot be used"
-	case rotation.ExtensionRefused:
+	case reconcile.ExtensionRefused:
 		return http.StatusUnprocessableEntity, "Azure DevOps refuses the end"
 	}
 	return http.StatusConflict, "patrol does not do this"
 }
 
 func (a *API) refusal(ctx context.Context, err error) *Problem {
-	r, ok := errors.AsType[*rotation.Refusal](err)
+	r, ok := errors.AsType[*reconcile.Refusal](err)
 	if !ok {
 		return a.upstream(ctx, err)
 	}

@@ -1,4 +1,4 @@
-package rotation
+package reconcile
 
 import (
 	"cmp"
@@ -9,94 +9,33 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/azure-patrol/patrol/internal/rotation"
 )
-
-// State sums a PAT up for people.
-type State string
-
-const (
-	StateMissing  State = "missing"   // not provisioned yet
-	StateCurrent  State = "current"   // nothing to do
-	StateDue      State = "due"       // to be rotated now
-	StateBlocked  State = "blocked"   // a person must do something
-	StateUnknown  State = "unknown"   // its organization or the vault could not be looked at
-	StateReleased State = "released"  // in the vault, no longer in the manifest
-	StateOther    State = "unmanaged" // a PAT of a signed-in user that patrol does not manage
-)
-
-// Item is one managed PAT in a sweep's plan.
-type Item struct {
-	Spec     Spec
-	State    State
-	Decision Decision
-	// Current is the latest version's properties; nil: there is no secret.
-	Current *Version
-	// Due is when it shall be replaced; zero: not known.
-	Due     time.Time
-	Clamped bool
-	// Ends, Global and FullScope are the current PAT's, as Azure DevOps lists it;
-	// zero values where it does not.
-	Ends              time.Time
-	Global, FullScope bool
-	// Err is why it could not be looked at.
-	Err error
-}
-
-// Stray is a PAT of a signed-in user that patrol does not manage.
-type Stray struct {
-	Owner Owner
-	PAT   PAT
-}
-
-// Plan is what a sweep found, and what it would do.
-type Plan struct {
-	At       time.Time
-	Items    []Item
-	Strays   []Stray
-	Released []Version // secrets that patrol wrote for PATs that are no longer in the manifest
-	// Problems are what could not be looked at: the vault, an organization, an
-	// identity.
-	Problems []Problem
-}
-
-// Problem is one thing that could not be looked at.
-type Problem struct {
-	Identity     string
-	Organization string
-	Err          error
-}
-
-func (p Plan) err() error {
-	var errs []error
-	for _, q := range p.Problems {
-		errs = append(errs, q.Err)
-	}
-	return errors.Join(errs...)
-}
 
 // marks are the days before its end at which an unmanaged PAT is told of.
 var marks = [...]int{14, 7, 1}
 
 // Look joins the vault's secrets and the PATs of every owner into a plan. It changes
 // nothing. What cannot be looked at is in the plan's Problems; the rest goes on.
-func (r *Reconciler) Look(ctx context.Context) Plan {
-	return r.look(ctx, r.Now(), nil, func(string) {}, func([]*Item) {})
+func (r *Reconciler) Look(ctx context.Context) rotation.Plan {
+	return r.look(ctx, r.Now(), nil, func(string) {}, func([]*rotation.Item) {})
 }
 
 // look is Look. Before an owner's PATs are listed it asks to make its identity ready;
 // and it shows the items of each owner that want something as soon as they are judged:
 // one that is slow does not hold up the others.
-func (r *Reconciler) look(ctx context.Context, at time.Time, pauses []time.Duration, ready func(identity string), part func([]*Item)) Plan {
-	plan := Plan{At: at}
+func (r *Reconciler) look(ctx context.Context, at time.Time, pauses []time.Duration, ready func(identity string), part func([]*rotation.Item)) rotation.Plan {
+	plan := rotation.Plan{At: at}
 	specs := r.Specs()
 
 	type ownersPart struct {
-		owner Owner
+		owner rotation.Owner
 		specs []int
 		pats  *listing
 		err   error
 	}
-	owners := map[Owner]*ownersPart{}
+	owners := map[rotation.Owner]*ownersPart{}
 	for i, s := range specs {
 		l := owners[s.Owner()]
 		if l == nil {
@@ -124,29 +63,29 @@ func (r *Reconciler) look(ctx context.Context, at time.Time, pauses []time.Durat
 			listed <- l
 		}()
 	}
-	var secrets, released []*Version
+	var secrets, released []*rotation.Version
 	verr := r.again(ctx, pauses, func() (err error) {
 		secrets, released, err = r.secrets(ctx, specs)
 		return err
 	})
 	if verr != nil {
-		plan.Problems = append(plan.Problems, Problem{Err: verr})
+		plan.Problems = append(plan.Problems, rotation.Problem{Err: verr})
 	}
 
-	plan.Items = make([]Item, len(specs))
+	plan.Items = make([]rotation.Item, len(specs))
 	for range owners {
 		l := <-listed
 		if l.err != nil {
-			plan.Problems = append(plan.Problems, Problem{Identity: l.owner.Identity, Organization: l.owner.Organization, Err: l.err})
+			plan.Problems = append(plan.Problems, rotation.Problem{Identity: l.owner.Identity, Organization: l.owner.Organization, Err: l.err})
 		}
-		var wanting []*Item
+		var wanting []*rotation.Item
 		for _, i := range l.specs {
 			item := &plan.Items[i]
-			*item = Item{Spec: specs[i], State: StateUnknown, Err: cmp.Or(verr, l.err), Current: secrets[i]}
-			if item.Err == nil || ClassOf(item.Err) == SignIn && verr == nil {
+			*item = rotation.Item{Spec: specs[i], State: rotation.StateUnknown, Err: cmp.Or(verr, l.err), Current: secrets[i]}
+			if item.Err == nil || rotation.ClassOf(item.Err) == rotation.SignIn && verr == nil {
 				r.judge(item, l.pats)
 			}
-			if item.wants() {
+			if item.Wants() {
 				wanting = append(wanting, item)
 			}
 		}
@@ -165,26 +104,26 @@ func (r *Reconciler) look(ctx context.Context, at time.Time, pauses []time.Durat
 		if l.pats == nil || verr != nil { // without the vault nobody knows what is managed
 			continue
 		}
-		l.pats.each(func(p PAT) {
-			_, tag, _, ours := ParseDisplayName(p.DisplayName)
+		l.pats.each(func(p rotation.PAT) {
+			_, tag, _, ours := rotation.ParseDisplayName(p.DisplayName)
 			if !managed[strings.ToLower(p.AuthorizationID)] && !(ours && tag == r.VaultTag) {
-				plan.Strays = append(plan.Strays, Stray{o, p})
+				plan.Strays = append(plan.Strays, rotation.Stray{Owner: o, PAT: p})
 			}
 		})
 	}
 	for _, v := range released {
 		plan.Released = append(plan.Released, *v)
 	}
-	slices.SortFunc(plan.Strays, func(a, b Stray) int {
+	slices.SortFunc(plan.Strays, func(a, b rotation.Stray) int {
 		return cmp.Or(a.PAT.ValidTo.Compare(b.PAT.ValidTo), strings.Compare(a.PAT.AuthorizationID, b.PAT.AuthorizationID),
 			strings.Compare(a.Owner.Identity, b.Owner.Identity), strings.Compare(a.Owner.Organization, b.Owner.Organization))
 	})
 	// A global PAT is in the list of each organization.
-	plan.Strays = slices.CompactFunc(plan.Strays, func(a, b Stray) bool {
+	plan.Strays = slices.CompactFunc(plan.Strays, func(a, b rotation.Stray) bool {
 		return a.PAT.Global && a.PAT.AuthorizationID == b.PAT.AuthorizationID && a.Owner.Identity == b.Owner.Identity
 	})
-	slices.SortFunc(plan.Released, func(a, b Version) int { return strings.Compare(a.Name, b.Name) })
-	slices.SortFunc(plan.Problems, func(a, b Problem) int {
+	slices.SortFunc(plan.Released, func(a, b rotation.Version) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(plan.Problems, func(a, b rotation.Problem) int {
 		return cmp.Or(strings.Compare(a.Identity, b.Identity), strings.Compare(a.Organization, b.Organization))
 	})
 	return plan
@@ -192,12 +131,12 @@ func (r *Reconciler) look(ctx context.Context, at time.Time, pauses []time.Durat
 
 // secrets reads the properties of the secrets that matter here: the managed ones, in
 // the order of specs, and those that patrol wrote once.
-func (r *Reconciler) secrets(ctx context.Context, specs []Spec) (managed, released []*Version, err error) {
+func (r *Reconciler) secrets(ctx context.Context, specs []rotation.Spec) (managed, released []*rotation.Version, err error) {
 	wanted := make(map[string]int, len(specs))
 	for i, s := range specs {
 		wanted[strings.ToLower(s.Name)] = i
 	}
-	managed = make([]*Version, len(specs))
+	managed = make([]*rotation.Version, len(specs))
 	for v, err := range r.Vault.Secrets(ctx) {
 		if err != nil {
 			return managed, released, err
@@ -213,81 +152,25 @@ func (r *Reconciler) secrets(ctx context.Context, specs []Spec) (managed, releas
 
 // judge decides for one PAT from the pages alone: the list of secrets shows the
 // latest version's tags, which name the PAT before it.
-func (r *Reconciler) judge(item *Item, pats *listing) {
-	o := Observed{Current: item.Current, VaultTag: r.VaultTag, ProviderAddress: r.ProviderAddress(item.Spec.Organization)}
+func (r *Reconciler) judge(item *rotation.Item, pats *listing) {
+	o := rotation.Observed{Current: item.Current, VaultTag: r.VaultTag, ProviderAddress: r.ProviderAddress(item.Spec.Organization)}
 	if pats != nil {
-		var versions []Version
+		var versions []rotation.Version
 		if item.Current != nil {
 			versions = append(versions, *item.Current)
 		}
 		o.PATs, o.ListedAt = pats.about(item.Spec, versions...), pats.at
 	}
-	if e, ok := errors.AsType[*Error](item.Err); ok {
+	if e, ok := errors.AsType[*rotation.Error](item.Err); ok {
 		o.SignIn = e
 	}
 	if c := item.Current; c != nil {
 		l := c.Ledger
-		if l.Previous != "" && (o.lists(l.Previous) || l.RevokePreviousAt.After(r.Now().Add(-settleWindow))) && !r.settled(l.Previous) {
-			o.Replaced = []Version{{Name: c.Name, ID: l.PreviousVersion, Ledger: Ledger{AuthorizationID: l.Previous}}}
+		if l.Previous != "" && (o.Lists(l.Previous) || l.RevokePreviousAt.After(r.Now().Add(-rotation.SettleWindow))) && !r.settled(l.Previous) {
+			o.Replaced = []rotation.Version{{Name: c.Name, ID: l.PreviousVersion, Ledger: rotation.Ledger{AuthorizationID: l.Previous}}}
 		}
 	}
-	item.settle(o, r.Now())
-}
-
-// settle fills in what follows from an observation.
-func (i *Item) settle(o Observed, now time.Time) {
-	i.Current = o.Current
-	if o.Current != nil {
-		if due, clamped, ok := o.due(i.Spec); ok {
-			i.Due, i.Clamped = due, clamped
-		}
-		if p, ok := o.pat(o.Current.Ledger.AuthorizationID); ok {
-			i.Ends, i.Global, i.FullScope = p.ValidTo, p.Global, p.FullScope()
-		}
-	}
-	i.Decision = Decide(i.Spec, o, now)
-	switch i.Decision.Action {
-	case ReportSignIn, Refuse:
-		i.State = StateBlocked
-	case Rotate:
-		i.State = StateDue
-		if i.Current == nil {
-			i.State = StateMissing
-		}
-	default:
-		i.State = StateCurrent
-	}
-}
-
-// wants reports whether a command shall be sent for it.
-func (i *Item) wants() bool {
-	switch i.Decision.Action {
-	case "", Nothing, ReportSignIn:
-		return false
-	}
-	return true
-}
-
-// Commands are what a plan sends: one for each PAT that needs one.
-func (p Plan) Commands(requestedBy string) []Command {
-	var out []Command
-	for i := range p.Items {
-		if it := &p.Items[i]; it.wants() {
-			out = append(out, it.command(p.At, requestedBy))
-		}
-	}
-	return out
-}
-
-func (i *Item) command(at time.Time, requestedBy string) Command {
-	c := Command{PAT: i.Spec.Name, Reason: Look, RequestedBy: requestedBy, Operation: at.UTC().Format("2006-01-02T15:04Z")}
-	if i.Decision.Action == Rotate {
-		c.Reason, c.RevokePrevious = i.Decision.Reason, i.Decision.RevokePrevious
-		if i.Current != nil {
-			c.From = i.Current.Ledger.AuthorizationID
-		}
-	}
-	return c
+	item.Settle(o, r.Now())
 }
 
 // Sweep is one round over everything: every identity's sign-in is kept up, and each
@@ -295,7 +178,7 @@ func (i *Item) command(at time.Time, requestedBy string) Command {
 // (zero: not known). It goes on past what it cannot look at and then says so by its
 // error. What fails for a reason that may pass is tried again after each of the pauses,
 // while the rest goes on.
-func (r *Reconciler) Sweep(ctx context.Context, last time.Time, requestedBy string, pauses ...time.Duration) (Plan, error) {
+func (r *Reconciler) Sweep(ctx context.Context, last time.Time, requestedBy string, pauses ...time.Duration) (rotation.Plan, error) {
 	r.prune()
 	ctx, done := r.Observer.Sweep(ctx)
 	// An identity's PATs are listed once its sign-in is in order, whatever the others
@@ -310,29 +193,29 @@ func (r *Reconciler) Sweep(ctx context.Context, last time.Time, requestedBy stri
 	}
 	var unsent error
 	commands, at := 0, r.Now()
-	plan := r.look(ctx, at, pauses, func(identity string) { _ = refresh[identity]() }, func(wanting []*Item) {
-		cs := make([]Command, len(wanting))
+	plan := r.look(ctx, at, pauses, func(identity string) { _ = refresh[identity]() }, func(wanting []*rotation.Item) {
+		cs := make([]rotation.Command, len(wanting))
 		for i, it := range wanting {
-			cs[i] = it.command(at, requestedBy)
+			cs[i] = it.Command(at, requestedBy)
 		}
 		commands += len(cs)
 		unsent = errors.Join(unsent, r.again(ctx, pauses, func() error { return r.Outbox.Send(ctx, cs...) }))
 	})
 	for _, identity := range slices.Sorted(maps.Keys(refresh)) {
 		// Listing the identity's PATs has met the same refusal.
-		if err := refresh[identity](); err != nil && ClassOf(err) != SignIn {
-			plan.Problems = append(plan.Problems, Problem{Identity: identity, Err: err})
+		if err := refresh[identity](); err != nil && rotation.ClassOf(err) != rotation.SignIn {
+			plan.Problems = append(plan.Problems, rotation.Problem{Identity: identity, Err: err})
 		}
 	}
 	for _, p := range plan.Problems {
 		r.Log.WarnContext(ctx, "the sweep could not look everywhere", "identity", p.Identity, "organization", p.Organization,
-			"class", string(ClassOf(p.Err)), "error", p.Err.Error())
+			"class", string(rotation.ClassOf(p.Err)), "error", p.Err.Error())
 	}
 	for _, v := range plan.Released {
 		r.Log.InfoContext(ctx, "a PAT is released: it is no longer in the manifest and is left to run out", "pat", v.Name, "validTo", v.Expires)
 	}
 	for i := range plan.Items {
-		if it := &plan.Items[i]; it.endsSoon(plan.At) {
+		if it := &plan.Items[i]; it.EndsSoon(plan.At) {
 			r.Log.WarnContext(ctx, "a PAT ends soon and has no successor", "pat", it.Spec.Name, "validTo", it.Current.Expires)
 		}
 	}
@@ -344,7 +227,7 @@ func (r *Reconciler) Sweep(ctx context.Context, last time.Time, requestedBy stri
 		}
 		if d := crossed(s.PAT.ValidTo, r.toldUpTo(s.Owner, last), plan.At); d > 0 {
 			tell = append(tell, func() error {
-				err := r.Outbox.Publish(ctx, &ExpiringPAT{Owner: s.Owner, PAT: s.PAT, Days: d, At: plan.At})
+				err := r.Outbox.Publish(ctx, &rotation.ExpiringPAT{Owner: s.Owner, PAT: s.PAT, Days: d, At: plan.At})
 				if err != nil {
 					untold.Store(s.Owner, true)
 				}
@@ -353,29 +236,20 @@ func (r *Reconciler) Sweep(ctx context.Context, last time.Time, requestedBy stri
 		}
 	}
 	err := errors.Join(unsent, together(tell))
-	r.marked(plan, last, func(o Owner) bool {
+	r.marked(plan, last, func(o rotation.Owner) bool {
 		_, failed := untold.Load(o)
 		return failed
 	})
 	r.Log.InfoContext(ctx, "sweep done", "managed", len(plan.Items), "commands", commands, "unmanaged", len(plan.Strays),
 		"released", len(plan.Released), "problems", len(plan.Problems))
-	err = errors.Join(plan.err(), err)
+	err = errors.Join(plan.Err(), err)
 	done(&plan, err)
 	return plan, err
 }
 
-// soon is how close to its end a PAT may come before somebody should look.
-const soon = 48 * time.Hour
-
-// endsSoon reports whether a PAT is closer to its end than rotation in time would have
-// let it come. It is the latest one: nothing has replaced it.
-func (i *Item) endsSoon(now time.Time) bool {
-	return i.Current != nil && !i.Current.Expires.IsZero() && i.Current.Expires.Sub(now) < min(soon, i.Spec.RotateBefore/2)
-}
-
 // toldUpTo is the time up to which an owner's marks have been told: that of the last
 // sweep, or of the last one that could look at the owner and tell what it found.
-func (r *Reconciler) toldUpTo(o Owner, last time.Time) time.Time {
+func (r *Reconciler) toldUpTo(o rotation.Owner, last time.Time) time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if since, ok := r.behind[o]; ok {
@@ -386,13 +260,13 @@ func (r *Reconciler) toldUpTo(o Owner, last time.Time) time.Time {
 
 // marked notes for which owners a sweep has not told the marks it passed: the next one
 // of this process makes up for it. A repeat by another process has the same event ids.
-func (r *Reconciler) marked(plan Plan, last time.Time, failed func(Owner) bool) {
-	unseen := map[Owner]bool{}
+func (r *Reconciler) marked(plan rotation.Plan, last time.Time, failed func(rotation.Owner) bool) {
+	unseen := map[rotation.Owner]bool{}
 	for _, p := range plan.Problems {
-		unseen[Owner{p.Identity, p.Organization}] = true
+		unseen[rotation.Owner{Identity: p.Identity, Organization: p.Organization}] = true
 	}
 	if last.IsZero() {
-		last = plan.At.Add(-Day)
+		last = plan.At.Add(-rotation.Day)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -410,12 +284,12 @@ func (r *Reconciler) marked(plan Plan, last time.Time, failed func(Owner) bool) 
 // passed since the last sweep; 0 if none. Without a last sweep the day before
 // counts, so that a new deployment does not tell of marks long past.
 func crossed(validTo, last, now time.Time) int {
-	if last.IsZero() || now.Sub(last) > 14*Day {
-		last = now.Add(-Day)
+	if last.IsZero() || now.Sub(last) > 14*rotation.Day {
+		last = now.Add(-rotation.Day)
 	}
 	hit := 0
 	for _, d := range marks {
-		mark := validTo.Add(-time.Duration(d) * Day)
+		mark := validTo.Add(-time.Duration(d) * rotation.Day)
 		if mark.After(last) && !mark.After(now) {
 			hit = d
 		}

@@ -1,4 +1,4 @@
-package rotation
+package reconcile
 
 import (
 	"context"
@@ -8,6 +8,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
 const (
@@ -25,11 +27,11 @@ const listTimeout = 3 * time.Minute
 // one listing at a time and owner, at most a minute old, corrected by what this
 // process has created and revoked since.
 type roster struct {
-	tokens Tokens
+	tokens rotation.Tokens
 	now    func() time.Time
 
 	mu     sync.Mutex
-	owners map[Owner]*ownersPATs
+	owners map[rotation.Owner]*ownersPATs
 }
 
 type ownersPATs struct {
@@ -43,7 +45,7 @@ type ownersPATs struct {
 
 type change struct {
 	at      time.Time
-	created *PAT
+	created *rotation.PAT
 	revoked string
 }
 
@@ -52,11 +54,11 @@ type flight struct {
 	err  error
 }
 
-func newRoster(t Tokens, now func() time.Time) *roster {
-	return &roster{tokens: t, now: now, owners: map[Owner]*ownersPATs{}}
+func newRoster(t rotation.Tokens, now func() time.Time) *roster {
+	return &roster{tokens: t, now: now, owners: map[rotation.Owner]*ownersPATs{}}
 }
 
-func (r *roster) owner(o Owner) *ownersPATs {
+func (r *roster) owner(o rotation.Owner) *ownersPATs {
 	e := r.owners[o]
 	if e == nil {
 		e = &ownersPATs{age: rosterAge}
@@ -66,7 +68,7 @@ func (r *roster) owner(o Owner) *ownersPATs {
 }
 
 // list returns the active PATs as of a time that is not before notBefore.
-func (r *roster) list(ctx context.Context, o Owner, notBefore time.Time) (*listing, error) {
+func (r *roster) list(ctx context.Context, o rotation.Owner, notBefore time.Time) (*listing, error) {
 	for {
 		r.mu.Lock()
 		e := r.owner(o)
@@ -92,7 +94,7 @@ func (r *roster) list(ctx context.Context, o Owner, notBefore time.Time) (*listi
 // past twice that, still serves, while a new one is made beside: nobody waits for its
 // pages in the middle of a long run. slowed: the identity has calls for better uses, and
 // a list is made as rarely as possible.
-func (r *roster) recent(ctx context.Context, o Owner, slowed bool) (*listing, error) {
+func (r *roster) recent(ctx context.Context, o rotation.Owner, slowed bool) (*listing, error) {
 	now := r.now()
 	r.mu.Lock()
 	e := r.owner(o)
@@ -112,7 +114,7 @@ func (r *roster) recent(ctx context.Context, o Owner, slowed bool) (*listing, er
 }
 
 // start begins a listing unless one is under way; the lock is held.
-func (r *roster) start(ctx context.Context, o Owner, e *ownersPATs) *flight {
+func (r *roster) start(ctx context.Context, o rotation.Owner, e *ownersPATs) *flight {
 	if e.flight == nil {
 		e.flight = &flight{done: make(chan struct{})}
 		go r.fetch(context.WithoutCancel(ctx), o, e.flight)
@@ -121,7 +123,7 @@ func (r *roster) start(ctx context.Context, o Owner, e *ownersPATs) *flight {
 }
 
 // fetch runs apart from any one caller's context: its result serves them all.
-func (r *roster) fetch(ctx context.Context, o Owner, f *flight) {
+func (r *roster) fetch(ctx context.Context, o rotation.Owner, f *flight) {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
 	at := r.now()
@@ -153,24 +155,24 @@ func (r *roster) fetch(ctx context.Context, o Owner, f *flight) {
 }
 
 // stale makes the next look fetch the list anew.
-func (r *roster) stale(o Owner) {
+func (r *roster) stale(o rotation.Owner) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := r.owner(o)
 	e.latest, e.flight, e.changes = nil, nil, nil
 }
 
-func (r *roster) created(o Owner, p PAT) {
+func (r *roster) created(o rotation.Owner, p rotation.PAT) {
 	r.note(o, change{at: r.now(), created: &p})
 }
 
-func (r *roster) revoked(o Owner, authorizationID string) {
+func (r *roster) revoked(o rotation.Owner, authorizationID string) {
 	r.note(o, change{at: r.now(), revoked: authorizationID})
 }
 
 // note corrects the list, and the one that is being made. Without either there is
 // nothing to correct.
-func (r *roster) note(o Owner, c change) {
+func (r *roster) note(o rotation.Owner, c change) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := r.owner(o)
@@ -188,7 +190,7 @@ type listing struct {
 	at time.Time
 
 	mu   sync.Mutex
-	pats []PAT // one without an id has been taken out
+	pats []rotation.PAT // one without an id has been taken out
 	byID map[string]int32
 	// The PATs of one name, and of one rotation, are chained.
 	byName, byRotation     map[string]int32
@@ -197,7 +199,7 @@ type listing struct {
 
 const nowhere int32 = -1
 
-func newListing(at time.Time, pats []PAT) *listing {
+func newListing(at time.Time, pats []rotation.PAT) *listing {
 	l := &listing{at: at, byID: make(map[string]int32, len(pats)), byName: make(map[string]int32, len(pats)), byRotation: map[string]int32{}}
 	l.pats = pats
 	l.nextName, l.nextRotation = make([]int32, 0, len(pats)), make([]int32, 0, len(pats))
@@ -211,7 +213,7 @@ func newListing(at time.Time, pats []PAT) *listing {
 func (l *listing) index(i int32) {
 	p := &l.pats[i]
 	l.byID[strings.ToLower(p.AuthorizationID)] = i
-	declared, _, rotation, marked := ParseDisplayName(p.DisplayName)
+	declared, _, rotation, marked := rotation.ParseDisplayName(p.DisplayName)
 	l.nextName = append(l.nextName, enter(l.byName, fold(declared), i))
 	next := nowhere
 	if marked {
@@ -238,7 +240,7 @@ func (l *listing) apply(c change) {
 	}
 	id = strings.ToLower(id)
 	if i, ok := l.byID[id]; ok {
-		l.pats[i] = PAT{}
+		l.pats[i] = rotation.PAT{}
 		delete(l.byID, id)
 	}
 	if c.created != nil {
@@ -250,7 +252,7 @@ func (l *listing) apply(c change) {
 // about gives the PATs that matter to one entry of the manifest, in the list's order:
 // those that its versions name, those that bear its name, and those that an attempt
 // to replace one of the versions has made.
-func (l *listing) about(s Spec, versions ...Version) []PAT {
+func (l *listing) about(s rotation.Spec, versions ...rotation.Version) []rotation.PAT {
 	var found []int32
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -270,20 +272,20 @@ func (l *listing) about(s Spec, versions ...Version) []PAT {
 	id(s.Adopt)
 	name := fold(s.DisplayName)
 	chain(l.byName, l.nextName, name)
-	if declared, _, _, marked := ParseDisplayName(s.DisplayName); marked {
+	if declared, _, _, marked := rotation.ParseDisplayName(s.DisplayName); marked {
 		chain(l.byName, l.nextName, fold(declared))
 	}
-	chain(l.byRotation, l.nextRotation, RotationID(s.Name, ""))
+	chain(l.byRotation, l.nextRotation, rotation.RotationID(s.Name, ""))
 	for _, v := range versions {
 		id(v.Ledger.AuthorizationID)
 		id(v.Ledger.Previous)
 		if v.ID != "" {
-			chain(l.byRotation, l.nextRotation, RotationID(s.Name, v.ID))
+			chain(l.byRotation, l.nextRotation, rotation.RotationID(s.Name, v.ID))
 		}
 	}
 	slices.Sort(found)
 	found = slices.Compact(found)
-	out := make([]PAT, len(found))
+	out := make([]rotation.PAT, len(found))
 	for i, at := range found {
 		out[i] = l.pats[at]
 	}
@@ -291,7 +293,7 @@ func (l *listing) about(s Spec, versions ...Version) []PAT {
 }
 
 // each passes every PAT.
-func (l *listing) each(f func(PAT)) {
+func (l *listing) each(f func(rotation.PAT)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, p := range l.pats {

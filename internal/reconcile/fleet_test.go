@@ -1,4 +1,4 @@
-package rotation_test
+package reconcile_test
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/azure-patrol/patrol/internal/reconcile"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
@@ -84,7 +85,7 @@ func (*fleetServices) Publish(context.Context, rotation.Event) error { return ni
 func (*fleetServices) Refresh(context.Context, string) error         { return nil }
 
 // newFleet has n PATs of each organization, due after age of their thirty days.
-func newFleet(n int, age time.Duration, organizations ...string) (*fleetServices, *rotation.Reconciler) {
+func newFleet(n int, age time.Duration, organizations ...string) (*fleetServices, *reconcile.Reconciler) {
 	now := time.Now().UTC().Truncate(time.Second)
 	f := &fleetServices{secrets: map[string]rotation.Version{}, pats: map[rotation.Owner][]rotation.PAT{}, lists: map[rotation.Owner]int{}, slow: map[rotation.Owner]time.Duration{}}
 	byName := map[string]rotation.Spec{}
@@ -101,7 +102,7 @@ func newFleet(n int, age time.Duration, organizations ...string) (*fleetServices
 				AuthorizationID: p.AuthorizationID, ProviderAddress: fleetProvider + org, RotationID: rotation.RotationID(s.Name, ""), Identity: "bot", AnnouncedAt: p.ValidFrom}}
 		}
 	}
-	r := rotation.NewReconciler(rotation.Config{
+	r := reconcile.NewReconciler(reconcile.Config{
 		Spec:  func(name string) (rotation.Spec, bool) { s, ok := byName[name]; return s, ok },
 		Specs: func() []rotation.Spec { return f.specs }, Vault: f, Tokens: f, Outbox: f, Identities: f, VaultTag: "vaulta",
 		ProviderAddress: func(o string) string { return fleetProvider + o }, Organization: func(a string) string { return a[len(fleetProvider):] },

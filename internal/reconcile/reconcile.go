@@ -1,4 +1,4 @@
-package rotation
+package reconcile
 
 import (
 	"context"
@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
 const (
@@ -26,15 +28,15 @@ const (
 // Config holds what a Reconciler needs. Every field but Observer and Log is required.
 type Config struct {
 	// Spec finds a managed PAT by its name.
-	Spec   func(name string) (Spec, bool)
-	Specs  func() []Spec
-	Vault  Vault
-	Tokens Tokens
-	Outbox Outbox
+	Spec   func(name string) (rotation.Spec, bool)
+	Specs  func() []rotation.Spec
+	Vault  rotation.Vault
+	Tokens rotation.Tokens
+	Outbox rotation.Outbox
 	// Identities is asked by the sweep only.
-	Identities Identities
+	Identities rotation.Identities
 	// Observer hears of the work; nil: nobody does.
-	Observer Observer
+	Observer rotation.Observer
 	// VaultTag marks the PATs of this deployment.
 	VaultTag string
 	// ProviderAddress gives an organization's URL, and Organization the
@@ -58,19 +60,19 @@ type Reconciler struct {
 	roster *roster
 
 	mu      sync.Mutex
-	bearers map[Owner]string
+	bearers map[rotation.Owner]string
 	told    map[string]time.Time
 	paces   map[string]*pace // by identity
 	// busy holds the PATs that are being worked on.
 	busy map[string]chan struct{}
 	// failing holds the last failure of each PAT that has not come to rest since.
-	failing map[string]Failure
+	failing map[string]rotation.Failure
 	// closed holds replaced PATs whose versions this process has closed, with the
 	// time: a sweep need not ask for them again.
 	closed map[string]time.Time
 	// behind holds the owners of whose unmanaged PATs not every mark has been told,
 	// with the time up to which they have been.
-	behind map[Owner]time.Time
+	behind map[rotation.Owner]time.Time
 }
 
 // NewReconciler wires a Reconciler.
@@ -79,17 +81,17 @@ func NewReconciler(c Config) *Reconciler {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	if c.Observer == nil {
-		c.Observer = unobserved{}
+		c.Observer = rotation.Unobserved{}
 	}
 	return &Reconciler{
 		Config:  c,
 		roster:  newRoster(c.Tokens, c.Now),
-		bearers: map[Owner]string{},
+		bearers: map[rotation.Owner]string{},
 		told:    map[string]time.Time{},
 		paces:   map[string]*pace{},
 		closed:  map[string]time.Time{},
-		behind:  map[Owner]time.Time{},
-		failing: map[string]Failure{},
+		behind:  map[rotation.Owner]time.Time{},
+		failing: map[string]rotation.Failure{},
 		busy:    map[string]chan struct{}{},
 	}
 }
@@ -98,14 +100,14 @@ func NewReconciler(c Config) *Reconciler {
 // an error here: it has been turned into a scheduled retry or an event, and stands
 // among the failing. The error says that not even that was possible, so that the
 // message must be delivered again.
-func (r *Reconciler) Reconcile(ctx context.Context, c Command) error {
+func (r *Reconciler) Reconcile(ctx context.Context, c rotation.Command) error {
 	log := r.Log.With("pat", c.PAT, "reason", string(c.Reason), "attempt", c.Attempt)
 	s, ok := r.Spec(c.PAT)
 	if !ok {
 		log.WarnContext(ctx, "a command names a PAT that is not in the manifest")
-		e := &Error{Class: Configuration, Code: "not-in-manifest",
+		e := &rotation.Error{Class: rotation.Configuration, Code: "not-in-manifest",
 			Message: "a command names a PAT that is not in the manifest: add it there, or stop asking for it"}
-		return r.tell(ctx, Spec{Name: c.PAT}, c, "observe", e, nil)
+		return r.tell(ctx, rotation.Spec{Name: c.PAT}, c, "observe", e, nil)
 	}
 	if paused, _ := r.paused(s.Identity); paused {
 		c = r.putOff(s.Identity, c)
@@ -151,22 +153,22 @@ func (r *Reconciler) enter(ctx context.Context, pat string) (leave func(), err e
 
 // Inspect observes one PAT and says what a reconcile would do. It changes nothing.
 // ok is false for a name that is not in the manifest.
-func (r *Reconciler) Inspect(ctx context.Context, name string) (item Item, ok bool) {
+func (r *Reconciler) Inspect(ctx context.Context, name string) (item rotation.Item, ok bool) {
 	s, ok := r.Spec(name)
 	if !ok {
-		return Item{}, false
+		return rotation.Item{}, false
 	}
 	w := work{Reconciler: r, spec: s, log: r.Log, readOnly: true}
-	item = Item{Spec: s, State: StateUnknown}
+	item = rotation.Item{Spec: s, State: rotation.StateUnknown}
 	if item.Err = w.observe(ctx); item.Err != nil {
 		return item, true
 	}
 	item.Err = asError(w.seen.SignIn)
-	item.settle(w.seen, r.Now())
+	item.Settle(w.seen, r.Now())
 	return item, true
 }
 
-func asError(e *Error) error {
+func asError(e *rotation.Error) error {
 	if e == nil {
 		return nil
 	}
@@ -176,13 +178,13 @@ func asError(e *Error) error {
 // work is one reconcile under way.
 type work struct {
 	*Reconciler
-	spec  Spec
-	order Command
+	spec  rotation.Spec
+	order rotation.Command
 	log   *slog.Logger
 	// readOnly observes without bringing a deleted secret back.
 	readOnly bool
 	readAt   time.Time // when the secret was read, or written by this work
-	seen     Observed
+	seen     rotation.Observed
 	listed   *listing
 }
 
@@ -195,9 +197,9 @@ func (w *work) run(ctx context.Context) error {
 	}
 	var failed error // the first revocation that failed; the others go on
 	for range maxSteps {
-		d := Decide(w.spec, w.seen, w.Now())
+		d := rotation.Decide(w.spec, w.seen, w.Now())
 		log := w.log.With("action", string(d.Action), "rule", d.Rule)
-		if d.Action == Nothing {
+		if d.Action == rotation.Nothing {
 			log.DebugContext(ctx, d.Message)
 			if failed != nil {
 				return w.settle(ctx, "revoke", failed)
@@ -207,8 +209,8 @@ func (w *work) run(ctx context.Context) error {
 				// A little later than the earliest moment, whose clock is another
 				// one; and later than now, or the id would be that of a look
 				// that has just been taken.
-				at := later(d.Next, w.Now()).Add(clockSkew / 4)
-				return w.Outbox.Send(ctx, Command{PAT: w.spec.Name, Reason: Look,
+				at := later(d.Next, w.Now()).Add(rotation.ClockSkew / 4)
+				return w.Outbox.Send(ctx, rotation.Command{PAT: w.spec.Name, Reason: rotation.Look,
 					Operation: fmt.Sprintf("look-%d", at.Unix()), At: at})
 			}
 			return nil
@@ -227,7 +229,7 @@ func (w *work) run(ctx context.Context) error {
 		}
 	}
 	if failed == nil {
-		failed = &Error{Class: Configuration, Code: "no-rest",
+		failed = &rotation.Error{Class: rotation.Configuration, Code: "no-rest",
 			Message: fmt.Sprintf("after %d steps there was still something to do: this is a fault of patrol", maxSteps)}
 	}
 	return w.settle(ctx, "observe", failed)
@@ -242,23 +244,23 @@ func later(a, b time.Time) time.Time {
 
 // perform does one step and brings the observation up to date with the services'
 // own answers, so that nothing has to be read again.
-func (w *work) perform(ctx context.Context, d Decision) (step string, err error) {
+func (w *work) perform(ctx context.Context, d rotation.Decision) (step string, err error) {
 	ctx, done := w.Observer.Step(ctx, &w.spec, string(d.Action))
 	defer func() { done(err) }()
 	switch d.Action {
-	case ReportSignIn:
+	case rotation.ReportSignIn:
 		return "observe", w.seen.SignIn
-	case Refuse:
-		return "adopt", &Error{Class: Ambiguous, Code: "ambiguous-adoption", Message: d.Message}
-	case Announce:
+	case rotation.Refuse:
+		return "adopt", &rotation.Error{Class: rotation.Ambiguous, Code: "ambiguous-adoption", Message: d.Message}
+	case rotation.Announce:
 		return "announce", w.announce(ctx)
-	case Adopt:
+	case rotation.Adopt:
 		return "adopt", w.adopt(ctx, d.PAT)
-	case Rotate:
+	case rotation.Rotate:
 		return w.rotate(ctx, d)
-	case Revoke:
+	case rotation.Revoke:
 		return "revoke", w.revoke(ctx, d)
-	case RevokeOrphan:
+	case rotation.RevokeOrphan:
 		return "revoke", w.revokeOrphan(ctx, d.PAT)
 	}
 	return "observe", fmt.Errorf("no such action: %q", d.Action)
@@ -267,7 +269,7 @@ func (w *work) perform(ctx context.Context, d Decision) (step string, err error)
 // observe reads the secret afresh, shares the list of PATs, and follows the
 // replaced versions back as far as something may be left to do.
 func (w *work) observe(ctx context.Context) error {
-	w.seen = Observed{VaultTag: w.VaultTag, ProviderAddress: w.ProviderAddress(w.spec.Organization), Order: w.order, Failed: map[string]bool{}}
+	w.seen = rotation.Observed{VaultTag: w.VaultTag, ProviderAddress: w.ProviderAddress(w.spec.Organization), Order: w.order, Failed: map[string]bool{}}
 	type answer struct {
 		pats *listing
 		err  error
@@ -291,7 +293,7 @@ func (w *work) observe(ctx context.Context) error {
 		list()
 	}
 	l := <-listed
-	if e, ok := errors.AsType[*Error](l.err); ok && e.Class == SignIn {
+	if e, ok := errors.AsType[*rotation.Error](l.err); ok && e.Class == rotation.SignIn {
 		w.seen.SignIn = e
 		w.seen.Current = current
 		return nil
@@ -319,7 +321,7 @@ func (w *work) observe(ctx context.Context) error {
 // ordered reports that the order says all there is to do, so that an identity that has
 // been slowed down need not list its PATs for it: whoever ordered has seen them. What a
 // list would show beside, an orphan, is found by the sweeps.
-func (w *work) ordered(c *Version) bool {
+func (w *work) ordered(c *rotation.Version) bool {
 	return c != nil && c.Enabled && strings.EqualFold(c.Ledger.AuthorizationID, w.order.From) &&
 		c.Ledger.Identity == w.spec.Identity && strings.EqualFold(c.Ledger.ProviderAddress, w.seen.ProviderAddress)
 }
@@ -328,7 +330,7 @@ func (w *work) ordered(c *Version) bool {
 func (w *work) consult(l *listing) {
 	versions := w.seen.Replaced
 	if c := w.seen.Current; c != nil {
-		versions = append([]Version{*c}, versions...)
+		versions = append([]rotation.Version{*c}, versions...)
 	}
 	w.listed, w.seen.ListedAt = l, l.at
 	w.seen.PATs = l.about(w.spec, versions...)
@@ -336,13 +338,13 @@ func (w *work) consult(l *listing) {
 
 // current reads the latest version; nil if there is no secret. A soft-deleted one
 // is brought back first: its name is blocked, and its PAT may be in use.
-func (w *work) current(ctx context.Context) (*Version, error) {
+func (w *work) current(ctx context.Context) (*rotation.Version, error) {
 	w.readAt = w.Now()
 	v, err := w.Vault.Current(ctx, w.spec.Name)
-	if errors.Is(err, ErrNotFound) && w.readOnly {
+	if errors.Is(err, rotation.ErrNotFound) && w.readOnly {
 		return nil, nil
 	}
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, rotation.ErrNotFound) {
 		recovered, rerr := w.Vault.Recover(ctx, w.spec.Name)
 		switch {
 		case rerr != nil:
@@ -370,7 +372,7 @@ func (w *work) doubtful() bool {
 		return true
 	}
 	sameOwner := c.Ledger.Identity == w.spec.Identity && strings.EqualFold(c.Ledger.ProviderAddress, w.seen.ProviderAddress)
-	return sameOwner && !w.seen.lists(c.Ledger.AuthorizationID)
+	return sameOwner && !w.seen.Lists(c.Ledger.AuthorizationID)
 }
 
 // follow reads replaced versions, newest first, while one of them may still have
@@ -384,13 +386,13 @@ func (w *work) follow(ctx context.Context) error {
 		l := at.Ledger
 		// Behind a closed version only a PAT that is still alive is of interest:
 		// its revocation failed while that of its successor did not.
-		recent := l.RevokedAt.IsZero() && l.RevokePreviousAt.After(w.Now().Add(-settleWindow))
-		open := l.Previous != "" && (w.seen.lists(l.Previous) || recent)
-		if l.PreviousVersion == "" || !open && len(orphans(w.spec, w.seen)) == 0 {
+		recent := l.RevokedAt.IsZero() && l.RevokePreviousAt.After(w.Now().Add(-rotation.SettleWindow))
+		open := l.Previous != "" && (w.seen.Lists(l.Previous) || recent)
+		if l.PreviousVersion == "" || !open && len(rotation.Orphans(w.spec, w.seen)) == 0 {
 			return nil
 		}
 		v, err := w.Vault.Version(ctx, w.spec.Name, l.PreviousVersion)
-		if errors.Is(err, ErrNotFound) {
+		if errors.Is(err, rotation.ErrNotFound) {
 			return nil
 		}
 		if err != nil {
@@ -410,9 +412,9 @@ func (w *work) follow(ctx context.Context) error {
 
 // settle turns a failure into what its class asks for.
 func (w *work) settle(ctx context.Context, step string, err error) error {
-	e, ok := errors.AsType[*Error](err)
+	e, ok := errors.AsType[*rotation.Error](err)
 	if !ok {
-		e = &Error{Class: Transient, Message: "an unexpected failure", Err: err}
+		e = &rotation.Error{Class: rotation.Transient, Message: "an unexpected failure", Err: err}
 		switch {
 		case errors.Is(err, context.DeadlineExceeded):
 			e.Code, e.Message = "deadline", "the reconcile reached its own deadline before it was done"
@@ -420,7 +422,7 @@ func (w *work) settle(ctx context.Context, step string, err error) error {
 			e.Code, e.Message = "canceled", "the reconcile was cut short"
 		}
 	}
-	f := Failure{PAT: w.spec.Name, Step: step, Class: e.Class, Code: e.Code, Message: e.Message, Attempt: w.order.Attempt, At: w.Now()}
+	f := rotation.Failure{PAT: w.spec.Name, Step: step, Class: e.Class, Code: e.Code, Message: e.Message, Attempt: w.order.Attempt, At: w.Now()}
 	w.failed(f)
 	w.Observer.Failed(ctx, &w.spec, f)
 	w.log.WarnContext(ctx, "step failed", "step", step, "class", string(e.Class), "code", e.Code, "error", e.Message, "activity", e.ActivityID)
@@ -429,14 +431,14 @@ func (w *work) settle(ctx context.Context, step string, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterDeadline)
 	defer cancel()
 	switch {
-	case e.Class == SignIn && w.order.From == "":
+	case e.Class == rotation.SignIn && w.order.From == "":
 		return nil // whoever found it out has told, and the sweeps go on asking
-	case e.Class == SignIn:
+	case e.Class == rotation.SignIn:
 		// Somebody ordered a rotation, of a leaked PAT perhaps: it is tried
 		// again for a while.
-	case e.Class == Throttled:
+	case e.Class == rotation.Throttled:
 		w.pause(w.spec.Identity, e.After)
-	case e.Class == Configuration, e.Class == Policy, e.Class == Ambiguous && step == "adopt":
+	case e.Class == rotation.Configuration, e.Class == rotation.Policy, e.Class == rotation.Ambiguous && step == "adopt":
 		return w.tell(ctx, w.spec, w.order, step, e, w.seen.Current)
 	}
 	at, again := w.retry(e)
@@ -444,7 +446,7 @@ func (w *work) settle(ctx context.Context, step string, err error) error {
 		return w.tell(ctx, w.spec, w.order, step, e, w.seen.Current)
 	}
 	next := w.order
-	if next.At = at; e.Class == Throttled {
+	if next.At = at; e.Class == rotation.Throttled {
 		// Not an attempt that failed, but one whose turn has not come.
 		next = w.putOff(w.spec.Identity, next)
 	} else {
@@ -463,7 +465,7 @@ const (
 
 // retry is when to try again; false when patrol gives up for now and leaves it to
 // the sweeps.
-func (w *work) retry(e *Error) (time.Time, bool) {
+func (w *work) retry(e *rotation.Error) (time.Time, bool) {
 	now := w.Now()
 	if w.order.Attempt >= maxAttempts {
 		return time.Time{}, false
@@ -478,21 +480,21 @@ func (w *work) retry(e *Error) (time.Time, bool) {
 }
 
 // toldFor is how long a standing failure is not told again.
-const toldFor = Day
+const toldFor = rotation.Day
 
 // tell publishes a failure, at most once a day and cause. For a standing cause the
 // id carries the day, so that the repeats of many processes are one event.
-func (r *Reconciler) tell(ctx context.Context, s Spec, c Command, step string, e *Error, current *Version) error {
+func (r *Reconciler) tell(ctx context.Context, s rotation.Spec, c rotation.Command, step string, e *rotation.Error, current *rotation.Version) error {
 	now := r.Now()
-	ev := &RotationFailed{Spec: s, Step: step, Class: e.Class, Code: e.Code, Message: e.Message,
+	ev := &rotation.RotationFailed{Spec: s, Step: step, Class: e.Class, Code: e.Code, Message: e.Message,
 		Attempt: c.Attempt, At: now}
 	version := ""
 	if current != nil {
 		version, ev.ValidTo = current.ID, current.Expires
 	}
-	ev.RotationID = RotationID(s.Name, version)
-	if e.Class == Configuration || e.Class == Policy || e.Class == Ambiguous {
-		ev.Attempt = int(now.Unix() / int64(Day/time.Second))
+	ev.RotationID = rotation.RotationID(s.Name, version)
+	if e.Class == rotation.Configuration || e.Class == rotation.Policy || e.Class == rotation.Ambiguous {
+		ev.Attempt = int(now.Unix() / int64(rotation.Day/time.Second))
 	}
 	key := strings.Join([]string{s.Name, step, string(e.Class), e.Code}, "\n")
 	r.mu.Lock()
@@ -523,28 +525,17 @@ func (r *Reconciler) recovered(pat string) {
 	}
 }
 
-// Failure is why a PAT has not come to rest.
-type Failure struct {
-	PAT     string
-	Step    string
-	Class   Class
-	Code    string
-	Message string
-	Attempt int
-	At      time.Time
-}
-
-func (r *Reconciler) failed(f Failure) {
+func (r *Reconciler) failed(f rotation.Failure) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.failing[f.PAT] = f
 }
 
 // Failing lists what this process has seen fail and not come to rest since, by name.
-func (r *Reconciler) Failing() []Failure {
+func (r *Reconciler) Failing() []rotation.Failure {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.SortedFunc(maps.Values(r.failing), func(a, b Failure) int { return strings.Compare(a.PAT, b.PAT) })
+	return slices.SortedFunc(maps.Values(r.failing), func(a, b rotation.Failure) int { return strings.Compare(a.PAT, b.PAT) })
 }
 
 func (r *Reconciler) jitter(d time.Duration) time.Duration {
@@ -561,12 +552,12 @@ func (r *Reconciler) close(authorizationID string) {
 // prune forgets what is too old to matter.
 func (r *Reconciler) prune() {
 	now := r.Now()
-	old := func(_ string, at time.Time) bool { return now.Sub(at) > 2*settleWindow }
+	old := func(_ string, at time.Time) bool { return now.Sub(at) > 2*rotation.SettleWindow }
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	maps.DeleteFunc(r.closed, old)
 	maps.DeleteFunc(r.told, old)
-	maps.DeleteFunc(r.paces, func(_ string, p *pace) bool { return now.Sub(p.until) > 2*settleWindow && len(p.recent) == 0 })
+	maps.DeleteFunc(r.paces, func(_ string, p *pace) bool { return now.Sub(p.until) > 2*rotation.SettleWindow && len(p.recent) == 0 })
 }
 
 func (r *Reconciler) settled(authorizationID string) bool {

@@ -1,10 +1,12 @@
-package rotation
+package reconcile
 
 import (
 	"fmt"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
 // pace is how fast an identity's PATs are rotated while Azure DevOps slows it down.
@@ -94,11 +96,11 @@ func (p *pace) forget(now time.Time) {
 
 // putOff gives a command of a resting identity its time and another message id than it
 // had. What somebody has ordered comes back first.
-func (r *Reconciler) putOff(identity string, c Command) Command {
+func (r *Reconciler) putOff(identity string, c rotation.Command) rotation.Command {
 	r.mu.Lock()
 	p := r.pace(identity)
 	at, gap := p.until, 2*leastPause
-	if c.Reason != Requested && c.Reason != Compromised {
+	if c.Reason != rotation.Requested && c.Reason != rotation.Compromised {
 		if p.next.Before(p.until) || p.next.After(p.until.Add(maxSpread)) {
 			p.next = p.until
 		}

@@ -1,9 +1,11 @@
-package rotation
+package reconcile
 
 import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
 // reserve is what is left of an invocation for the work that follows a last attempt.
@@ -18,7 +20,7 @@ func (r *Reconciler) again(ctx context.Context, pauses []time.Duration, f func()
 			return err
 		}
 		pause = time.Duration(float64(pause) * (1 + r.Random()/5)) // not all at once
-		if e, ok := errors.AsType[*Error](err); ok {
+		if e, ok := errors.AsType[*rotation.Error](err); ok {
 			pause = max(pause, e.After)
 		}
 		if end, ok := ctx.Deadline(); ok && r.Now().Add(pause+reserve).After(end) {
@@ -34,8 +36,8 @@ func (r *Reconciler) again(ctx context.Context, pauses []time.Duration, f func()
 
 // passing reports whether a failure may be gone in a minute.
 func passing(err error) bool {
-	switch ClassOf(err) {
-	case Transient, Throttled, Ambiguous:
+	switch rotation.ClassOf(err) {
+	case rotation.Transient, rotation.Throttled, rotation.Ambiguous:
 		return true
 	}
 	return false

@@ -1,4 +1,4 @@
-package rotation
+package reconcile
 
 import (
 	"context"
@@ -7,19 +7,21 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
 // MaxExtension is how far ahead a PAT's end may be moved: Azure DevOps gives no longer
 // lives.
-const MaxExtension = 365 * Day
+const MaxExtension = 365 * rotation.Day
 
 // Ends is what acts need of Azure DevOps beside Tokens.
 type Ends interface {
 	// Update moves a PAT's end; its token stays. The answer's ValidTo counts.
 	// ErrNotFound: there is no such PAT any more.
-	Update(ctx context.Context, o Owner, authorizationID string, validTo time.Time) (PAT, error)
+	Update(ctx context.Context, o rotation.Owner, authorizationID string, validTo time.Time) (rotation.PAT, error)
 	// Known reports whether the owner has or had this PAT, ended ones included.
-	Known(ctx context.Context, o Owner, authorizationID string) (bool, error)
+	Known(ctx context.Context, o rotation.Owner, authorizationID string) (bool, error)
 }
 
 // Acts are what people order and get at once, because no rotation is needed for it:
@@ -55,7 +57,7 @@ const (
 
 // Extended is a PAT whose end has been moved.
 type Extended struct {
-	Spec            Spec
+	Spec            rotation.Spec
 	AuthorizationID string
 	Version         string
 	ValidFrom       time.Time
@@ -83,12 +85,12 @@ func (a *Acts) Extend(ctx context.Context, name string, validTo time.Time, by st
 	}
 	p, err := a.Ends.Update(ctx, s.Owner(), v.Ledger.AuthorizationID, validTo)
 	switch {
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, rotation.ErrNotFound):
 		a.roster.stale(s.Owner())
 		return Extended{}, &Refusal{Code: Gone, PAT: s.Name, Managed: true,
 			Message: "Azure DevOps has no such active PAT any more: the next look at it makes a new one, or rotate it now"}
 	case err != nil:
-		if e := AsError(err); e != nil && (e.Class == Policy || e.Class == Configuration && refusesEnd(e.Code)) {
+		if e := rotation.AsError(err); e != nil && (e.Class == rotation.Policy || e.Class == rotation.Configuration && refusesEnd(e.Code)) {
 			return Extended{}, &Refusal{Code: ExtensionRefused, Message: e.Error(), PAT: s.Name, Managed: true}
 		}
 		return Extended{}, err
@@ -101,19 +103,19 @@ func (a *Acts) Extend(ctx context.Context, name string, validTo time.Time, by st
 	if err != nil {
 		return Extended{}, err
 	}
-	now.Value = Secret{}
+	now.Value = rotation.Secret{}
 	if !strings.EqualFold(now.Ledger.AuthorizationID, v.Ledger.AuthorizationID) {
 		a.takeBack(ctx, s, v)
 		return Extended{}, &Refusal{Code: Overtaken, PAT: s.Name, Managed: true, Message: "the PAT was replaced at the same moment: look at it again"}
 	}
 	now.Expires = p.ValidTo
-	now.Ledger.ValidityDays = days(p.ValidTo.Sub(p.ValidFrom))
-	now.Ledger.History = Noted(now.Ledger.History, Note{At: a.Now(), Act: "extended", Until: p.ValidTo, By: by})
+	now.Ledger.ValidityDays = rotation.WholeDays(p.ValidTo.Sub(p.ValidFrom))
+	now.Ledger.History = rotation.Noted(now.Ledger.History, rotation.Note{At: a.Now(), Act: "extended", Until: p.ValidTo, By: by})
 	if now, err = a.Vault.Update(ctx, now); err != nil {
 		return Extended{}, err
 	}
 	return Extended{Spec: s, AuthorizationID: p.AuthorizationID, Version: now.ID, ValidFrom: p.ValidFrom, ValidTo: p.ValidTo,
-		Due: Due(s, p.ValidFrom, p.ValidTo), Clamped: p.ValidTo.Before(validTo.Add(-time.Minute))}, nil
+		Due: rotation.Due(s, p.ValidFrom, p.ValidTo), Clamped: p.ValidTo.Before(validTo.Add(-time.Minute))}, nil
 }
 
 // refusesEnd knows the words by which Azure DevOps refuses an end.
@@ -122,9 +124,9 @@ func refusesEnd(code string) bool {
 }
 
 // extendable reads the current version and says whether its PAT's end can be moved.
-func (a *Acts) extendable(ctx context.Context, s Spec, validTo time.Time) (Version, error) {
-	refuse := func(code, message string) (Version, error) {
-		return Version{}, &Refusal{Code: code, Message: message, PAT: s.Name, Managed: true}
+func (a *Acts) extendable(ctx context.Context, s rotation.Spec, validTo time.Time) (rotation.Version, error) {
+	refuse := func(code, message string) (rotation.Version, error) {
+		return rotation.Version{}, &Refusal{Code: code, Message: message, PAT: s.Name, Managed: true}
 	}
 	now := a.Now()
 	switch {
@@ -135,12 +137,12 @@ func (a *Acts) extendable(ctx context.Context, s Spec, validTo time.Time) (Versi
 	}
 	v, err := a.Vault.Current(ctx, s.Name)
 	switch {
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, rotation.ErrNotFound):
 		return refuse(NotProvisioned, "there is no PAT yet whose end could be moved")
 	case err != nil:
-		return Version{}, err
+		return rotation.Version{}, err
 	}
-	v.Value = Secret{}
+	v.Value = rotation.Secret{}
 	l := v.Ledger
 	switch {
 	case !l.Ours() || l.AuthorizationID == "":
@@ -155,7 +157,7 @@ func (a *Acts) extendable(ctx context.Context, s Spec, validTo time.Time) (Versi
 
 // takeBack gives a PAT that was replaced its earlier end again. If that fails, the
 // end of its overlap revokes it all the same.
-func (a *Acts) takeBack(ctx context.Context, s Spec, v Version) {
+func (a *Acts) takeBack(ctx context.Context, s rotation.Spec, v rotation.Version) {
 	if !v.Expires.After(a.Now()) {
 		return
 	}
@@ -163,7 +165,7 @@ func (a *Acts) takeBack(ctx context.Context, s Spec, v Version) {
 	defer cancel()
 	p, err := a.Ends.Update(ctx, s.Owner(), v.Ledger.AuthorizationID, v.Expires)
 	if err != nil {
-		a.Log.WarnContext(ctx, "a replaced PAT keeps its later end until it is revoked", "pat", s.Name, "authorizationId", v.Ledger.AuthorizationID, "class", string(ClassOf(err)))
+		a.Log.WarnContext(ctx, "a replaced PAT keeps its later end until it is revoked", "pat", s.Name, "authorizationId", v.Ledger.AuthorizationID, "class", string(rotation.ClassOf(err)))
 		return
 	}
 	a.roster.created(s.Owner(), p)
@@ -181,7 +183,7 @@ type Target struct {
 
 // Ended is a revoked PAT.
 type Ended struct {
-	Owner Owner
+	Owner rotation.Owner
 	// Already says that it had ended before.
 	Already bool
 	// Replacing is the managed PAT that is being rotated because of it; empty: none.
@@ -199,7 +201,7 @@ func (a *Acts) Revoke(ctx context.Context, t Target) (Ended, error) {
 			failed = errors.Join(failed, err)
 			continue
 		}
-		i := slices.IndexFunc(pats, func(p PAT) bool { return strings.EqualFold(p.AuthorizationID, t.AuthorizationID) })
+		i := slices.IndexFunc(pats, func(p rotation.PAT) bool { return strings.EqualFold(p.AuthorizationID, t.AuthorizationID) })
 		if i >= 0 {
 			return a.end(ctx, o, pats[i], t)
 		}
@@ -220,24 +222,24 @@ func (a *Acts) Revoke(ctx context.Context, t Target) (Ended, error) {
 }
 
 // owners are whose PATs may be meant.
-func (a *Acts) owners(t Target) []Owner {
+func (a *Acts) owners(t Target) []rotation.Owner {
 	if t.Identity != "" && t.Organization != "" {
-		return []Owner{{t.Identity, t.Organization}}
+		return []rotation.Owner{{Identity: t.Identity, Organization: t.Organization}}
 	}
-	var out []Owner
+	var out []rotation.Owner
 	for _, s := range a.Specs() {
 		o := s.Owner()
 		if (t.Identity == "" || o.Identity == t.Identity) && (t.Organization == "" || strings.EqualFold(o.Organization, t.Organization)) && !slices.Contains(out, o) {
 			out = append(out, o)
 		}
 	}
-	slices.SortFunc(out, func(x, y Owner) int {
+	slices.SortFunc(out, func(x, y rotation.Owner) int {
 		return strings.Compare(x.Identity+"/"+x.Organization, y.Identity+"/"+y.Organization)
 	})
 	return out
 }
 
-func (a *Acts) end(ctx context.Context, o Owner, p PAT, t Target) (Ended, error) {
+func (a *Acts) end(ctx context.Context, o rotation.Owner, p rotation.PAT, t Target) (Ended, error) {
 	out := Ended{Owner: o}
 	use, err := a.use(ctx, p)
 	if err != nil && !t.Force {
@@ -249,7 +251,7 @@ func (a *Acts) end(ctx context.Context, o Owner, p PAT, t Target) (Ended, error)
 	if use != nil && use.Managed {
 		// The order goes first: if the revocation then fails, the rotation ends
 		// the PAT all the same.
-		order := Command{PAT: use.PAT, Reason: Compromised, From: p.AuthorizationID, RevokePrevious: Now, RequestedBy: t.RequestedBy, Operation: t.Operation}
+		order := rotation.Command{PAT: use.PAT, Reason: rotation.Compromised, From: p.AuthorizationID, RevokePrevious: rotation.Now, RequestedBy: t.RequestedBy, Operation: t.Operation}
 		if err := a.Outbox.Send(ctx, order); err != nil {
 			return Ended{}, err
 		}
@@ -263,8 +265,8 @@ func (a *Acts) end(ctx context.Context, o Owner, p PAT, t Target) (Ended, error)
 }
 
 // use finds the secret that holds this PAT, or is about to.
-func (a *Acts) use(ctx context.Context, p PAT) (*Refusal, error) {
-	declared, tag, _, marked := ParseDisplayName(p.DisplayName)
+func (a *Acts) use(ctx context.Context, p rotation.PAT) (*Refusal, error) {
+	declared, tag, _, marked := rotation.ParseDisplayName(p.DisplayName)
 	for v, err := range a.Vault.Secrets(ctx) {
 		if err != nil {
 			return nil, err
@@ -284,7 +286,7 @@ func (a *Acts) use(ctx context.Context, p PAT) (*Refusal, error) {
 			return &Refusal{Code: InUse, PAT: s.Name, Managed: true, Message: "the secret " + s.Name + " was put there by hand and probably holds this PAT: let patrol adopt it first, or use force"}, nil
 		}
 	}
-	if marked && tag == a.VaultTag && a.Now().Sub(p.ValidFrom) < OrphanAge {
+	if marked && tag == a.VaultTag && a.Now().Sub(p.ValidFrom) < rotation.OrphanAge {
 		for _, s := range a.Specs() {
 			if strings.EqualFold(s.DisplayName, declared) {
 				return &Refusal{Code: InUse, PAT: s.Name, Managed: true, Message: "a rotation of " + s.Name + " that is under way has made this PAT: wait for it to end, or use force"}, nil
