@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/sandbox/cloud"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 	"github.com/azure-patrol/patrol/sandbox/simulation"
 )
@@ -30,7 +30,7 @@ type scaled struct {
 	took            time.Duration // until the last PAT was new
 	limit           time.Duration // no client can be faster
 	putOff, failed  int
-	counts          map[control.Call]int
+	counts          map[faults.Call]int
 }
 
 // windows is how many times the budget the fleet needs.
@@ -56,11 +56,11 @@ func scaleOut(t *testing.T, instances, pats int, windows float64) (out scaled) {
 		perWindow := float64(pats) / scaleIdentities / windows
 		cost := scaleBudget / (2 * perWindow)
 		w.Cloud.DevOps.Switch(func(s *devops.Switches) { s.Throttle = devops.Throttle{Cost: cost, Budget: scaleBudget} })
-		w.Cloud.Panel.OnCall(func(_ int, c control.Call) *control.Fault {
+		w.Cloud.Panel.OnCall(func(_ int, c faults.Call) *faults.Fault {
 			if c.Service == "servicebus" {
 				return nil // its links are opened under a lock of the SDK
 			}
-			return &control.Fault{Mode: control.Slow, Delay: scaleTrip}
+			return &faults.Fault{Mode: faults.Slow, Delay: scaleTrip}
 		})
 		w.Cloud.Panel.ResetCounts()
 		began := time.Now()
@@ -122,7 +122,7 @@ func TestThroughputGrowsWithInstancesUpToTheThrottle(t *testing.T) {
 		}
 		report(t, result{Name: fmt.Sprintf("%s due PATs, %.2g times the budget, %d instances", thousands(r.pats), situations[i].windows, r.instances), Value: r.took.Seconds(), Unit: "s",
 			Note: fmt.Sprintf("%.2f/s; %s; %d put off, %d failed steps, %d creations, %d pages", float64(r.pats)/r.took.Seconds(), throttle, r.putOff, r.failed,
-				r.counts[control.Call{Service: devops.ServiceName, Operation: devops.CreatePat}], r.counts[control.Call{Service: devops.ServiceName, Operation: devops.ListPats}])})
+				r.counts[faults.Call{Service: devops.ServiceName, Operation: devops.CreatePat}], r.counts[faults.Call{Service: devops.ServiceName, Operation: devops.ListPats}])})
 		if i == 0 || situations[i].windows != situations[i-1].windows {
 			continue
 		}

@@ -17,9 +17,9 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/app"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
-	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
-	"github.com/azure-patrol/patrol/sandbox/pipe"
+	"github.com/azure-patrol/patrol/sandbox/memnet"
 )
 
 var (
@@ -68,7 +68,7 @@ const tokenLife = 25 * time.Hour
 func inBubble(t *testing.T, f fleet, tell func(t *testing.T, w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		var network pipe.Network
+		var network memnet.Network
 		manifest := filepath.Join(t.TempDir(), "pats.yaml")
 		if err := os.WriteFile(manifest, []byte(f.manifest()), 0o600); err != nil {
 			t.Fatal(err)
@@ -120,7 +120,7 @@ func (w *world) invoke(n int, pat, from string) error {
 const trip = 50 * time.Millisecond
 
 func (w *world) slow() {
-	w.Panel.OnCall(func(int, control.Call) *control.Fault { return &control.Fault{Mode: control.Slow, Delay: trip} })
+	w.Panel.OnCall(func(int, faults.Call) *faults.Fault { return &faults.Fault{Mode: faults.Slow, Delay: trip} })
 }
 
 // rotateOne tells how long it took until readers had the new PAT, and until the

@@ -16,8 +16,8 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/administration"
 	"github.com/azure-patrol/patrol/internal/rotation"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	azure "github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 )
 
 func TestAPlanShowsWhatWouldBeRevokedAndRevokesNothing(t *testing.T) {
@@ -258,7 +258,7 @@ func TestARepeatGoesOnWhereAPartialFailureStopped(t *testing.T) {
 		q.Rule = &administration.Rule{Scopes: []string{"vso.wiki vso.code"}, CreatedBefore: time.Now()}
 		p := s.plan(t, q)
 		// The second batch of three is refused for what is in it.
-		s.fault(t, control.Fault{Operation: azure.RevokeUserPats, Mode: control.Status, Status: 400, Skip: 1, Times: 1})
+		s.fault(t, faults.Fault{Operation: azure.RevokeUserPats, Mode: faults.Status, Status: 400, Skip: 1, Times: 1})
 		res, err := s.Execute(t.Context(), q, p.Confirmation)
 		e := wants(t, "the first try", err, administration.Incomplete)
 		if !strings.Contains(e.Message, "800 of 2000 PATs were not revoked") || e.Class != rotation.Configuration {
@@ -288,7 +288,7 @@ func TestALostAnswerIsCheckedAgainstTheList(t *testing.T) {
 	story(t, func(t *testing.T, s *stand) {
 		s.seed(ada, 5)
 		p := s.plan(t, of(ada))
-		s.fault(t, control.Fault{Operation: azure.RevokeUserPats, Mode: control.StatusAfter, Status: 502, Times: -1})
+		s.fault(t, faults.Fault{Operation: azure.RevokeUserPats, Mode: faults.StatusAfter, Status: 502, Times: -1})
 		res, err := s.Execute(t.Context(), of(ada), p.Confirmation)
 		if err != nil || res.Revoked != 5 || res.Batches[0].Outcome != administration.Done || res.Batches[0].Code != "http-502" {
 			t.Errorf("%+v, %v", res.Batches, err)
@@ -300,7 +300,7 @@ func TestAPATThatIsStillListedIsPending(t *testing.T) {
 	story(t, func(t *testing.T, s *stand) {
 		ids := s.seed(ada, 2)
 		p := s.plan(t, of(ada))
-		s.fault(t, control.Fault{Operation: azure.RevokeUserPats, Mode: control.Status, Status: 204})
+		s.fault(t, faults.Fault{Operation: azure.RevokeUserPats, Mode: faults.Status, Status: 204})
 		res, err := s.Execute(t.Context(), of(ada), p.Confirmation)
 		slices.Sort(ids)
 		if err != nil || res.Revoked != 0 || !res.Verified || res.Batches[0].Outcome != administration.Pending || !slices.Equal(res.Batches[0].Remaining, ids) {
@@ -313,7 +313,7 @@ func TestWithoutTheListAfterwardsTheAnswersCount(t *testing.T) {
 	story(t, func(t *testing.T, s *stand) {
 		s.seed(ada, 2)
 		p := s.plan(t, of(ada))
-		s.fault(t, control.Fault{Operation: azure.ListUserPats, Mode: control.Status, Status: 404, Skip: 1, Times: -1})
+		s.fault(t, faults.Fault{Operation: azure.ListUserPats, Mode: faults.Status, Status: 404, Skip: 1, Times: -1})
 		res, err := s.Execute(t.Context(), of(ada), p.Confirmation)
 		if err != nil || res.Verified || res.Revoked != 2 || res.Batches[0].Outcome != administration.Done {
 			t.Errorf("%+v, %v", res, err)
@@ -327,7 +327,7 @@ func TestNothingIsTriedAfterAFailureThatWouldRepeatItself(t *testing.T) {
 		q := of(ada)
 		q.Rule = &administration.Rule{Scopes: []string{"vso.code"}, CreatedBefore: time.Now()}
 		p := s.plan(t, q)
-		s.fault(t, control.Fault{Operation: azure.RevokeUserPats, Mode: control.Status, Status: 403, Times: -1})
+		s.fault(t, faults.Fault{Operation: azure.RevokeUserPats, Mode: faults.Status, Status: 403, Times: -1})
 		res, err := s.Execute(t.Context(), q, p.Confirmation)
 		if e := wants(t, "execute", err, administration.Incomplete); !strings.Contains(e.Message, administration.NotAdministrator) || !strings.Contains(e.Message, "rule was not made") {
 			t.Error(e)
@@ -367,7 +367,7 @@ func TestARuleIsWarnedOfAndConfirmed(t *testing.T) {
 		if len(res.Acts) != 1 || res.Acts[0].Act != administration.ActRule || res.Acts[0].Outcome != administration.Done {
 			t.Errorf("%+v", res.Acts)
 		}
-		s.fault(t, control.Fault{Operation: azure.RevocationRule, Mode: control.Status, Status: 400})
+		s.fault(t, faults.Fault{Operation: azure.RevocationRule, Mode: faults.Status, Status: 400})
 		res, err = s.Execute(t.Context(), q, p.Confirmation)
 		if wants(t, "a refused rule", err, administration.Incomplete); res.Rule.Outcome != administration.Failed || res.Rule.Code != "http-400" || res.Acts[0].Outcome != administration.Failed {
 			t.Errorf("%+v", res)
@@ -497,7 +497,7 @@ func TestNoAnswerOfAzureDevOpsIsQuoted(t *testing.T) {
 	story(t, func(t *testing.T, s *stand) {
 		s.seed(ada, 1)
 		p := s.plan(t, of(ada))
-		s.fault(t, control.Fault{Operation: azure.RevokeUserPats, Mode: control.Status, Status: http.StatusBadRequest, Header: map[string]string{"Content-Type": "application/json"}, Body: `{"message":"canary","typeKey":"OddException"}`})
+		s.fault(t, faults.Fault{Operation: azure.RevokeUserPats, Mode: faults.Status, Status: http.StatusBadRequest, Header: map[string]string{"Content-Type": "application/json"}, Body: `{"message":"canary","typeKey":"OddException"}`})
 		res, err := s.Execute(t.Context(), of(ada), p.Confirmation)
 		wants(t, "execute", err, administration.Incomplete)
 		b, jsonErr := json.Marshal(res)

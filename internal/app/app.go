@@ -28,9 +28,9 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/administration"
 	"github.com/azure-patrol/patrol/internal/bus"
+	"github.com/azure-patrol/patrol/internal/customhandler"
 	"github.com/azure-patrol/patrol/internal/devops"
 	"github.com/azure-patrol/patrol/internal/entra"
-	"github.com/azure-patrol/patrol/internal/funchost"
 	"github.com/azure-patrol/patrol/internal/keyring"
 	"github.com/azure-patrol/patrol/internal/manifest"
 	"github.com/azure-patrol/patrol/internal/reconcile"
@@ -69,7 +69,7 @@ type RetryOptions struct {
 
 // App is the handler.
 type App struct {
-	mux     *funchost.Mux
+	mux     *customhandler.Mux
 	bus     *bus.Bus
 	closing []func(context.Context) error
 
@@ -88,7 +88,7 @@ type App struct {
 // cannot be used, the app answers every call with what is wrong.
 func New(s Settings, settingsErr error, o Outside) *App {
 	o.fill()
-	a := &App{outside: o, log: o.Log, mux: funchost.New(funchost.Config{Log: o.Log, Deadline: o.Deadline})}
+	a := &App{outside: o, log: o.Log, mux: customhandler.New(customhandler.Config{Log: o.Log, Deadline: o.Deadline})}
 	err := settingsErr
 	if err == nil {
 		err = a.wire(s)
@@ -206,7 +206,7 @@ func (a *App) wire(s Settings) error {
 		o.Ports(&core)
 	}
 	a.reconciler = reconcile.NewReconciler(core)
-	keys := keyring.New(a.vault.Identities(), o.Now)
+	keys := keyring.New(vault.NewStore(a.vault), o.Now)
 	pages := web.SignInConfig{SignIns: signIns, Sealer: keys, Specs: core.Specs, Outbox: a.bus, Now: o.Now, Log: o.Log}
 	if s.Public != nil {
 		pages.PublicURL = strings.TrimSuffix(s.Public.String(), "/")
@@ -374,7 +374,7 @@ func (s *signIns) get(ctx context.Context) (*entra.Client, error) {
 	}
 	c := entra.Config{
 		Tenant: s.settings.Tenant, ClientID: s.settings.ClientID, AuthorityHost: s.settings.Authority.String(),
-		Identities: whoSignsIn(s.manifest), Store: s.vault.Identities(), Notify: s.notify,
+		Identities: whoSignsIn(s.manifest), Store: vault.NewStore(s.vault), Notify: s.notify,
 		DisableInstanceDiscovery: s.settings.Local, HTTPClient: s.client, Now: s.outside.Now, Log: s.outside.Log,
 	}
 	if s.settings.Public != nil {
@@ -401,7 +401,7 @@ func (s *signIns) get(ctx context.Context) (*entra.Client, error) {
 // certificate reads a Key Vault certificate with its key, which the vault keeps as a
 // secret of the same name, in PEM or as base64 of PKCS #12.
 func (s *signIns) certificate(ctx context.Context, into *entra.Credential) error {
-	value, _, _, _, err := s.vault.Identities().Read(ctx, s.settings.Certificate)
+	value, _, _, _, err := vault.NewStore(s.vault).Read(ctx, s.settings.Certificate)
 	if err != nil {
 		return fmt.Errorf("reading the certificate that ENTRA_CERTIFICATE names: %w", err)
 	}

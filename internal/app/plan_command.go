@@ -246,7 +246,7 @@ var errReadOnly = errors.New("a plan stores nothing")
 // end, so that the app goes on with what the vault has. An authority that ends the old
 // one at once would end the app's sign-in by a plan; Entra does so for single page apps
 // only.
-type borrowed struct{ signIns *vault.Identities }
+type borrowed struct{ signIns *vault.Store }
 
 func (b borrowed) Read(ctx context.Context, name string) (rotation.Secret, map[string]string, string, time.Time, error) {
 	return b.signIns.Read(ctx, name)
@@ -270,7 +270,7 @@ func (appAlone) GetToken(context.Context, policy.TokenRequestOptions) (azcore.Ac
 func readerClient(ctx context.Context, s Settings, m *manifest.Manifest, v *vault.Vault, client *http.Client, o Outside) (*entra.Client, error) {
 	c := entra.Config{
 		Tenant: s.Tenant, ClientID: s.ClientID, AuthorityHost: s.Authority.String(), Identities: whoSignsIn(m),
-		Store: borrowed{v.Identities()}, DisableInstanceDiscovery: s.Local, HTTPClient: client, Now: o.Now, Log: o.Log,
+		Store: borrowed{vault.NewStore(v)}, DisableInstanceDiscovery: s.Local, HTTPClient: client, Now: o.Now, Log: o.Log,
 		Notify: func(context.Context, rotation.Event) error { return errUntold },
 	}
 	switch s.ClientCredential {

@@ -25,11 +25,11 @@ import (
 	"github.com/azure-patrol/patrol/internal/rotation"
 	"github.com/azure-patrol/patrol/internal/web"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
-	"github.com/azure-patrol/patrol/sandbox/entra/browser"
+	"github.com/azure-patrol/patrol/sandbox/entra/htmlclient"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
-	"github.com/azure-patrol/patrol/sandbox/pipe"
+	"github.com/azure-patrol/patrol/sandbox/memnet"
 )
 
 const planHead = `apiVersion: patrol/v1
@@ -79,7 +79,7 @@ type reviewer struct {
 // newReviewer makes the cloud of planManifest, ten days old.
 func newReviewer(t *testing.T, clientCredential string) *reviewer {
 	t.Helper()
-	c, err := cloud.New(cloud.Config{Network: &pipe.Network{}, Genuine: true, ClientCredential: clientCredential})
+	c, err := cloud.New(cloud.Config{Network: &memnet.Network{}, Genuine: true, ClientCredential: clientCredential})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -357,7 +357,7 @@ const refused = `{"error":{"code":"Forbidden","message":"no","innererror":{"code
 func TestAPlanOfAKeyVaultReaderRestsOnTheVault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newReviewer(t, cloud.PublicClient)
-		r.must(r.cloud.Panel.Inject(control.Fault{Service: keyvault.Service, Operation: keyvault.GetSecret, Times: -1, Mode: control.Status, Status: http.StatusForbidden, Header: map[string]string{"Content-Type": "application/json"}, Body: refused}))
+		r.must(r.cloud.Panel.Inject(faults.Fault{Service: keyvault.Service, Operation: keyvault.GetSecret, Times: -1, Mode: faults.Status, Status: http.StatusForbidden, Header: map[string]string{"Content-Type": "application/json"}, Body: refused}))
 		r.hidden("the vault does not let you read its sign-in")
 		r.env["ENTRA_CLIENT_CREDENTIAL"], r.env["ENTRA_CERTIFICATE"] = "certificate", "patrol"
 		r.hidden("the vault does not let you read its sign-in")
@@ -366,7 +366,7 @@ func TestAPlanOfAKeyVaultReaderRestsOnTheVault(t *testing.T) {
 
 func TestAPlanUsesASignInFromTheCommandLineWithoutTheAppsCredential(t *testing.T) {
 	d := newDesk(t)
-	d.person = d.signsIn(browser.Person{User: cloud.User})
+	d.person = d.signsIn(htmlclient.Person{User: cloud.User})
 	if code := d.run("sign-in", "build-bot"); code != 0 {
 		t.Fatalf("exit code %d: %s", code, d.said())
 	}
@@ -411,7 +411,7 @@ func TestAPlanNeedsTheVault(t *testing.T) {
 			t.Errorf("said %s", said)
 		}
 		r.credential = r.cloud.Credential()
-		r.must(r.cloud.Panel.Inject(control.Fault{Service: keyvault.Service, Operation: keyvault.ListSecrets, Mode: control.Status, Status: http.StatusForbidden, Body: refused}))
+		r.must(r.cloud.Panel.Inject(faults.Fault{Service: keyvault.Service, Operation: keyvault.ListSecrets, Mode: faults.Status, Status: http.StatusForbidden, Body: refused}))
 		r.run(1)
 		if said := r.err.String(); !strings.Contains(said, "Key Vault Secrets User") || strings.Contains(said, "Officer") {
 			t.Errorf("said %s", said)

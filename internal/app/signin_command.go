@@ -171,7 +171,7 @@ func signInClient(s Settings, m *manifest.Manifest, p Process) (*entra.Client, e
 	}
 	c := entra.Config{
 		Tenant: s.Tenant, ClientID: s.ClientID, AuthorityHost: s.Authority.String(), Identities: whoSignsIn(m),
-		Store: v.Identities(), DisableInstanceDiscovery: s.Local, HTTPClient: client, Now: o.Now, Log: o.Log,
+		Store: vault.NewStore(v), DisableInstanceDiscovery: s.Local, HTTPClient: client, Now: o.Now, Log: o.Log,
 		Notify: func(context.Context, rotation.Event) error { return errUntold },
 	}
 	return entra.New(c)

@@ -23,8 +23,8 @@ import (
 	"github.com/azure-patrol/patrol/internal/app"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
 	"github.com/azure-patrol/patrol/sandbox/entra"
-	"github.com/azure-patrol/patrol/sandbox/entra/browser"
-	"github.com/azure-patrol/patrol/sandbox/pipe"
+	"github.com/azure-patrol/patrol/sandbox/entra/htmlclient"
+	"github.com/azure-patrol/patrol/sandbox/memnet"
 )
 
 const signInManifest = `apiVersion: patrol/v1
@@ -44,7 +44,7 @@ const signInSecret = "patrol-identity-build-bot"
 type desk struct {
 	t       *testing.T
 	cloud   *cloud.Cloud
-	network *pipe.Network
+	network *memnet.Network
 	env     map[string]string
 	device  string // user code, once it is shown
 	person  func(page string)
@@ -56,7 +56,7 @@ type desk struct {
 
 func newDesk(t *testing.T) *desk {
 	t.Helper()
-	d := &desk{t: t, network: &pipe.Network{}}
+	d := &desk{t: t, network: &memnet.Network{}}
 	c, err := cloud.New(cloud.Config{Network: d.network, Genuine: true})
 	d.must(err)
 	t.Cleanup(c.Close)
@@ -136,11 +136,11 @@ func (d *desk) run(args ...string) int {
 
 // signsIn is a person with a browser on the operator's machine: the answer goes
 // to the loopback address that the page names.
-func (d *desk) signsIn(p browser.Person) func(string) {
+func (d *desk) signsIn(p htmlclient.Person) func(string) {
 	return func(page string) {
 		network := d.cloud.Transport()
 		defer network.CloseIdleConnections()
-		end, err := p.Walk(d.t.Context(), browser.New(network), page)
+		end, err := p.Walk(d.t.Context(), htmlclient.New(network), page)
 		if err != nil || len(end.Forms) != 1 {
 			d.t.Errorf("%v: %+v", err, end)
 			return
@@ -202,7 +202,7 @@ func (d *desk) appWorks() {
 
 func TestAnOperatorSignsAnIdentityInFromTheCommandLine(t *testing.T) {
 	d := newDesk(t)
-	d.person = d.signsIn(browser.Person{User: cloud.User})
+	d.person = d.signsIn(htmlclient.Person{User: cloud.User})
 	if code := d.run("sign-in", "build-bot"); code != 0 {
 		t.Fatalf("exit code %d: %s", code, d.said())
 	}
@@ -233,7 +233,7 @@ func TestAnOperatorSignsAnIdentityInOnAnotherDevice(t *testing.T) {
 
 func TestTheCommandLineRefusesEverybodyElse(t *testing.T) {
 	d := newDesk(t)
-	d.person = d.signsIn(browser.Person{User: "mallory@contoso.com"})
+	d.person = d.signsIn(htmlclient.Person{User: "mallory@contoso.com"})
 	if code := d.run("sign-in", "build-bot"); code != 1 || !strings.Contains(d.said(), "(wrong-user)") || !strings.Contains(d.said(), cloud.User) {
 		t.Errorf("exit code %d: %s", code, d.said())
 	}
@@ -241,7 +241,7 @@ func TestTheCommandLineRefusesEverybodyElse(t *testing.T) {
 	if code := d.run("sign-in", "-device-code", "build-bot"); code != 1 || !strings.Contains(d.said(), "(wrong-user)") {
 		t.Errorf("exit code %d: %s", code, d.said())
 	}
-	d.person = d.signsIn(browser.Person{User: cloud.User, CancelAt: "consent"})
+	d.person = d.signsIn(htmlclient.Person{User: cloud.User, CancelAt: "consent"})
 	if code := d.run("sign-in", "build-bot"); code != 1 || !strings.Contains(d.said(), "AADSTS65004") {
 		t.Errorf("exit code %d: %s", code, d.said())
 	}
@@ -250,7 +250,7 @@ func TestTheCommandLineRefusesEverybodyElse(t *testing.T) {
 		t.Errorf("exit code %d: %s", code, d.said())
 	}
 	d.cloud.Entra.Switch(func(s *entra.Switches) { s.NoUserConsent = true })
-	d.person = d.signsIn(browser.Person{User: cloud.User})
+	d.person = d.signsIn(htmlclient.Person{User: cloud.User})
 	if code := d.run("sign-in", "build-bot"); code != 1 || !strings.Contains(d.said(), "az ad app permission admin-consent --id "+d.env["ENTRA_CLIENT_ID"]) {
 		t.Errorf("exit code %d: %s", code, d.said())
 	}
@@ -261,7 +261,7 @@ func TestTheCommandLineRefusesEverybodyElse(t *testing.T) {
 
 func TestAnAccountThatWasMadeAnewIsConfirmedOnTheCommandLine(t *testing.T) {
 	d := newDesk(t)
-	d.person = d.signsIn(browser.Person{User: cloud.User})
+	d.person = d.signsIn(htmlclient.Person{User: cloud.User})
 	if code := d.run("sign-in", "build-bot"); code != 0 {
 		t.Fatalf("exit code %d: %s", code, d.said())
 	}
@@ -320,7 +320,7 @@ func TestALoopbackAddressTakesTheOneAnswerThatBelongsToIt(t *testing.T) {
 				t.Errorf("%s %s for %s: %d", r.Method, r.URL, r.Host, resp.StatusCode)
 			}
 		}
-		d.signsIn(browser.Person{User: cloud.User})(page)
+		d.signsIn(htmlclient.Person{User: cloud.User})(page)
 	}
 	if code := d.run("sign-in", "build-bot"); code != 0 {
 		t.Errorf("exit code %d: %s", code, d.said())

@@ -30,8 +30,8 @@ import (
 	"github.com/azure-patrol/patrol/internal/telemetry"
 	"github.com/azure-patrol/patrol/internal/telemetry/otlptest"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 	"github.com/azure-patrol/patrol/sandbox/simulation"
 )
@@ -214,10 +214,10 @@ func TestMetricsTellTheStory(t *testing.T) {
 		w.Settle()
 		time.Sleep(26 * time.Hour)
 		// A create that is refused, and made up for by the next sweep.
-		if err := w.Cloud.Panel.Inject(control.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: control.Status, Status: 400, Body: `{"message":"no"}`}); err != nil {
+		if err := w.Cloud.Panel.Inject(faults.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: faults.Status, Status: 400, Body: `{"message":"no"}`}); err != nil {
 			t.Fatal(err)
 		}
-		if err := w.Cloud.Panel.Inject(control.Fault{Service: keyvault.Service, Operation: keyvault.ListSecrets, Mode: control.Status, Status: 429,
+		if err := w.Cloud.Panel.Inject(faults.Fault{Service: keyvault.Service, Operation: keyvault.ListSecrets, Mode: faults.Status, Status: 429,
 			Header: map[string]string{"Retry-After": "1"}, Body: keyvault.ErrorBody("Throttled", "slow down", "")}); err != nil {
 			t.Fatal(err)
 		}
@@ -290,19 +290,19 @@ func TestNoTokenIsExportedWhateverTheServicesAnswer(t *testing.T) {
 		v, _ := w.Latest("jenkins-agents")
 		secrets := strings.Join(w.Cloud.Tokens(), " ")
 		headers := map[string]string{"X-Ms-Request-Id": v.Value, "X-Vss-E2eid": v.Value, "Activityid": v.Value, "Location": "https://localhost/?" + v.Value, "Content-Type": "application/json"}
-		for i, f := range []control.Fault{
+		for i, f := range []faults.Fault{
 			{Service: devops.ServiceName, Operation: devops.CreatePat, Status: 400, Body: `{"$id":"1","message":` + fmt.Sprintf("%q", secrets) + `}`},
 			{Service: devops.ServiceName, Operation: devops.CreatePat, Status: 203, Body: "<html>" + secrets + "</html>"},
 			{Service: devops.ServiceName, Operation: devops.CreatePat, Status: 302},
 			{Service: devops.ServiceName, Operation: devops.ConnectionData, Status: 500, Times: 10, Body: secrets},
 			{Service: keyvault.Service, Operation: keyvault.SetSecret, Status: 400, Body: keyvault.ErrorBody(secrets, secrets, secrets)},
 			{Service: keyvault.Service, Operation: keyvault.GetSecret, Status: 403, Body: keyvault.ErrorBody("Forbidden", secrets, "ForbiddenByRbac")},
-			{Service: keyvault.Service, Operation: keyvault.GetSecret, Mode: control.ResetAfter, Times: 10},
+			{Service: keyvault.Service, Operation: keyvault.GetSecret, Mode: faults.ResetAfter, Times: 10},
 			{Service: "entra", Operation: "token refresh_token", Status: 400, Times: -1,
 				Body: `{"error":"invalid_grant","error_description":` + fmt.Sprintf("%q", "AADSTS700082: "+secrets) + `,"error_codes":[700082]}`},
 		} {
 			if f.Mode == "" {
-				f.Mode, f.Header = control.Status, headers
+				f.Mode, f.Header = faults.Status, headers
 			}
 			if err := w.Cloud.Panel.Inject(f); err != nil {
 				t.Fatal(err)

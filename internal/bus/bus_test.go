@@ -17,7 +17,7 @@ import (
 	"github.com/azure-patrol/patrol/events"
 	"github.com/azure-patrol/patrol/internal/bus"
 	"github.com/azure-patrol/patrol/internal/rotation"
-	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	azure "github.com/azure-patrol/patrol/sandbox/servicebus"
 	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
 )
@@ -26,7 +26,7 @@ import (
 type stand struct {
 	bus   *bus.Bus
 	azure *azure.Bus
-	panel control.Panel
+	panel faults.Injector
 	mu    sync.Mutex
 	sent  []azure.Message
 }
@@ -166,12 +166,12 @@ func TestAFailureToSendHasAClassAndNoSecret(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		name, key string
-		fault     *control.Fault
+		fault     *faults.Fault
 		class     rotation.Class
 		want      string
 	}{
 		{"no role", "wr0ng-c4n4ry", nil, rotation.Configuration, "Azure Service Bus Data Sender"},
-		{"busy past the SDK's retries", "right", &control.Fault{Service: "servicebus", Times: -1, Mode: control.Status, Status: 503}, rotation.Transient, "failed"},
+		{"busy past the SDK's retries", "right", &faults.Fault{Service: "servicebus", Times: -1, Mode: faults.Status, Status: 503}, rotation.Transient, "failed"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()

@@ -12,8 +12,8 @@ import (
 	"github.com/azure-patrol/patrol/internal/administration"
 	"github.com/azure-patrol/patrol/internal/devops"
 	"github.com/azure-patrol/patrol/internal/rotation"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	azure "github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 )
 
 const grace = "grace@contoso.com"
@@ -154,8 +154,8 @@ func TestAnAdministratorRevokesAnybodysPATs(t *testing.T) {
 func TestARevocationIsRepeatedWhenItsAnswerIsLost(t *testing.T) {
 	administer(t, func(t *testing.T, s *stand, admin devops.Administration) {
 		id, _ := s.azure.Seed("contoso", grace, "p", "vso.code", time.Now().Add(time.Hour), false)
-		s.fault(t, control.Fault{Operation: azure.RevokeUserPats, Mode: control.ResetAfter})
-		s.fault(t, control.Fault{Operation: azure.RevokeUserPats, Mode: control.Status, Status: 503, Skip: 1})
+		s.fault(t, faults.Fault{Operation: azure.RevokeUserPats, Mode: faults.ResetAfter})
+		s.fault(t, faults.Fault{Operation: azure.RevokeUserPats, Mode: faults.Status, Status: 503, Skip: 1})
 		if _, err := admin.RevokePATs(t.Context(), owner, []string{id}); err != nil {
 			t.Error(err)
 		}
@@ -294,7 +294,7 @@ func TestAdministrationTakesNoPageForAnAnswer(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			administer(t, func(t *testing.T, s *stand, admin devops.Administration) {
-				s.fault(t, control.Fault{Mode: control.Status, Status: c.status, Times: -1, Header: map[string]string{"Content-Type": c.kind}, Body: c.body})
+				s.fault(t, faults.Fault{Mode: faults.Status, Status: c.status, Times: -1, Header: map[string]string{"Content-Type": c.kind}, Body: c.body})
 				for name, err := range everyCall(t, admin, owner, s.azure.Descriptor(grace)) {
 					e := wants(t, name, err, c.class, c.code)
 					if strings.Contains(fmt.Sprintf("%+v", e), "Internal Error") || strings.Contains(e.Error(), "Sign in<") {
@@ -329,7 +329,7 @@ func TestListsOfAdministrationThatMakeNoSenseAreRefused(t *testing.T) {
 				return err
 			}},
 		} {
-			s.fault(t, control.Fault{Operation: c.operation, Mode: control.Status, Status: 200, Times: -1, Body: c.body,
+			s.fault(t, faults.Fault{Operation: c.operation, Mode: faults.Status, Status: 200, Times: -1, Body: c.body,
 				Header: map[string]string{"Content-Type": "application/json", "X-Dummy": "", c.header[0]: c.header[1]}})
 			wants(t, c.body, c.call(), rotation.Transient, "bad-answer")
 			s.panel.ClearFaults()

@@ -15,8 +15,8 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/devops"
 	"github.com/azure-patrol/patrol/internal/rotation"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	azure "github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 )
 
 func lifecycle(t *testing.T, s *stand) {
@@ -152,7 +152,7 @@ func TestAListIsReadToItsEnd(t *testing.T) {
 
 func TestAListThatNeverEndsIsGivenUp(t *testing.T) {
 	story(t, func(t *testing.T, s *stand) {
-		s.fault(t, control.Fault{Mode: control.Status, Status: 200, Times: -1, Header: map[string]string{"Content-Type": "application/json"}, Body: `{"continuationToken":"again","patTokens":[]}`})
+		s.fault(t, faults.Fault{Mode: faults.Status, Status: 200, Times: -1, Header: map[string]string{"Content-Type": "application/json"}, Body: `{"continuationToken":"again","patTokens":[]}`})
 		_, err := s.List(t.Context(), owner)
 		wants(t, "the same page for ever", err, rotation.Transient, "bad-answer")
 		if n := s.count(azure.ListPats); n != 2 {
@@ -356,7 +356,7 @@ func TestAnAnswerThatIsNoSuccessHasAClass(t *testing.T) {
 				if c.header[0] != "" {
 					h[c.header[0]] = c.header[1]
 				}
-				s.fault(t, control.Fault{Mode: control.Status, Status: c.status, Header: h, Body: c.body, Times: -1})
+				s.fault(t, faults.Fault{Mode: faults.Status, Status: c.status, Header: h, Body: c.body, Times: -1})
 				_, err := s.List(t.Context(), owner)
 				wants(t, "list", err, c.class, c.code)
 				if n := s.count(azure.ListPats); n != max(c.tries, 1) {
@@ -387,19 +387,19 @@ func TestAnAnswerThatIsNoSuccessHasAClass(t *testing.T) {
 
 func TestALostAnswerToACreationIsAmbiguous(t *testing.T) {
 	for name, c := range map[string]struct {
-		fault control.Fault
+		fault faults.Fault
 		code  string
 		made  int
 	}{
-		"reset before":       {control.Fault{Mode: control.ResetBefore}, "connection-lost", 0},
-		"reset after":        {control.Fault{Mode: control.ResetAfter}, "connection-lost", 1},
-		"silence before":     {control.Fault{Mode: control.HangBefore}, "timed-out", 0},
-		"silence after":      {control.Fault{Mode: control.HangAfter}, "timed-out", 1},
-		"broken gateway":     {control.Fault{Mode: control.StatusAfter, Status: 502}, "http-502", 1},
-		"unavailable after":  {control.Fault{Mode: control.StatusAfter, Status: 503}, "http-503", 1},
-		"a page after":       {control.Fault{Mode: control.StatusAfter, Status: 200, Header: map[string]string{"Content-Type": "text/html"}}, "bad-answer", 1},
-		"half an answer":     {control.Fault{Mode: control.StatusAfter, Status: 200, Header: map[string]string{"Content-Type": "application/json", "Content-Length": "500"}, Body: "{"}, "connection-lost", 1},
-		"answers in silence": {control.Fault{Mode: control.Slow, Delay: 2 * time.Minute}, "timed-out", 0},
+		"reset before":       {faults.Fault{Mode: faults.ResetBefore}, "connection-lost", 0},
+		"reset after":        {faults.Fault{Mode: faults.ResetAfter}, "connection-lost", 1},
+		"silence before":     {faults.Fault{Mode: faults.HangBefore}, "timed-out", 0},
+		"silence after":      {faults.Fault{Mode: faults.HangAfter}, "timed-out", 1},
+		"broken gateway":     {faults.Fault{Mode: faults.StatusAfter, Status: 502}, "http-502", 1},
+		"unavailable after":  {faults.Fault{Mode: faults.StatusAfter, Status: 503}, "http-503", 1},
+		"a page after":       {faults.Fault{Mode: faults.StatusAfter, Status: 200, Header: map[string]string{"Content-Type": "text/html"}}, "bad-answer", 1},
+		"half an answer":     {faults.Fault{Mode: faults.StatusAfter, Status: 200, Header: map[string]string{"Content-Type": "application/json", "Content-Length": "500"}, Body: "{"}, "connection-lost", 1},
+		"answers in silence": {faults.Fault{Mode: faults.Slow, Delay: 2 * time.Minute}, "timed-out", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			story(t, func(t *testing.T, s *stand) {
@@ -440,7 +440,7 @@ func TestACreationThatNeverLeftIsNotAmbiguous(t *testing.T) {
 	})
 	t.Run("deadline while under way", func(t *testing.T) {
 		story(t, func(t *testing.T, s *stand) {
-			s.fault(t, control.Fault{Operation: azure.CreatePat, Mode: control.HangAfter})
+			s.fault(t, faults.Fault{Operation: azure.CreatePat, Mode: faults.HangAfter})
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
 			_, err := s.Create(ctx, owner, request("x"))
@@ -455,20 +455,20 @@ func TestReadsUpdatesAndRevocationsAreRepeated(t *testing.T) {
 	story(t, func(t *testing.T, s *stand) {
 		ctx := t.Context()
 		id, token := s.azure.Seed("contoso", ada, "x", "vso.code", time.Now().Add(100*time.Hour), false)
-		for _, mode := range []control.Mode{control.ResetBefore, control.ResetAfter, control.HangBefore, control.HangAfter} {
-			s.fault(t, control.Fault{Mode: mode})
+		for _, mode := range []faults.Mode{faults.ResetBefore, faults.ResetAfter, faults.HangBefore, faults.HangAfter} {
+			s.fault(t, faults.Fault{Mode: mode})
 			if pats, err := s.List(ctx, owner); err != nil || len(pats) != 1 {
 				t.Errorf("list after %s: %v", mode, err)
 			}
-			s.fault(t, control.Fault{Mode: mode})
+			s.fault(t, faults.Fault{Mode: mode})
 			if _, err := s.Prove(ctx, owner, rotation.NewSecret(token)); err != nil {
 				t.Errorf("prove after %s: %v", mode, err)
 			}
-			s.fault(t, control.Fault{Mode: mode})
+			s.fault(t, faults.Fault{Mode: mode})
 			if _, err := s.Get(ctx, owner, id); err != nil {
 				t.Errorf("get after %s: %v", mode, err)
 			}
-			s.fault(t, control.Fault{Mode: mode})
+			s.fault(t, faults.Fault{Mode: mode})
 			if p, err := s.Update(ctx, owner, id, time.Now().Add(200*time.Hour)); err != nil || p.ValidTo.Sub(time.Now().Add(200*time.Hour)).Abs() > 10*time.Minute {
 				t.Errorf("update after %s: %v %v", mode, p.ValidTo, err)
 			}
@@ -476,12 +476,12 @@ func TestReadsUpdatesAndRevocationsAreRepeated(t *testing.T) {
 		for _, sw := range []azure.SecondDelete{azure.DeleteNoContent, azure.DeleteNotFound, azure.DeleteError} {
 			s.azure.Switch(func(x *azure.Switches) { x.SecondDelete = sw })
 			id, _ := s.azure.Seed("contoso", ada, "x", "vso.code", time.Now().Add(100*time.Hour), false)
-			s.fault(t, control.Fault{Operation: azure.RevokePat, Mode: control.ResetAfter})
+			s.fault(t, faults.Fault{Operation: azure.RevokePat, Mode: faults.ResetAfter})
 			if err := s.Revoke(ctx, owner, id); err != nil {
 				t.Errorf("revoke, whose first answer was lost, switch %d: %v", sw, err)
 			}
 		}
-		s.fault(t, control.Fault{Mode: control.ResetBefore, Times: -1})
+		s.fault(t, faults.Fault{Mode: faults.ResetBefore, Times: -1})
 		before := s.count(azure.ListPats)
 		_, err := s.List(ctx, owner)
 		wants(t, "a network that stays down", err, rotation.Transient, "connection-lost")
@@ -516,7 +516,7 @@ func TestRevokingWhatIsGoneIsASuccessOnceTheListAgrees(t *testing.T) {
 		s.says(t, azure.RevokePat, 200, "application/json", `{"patToken":null,"patTokenError":"accessDenied"}`)
 		wants(t, "refused", s.Revoke(ctx, owner, id), rotation.Policy, "accessDenied")
 		for _, status := range []int{200, 202, 204} {
-			s.fault(t, control.Fault{Operation: azure.RevokePat, Mode: control.Status, Status: status})
+			s.fault(t, faults.Fault{Operation: azure.RevokePat, Mode: faults.Status, Status: status})
 			if err := s.Revoke(ctx, owner, id); err != nil {
 				t.Errorf("an empty %d: %v", status, err)
 			}
@@ -611,7 +611,7 @@ func TestTheVersionsSuffixIsLearnt(t *testing.T) {
 	})
 	t.Run("neither", func(t *testing.T) {
 		story(t, func(t *testing.T, s *stand) {
-			s.fault(t, control.Fault{Mode: control.Status, Status: 400, Times: -1, Header: map[string]string{"Content-Type": "application/json"}, Body: `{"typeKey":"VssInvalidPreviewVersionException"}`})
+			s.fault(t, faults.Fault{Mode: faults.Status, Status: 400, Times: -1, Header: map[string]string{"Content-Type": "application/json"}, Body: `{"typeKey":"VssInvalidPreviewVersionException"}`})
 			_, err := s.List(t.Context(), owner)
 			wants(t, "list", err, rotation.Configuration, "VssInvalidPreviewVersionException")
 			if n := s.count(azure.ListPats); n != 2 {

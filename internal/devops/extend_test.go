@@ -9,8 +9,8 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/devops"
 	"github.com/azure-patrol/patrol/internal/rotation"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	azure "github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 )
 
 func TestAnExtensionMovesTheEndAndNothingElse(t *testing.T) {
@@ -131,7 +131,7 @@ func TestAnExtensionIsRepeatedWhenItsAnswerIsLost(t *testing.T) {
 	story(t, func(t *testing.T, s *stand) {
 		id, _ := s.azure.Seed("contoso", ada, "ci", "vso.code", time.Now().Add(time.Hour), false)
 		later := time.Now().Add(48 * time.Hour)
-		s.fault(t, control.Fault{Operation: azure.UpdatePat, Mode: control.ResetAfter})
+		s.fault(t, faults.Fault{Operation: azure.UpdatePat, Mode: faults.ResetAfter})
 		if p, err := s.Extend(t.Context(), owner, id, later); err != nil || p.ValidTo.Sub(later).Abs() > 10*time.Millisecond {
 			t.Errorf("%+v, %v", p, err)
 		}
@@ -156,7 +156,7 @@ func TestAPATThatHasEndedIsStillKnown(t *testing.T) {
 			}
 		}
 		s.says(t, azure.GetPat, 500, "text/plain", "")
-		s.fault(t, control.Fault{Operation: azure.GetPat, Mode: control.Status, Status: 500, Times: 3})
+		s.fault(t, faults.Fault{Operation: azure.GetPat, Mode: faults.Status, Status: 500, Times: 3})
 		_, err := s.Known(t.Context(), owner, revoked)
 		wants(t, "an error", err, rotation.Transient, "http-500")
 	})

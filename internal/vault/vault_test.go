@@ -16,7 +16,7 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/rotation"
 	"github.com/azure-patrol/patrol/internal/vault"
-	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 )
 
@@ -217,7 +217,7 @@ func TestVersionsAreListedNewestFirst(t *testing.T) {
 					t.Errorf("version %d: %+v, want %s", i, v, want)
 				}
 			}
-			r.inject(t, keyvault.ListVersions, control.Fault{Mode: control.Status, Status: 403, Body: keyvault.ErrorBody("Forbidden", "no", "ForbiddenByRbac")})
+			r.inject(t, keyvault.ListVersions, faults.Fault{Mode: faults.Status, Status: 403, Body: keyvault.ErrorBody("Forbidden", "no", "ForbiddenByRbac")})
 			_, err = r.Versions(ctx, "s")
 			wantClass(t, err, rotation.Configuration, "vault-forbidden")
 		})
@@ -239,12 +239,12 @@ func TestAnUnknownVersionIsNotFound(t *testing.T) {
 }
 
 func TestFailuresHaveAClass(t *testing.T) {
-	forbidden := func(inner string) control.Fault {
-		return control.Fault{Mode: control.Status, Status: 403, Body: keyvault.ErrorBody("Forbidden", "canary message", inner)}
+	forbidden := func(inner string) faults.Fault {
+		return faults.Fault{Mode: faults.Status, Status: 403, Body: keyvault.ErrorBody("Forbidden", "canary message", inner)}
 	}
 	for _, tt := range []struct {
 		name  string
-		fault control.Fault
+		fault faults.Fault
 		class rotation.Class
 		code  string
 		after time.Duration
@@ -253,20 +253,20 @@ func TestFailuresHaveAClass(t *testing.T) {
 		{"access policy missing", forbidden("AccessDenied"), rotation.Configuration, "vault-forbidden", 0},
 		{"firewall", forbidden("ForbiddenByFirewall"), rotation.Configuration, "vault-firewall", 0},
 		{"refused for a reason that is new", forbidden("Novelty"), rotation.Configuration, "vault-forbidden", 0},
-		{"refused without a word", control.Fault{Mode: control.Status, Status: 403}, rotation.Configuration, "vault-forbidden", 0},
-		{"another tenant's token", control.Fault{Mode: control.Status, Status: 401, Times: 2}, rotation.Configuration, "vault-unauthorized", 0},
-		{"throttled", control.Fault{Mode: control.Status, Status: 429, Header: map[string]string{"Retry-After": "7"}}, rotation.Throttled, "vault-throttled", 7 * time.Second},
-		{"throttled, no hint", control.Fault{Mode: control.Status, Status: 429}, rotation.Throttled, "vault-throttled", 0},
-		{"throttled, in milliseconds", control.Fault{Mode: control.Status, Status: 429, Header: map[string]string{"x-ms-retry-after-ms": "1500"}}, rotation.Throttled, "vault-throttled", 1500 * time.Millisecond},
-		{"out of order", control.Fault{Mode: control.Status, Status: 503, Body: "canary page"}, rotation.Transient, "vault-unavailable", 0},
-		{"broken", control.Fault{Mode: control.Status, Status: 500}, rotation.Transient, "vault-unavailable", 0},
-		{"connection reset", control.Fault{Mode: control.ResetBefore, Times: -1}, rotation.Transient, "vault-unavailable", 0},
-		{"a page instead of JSON", control.Fault{Mode: control.Status, Status: 200, Body: "<html>canary</html>"}, rotation.Transient, "vault-unavailable", 0},
-		{"JSON of something else", control.Fault{Mode: control.Status, Status: 200, Body: `{"value":"canary"}`}, rotation.Transient, "vault-answer", 0},
-		{"an odd success", control.Fault{Mode: control.Status, Status: 203, Body: "canary"}, rotation.Transient, "vault-answer", 0},
-		{"rejected", control.Fault{Mode: control.Status, Status: 400, Body: keyvault.ErrorBody("BadParameter", "canary", "")}, rotation.Configuration, "vault-rejected", 0},
-		{"a stranger's 404", control.Fault{Mode: control.Status, Status: 404, Body: "canary"}, rotation.Configuration, "vault-url", 0},
-		{"being recovered", control.Fault{Mode: control.Status, Status: 409, Body: keyvault.ErrorBody("Conflict", "canary", "ObjectIsBeingRecovered")}, rotation.Transient, "vault-conflict", 0},
+		{"refused without a word", faults.Fault{Mode: faults.Status, Status: 403}, rotation.Configuration, "vault-forbidden", 0},
+		{"another tenant's token", faults.Fault{Mode: faults.Status, Status: 401, Times: 2}, rotation.Configuration, "vault-unauthorized", 0},
+		{"throttled", faults.Fault{Mode: faults.Status, Status: 429, Header: map[string]string{"Retry-After": "7"}}, rotation.Throttled, "vault-throttled", 7 * time.Second},
+		{"throttled, no hint", faults.Fault{Mode: faults.Status, Status: 429}, rotation.Throttled, "vault-throttled", 0},
+		{"throttled, in milliseconds", faults.Fault{Mode: faults.Status, Status: 429, Header: map[string]string{"x-ms-retry-after-ms": "1500"}}, rotation.Throttled, "vault-throttled", 1500 * time.Millisecond},
+		{"out of order", faults.Fault{Mode: faults.Status, Status: 503, Body: "canary page"}, rotation.Transient, "vault-unavailable", 0},
+		{"broken", faults.Fault{Mode: faults.Status, Status: 500}, rotation.Transient, "vault-unavailable", 0},
+		{"connection reset", faults.Fault{Mode: faults.ResetBefore, Times: -1}, rotation.Transient, "vault-unavailable", 0},
+		{"a page instead of JSON", faults.Fault{Mode: faults.Status, Status: 200, Body: "<html>canary</html>"}, rotation.Transient, "vault-unavailable", 0},
+		{"JSON of something else", faults.Fault{Mode: faults.Status, Status: 200, Body: `{"value":"canary"}`}, rotation.Transient, "vault-answer", 0},
+		{"an odd success", faults.Fault{Mode: faults.Status, Status: 203, Body: "canary"}, rotation.Transient, "vault-answer", 0},
+		{"rejected", faults.Fault{Mode: faults.Status, Status: 400, Body: keyvault.ErrorBody("BadParameter", "canary", "")}, rotation.Configuration, "vault-rejected", 0},
+		{"a stranger's 404", faults.Fault{Mode: faults.Status, Status: 404, Body: "canary"}, rotation.Configuration, "vault-url", 0},
+		{"being recovered", faults.Fault{Mode: faults.Status, Status: 409, Body: keyvault.ErrorBody("Conflict", "canary", "ObjectIsBeingRecovered")}, rotation.Transient, "vault-conflict", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := overTLS(t, noRetries)
@@ -355,9 +355,9 @@ func TestAShortOutageIsRiddenOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := overPipe(t)
 		r.store(t, "s", "one", ledger("auth-1", "", ""))
-		for _, f := range []control.Fault{
-			{Mode: control.Status, Status: 503, Times: 3}, {Mode: control.ResetBefore, Times: 2}, {Mode: control.HangBefore},
-			{Mode: control.Status, Status: 429, Header: map[string]string{"Retry-After": "10"}}, {Mode: control.Slow, Delay: 15 * time.Second},
+		for _, f := range []faults.Fault{
+			{Mode: faults.Status, Status: 503, Times: 3}, {Mode: faults.ResetBefore, Times: 2}, {Mode: faults.HangBefore},
+			{Mode: faults.Status, Status: 429, Header: map[string]string{"Retry-After": "10"}}, {Mode: faults.Slow, Delay: 15 * time.Second},
 		} {
 			r.inject(t, keyvault.GetSecret, f)
 			if got, err := r.Current(ctx, "s"); err != nil || got.Value.Reveal() != pat+"one" {
@@ -365,7 +365,7 @@ func TestAShortOutageIsRiddenOut(t *testing.T) {
 			}
 		}
 		// A long one is told in time.
-		r.inject(t, "", control.Fault{Mode: control.HangBefore, Times: -1})
+		r.inject(t, "", faults.Fault{Mode: faults.HangBefore, Times: -1})
 		begin := time.Now()
 		_, err := r.Current(ctx, "s")
 		wantClass(t, err, rotation.Transient, "vault-unavailable")
@@ -374,7 +374,7 @@ func TestAShortOutageIsRiddenOut(t *testing.T) {
 		}
 		// A long wait is left to the queue.
 		r.panel.ClearFaults()
-		r.inject(t, keyvault.GetSecret, control.Fault{Mode: control.Status, Status: 429, Header: map[string]string{"Retry-After": "60"}, Times: -1})
+		r.inject(t, keyvault.GetSecret, faults.Fault{Mode: faults.Status, Status: 429, Header: map[string]string{"Retry-After": "60"}, Times: -1})
 		begin = time.Now()
 		_, err = r.Current(ctx, "s")
 		if e := wantClass(t, err, rotation.Throttled, "vault-throttled"); e.After != time.Minute || time.Since(begin) > time.Second {
@@ -391,7 +391,7 @@ func TestAShortOutageIsRiddenOut(t *testing.T) {
 func TestADeadlineIsTransientAndKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := overPipe(t)
-		r.inject(t, keyvault.SetSecret, control.Fault{Mode: control.HangBefore, Times: -1})
+		r.inject(t, keyvault.SetSecret, faults.Fault{Mode: faults.HangBefore, Times: -1})
 		short, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
 		_, err := r.Store(short, "s", rotation.Content{Value: rotation.NewSecret(pat + "one")})
@@ -411,15 +411,15 @@ func TestADeadlineIsTransientAndKnown(t *testing.T) {
 func TestALostAnswerLeavesTheLatestVersion(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
-		fault    control.Fault
+		fault    faults.Fault
 		versions int
 	}{
-		{"lost once", control.Fault{Mode: control.ResetAfter}, 2},
-		{"lost always", control.Fault{Mode: control.ResetAfter, Times: 4}, 4},
-		{"an error after the effect", control.Fault{Mode: control.StatusAfter, Status: 500, Times: 4}, 4},
-		{"hanging after the effect", control.Fault{Mode: control.HangAfter}, 2},
-		{"an answer that is none", control.Fault{Mode: control.StatusAfter, Status: 200, Body: "cut"}, 1},
-		{"an answer that is empty", control.Fault{Mode: control.StatusAfter, Status: 200, Body: "{}"}, 1},
+		{"lost once", faults.Fault{Mode: faults.ResetAfter}, 2},
+		{"lost always", faults.Fault{Mode: faults.ResetAfter, Times: 4}, 4},
+		{"an error after the effect", faults.Fault{Mode: faults.StatusAfter, Status: 500, Times: 4}, 4},
+		{"hanging after the effect", faults.Fault{Mode: faults.HangAfter}, 2},
+		{"an answer that is none", faults.Fault{Mode: faults.StatusAfter, Status: 200, Body: "cut"}, 1},
+		{"an answer that is empty", faults.Fault{Mode: faults.StatusAfter, Status: 200, Body: "{}"}, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -442,7 +442,7 @@ func TestAStoreThatDidNothingIsNotASuccess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := overPipe(t)
 		r.store(t, "s", "one", ledger("auth-1", "", ""))
-		r.inject(t, keyvault.SetSecret, control.Fault{Mode: control.Status, Status: 500, Times: 4})
+		r.inject(t, keyvault.SetSecret, faults.Fault{Mode: faults.Status, Status: 500, Times: 4})
 		_, err := r.Store(ctx, "s", rotation.Content{Value: rotation.NewSecret(pat + "two"), Ledger: ledger("auth-2", "", "")})
 		wantClass(t, err, rotation.Transient, "vault-unavailable")
 		if n := len(r.kv.Versions("s")); n != 1 {
@@ -453,17 +453,17 @@ func TestAStoreThatDidNothingIsNotASuccess(t *testing.T) {
 
 // A caller takes class Configuration for "nothing was stored" and ends the PAT.
 func TestAStoreThatMayHaveHappenedIsNeverARefusal(t *testing.T) {
-	forbidden := control.Fault{Mode: control.Status, Status: 403, Times: -1, Body: keyvault.ErrorBody("Forbidden", "no", "ForbiddenByRbac")}
+	forbidden := faults.Fault{Mode: faults.Status, Status: 403, Times: -1, Body: keyvault.ErrorBody("Forbidden", "no", "ForbiddenByRbac")}
 	for _, tt := range []struct {
 		name  string
-		first control.Fault
-		read  control.Fault
+		first faults.Fault
+		read  faults.Fault
 		code  string
 	}{
-		{"the answer was lost", control.Fault{Mode: control.ResetAfter}, control.Fault{Mode: control.Status, Status: 503, Times: -1}, "vault-unsettled"},
-		{"the answer was an error", control.Fault{Mode: control.StatusAfter, Status: 500}, forbidden, "vault-unsettled"},
-		{"the answer was a page", control.Fault{Mode: control.StatusAfter, Status: 200, Body: "<html>"}, forbidden, "vault-unavailable"},
-		{"the token had run out", control.Fault{Mode: control.Status, Status: 401, Header: map[string]string{
+		{"the answer was lost", faults.Fault{Mode: faults.ResetAfter}, faults.Fault{Mode: faults.Status, Status: 503, Times: -1}, "vault-unsettled"},
+		{"the answer was an error", faults.Fault{Mode: faults.StatusAfter, Status: 500}, forbidden, "vault-unsettled"},
+		{"the answer was a page", faults.Fault{Mode: faults.StatusAfter, Status: 200, Body: "<html>"}, forbidden, "vault-unavailable"},
+		{"the token had run out", faults.Fault{Mode: faults.Status, Status: 401, Header: map[string]string{
 			"WWW-Authenticate": `Bearer authorization="https://login.microsoftonline.com/tenant-1", resource="https://vault.azure.net"`,
 		}}, forbidden, "vault-forbidden"},
 	} {
@@ -491,7 +491,7 @@ func TestAnUpdateWhoseAnswerIsLostIsForgotten(t *testing.T) {
 	r := overTLS(t, noRetries)
 	v := r.store(t, "s", "one", ledger("auth-1", "", ""))
 	v.Ledger.RevokedAt = time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)
-	r.inject(t, keyvault.UpdateSecret, control.Fault{Mode: control.ResetAfter})
+	r.inject(t, keyvault.UpdateSecret, faults.Fault{Mode: faults.ResetAfter})
 	_, err := r.Update(ctx, v)
 	wantClass(t, err, rotation.Transient, "vault-unavailable")
 	got, err := r.Version(ctx, "s", v.ID)

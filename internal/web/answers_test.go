@@ -14,8 +14,8 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/web"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 	"github.com/azure-patrol/patrol/sandbox/simulation"
 )
@@ -301,21 +301,21 @@ func (c *coverage) upstream(t *testing.T, r *rig) {
 		t.Helper()
 		return c.check(r.ask(method, path, body))
 	}
-	r.inject(control.Fault{Service: "servicebus", Operation: "send " + cloud.CommandQueue, Mode: control.ResetBefore, Times: -1})
+	r.inject(faults.Fault{Service: "servicebus", Operation: "send " + cloud.CommandQueue, Mode: faults.ResetBefore, Times: -1})
 	ask("POST", "/api/check", "").want(502, "upstream")
 	r.Cloud.Panel.ClearFaults()
 	r.sweep()
-	r.inject(control.Fault{Service: keyvault.Service, Operation: keyvault.ListVersions, Mode: control.Status, Status: 403})
+	r.inject(faults.Fault{Service: keyvault.Service, Operation: keyvault.ListVersions, Mode: faults.Status, Status: 403})
 	ask("GET", "/api/pats/jenkins-agents", "").want(502, "upstream")
-	r.inject(control.Fault{Service: keyvault.Service, Operation: keyvault.GetSecret, Mode: control.Status, Status: 403, Times: -1})
+	r.inject(faults.Fault{Service: keyvault.Service, Operation: keyvault.GetSecret, Mode: faults.Status, Status: 403, Times: -1})
 	ask("POST", "/api/pats/jenkins-agents/rotate", "").want(502, "upstream")
 	ask("POST", "/api/pats/jenkins-agents/extend", end(40)).want(502, "upstream")
 	r.Cloud.Panel.ClearFaults()
-	r.inject(control.Fault{Service: devops.ServiceName, Operation: devops.ListPats, Mode: control.Status, Status: 403, Times: -1})
+	r.inject(faults.Fault{Service: devops.ServiceName, Operation: devops.ListPats, Mode: faults.Status, Status: 403, Times: -1})
 	ask("DELETE", "/api/tokens/"+unknownID, "").want(502, "upstream")
 	r.Cloud.Panel.ClearFaults()
 	stray := r.byHand("by hand", "vso.code", 30, false)
-	r.inject(control.Fault{Service: devops.ServiceName, Operation: devops.RevokePat, Mode: control.Status, Status: 429, Times: -1})
+	r.inject(faults.Fault{Service: devops.ServiceName, Operation: devops.RevokePat, Mode: faults.Status, Status: 429, Times: -1})
 	if a := ask("DELETE", "/api/tokens/"+stray, "").want(503, "throttled"); a.header.Get("Retry-After") == "" {
 		t.Error("no Retry-After")
 	}
@@ -372,11 +372,11 @@ func (c *coverage) signIns(t *testing.T, r *rig) {
 	c.check(r.ask("GET", callback+"?admin_consent=True&state=s&tenant="+r.Cloud.Entra.Tenant(), "")).want(200, "")
 	r.Settle()
 
-	r.inject(control.Fault{Service: "entra", Operation: "discovery", Mode: control.Status, Status: 500, Times: -1})
+	r.inject(faults.Fault{Service: "entra", Operation: "discovery", Mode: faults.Status, Status: 500, Times: -1})
 	refused(502, "upstream", get(signIn))
 	r.Cloud.Panel.ClearFaults()
 	down := func() {
-		r.inject(control.Fault{Service: "entra", Operation: "token authorization_code", Mode: control.Status, Status: 500, Times: -1})
+		r.inject(faults.Fault{Service: "entra", Operation: "token authorization_code", Mode: faults.Status, Status: 500, Times: -1})
 	}
 	up := func(ask func(headers ...string) *answer) func(headers ...string) *answer {
 		return func(headers ...string) *answer { defer r.Cloud.Panel.ClearFaults(); return ask(headers...) }
@@ -450,7 +450,7 @@ func (c *coverage) revocations(t *testing.T, r *rig) {
 		Plan struct{ Confirmation string }
 	}
 	ask(confirmed(token)).want(409, "plan-changed").into(&changed)
-	r.inject(control.Fault{Service: devops.ServiceName, Operation: devops.RevokeUserPats, Mode: control.Status, Status: 400})
+	r.inject(faults.Fault{Service: devops.ServiceName, Operation: devops.RevokeUserPats, Mode: faults.Status, Status: 400})
 	ask(confirmed(changed.Plan.Confirmation)).want(502, "revocation-incomplete")
 	var done web.UserRevocationReport
 	ask(confirmed(changed.Plan.Confirmation)).want(200, "").into(&done)
@@ -464,10 +464,10 @@ func (c *coverage) revocations(t *testing.T, r *rig) {
 	ask(rule+"}").want(200, "").into(&ruled)
 	ask(rule+fmt.Sprintf(`,"confirmation":%q}`, ruled.Plan.Confirmation)).want(200, "")
 
-	r.inject(control.Fault{Service: devops.ServiceName, Operation: devops.GraphUsers, Mode: control.Status, Status: 500, Times: -1})
+	r.inject(faults.Fault{Service: devops.ServiceName, Operation: devops.GraphUsers, Mode: faults.Status, Status: 500, Times: -1})
 	ask(ada).want(502, "upstream")
 	r.Cloud.Panel.ClearFaults()
-	r.inject(control.Fault{Service: devops.ServiceName, Operation: devops.GraphUsers, Mode: control.Status, Status: 429, Times: -1})
+	r.inject(faults.Fault{Service: devops.ServiceName, Operation: devops.GraphUsers, Mode: faults.Status, Status: 429, Times: -1})
 	ask(ada).want(503, "throttled")
 	r.Cloud.Panel.ClearFaults()
 

@@ -13,8 +13,8 @@ import (
 	"github.com/azure-patrol/patrol/internal/rotation"
 	"github.com/azure-patrol/patrol/internal/web"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 	"github.com/azure-patrol/patrol/sandbox/simulation"
 )
@@ -177,7 +177,7 @@ func TestAPATsHistoryTellsWhoAskedForWhat(t *testing.T) {
 			t.Errorf("next action %+v", p.NextAction)
 		}
 		// The failure that stands is there too.
-		r.inject(control.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: control.Status, Status: 400, Times: -1})
+		r.inject(faults.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: faults.Status, Status: 400, Times: -1})
 		r.ask("POST", "/api/pats/jenkins-agents/rotate", "", ada).want(202, "")
 		r.Settle()
 		r.ask("GET", "/api/pats/jenkins-agents", "").into(&p)
@@ -349,7 +349,7 @@ func TestAnExtensionThatTheVaultDoesNotTakeIsRepairedByARepeat(t *testing.T) {
 		end := time.Now().AddDate(0, 0, 50).UTC().Truncate(time.Second)
 		body := fmt.Sprintf(`{"validTo":%q}`, end.Format(time.RFC3339))
 		was := r.latest(name)
-		r.inject(control.Fault{Service: keyvault.Service, Operation: keyvault.UpdateSecret, Mode: control.Status, Status: 403})
+		r.inject(faults.Fault{Service: keyvault.Service, Operation: keyvault.UpdateSecret, Mode: faults.Status, Status: 403})
 		r.ask("POST", "/api/pats/jenkins-agents/extend", body, "Idempotency-Key: again").want(502, "upstream")
 		if !r.latest(name).Expires.Equal(was.Expires) {
 			t.Fatal("the fault did not take")
@@ -375,7 +375,7 @@ func TestAnExtensionThatMeetsARotationDoesNotProlongTheReplacedPAT(t *testing.T)
 		end := r.pat(id).ValidTo
 		// The other instance rotates between the extension at Azure DevOps and the
 		// second look at the secret.
-		r.inject(control.Fault{Service: devops.ServiceName, Operation: devops.UpdatePat, Mode: control.Slow, Delay: 20 * time.Second})
+		r.inject(faults.Fault{Service: devops.ServiceName, Operation: devops.UpdatePat, Mode: faults.Slow, Delay: 20 * time.Second})
 		done := make(chan *answer)
 		go func() {
 			done <- r.ask("POST", "/api/pats/jenkins-agents/extend", fmt.Sprintf(`{"validTo":%q}`, time.Now().AddDate(0, 0, 90).UTC().Format(time.RFC3339)))
@@ -434,7 +434,7 @@ func TestARevocationSparesWhatReadersUse(t *testing.T) {
 
 func TestAPATThatIsBeingStoredIsNotRevoked(t *testing.T) {
 	story(t, simulation.Config{}, func(t *testing.T, r *rig) {
-		r.inject(control.Fault{Service: keyvault.Service, Operation: keyvault.SetSecret, Mode: control.Slow, Delay: 15 * time.Second})
+		r.inject(faults.Fault{Service: keyvault.Service, Operation: keyvault.SetSecret, Mode: faults.Slow, Delay: 15 * time.Second})
 		r.ask("POST", "/api/pats/jenkins-agents/rotate", "").want(202, "")
 		time.Sleep(5 * time.Second)
 		var id string

@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/internal/web"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
-	"github.com/azure-patrol/patrol/sandbox/entra/browser"
+	"github.com/azure-patrol/patrol/sandbox/entra/htmlclient"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/simulation"
 )
 
@@ -27,7 +27,7 @@ const (
 type page struct {
 	*answer
 	text  string
-	forms []browser.Form
+	forms []htmlclient.Form
 }
 
 var (
@@ -50,7 +50,7 @@ func (r *rig) dashboard(fields []string, headers ...string) *page {
 	}
 	p := &page{answer: r.ask(method, dashboardAddress, form.Encode(), headers...).want(200, "")}
 	p.text = strings.TrimSpace(spaces.ReplaceAllString(html.UnescapeString(tags.ReplaceAllString(string(p.body), " ")), " "))
-	p.forms = browser.Forms(string(p.body))
+	p.forms = htmlclient.Forms(string(p.body))
 	r.sound(p)
 	return p
 }
@@ -344,7 +344,7 @@ func TestWhatNeedsSomebodyComesFirst(t *testing.T) {
 		r.dashboard(r.dashboard([]string{"act", "rotate", "name", "zz-nightly"}).says("Make zz-nightly now?").confirmation()).says("A person has to sign in", "After the sign-in, ask again")
 
 		// A service that does not answer is told, and what is known is shown.
-		r.inject(control.Fault{Service: "devops", Mode: control.Status, Status: 500, Times: -1})
+		r.inject(faults.Fault{Service: "devops", Mode: faults.Status, Status: 500, Times: -1})
 		time.Sleep(2 * time.Minute) // what is known of a moment ago counts
 		r.dashboard(nil).says("Could not look at the organization contoso", "Unknown")
 	})

@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/sandbox/cloud"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
-	"github.com/azure-patrol/patrol/sandbox/entra/browser"
+	"github.com/azure-patrol/patrol/sandbox/entra/htmlclient"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 	"github.com/azure-patrol/patrol/sandbox/simulation"
 )
@@ -130,7 +130,7 @@ func (r *rig) away(link, user string) (path, cookie string) {
 	begun := r.ask("GET", link, "").want(http.StatusSeeOther, "")
 	transport := r.Transport()
 	defer transport.CloseIdleConnections()
-	at, err := browser.Person{User: user}.Walk(r.t.Context(), browser.New(transport), begun.header.Get("Location"))
+	at, err := htmlclient.Person{User: user}.Walk(r.t.Context(), htmlclient.New(transport), begun.header.Get("Location"))
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -194,7 +194,7 @@ func (r *rig) byHand(displayName, scopes string, days int, global bool) (id stri
 	return id
 }
 
-func (r *rig) inject(f control.Fault) {
+func (r *rig) inject(f faults.Fault) {
 	r.t.Helper()
 	if err := r.Cloud.Panel.Inject(f); err != nil {
 		r.t.Fatal(err)

@@ -23,13 +23,13 @@ import (
 	"sync"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/ca"
-	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/devca"
 	"github.com/azure-patrol/patrol/sandbox/devops"
 	"github.com/azure-patrol/patrol/sandbox/entra"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/identity"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
-	"github.com/azure-patrol/patrol/sandbox/pipe"
+	"github.com/azure-patrol/patrol/sandbox/memnet"
 	"github.com/azure-patrol/patrol/sandbox/servicebus"
 )
 
@@ -49,7 +49,7 @@ type Ports struct {
 type Config struct {
 	// Network makes the cloud listen there, under names like login.localhost;
 	// nil: on loopback.
-	Network *pipe.Network
+	Network *memnet.Network
 	// Genuine takes the names that the services have in Azure, so that the app
 	// needs no PATROL_LOCAL. It is for a Network only.
 	Genuine bool
@@ -73,7 +73,7 @@ type Config struct {
 	ClientID string
 
 	// Panel counts and fails calls. Default: the cloud's own.
-	Panel *control.Panel
+	Panel *faults.Injector
 	// Entra and DevOps choose behaviours of these services.
 	Entra  entra.Switches
 	DevOps devops.Switches
@@ -96,7 +96,7 @@ type Config struct {
 
 // Cloud is a running local Azure. Its services may be used directly.
 type Cloud struct {
-	Panel  *control.Panel
+	Panel  *faults.Injector
 	Entra  *entra.Server
 	DevOps *devops.Service
 	Vault  *keyvault.Vault
@@ -104,9 +104,9 @@ type Cloud struct {
 
 	config      Config
 	net         network
-	ca          *ca.CA // nil on a Network
-	dir         string // holds the authority's certificate; empty on a Network
-	header      string // IDENTITY_HEADER
+	ca          *devca.CA // nil on a Network
+	dir         string    // holds the authority's certificate; empty on a Network
+	header      string    // IDENTITY_HEADER
 	sasKey      string
 	clientID    string // of the managed identity
 	principalID string
@@ -139,7 +139,7 @@ func New(c Config) (_ *Cloud, err error) {
 		return nil, fmt.Errorf("cloud: no client credential %q", c.ClientCredential)
 	}
 	if c.Panel == nil {
-		c.Panel = &control.Panel{}
+		c.Panel = &faults.Injector{}
 	}
 	if c.ClientID == "" {
 		c.ClientID = guid()
@@ -184,7 +184,7 @@ func New(c Config) (_ *Cloud, err error) {
 
 // certify makes the authority that loopback servers are trusted by.
 func (c *Cloud) certify() (err error) {
-	if c.ca, err = ca.New(); err != nil {
+	if c.ca, err = devca.New(); err != nil {
 		return err
 	}
 	if c.dir, err = os.MkdirTemp("", "patrol-sandbox-"); err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/azure-patrol/patrol/sandbox/cloud"
 	"github.com/azure-patrol/patrol/sandbox/entra"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
-	"github.com/azure-patrol/patrol/sandbox/pipe"
+	"github.com/azure-patrol/patrol/sandbox/memnet"
 	"github.com/azure-patrol/patrol/sandbox/servicebus"
 )
 
@@ -76,7 +76,7 @@ func TestTheAppReachesEveryServiceOnANetwork(t *testing.T) {
 	for name, genuine := range map[string]bool{"local names": false, "genuine names": true} {
 		t.Run(name, func(t *testing.T) {
 			path := manifestFile(t)
-			var network pipe.Network
+			var network memnet.Network
 			c := cloud.Config{Network: &network, Genuine: genuine, Manifest: path}
 			// azidentity knows the endpoint from the process' environment only.
 			for name, value := range environment(t, c) {
@@ -144,9 +144,9 @@ func TestKeyVaultsEventsArriveOnTheirQueue(t *testing.T) {
 	for name, c := range map[string]cloud.Config{
 		"loopback, managed identity":  {},
 		"loopback, connection string": {ConnectionString: true},
-		"network, managed identity":   {Network: &pipe.Network{}},
-		"network, connection string":  {Network: &pipe.Network{}, ConnectionString: true},
-		"network, genuine names":      {Network: &pipe.Network{}, Genuine: true},
+		"network, managed identity":   {Network: &memnet.Network{}},
+		"network, connection string":  {Network: &memnet.Network{}, ConnectionString: true},
+		"network, genuine names":      {Network: &memnet.Network{}, Genuine: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -193,7 +193,7 @@ func TestKeyVaultsEventsArriveOnTheirQueue(t *testing.T) {
 func TestTheHistoryHasEverythingInItsOrder(t *testing.T) {
 	t.Parallel()
 	var seen []cloud.Record
-	cl, err := cloud.New(cloud.Config{Network: &pipe.Network{}, OnRecord: func(r cloud.Record) { seen = append(seen, r) }})
+	cl, err := cloud.New(cloud.Config{Network: &memnet.Network{}, OnRecord: func(r cloud.Record) { seen = append(seen, r) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +236,7 @@ func TestTheHistoryHasEverythingInItsOrder(t *testing.T) {
 // The vault and the bus have a role for the app alone.
 func TestAnotherIdentityHasNoRole(t *testing.T) {
 	t.Parallel()
-	network := &pipe.Network{}
+	network := &memnet.Network{}
 	cl, err := cloud.New(cloud.Config{Network: network})
 	if err != nil {
 		t.Fatal(err)
@@ -268,7 +268,7 @@ func TestAnotherIdentityHasNoRole(t *testing.T) {
 
 func TestBadConfigurationsAreRefused(t *testing.T) {
 	t.Parallel()
-	network := &pipe.Network{}
+	network := &memnet.Network{}
 	for name, c := range map[string]cloud.Config{
 		"credential": {Network: network, ClientCredential: "password"},
 		"entities":   {Network: network, Entities: []byte("{}")},
@@ -289,7 +289,7 @@ func TestBadConfigurationsAreRefused(t *testing.T) {
 
 func environment(t *testing.T, c cloud.Config) map[string]string {
 	t.Helper()
-	c.Network = &pipe.Network{}
+	c.Network = &memnet.Network{}
 	cl, err := cloud.New(c)
 	if err != nil {
 		t.Fatal(err)

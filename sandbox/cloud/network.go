@@ -11,8 +11,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/ca"
-	"github.com/azure-patrol/patrol/sandbox/pipe"
+	"github.com/azure-patrol/patrol/sandbox/devca"
+	"github.com/azure-patrol/patrol/sandbox/memnet"
 )
 
 // service is one listener of the cloud.
@@ -54,7 +54,7 @@ type network interface {
 // loopback listens on 127.0.0.1.
 type loopback struct {
 	ports Ports
-	ca    *ca.CA
+	ca    *devca.CA
 }
 
 func (n *loopback) listen(s service) (net.Listener, error) {
@@ -96,7 +96,7 @@ func (n *loopback) dial(ctx context.Context, network, address string) (net.Conn,
 
 // pipes listens on a pipe network, under host names and without TLS.
 type pipes struct {
-	network *pipe.Network
+	network *memnet.Network
 	genuine bool
 }
 

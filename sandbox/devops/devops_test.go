@@ -17,9 +17,9 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/internal/scopes"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
-	"github.com/azure-patrol/patrol/sandbox/pipe"
+	"github.com/azure-patrol/patrol/sandbox/faults"
+	"github.com/azure-patrol/patrol/sandbox/memnet"
 )
 
 const (
@@ -33,7 +33,7 @@ const (
 type stand struct {
 	*devops.Service
 	t       *testing.T
-	panel   *control.Panel
+	panel   *faults.Injector
 	client  *http.Client
 	adaID   string
 	bearers map[string]devops.Claims
@@ -43,7 +43,7 @@ func run(t *testing.T, sw devops.Switches, story func(*testing.T, *stand)) {
 	t.Helper()
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &stand{t: t, panel: &control.Panel{}, bearers: map[string]devops.Claims{
+		s := &stand{t: t, panel: &faults.Injector{}, bearers: map[string]devops.Claims{
 			both:            {ObjectID: "o-ada", UPN: ada, TenantID: "tenant", Scopes: []string{"vso.pats", "vso.pats_manage"}},
 			"bearer-list":   {ObjectID: "o-ada", UPN: ada, TenantID: "tenant", Scopes: []string{"vso.pats"}},
 			"bearer-manage": {ObjectID: "o-ada", UPN: ada, TenantID: "tenant", Scopes: []string{"vso.pats_manage"}},
@@ -66,7 +66,7 @@ func run(t *testing.T, sw devops.Switches, story func(*testing.T, *stand)) {
 		s.adaID = s.AddUser(devops.User{UPN: ada, ObjectID: "o-ada", DisplayName: "Ada"})
 		s.AddUser(devops.User{UPN: "grace@contoso.com", ObjectID: "o-grace", Administrator: true})
 		s.AddUser(devops.User{UPN: "guest@contoso.com", ObjectID: "o-guest", Organizations: []string{"fabrikam"}})
-		var network pipe.Network
+		var network memnet.Network
 		l, err := network.Listen("dev.azure.com:443")
 		if err != nil {
 			t.Fatal(err)

@@ -20,7 +20,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 )
 
 // ServiceName is what control.Panel knows this service by.
@@ -57,7 +57,7 @@ type Config struct {
 	// accepted.
 	Verify func(token string) (Claims, error)
 	// Panel counts calls and holds faults; nil: neither.
-	Panel    *control.Panel
+	Panel    *faults.Injector
 	Switches Switches
 	// Rand makes ids and tokens; nil: crypto/rand.
 	Rand io.Reader

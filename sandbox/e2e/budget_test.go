@@ -9,8 +9,8 @@ import (
 
 	"github.com/azure-patrol/patrol/events"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 )
 
@@ -40,7 +40,7 @@ func all(holds func(name string) bool) func() bool {
 
 // spent are the upstream calls and sends of one phase.
 type spent struct {
-	calls    map[control.Call]int
+	calls    map[faults.Call]int
 	events   int
 	commands int // scheduled ones
 }
@@ -70,7 +70,7 @@ func (p spent) table(phase string) string {
 	line := func(name string, n int) {
 		fmt.Fprintf(&b, "  %-34s %8d %10d %8d\n", name, n, n/fleet, n%fleet)
 	}
-	calls := slices.SortedFunc(maps.Keys(p.calls), func(a, b control.Call) int {
+	calls := slices.SortedFunc(maps.Keys(p.calls), func(a, b faults.Call) int {
 		return strings.Compare(a.Service+a.Operation, b.Service+b.Operation)
 	})
 	for _, c := range calls {
@@ -85,7 +85,7 @@ func (p spent) table(phase string) string {
 }
 
 // check holds a phase to its budget: per PAT exactly, shared at most.
-func (p spent) check(t *testing.T, phase string, perPAT, shared map[control.Call]int, events, commands int) {
+func (p spent) check(t *testing.T, phase string, perPAT, shared map[faults.Call]int, events, commands int) {
 	t.Helper()
 	for c, n := range p.calls {
 		switch c.Service {
@@ -108,14 +108,14 @@ func (p spent) check(t *testing.T, phase string, perPAT, shared map[control.Call
 }
 
 var (
-	callRead   = control.Call{Service: keyvault.Service, Operation: keyvault.GetSecret}
-	callStore  = control.Call{Service: keyvault.Service, Operation: keyvault.SetSecret}
-	callTag    = control.Call{Service: keyvault.Service, Operation: keyvault.UpdateSecret}
-	callCreate = control.Call{Service: devops.ServiceName, Operation: devops.CreatePat}
-	callProve  = control.Call{Service: devops.ServiceName, Operation: devops.ConnectionData}
-	callRevoke = control.Call{Service: devops.ServiceName, Operation: devops.RevokePat}
-	callList   = control.Call{Service: devops.ServiceName, Operation: devops.ListPats}
-	callToken  = control.Call{Service: "entra", Operation: "token refresh_token"}
+	callRead   = faults.Call{Service: keyvault.Service, Operation: keyvault.GetSecret}
+	callStore  = faults.Call{Service: keyvault.Service, Operation: keyvault.SetSecret}
+	callTag    = faults.Call{Service: keyvault.Service, Operation: keyvault.UpdateSecret}
+	callCreate = faults.Call{Service: devops.ServiceName, Operation: devops.CreatePat}
+	callProve  = faults.Call{Service: devops.ServiceName, Operation: devops.ConnectionData}
+	callRevoke = faults.Call{Service: devops.ServiceName, Operation: devops.RevokePat}
+	callList   = faults.Call{Service: devops.ServiceName, Operation: devops.ListPats}
+	callToken  = faults.Call{Service: "entra", Operation: "token refresh_token"}
 )
 
 // The budget: a rotation costs five HTTP calls and two sends, a revocation three
@@ -150,11 +150,11 @@ func TestTwentyPATsKeepTheBudget(t *testing.T) {
 		s.quiet()
 	})
 	t.Log("\n" + rotate.table("Rotation"))
-	rotate.check(t, "rotation", map[control.Call]int{callRead: 1, callCreate: 1, callProve: 1, callStore: 1, callTag: 1},
+	rotate.check(t, "rotation", map[faults.Call]int{callRead: 1, callCreate: 1, callProve: 1, callStore: 1, callTag: 1},
 		// A rotation that takes more than half a second reads the secret once more,
 		// and a busy machine may be that slow. The simulation, which has no such
 		// thing, holds this phase to the exact number.
-		map[control.Call]int{callToken: 1, callList: 1, callRead: fleet}, 1, 1)
+		map[faults.Call]int{callToken: 1, callList: 1, callRead: fleet}, 1, 1)
 
 	// The overlap of a second, and the minute that is added to it.
 	revoke := s.measure(func() {
@@ -162,7 +162,7 @@ func TestTwentyPATsKeepTheBudget(t *testing.T) {
 		s.quiet()
 	})
 	t.Log("\n" + revoke.table("Revocation"))
-	revoke.check(t, "revocation", map[control.Call]int{callRead: 1, callRevoke: 1, callTag: 1}, map[control.Call]int{callToken: 1, callList: 1}, 1, 0)
+	revoke.check(t, "revocation", map[faults.Call]int{callRead: 1, callRevoke: 1, callTag: 1}, map[faults.Call]int{callToken: 1, callList: 1}, 1, 0)
 	for i := range fleet {
 		name := fmt.Sprintf("pat-%02d", i)
 		s.checkClosed(name, 0, rotationID(name, s.versions(name)[0].ID), "overlap-ended")

@@ -9,8 +9,8 @@ import (
 
 	"github.com/azure-patrol/patrol/events"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 )
 
@@ -34,7 +34,7 @@ func TestNoTokenGetsOutWhateverTheServicesAnswer(t *testing.T) {
 	// Every secret that is known by now, in bodies of all kinds.
 	secrets := strings.Join(s.cloud.Tokens(), " ")
 	quoted := fmt.Sprintf("%q", secrets)
-	for i, f := range []control.Fault{
+	for i, f := range []faults.Fault{
 		{Service: devops.ServiceName, Operation: devops.CreatePat, Status: 400, Body: `{"$id":"1","message":` + quoted + `,"typeKey":` + quoted + `}`},
 		{Service: devops.ServiceName, Operation: devops.CreatePat, Status: 200, Body: `{"patToken":null,"patTokenError":` + quoted + `}`},
 		{Service: devops.ServiceName, Operation: devops.CreatePat, Status: 200, Body: quoted},
@@ -44,7 +44,7 @@ func TestNoTokenGetsOutWhateverTheServicesAnswer(t *testing.T) {
 		{Service: keyvault.Service, Operation: keyvault.SetSecret, Status: 400, Body: keyvault.ErrorBody(secrets, secrets, secrets)},
 		{Service: keyvault.Service, Operation: keyvault.GetSecret, Status: 403, Body: keyvault.ErrorBody("Forbidden", secrets, "ForbiddenByRbac")},
 	} {
-		f.Mode = control.Status
+		f.Mode = faults.Status
 		if err := s.cloud.Panel.Inject(f); err != nil {
 			t.Fatal(err)
 		}
@@ -62,7 +62,7 @@ func TestNoTokenGetsOutWhateverTheServicesAnswer(t *testing.T) {
 	}
 
 	// Last, the refresh token is refused, and the refusal repeats it.
-	if err := s.cloud.Panel.Inject(control.Fault{Service: "entra", Operation: "token refresh_token", Mode: control.Status, Status: 400, Times: -1,
+	if err := s.cloud.Panel.Inject(faults.Fault{Service: "entra", Operation: "token refresh_token", Mode: faults.Status, Status: 400, Times: -1,
 		Header: map[string]string{"Content-Type": "application/json"},
 		Body:   `{"error":"invalid_grant","error_description":` + fmt.Sprintf("%q", "AADSTS700082: The refresh token has expired: "+secrets) + `,"error_codes":[700082],"suberror":"token_expired"}`}); err != nil {
 		t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 )
 
 const apiVersion = "2019-08-01"
@@ -35,7 +35,7 @@ type Config struct {
 	// SystemAssigned is the client id of the app's own identity; empty: the
 	// app has none, and a request must name an identity.
 	SystemAssigned string
-	Panel          *control.Panel // counts calls (service "identity", operation "token"); may be nil
+	Panel          *faults.Injector // counts calls (service "identity", operation "token"); may be nil
 }
 
 // New makes the endpoint. Any path is the endpoint.

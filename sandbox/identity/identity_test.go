@@ -11,8 +11,8 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/entra"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/identity"
 )
 
@@ -29,7 +29,7 @@ func TestManagedIdentityCredentialGetsTokensForEveryResource(t *testing.T) {
 	authority := entra.New(entra.Config{})
 	client := "every-resource-" + rand.Text() // the credential's token cache is process-wide
 	principal := authority.AddIdentity(entra.ManagedIdentity{ClientID: client})
-	panel := &control.Panel{}
+	panel := &faults.Injector{}
 	serve(t, identity.Config{Tokens: authority, Header: "h", Assigned: []string{client}, Panel: panel})
 	cred, err := azidentity.NewManagedIdentityCredential(&azidentity.ManagedIdentityCredentialOptions{ID: azidentity.ClientID(client)})
 	if err != nil {

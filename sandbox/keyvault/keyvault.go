@@ -19,7 +19,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 )
 
 // Service is the vault's name on a control.Panel.
@@ -57,7 +57,7 @@ type Config struct {
 	// Verify says what is wrong with a bearer token; nil error: nothing.
 	Verify func(token string) error
 	// Panel counts calls and injects faults; may be nil.
-	Panel *control.Panel
+	Panel *faults.Injector
 	// OnChange is called after each write to a secret, one call at a time and
 	// before the writer has its answer. It may look at the vault but must not
 	// write to it.

@@ -18,7 +18,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azsecrets"
 
-	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 )
 
@@ -136,7 +136,7 @@ func set(t *testing.T, c *azsecrets.Client, name, value string, tags map[string]
 }
 
 func TestASecretThroughItsVersions(t *testing.T) {
-	var panel control.Panel
+	var panel faults.Injector
 	v, c := start(t, keyvault.Config{Panel: &panel})
 	ctx := t.Context()
 
@@ -440,29 +440,29 @@ func TestThrottlingIsPerTenSeconds(t *testing.T) {
 }
 
 func TestFaultsBeforeAndAfterTheirEffect(t *testing.T) {
-	var panel control.Panel
+	var panel faults.Injector
 	v, c := start(t, keyvault.Config{Panel: &panel}, func(o *azsecrets.ClientOptions) {
 		o.Retry = policy.RetryOptions{MaxRetries: 3, RetryDelay: time.Millisecond}
 	})
 	set(t, c, "s", "one", nil)
-	inject := func(f control.Fault) {
+	inject := func(f faults.Fault) {
 		t.Helper()
 		f.Service, f.Operation = keyvault.Service, keyvault.SetSecret
 		if err := panel.Inject(f); err != nil {
 			t.Fatal(err)
 		}
 	}
-	inject(control.Fault{Mode: control.Status, Status: 503})
+	inject(faults.Fault{Mode: faults.Status, Status: 503})
 	set(t, c, "s", "two", nil)
 	if n := len(v.Versions("s")); n != 2 {
 		t.Fatalf("%d versions after a refused write and its repetition, want 2", n)
 	}
-	inject(control.Fault{Mode: control.ResetAfter})
+	inject(faults.Fault{Mode: faults.ResetAfter})
 	set(t, c, "s", "three", nil)
 	if n := len(v.Versions("s")); n != 4 {
 		t.Fatalf("%d versions after a write whose answer was lost, want 4", n)
 	}
-	inject(control.Fault{Mode: control.Status, Status: 403, Body: keyvault.ErrorBody("Forbidden", "no", "ForbiddenByRbac")})
+	inject(faults.Fault{Mode: faults.Status, Status: 403, Body: keyvault.ErrorBody("Forbidden", "no", "ForbiddenByRbac")})
 	_, err := c.SetSecret(t.Context(), "s", azsecrets.SetSecretParameters{Value: ptr("four")}, nil)
 	refusal(t, err, 403, "Forbidden/ForbiddenByRbac")
 }

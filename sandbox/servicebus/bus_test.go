@@ -16,7 +16,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 
-	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/servicebus"
 	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
 )
@@ -29,7 +29,7 @@ type world struct {
 	t     *testing.T
 	ctx   context.Context
 	bus   *servicebus.Bus
-	panel *control.Panel
+	panel *faults.Injector
 	c     *azservicebus.Client
 
 	mu   sync.Mutex
@@ -75,7 +75,7 @@ func withinConfigured(t *testing.T, change func(*servicebus.Config), story func(
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), 24*time.Hour)
 		defer cancel()
-		w := &world{t: t, ctx: ctx, panel: &control.Panel{}}
+		w := &world{t: t, ctx: ctx, panel: &faults.Injector{}}
 		var err error
 		cfg := servicebus.Config{
 			Entities: entities(), KeyName: "root", Key: "c2VjcmV0", Panel: w.panel,
@@ -531,22 +531,22 @@ func TestOnlyGoodTokensOpenWhatIsThere(t *testing.T) {
 
 func TestFaultsShow(t *testing.T) {
 	within(t, func(w *world) {
-		inject := func(op string, f control.Fault) {
+		inject := func(op string, f faults.Fault) {
 			f.Operation, f.Service = op, "servicebus"
 			w.ok(w.panel.Inject(f))
 		}
 		brief := func() (context.Context, context.CancelFunc) { return context.WithTimeout(w.ctx, 10*time.Second) }
 		for _, tc := range []struct {
-			fault   control.Fault
+			fault   faults.Fault
 			effects int
 			says    string
 		}{
-			{control.Fault{Mode: control.Status, Status: 503}, 0, "com.microsoft:server-busy"},
-			{control.Fault{Mode: control.Status, Status: 500}, 0, "amqp:internal-error"},
-			{control.Fault{Mode: control.ResetBefore}, 0, ""},
-			{control.Fault{Mode: control.ResetAfter}, 1, ""},
-			{control.Fault{Mode: control.HangBefore}, 0, "deadline"},
-			{control.Fault{Mode: control.HangAfter}, 1, "deadline"},
+			{faults.Fault{Mode: faults.Status, Status: 503}, 0, "com.microsoft:server-busy"},
+			{faults.Fault{Mode: faults.Status, Status: 500}, 0, "amqp:internal-error"},
+			{faults.Fault{Mode: faults.ResetBefore}, 0, ""},
+			{faults.Fault{Mode: faults.ResetAfter}, 1, ""},
+			{faults.Fault{Mode: faults.HangBefore}, 0, "deadline"},
+			{faults.Fault{Mode: faults.HangAfter}, 1, "deadline"},
 		} {
 			// Without retries, the SDK learns of a broken connection at its next use.
 			c, err := azservicebus.NewClientFromConnectionString(w.bus.ConnectionString("bus.test"), options(w.bus))
@@ -565,16 +565,16 @@ func TestFaultsShow(t *testing.T) {
 			_ = c.Close(w.ctx)
 		}
 		s := w.sender("q")
-		inject("send q", control.Fault{Mode: control.Slow, Delay: 5 * time.Second})
+		inject("send q", faults.Fault{Mode: faults.Slow, Delay: 5 * time.Second})
 		began := time.Now()
 		w.ok(s.SendMessage(w.ctx, text("x"), nil))
 		same(w, "slow", time.Since(began), 5*time.Second)
 
-		inject("receive q", control.Fault{Mode: control.Status, Status: 500})
+		inject("receive q", faults.Fault{Mode: faults.Status, Status: 500})
 		if _, err := w.receiver("q", nil).ReceiveMessages(w.ctx, 1, nil); err == nil {
 			t.Fatal("the attach was not refused")
 		}
-		inject("schedule q", control.Fault{Mode: control.Status, Status: 503})
+		inject("schedule q", faults.Fault{Mode: faults.Status, Status: 503})
 		if _, err := s.ScheduleMessages(w.ctx, []*azservicebus.Message{text("x")}, time.Now().Add(time.Hour), nil); err == nil {
 			t.Fatal("the schedule was not refused")
 		}
@@ -582,17 +582,17 @@ func TestFaultsShow(t *testing.T) {
 		m := w.one(r)
 		// The SDK tries a refused settlement again, finds the delivery settled
 		// and says nothing: only the message's return tells.
-		inject("complete q", control.Fault{Mode: control.Status, Status: 500})
+		inject("complete q", faults.Fault{Mode: faults.Status, Status: 500})
 		w.ok(r.CompleteMessage(w.ctx, m, nil))
 		same(w, "left", w.bus.Counts("q").Active, 3)
-		inject("complete q", control.Fault{Mode: control.HangAfter})
+		inject("complete q", faults.Fault{Mode: faults.HangAfter})
 		ctx, cancel := brief()
 		defer cancel()
 		if err := r.CompleteMessage(ctx, w.one(r), nil); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("a completion without an answer: %v", err)
 		}
 		same(w, "left", w.bus.Counts("q").Active, 2)
-		inject("abandon q", control.Fault{Mode: control.ResetBefore})
+		inject("abandon q", faults.Fault{Mode: faults.ResetBefore})
 		w.code(r.AbandonMessage(w.ctx, w.one(r), nil), azservicebus.CodeConnectionLost)
 		same(w, "left", w.bus.Counts("q").Active, 2)
 	})

@@ -13,7 +13,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/servicebus/amqp"
 )
 
@@ -414,8 +414,8 @@ func (l *link) alive() bool {
 
 // operate runs an operation under the panel. act takes effect, answer tells the
 // client, refuse does so in their stead; each takes mu itself.
-func (c *conn) operate(name string, act, answer func(), refuse func(*control.Fault)) {
-	f := c.b.cfg.Panel.Enter(control.Call{Service: "servicebus", Operation: name})
+func (c *conn) operate(name string, act, answer func(), refuse func(*faults.Fault)) {
+	f := c.b.cfg.Panel.Enter(faults.Call{Service: "servicebus", Operation: name})
 	drop := func() {
 		c.b.mu.Lock()
 		defer c.b.mu.Unlock()
@@ -432,19 +432,19 @@ func (c *conn) operate(name string, act, answer func(), refuse func(*control.Fau
 		return
 	}
 	switch f.Mode {
-	case control.StatusAfter, control.ResetAfter, control.HangAfter:
+	case faults.StatusAfter, faults.ResetAfter, faults.HangAfter:
 		act()
 	}
 	switch f.Mode {
-	case control.Status, control.StatusAfter:
+	case faults.Status, faults.StatusAfter:
 		refuse(f)
-	case control.ResetBefore, control.ResetAfter:
+	case faults.ResetBefore, faults.ResetAfter:
 		drop()
-	case control.HangBefore, control.HangAfter:
+	case faults.HangBefore, faults.HangAfter:
 		if f.Delay > 0 {
 			later(f.Delay, drop)
 		}
-	case control.Slow:
+	case faults.Slow:
 		later(f.Delay, func() {
 			act()
 			answer()
@@ -452,7 +452,7 @@ func (c *conn) operate(name string, act, answer func(), refuse func(*control.Fau
 	}
 }
 
-func fault(f *control.Fault) *amqp.Error {
+func fault(f *faults.Fault) *amqp.Error {
 	if f.Status == http.StatusTooManyRequests || f.Status == http.StatusServiceUnavailable {
 		return amqp.Errorf(condBusy, "The server is busy. Please retry the operation. (status %d)", f.Status)
 	}
@@ -537,7 +537,7 @@ func (s *session) attach(p *amqp.Attach) error {
 			if l.alive() {
 				l.receive(p)
 			}
-		}, func(f *control.Fault) {
+		}, func(f *faults.Fault) {
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			if l.alive() {
@@ -889,7 +889,7 @@ func (s *session) transfer(p *amqp.Transfer, payload []byte) error {
 		_, told, refused = b.accept(l.q, ms)
 		b.mu.Unlock()
 		b.tell(l.q, told)
-	}, func() { answer(refused) }, func(f *control.Fault) { answer(fault(f)) })
+	}, func() { answer(refused) }, func(f *faults.Fault) { answer(fault(f)) })
 	return nil
 }
 
@@ -964,7 +964,7 @@ func (s *session) disposition(p *amqp.Disposition) {
 			answer(why)
 			continue
 		}
-		c.operate(set.outcome.String()+" "+d.q.name, act, func() { answer(why) }, func(f *control.Fault) { answer(fault(f)) })
+		c.operate(set.outcome.String()+" "+d.q.name, act, func() { answer(why) }, func(f *faults.Fault) { answer(fault(f)) })
 	}
 }
 

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/servicebus/amqp"
 )
 
@@ -52,7 +52,7 @@ func (l *link) manage(m *amqp.Message) {
 			r = do(l.q, body)
 		}
 	}
-	refuse := func(f *control.Fault) {
+	refuse := func(f *faults.Fault) {
 		r = response{code: int32(f.Status), description: fault(f).Description, condition: fault(f).Condition}
 		answer()
 	}

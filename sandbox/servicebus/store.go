@@ -15,7 +15,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/servicebus/amqp"
 	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
 )
@@ -30,7 +30,7 @@ type Config struct {
 	Keys []Key
 	// VerifyJWT judges an Entra ID token; nil refuses every one.
 	VerifyJWT func(token, audience string) error
-	Panel     *control.Panel
+	Panel     *faults.Injector
 	// SessionWait bounds how long an accept of the next session waits; default
 	// 65 seconds.
 	SessionWait time.Duration

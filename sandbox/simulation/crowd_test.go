@@ -10,8 +10,8 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/app"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/servicebus"
 	"github.com/azure-patrol/patrol/sandbox/simulation"
 )
@@ -94,7 +94,7 @@ func TestALockLostInMidRotationHolds(t *testing.T) {
 				s := scenarios()[1] // rotate
 				s.Config = func(c *simulation.Config) { c.Hosts = hosts }
 				s.Act = func(w *simulation.World) {
-					_ = w.Cloud.Panel.Inject(control.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: control.Slow, Delay: slow})
+					_ = w.Cloud.Panel.Inject(faults.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: faults.Slow, Delay: slow})
 					time.Sleep(3 * time.Minute)
 					go func() { _ = w.Hosts[0].Invoke(t.Context(), "CheckExpiry", "") }()
 					for w.Cloud.Panel.Count(devops.ServiceName, devops.CreatePat) < 2 {
@@ -142,9 +142,9 @@ func TestClocksThatDifferByTwoMinutesHold(t *testing.T) {
 // A command that crashes its handler each time must not take the host down.
 func TestACommandThatCrashesItsHandlerIsPutOff(t *testing.T) {
 	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
-		w.Cloud.Panel.OnCall(func(_ int, c control.Call) *control.Fault {
+		w.Cloud.Panel.OnCall(func(_ int, c faults.Call) *faults.Fault {
 			if c.Operation == devops.CreatePat {
-				return &control.Fault{Mode: control.ResetBefore, Then: w.Kill}
+				return &faults.Fault{Mode: faults.ResetBefore, Then: w.Kill}
 			}
 			return nil
 		})

@@ -11,8 +11,8 @@ import (
 	"github.com/azure-patrol/patrol/internal/app"
 	"github.com/azure-patrol/patrol/internal/reconcile"
 	"github.com/azure-patrol/patrol/internal/rotation"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/simulation"
 )
 
@@ -86,7 +86,7 @@ func TestABrokenPatrolIsFoundOut(t *testing.T) {
 				f.stored[content.Ledger.AuthorizationID] = true
 				return nil
 			}}
-		}, simulation.Plan{{Call: control.Call{Service: devops.ServiceName, Operation: devops.CreatePat}, N: 1}: simulation.ResetAfter}},
+		}, simulation.Plan{{Call: faults.Call{Service: devops.ServiceName, Operation: devops.CreatePat}, N: 1}: simulation.ResetAfter}},
 		{"makes up rotation ids", "I4", func(c *reconcile.Config) {
 			c.Vault = vaultBefore{c.Vault, func(_ context.Context, _ string, content *rotation.Content) error {
 				content.Ledger.RotationID = strings.ToLower(rand.Text()[:10])

@@ -14,7 +14,7 @@ import (
 	"github.com/azure-patrol/patrol/internal/app"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
-	"github.com/azure-patrol/patrol/sandbox/pipe"
+	"github.com/azure-patrol/patrol/sandbox/memnet"
 )
 
 // The handler serves for weeks: what it remembers must not grow with what it has
@@ -23,7 +23,7 @@ func TestMemoryStaysFlatOverManyReconciles(t *testing.T) {
 	if raceDetector {
 		t.Skip("100,000 reconciles are many under the race detector; make test runs them without")
 	}
-	var network pipe.Network
+	var network memnet.Network
 	manifest := t.TempDir() + "/pats.yaml"
 	if err := os.WriteFile(manifest, []byte(onePAT), 0o600); err != nil {
 		t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/sandbox/cloud"
-	pages "github.com/azure-patrol/patrol/sandbox/entra/browser"
+	pages "github.com/azure-patrol/patrol/sandbox/entra/htmlclient"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 	"github.com/azure-patrol/patrol/sandbox/simulation"
 )

@@ -9,8 +9,8 @@ import (
 
 	"github.com/azure-patrol/patrol/events"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 	"github.com/azure-patrol/patrol/sandbox/simulation"
 )
@@ -75,7 +75,7 @@ func failures(w *simulation.World) (out []events.RotationFailed) {
 	return out
 }
 
-func inject(t *testing.T, w *simulation.World, f control.Fault) {
+func inject(t *testing.T, w *simulation.World, f faults.Fault) {
 	t.Helper()
 	if err := w.Cloud.Panel.Inject(f); err != nil {
 		t.Fatal(err)
@@ -239,7 +239,7 @@ func TestADisabledLatestVersionIsReplaced(t *testing.T) {
 func TestAnAttemptThatDiedBetweenCreateAndStoreLeavesNothingBehind(t *testing.T) {
 	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		// The answer to the creation is lost: the PAT exists, its token is nowhere.
-		inject(t, w, control.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: control.ResetAfter})
+		inject(t, w, faults.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: faults.ResetAfter})
 		sweep(t, w)
 		if len(live(w)) != 1 || len(rotations(w)) != 0 {
 			t.Fatalf("%d PATs, %d rotations after the lost answer", len(live(w)), len(rotations(w)))
@@ -303,7 +303,7 @@ func TestARevocationThatFailsIsMadeUpForBehindALaterOneThatDidNot(t *testing.T) 
 		time.Sleep(time.Hour)
 		second := latest(t, w)
 		// The oldest one's revocation fails, past the SDK's patience.
-		inject(t, w, control.Fault{Service: devops.ServiceName, Operation: devops.RevokePat, Times: 4, Mode: control.Status, Status: 503})
+		inject(t, w, faults.Fault{Service: devops.ServiceName, Operation: devops.RevokePat, Times: 4, Mode: faults.Status, Status: 503})
 		press(w, `{"revokePrevious":"now"}`)
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
@@ -333,7 +333,7 @@ func TestARevocationThatFailsIsMadeUpForBehindALaterOneThatDidNot(t *testing.T) 
 func TestPressingRotateTwiceRotatesOnce(t *testing.T) {
 	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		sweep(t, w)
-		inject(t, w, control.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: control.Slow, Delay: 5 * time.Second})
+		inject(t, w, faults.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: faults.Slow, Delay: 5 * time.Second})
 		for range 3 {
 			if code := w.HTTP("POST", "/api/pats/"+name+"/rotate", nil, nil); code != 202 {
 				t.Fatalf("rotate answered %d", code)
@@ -350,7 +350,7 @@ func TestPressingRotateTwiceRotatesOnce(t *testing.T) {
 func TestTransientFaultsAreRetriedByScheduledCommandsAndNeverByTheHost(t *testing.T) {
 	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		// Longer than the SDKs' own patience.
-		inject(t, w, control.Fault{Service: keyvault.Service, Operation: keyvault.SetSecret, Times: 5, Mode: control.Status, Status: 503})
+		inject(t, w, faults.Fault{Service: keyvault.Service, Operation: keyvault.SetSecret, Times: 5, Mode: faults.Status, Status: 503})
 		sweep(t, w)
 		time.Sleep(5 * time.Minute)
 		synctest.Wait()
@@ -375,7 +375,7 @@ func TestTransientFaultsAreRetriedByScheduledCommandsAndNeverByTheHost(t *testin
 
 func TestGivingUpIsTold(t *testing.T) {
 	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
-		inject(t, w, control.Fault{Service: devops.ServiceName, Operation: devops.ConnectionData, Times: -1, Mode: control.Status, Status: 503})
+		inject(t, w, faults.Fault{Service: devops.ServiceName, Operation: devops.ConnectionData, Times: -1, Mode: faults.Status, Status: 503})
 		sweep(t, w)
 		time.Sleep(3 * time.Hour)
 		synctest.Wait()
@@ -419,7 +419,7 @@ func TestAPolicyRefusalIsToldOnceAndNotHammered(t *testing.T) {
 
 func TestThrottlingPutsTheWholeIdentityOff(t *testing.T) {
 	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
-		inject(t, w, control.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: control.Status, Status: 429,
+		inject(t, w, faults.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: faults.Status, Status: 429,
 			Header: map[string]string{"Retry-After": "120", "Content-Type": "application/json"}, Body: `{"typeKey":"RequestBlockedException"}`})
 		sweep(t, w)
 		if n := w.Cloud.DevOps.Impatient(cloud.User); n != 0 {

@@ -15,7 +15,7 @@ import (
 
 	"github.com/coder/websocket"
 
-	"github.com/azure-patrol/patrol/sandbox/ca"
+	"github.com/azure-patrol/patrol/sandbox/devca"
 	"github.com/azure-patrol/patrol/sandbox/servicebus"
 	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
 	"github.com/azure-patrol/patrol/sandbox/servicebus/conformance/atom"
@@ -41,7 +41,7 @@ type namespace struct {
 
 // open starts the namespace on the ports that the SDK fixes.
 func open(caFile string) (*namespace, error) {
-	authority, err := ca.New()
+	authority, err := devca.New()
 	if err != nil {
 		return nil, err
 	}

@@ -1,9 +1,9 @@
-// Package pipe is a network of in-memory connections: the sandbox's services
+// Package memnet is a network of in-memory connections: the sandbox's services
 // listen on it and the real SDKs dial it, so that both run in one process, in
 // testing/synctest bubbles too, where a socket would stop virtual time.
 //
 // It knows addresses and connections only.
-package pipe
+package memnet
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-package browser
+package htmlclient
 
 import (
 	"html"

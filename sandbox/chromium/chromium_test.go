@@ -1,4 +1,4 @@
-package browser_test
+package chromium_test
 
 import (
 	"context"
@@ -11,8 +11,8 @@ import (
 
 	"github.com/chromedp/chromedp"
 
-	"github.com/azure-patrol/patrol/sandbox/browser"
-	"github.com/azure-patrol/patrol/sandbox/pipe"
+	"github.com/azure-patrol/patrol/sandbox/chromium"
+	"github.com/azure-patrol/patrol/sandbox/memnet"
 )
 
 // listen takes a free port; the bubble serves it.
@@ -28,9 +28,9 @@ func listen(t *testing.T) net.Listener {
 
 func TestABrowserSeesAServerInABubbleWhoseTimeStandsStill(t *testing.T) {
 	l := listen(t)
-	b := browser.Start(t, browser.Options{Hosts: map[string]string{"app.test:80": l.Addr().String()}})
+	b := chromium.Start(t, chromium.Options{Hosts: map[string]string{"app.test:80": l.Addr().String()}})
 	synctest.Test(t, func(t *testing.T) {
-		network := &pipe.Network{}
+		network := &memnet.Network{}
 		inner, err := network.Listen("app.test:80")
 		if err != nil {
 			t.Fatal(err)
@@ -40,13 +40,13 @@ func TestABrowserSeesAServerInABubbleWhoseTimeStandsStill(t *testing.T) {
 		})}
 		go func() { _ = server.Serve(inner) }()
 		defer func() { _ = server.Close() }()
-		stop := browser.Bridge(l, func(ctx context.Context) (net.Conn, error) { return network.Dial(ctx, "tcp", "app.test:80") })
+		stop := chromium.Bridge(l, func(ctx context.Context) (net.Conn, error) { return network.Dial(ctx, "tcp", "app.test:80") })
 
 		began := time.Now()
 		if err := b.Run(chromedp.Navigate("http://app.test/")); err != nil {
 			t.Fatal(err)
 		}
-		text, err := browser.Get(b, chromedp.Text(chromedp.CSS("#p")))
+		text, err := chromium.Get(b, chromedp.Text(chromedp.CSS("#p")))
 		if err != nil {
 			t.Fatal(err)
 		}

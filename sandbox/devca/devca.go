@@ -1,11 +1,11 @@
-// Package ca makes a certificate authority at run time and one server
+// Package devca makes a certificate authority at run time and one server
 // certificate under it, so that the sandbox's services speak TLS on loopback and
 // an unchanged program trusts them through SSL_CERT_FILE.
 //
 // The keys live in memory only; what is written to disk is the authority's
 // certificate. It knows nothing of the services, and vouches for loopback names
 // alone.
-package ca
+package devca
 
 import (
 	"crypto/ecdsa"

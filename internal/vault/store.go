@@ -14,16 +14,17 @@ import (
 // IdentityContentType marks a secret that holds an identity's sign-in.
 const IdentityContentType = "application/vnd.patrol.msal-cache+json"
 
-// Identities keeps the sign-ins of identities: secrets whose value and tags mean
+// Store keeps what is no PAT (sign-ins, the keys of the web functions): secrets whose
+// value and tags mean
 // something to their owner only.
-type Identities struct{ vault *Vault }
+type Store struct{ vault *Vault }
 
-// Identities is the store of sign-ins in this vault.
-func (v *Vault) Identities() *Identities { return &Identities{v} }
+// NewStore is the store in this vault.
+func NewStore(v *Vault) *Store { return &Store{v} }
 
 // Read returns the latest version: value, all its tags, version id and creation
 // time. ErrNotFound if there is none.
-func (s *Identities) Read(ctx context.Context, name string) (value rotation.Secret, tags map[string]string, version string, created time.Time, err error) {
+func (s *Store) Read(ctx context.Context, name string) (value rotation.Secret, tags map[string]string, version string, created time.Time, err error) {
 	doing := "reading secret " + name
 	if err := checkName(doing, name); err != nil {
 		return rotation.Secret{}, nil, "", time.Time{}, err
@@ -50,7 +51,7 @@ func (s *Identities) Read(ctx context.Context, name string) (value rotation.Secr
 
 // Write makes a new version: value, content type, tags and expiry in one
 // request. A soft-deleted secret of that name is recovered first.
-func (s *Identities) Write(ctx context.Context, name string, value rotation.Secret, contentType string, tags map[string]string, expires time.Time) (version string, created time.Time, err error) {
+func (s *Store) Write(ctx context.Context, name string, value rotation.Secret, contentType string, tags map[string]string, expires time.Time) (version string, created time.Time, err error) {
 	doing := "storing secret " + name
 	set, err := checked(doing, tags)
 	if err != nil {
@@ -80,7 +81,7 @@ func (s *Identities) Write(ctx context.Context, name string, value rotation.Secr
 }
 
 // Tag replaces the tags of one version; all else stays as it is.
-func (s *Identities) Tag(ctx context.Context, name, version string, tags map[string]string) error {
+func (s *Store) Tag(ctx context.Context, name, version string, tags map[string]string) error {
 	doing := "tagging secret " + name
 	if err := checkName(doing, name); err != nil {
 		return err

@@ -1,4 +1,4 @@
-package browser_test
+package dashboard_test
 
 import (
 	"strings"
@@ -8,7 +8,7 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
-	"github.com/azure-patrol/patrol/sandbox/browser"
+	"github.com/azure-patrol/patrol/sandbox/chromium"
 	"github.com/azure-patrol/patrol/sandbox/devops"
 )
 
@@ -150,7 +150,7 @@ func TestAPersonWorksWithTheDashboard(t *testing.T) {
 	if s.state(lost) != devops.Revoked {
 		t.Errorf("the leaver's PAT is %s", s.state(lost))
 	}
-	if key, err := browser.Get(s.b, chromedp.Value(chromedp.CSS("#rv-key"))); err != nil || key != "" {
+	if key, err := chromium.Get(s.b, chromedp.Value(chromedp.CSS("#rv-key"))); err != nil || key != "" {
 		t.Errorf("the page keeps %d characters of the master key: %v", len(key), err)
 	}
 	s.keep()
@@ -176,7 +176,7 @@ func TestThePageNeedsNeitherScriptsNorAMouse(t *testing.T) {
 	}
 	at := func() stop {
 		t.Helper()
-		v, err := browser.Get(s.b, chromedp.Evaluate[stop](`(() => { const e = document.activeElement, c = getComputedStyle(e), r = e.getBoundingClientRect();
+		v, err := chromium.Get(s.b, chromedp.Evaluate[stop](`(() => { const e = document.activeElement, c = getComputedStyle(e), r = e.getBoundingClientRect();
 			return {Tag: e.tagName, Text: e.getAttribute("aria-label") ?? e.innerText ?? "", Shown: c.outlineStyle !== "none" && r.width > 0 && r.right > 0} })()`))
 		s.must(err, "looking at the focus")
 		return v
@@ -210,7 +210,7 @@ func TestThePageNeedsNeitherScriptsNorAMouse(t *testing.T) {
 	s.dashboard()
 	read := func(css string) string {
 		t.Helper()
-		text, err := browser.Get(s.b, chromedp.Text(chromedp.CSS(css)))
+		text, err := chromium.Get(s.b, chromedp.Text(chromedp.CSS(css)))
 		s.must(err, "reading "+css)
 		return text
 	}
@@ -231,7 +231,7 @@ func TestThePageNeedsNeitherScriptsNorAMouse(t *testing.T) {
 func (s *stage) signIn() {
 	s.t.Helper()
 	for range 8 {
-		on, err := browser.Get(s.b, chromedp.Evaluate[string](`document.querySelector("input[name=step]")?.value ?? ""`))
+		on, err := chromium.Get(s.b, chromedp.Evaluate[string](`document.querySelector("input[name=step]")?.value ?? ""`))
 		s.must(err, "reading a page of the authority")
 		if on == "" {
 			return

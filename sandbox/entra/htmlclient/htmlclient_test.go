@@ -1,4 +1,4 @@
-package browser_test
+package htmlclient_test
 
 import (
 	"fmt"
@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/azure-patrol/patrol/sandbox/entra/browser"
+	"github.com/azure-patrol/patrol/sandbox/entra/htmlclient"
 )
 
 const page = `<!doctype html><!-- <form action="/no"> --><script>'<form action="/no">'</script>
@@ -24,8 +24,8 @@ const page = `<!doctype html><!-- <form action="/no"> --><script>'<form action="
 <form action="get"></form>`
 
 func TestFormsAreReadAsABrowserDoes(t *testing.T) {
-	got := browser.Forms(page)
-	want := []browser.Form{
+	got := htmlclient.Forms(page)
+	want := []htmlclient.Form{
 		{Action: "/next?a=1&b=2", Method: "POST", Fields: url.Values{"flow": {`a"b>c`}, "text": {"t"}, "ticked": {"yes"}, "user": {"bob & co"}, "first": {"1"}, "note": {"hello"}},
 			Buttons: url.Values{"action": {"go", "stop"}}, Inputs: []string{"text", "box", "ticked", "user", "first", "note"}},
 		{Action: "get", Method: "GET", Fields: url.Values{}, Buttons: url.Values{}},
@@ -51,7 +51,7 @@ func TestCookiesRedirectsAndForms(t *testing.T) {
 	mux.HandleFunc("GET /loop", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/loop", http.StatusFound) })
 	srv := httptest.NewServer(mux)
 	defer srv.Close()
-	b := browser.New(nil)
+	b := htmlclient.New(nil)
 	at, err := b.Open(t.Context(), srv.URL)
 	if err != nil || at.Left() || !strings.HasPrefix(at.HTML, "c=v") || len(at.Forms) != 2 || at.URL.Path != "/form" {
 		t.Fatalf("%+v %v", at, err)
@@ -72,7 +72,7 @@ func FuzzForms(f *testing.F) {
 	f.Add(`<form><select name=x><option`)
 	f.Add(`<form method=post><input name="a" value='"'><button name=b>`)
 	f.Fuzz(func(t *testing.T, html string) {
-		for _, form := range browser.Forms(html) {
+		for _, form := range htmlclient.Forms(html) {
 			if form.Method != http.MethodGet && form.Method != http.MethodPost || form.Fields == nil || form.Buttons == nil {
 				t.Fatalf("%+v", form)
 			}

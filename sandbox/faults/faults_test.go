@@ -1,4 +1,4 @@
-package control_test
+package faults_test
 
 import (
 	"context"
@@ -11,13 +11,13 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/control"
-	"github.com/azure-patrol/patrol/sandbox/pipe"
+	"github.com/azure-patrol/patrol/sandbox/faults"
+	"github.com/azure-patrol/patrol/sandbox/memnet"
 )
 
 // service is a counter of effects behind a panel, on a network without sockets.
 type service struct {
-	panel   *control.Panel
+	panel   *faults.Injector
 	effects int
 	client  *http.Client
 	close   func()
@@ -25,8 +25,8 @@ type service struct {
 
 func start(t *testing.T) *service {
 	t.Helper()
-	s := &service{panel: &control.Panel{}}
-	var network pipe.Network
+	s := &service{panel: &faults.Injector{}}
+	var network memnet.Network
 	l, err := network.Listen("service.test:80")
 	if err != nil {
 		t.Fatal(err)
@@ -64,19 +64,19 @@ func TestEachModeShowsAsItSays(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		name    string
-		fault   control.Fault
+		fault   faults.Fault
 		status  int // 0: the call fails
 		effects int
 		took    time.Duration
 	}{
-		{"no fault", control.Fault{Operation: "other", Mode: control.ResetBefore}, 200, 1, 0},
-		{"status", control.Fault{Mode: control.Status, Status: 503, Body: "busy"}, 503, 0, 0},
-		{"status after", control.Fault{Mode: control.StatusAfter, Status: 500}, 500, 1, 0},
-		{"reset before", control.Fault{Mode: control.ResetBefore}, 0, 0, 0},
-		{"reset after", control.Fault{Mode: control.ResetAfter}, 0, 1, 0},
-		{"hang before", control.Fault{Mode: control.HangBefore}, 0, 0, 10 * time.Second},
-		{"hang after, for a while", control.Fault{Mode: control.HangAfter, Delay: 3 * time.Second}, 0, 1, 3 * time.Second},
-		{"slow", control.Fault{Mode: control.Slow, Delay: 2 * time.Second}, 200, 1, 2 * time.Second},
+		{"no fault", faults.Fault{Operation: "other", Mode: faults.ResetBefore}, 200, 1, 0},
+		{"status", faults.Fault{Mode: faults.Status, Status: 503, Body: "busy"}, 503, 0, 0},
+		{"status after", faults.Fault{Mode: faults.StatusAfter, Status: 500}, 500, 1, 0},
+		{"reset before", faults.Fault{Mode: faults.ResetBefore}, 0, 0, 0},
+		{"reset after", faults.Fault{Mode: faults.ResetAfter}, 0, 1, 0},
+		{"hang before", faults.Fault{Mode: faults.HangBefore}, 0, 0, 10 * time.Second},
+		{"hang after, for a while", faults.Fault{Mode: faults.HangAfter, Delay: 3 * time.Second}, 0, 1, 3 * time.Second},
+		{"slow", faults.Fault{Mode: faults.Slow, Delay: 2 * time.Second}, 200, 1, 2 * time.Second},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -109,7 +109,7 @@ func TestAFaultHitsTheCallsThatItNames(t *testing.T) {
 		s := start(t)
 		defer s.close()
 		// The second and third call of "a" fail, and nothing else.
-		if err := s.panel.Inject(control.Fault{Service: "svc", Operation: "a", Skip: 1, Times: 2, Mode: control.Status, Status: 500}); err != nil {
+		if err := s.panel.Inject(faults.Fault{Service: "svc", Operation: "a", Skip: 1, Times: 2, Mode: faults.Status, Status: 500}); err != nil {
 			t.Fatal(err)
 		}
 		var got []int
@@ -135,9 +135,9 @@ func TestAHookSeesEveryCallByNumber(t *testing.T) {
 		s := start(t)
 		defer s.close()
 		carried := 0
-		s.panel.OnCall(func(n int, c control.Call) *control.Fault {
+		s.panel.OnCall(func(n int, c faults.Call) *faults.Fault {
 			if n == 2 {
-				return &control.Fault{Mode: control.ResetAfter, Then: func() { carried += s.effects }}
+				return &faults.Fault{Mode: faults.ResetAfter, Then: func() { carried += s.effects }}
 			}
 			return nil
 		})
@@ -154,13 +154,13 @@ func TestAHookSeesEveryCallByNumber(t *testing.T) {
 
 func TestTheControlAPICountsAndInjects(t *testing.T) {
 	t.Parallel()
-	var p control.Panel
+	var p faults.Injector
 	do := func(method, path, body string) (int, string) {
 		w := httptest.NewRecorder()
 		p.ServeHTTP(w, httptest.NewRequest(method, path, strings.NewReader(body)))
 		return w.Code, w.Body.String()
 	}
-	if f := p.Enter(control.Call{Service: "a", Operation: "b"}); f != nil {
+	if f := p.Enter(faults.Call{Service: "a", Operation: "b"}); f != nil {
 		t.Fatalf("a fault without an order: %+v", f)
 	}
 	if code, body := do("GET", "/calls", ""); code != 200 || body != `{"a":{"b":1}}`+"\n" {
@@ -169,10 +169,10 @@ func TestTheControlAPICountsAndInjects(t *testing.T) {
 	if code, _ := do("POST", "/faults", `[{"service":"a","mode":"reset-before"},{"service":"a","mode":"status","status":429,"header":{"Retry-After":"7"}}]`); code != 204 {
 		t.Errorf("POST /faults: %d", code)
 	}
-	if f := p.Enter(control.Call{Service: "a", Operation: "b"}); f == nil || f.Mode != control.ResetBefore {
+	if f := p.Enter(faults.Call{Service: "a", Operation: "b"}); f == nil || f.Mode != faults.ResetBefore {
 		t.Errorf("first fault: %+v", f)
 	}
-	if f := p.Enter(control.Call{Service: "a", Operation: "b"}); f == nil || f.Header["Retry-After"] != "7" {
+	if f := p.Enter(faults.Call{Service: "a", Operation: "b"}); f == nil || f.Header["Retry-After"] != "7" {
 		t.Errorf("second fault: %+v", f)
 	}
 	for _, bad := range []string{`{"mode":"explode"}`, `{"mode":"status"}`, `{"mode":"slow"}`, `nonsense`, `[{"mode":"reset-before"},{"mode":"no"}]`} {
@@ -180,7 +180,7 @@ func TestTheControlAPICountsAndInjects(t *testing.T) {
 			t.Errorf("POST /faults %s: %d, want 400", bad, code)
 		}
 	}
-	if f := p.Enter(control.Call{Service: "a", Operation: "b"}); f != nil {
+	if f := p.Enter(faults.Call{Service: "a", Operation: "b"}); f != nil {
 		t.Errorf("a refused order left a fault: %+v", f)
 	}
 	do("DELETE", "/calls", "")

@@ -1,9 +1,9 @@
-// Package browser is a browser without a screen, for tests and for the
+// Package htmlclient is a browser without a screen, for tests and for the
 // conformance program: it keeps cookies, follows redirects within one site and
 // sends forms. Person answers the pages of the sandbox's authority with it.
 //
 // It runs no scripts. It must not know what the pages are for.
-package browser
+package htmlclient
 
 import (
 	"context"

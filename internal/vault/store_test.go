@@ -11,7 +11,7 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/rotation"
 	"github.com/azure-patrol/patrol/internal/vault"
-	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 )
 
@@ -19,7 +19,7 @@ const bot = "patrol-identity-build-bot"
 
 func TestASignInIsKeptInASecret(t *testing.T) {
 	r := overTLS(t)
-	s := r.Identities()
+	s := vault.NewStore(r.Vault)
 	if _, _, _, _, err := s.Read(ctx, bot); !errors.Is(err, rotation.ErrNotFound) {
 		t.Fatalf("got %v, want ErrNotFound", err)
 	}
@@ -71,7 +71,7 @@ func TestASignInBringsADeletedSecretBack(t *testing.T) {
 		r := overPipe(t, func(k *keyvault.Config, _ *vault.Config) {
 			k.DeleteDelay, k.RecoverDelay = 20*time.Second, 20*time.Second
 		})
-		s := r.Identities()
+		s := vault.NewStore(r.Vault)
 		write := func(value string) error {
 			_, _, err := s.Write(ctx, bot, rotation.NewSecret(value), vault.IdentityContentType, nil, time.Time{})
 			return err
@@ -95,10 +95,10 @@ func TestASignInBringsADeletedSecretBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(20 * time.Second)
-		r.inject(t, keyvault.RecoverDeletedSecret, control.Fault{Mode: control.Status, Status: 403, Times: -1, Body: keyvault.ErrorBody("Forbidden", "no", "ForbiddenByRbac")})
+		r.inject(t, keyvault.RecoverDeletedSecret, faults.Fault{Mode: faults.Status, Status: 403, Times: -1, Body: keyvault.ErrorBody("Forbidden", "no", "ForbiddenByRbac")})
 		wantClass(t, write("three"), rotation.Configuration, "vault-forbidden")
-		r.inject(t, keyvault.SetSecret, control.Fault{Mode: control.Status, Status: 409, Times: -1, Body: keyvault.ErrorBody("Conflict", "no", "ObjectIsBeingDeleted")})
-		r.inject(t, keyvault.GetDeletedSecret, control.Fault{Mode: control.Status, Status: 404, Times: -1, Body: keyvault.ErrorBody("SecretNotFound", "no", "")})
+		r.inject(t, keyvault.SetSecret, faults.Fault{Mode: faults.Status, Status: 409, Times: -1, Body: keyvault.ErrorBody("Conflict", "no", "ObjectIsBeingDeleted")})
+		r.inject(t, keyvault.GetDeletedSecret, faults.Fault{Mode: faults.Status, Status: 404, Times: -1, Body: keyvault.ErrorBody("SecretNotFound", "no", "")})
 		begin := time.Now()
 		wantClass(t, write("four"), rotation.Transient, "vault-unavailable")
 		if took := time.Since(begin); took > 3*time.Minute {
@@ -110,8 +110,8 @@ func TestASignInBringsADeletedSecretBack(t *testing.T) {
 func TestALostSignInIsSettled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := overPipe(t)
-		r.inject(t, keyvault.SetSecret, control.Fault{Mode: control.ResetAfter, Times: 4})
-		id, created, err := r.Identities().Write(ctx, bot, rotation.NewSecret("canary-cache"), vault.IdentityContentType, nil, time.Time{})
+		r.inject(t, keyvault.SetSecret, faults.Fault{Mode: faults.ResetAfter, Times: 4})
+		id, created, err := vault.NewStore(r.Vault).Write(ctx, bot, rotation.NewSecret("canary-cache"), vault.IdentityContentType, nil, time.Time{})
 		if err != nil {
 			t.Fatal(err)
 		}

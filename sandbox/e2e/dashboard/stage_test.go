@@ -1,8 +1,8 @@
-// Package browser_test looks at the packaged app as a person does: a Chromium opens
+// Package dashboard_test looks at the packaged app as a person does: a Chromium opens
 // its pages on the local Azure, signs in, presses buttons. Every page is held against
 // axe-core's rules for accessibility, in a light and a dark room and on a phone, and
 // searched for keys and tokens.
-package browser_test
+package dashboard_test
 
 import (
 	"bytes"
@@ -22,7 +22,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 
-	"github.com/azure-patrol/patrol/sandbox/browser"
+	"github.com/azure-patrol/patrol/sandbox/chromium"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
 	"github.com/azure-patrol/patrol/sandbox/functionshost"
 )
@@ -111,7 +111,7 @@ type stage struct {
 	t     *testing.T
 	cloud *cloud.Cloud
 	base  string
-	b     *browser.Browser
+	b     *chromium.Browser
 	axe   string
 	shots string
 
@@ -121,7 +121,7 @@ type stage struct {
 
 func open(t *testing.T, before func(*stage)) *stage {
 	t.Helper()
-	b := browser.Start(t, browser.Options{})
+	b := chromium.Start(t, chromium.Options{})
 	app := packagedApp(t)
 	path := filepath.Join(t.TempDir(), "pats.yaml")
 	if err := os.WriteFile(path, []byte(manifest), 0o600); err != nil {
@@ -257,7 +257,7 @@ func (s *stage) act(css string) {
 // keep keeps the page for the search of secrets.
 func (s *stage) keep() {
 	s.t.Helper()
-	html, err := browser.Get(s.b, chromedp.OuterHTML(chromedp.CSS("html")))
+	html, err := chromium.Get(s.b, chromedp.OuterHTML(chromedp.CSS("html")))
 	s.must(err, "reading the page")
 	if strings.Contains(html, `<main id="main"`) { // the authority's pages hold codes on purpose
 		_, _ = s.Write([]byte(html + "\n"))
@@ -265,7 +265,7 @@ func (s *stage) keep() {
 }
 
 func (s *stage) text() string {
-	text, err := browser.Get(s.b, chromedp.Evaluate[string](`document.body.innerText`))
+	text, err := chromium.Get(s.b, chromedp.Evaluate[string](`document.body.innerText`))
 	if err != nil {
 		return "(it cannot be read: " + err.Error() + ")"
 	}
@@ -280,7 +280,7 @@ func (s *stage) says(texts ...string) {
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		_, err = browser.Get(s.b, chromedp.Poll[bool](`document.body.innerText.includes(`+string(quoted)+`)`, chromedp.WithPollingInterval(100*time.Millisecond), chromedp.WithPollingTimeout(patience/2)))
+		_, err = chromium.Get(s.b, chromedp.Poll[bool](`document.body.innerText.includes(`+string(quoted)+`)`, chromedp.WithPollingInterval(100*time.Millisecond), chromedp.WithPollingTimeout(patience/2)))
 		s.must(err, "waiting for "+text)
 	}
 }
@@ -298,7 +298,7 @@ func (s *stage) inspect(name string) {
 	s.t.Helper()
 	for _, room := range rooms {
 		s.must(s.b.Look(room.width, room.dark), "looking at the page")
-		over, err := browser.Get(s.b, chromedp.Evaluate[int](`document.documentElement.scrollWidth - document.documentElement.clientWidth`))
+		over, err := chromium.Get(s.b, chromedp.Evaluate[int](`document.documentElement.scrollWidth - document.documentElement.clientWidth`))
 		s.must(err, "measuring the page")
 		if over > 0 {
 			s.t.Errorf("%s, %s: the page is %d pixels too wide for %d", name, room.name, over, room.width)
@@ -313,7 +313,7 @@ func (s *stage) inspect(name string) {
 
 func (s *stage) shoot(name string) {
 	s.t.Helper()
-	picture, err := browser.Get(s.b, chromedp.FullScreenshot(100))
+	picture, err := chromium.Get(s.b, chromedp.FullScreenshot(100))
 	if err == nil {
 		err = os.WriteFile(filepath.Join(s.shots, name+".png"), picture, 0o600)
 	}
@@ -339,7 +339,7 @@ func (s *stage) check(where string) {
 	if s.axe == "" {
 		return
 	}
-	found, err := browser.Get(s.b, func(ctx context.Context, t *chromedp.Target) (findings, error) {
+	found, err := chromium.Get(s.b, func(ctx context.Context, t *chromedp.Target) (findings, error) {
 		if _, err := chromedp.Evaluate[chromedp.Void](`if (!window.axe) {`+s.axe+`}`)(ctx, t); err != nil {
 			return findings{}, fmt.Errorf("loading axe-core: %w", err)
 		}

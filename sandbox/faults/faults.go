@@ -1,10 +1,10 @@
-// Package control counts the calls that reach the sandbox's services and makes
+// Package faults counts the calls that reach the sandbox's services and makes
 // chosen ones fail. Every service of the sandbox is wrapped by one Panel; tests
 // use it in process, people through its HTTP face.
 //
 // It knows nothing of what the services do: a call is a service's name and an
 // operation's name.
-package control
+package faults
 
 import (
 	"bytes"
@@ -88,7 +88,7 @@ type Call struct {
 }
 
 // Panel counts calls and holds faults. The zero value is ready.
-type Panel struct {
+type Injector struct {
 	mu     sync.Mutex
 	n      int
 	onCall func(n int, c Call) *Fault
@@ -97,7 +97,7 @@ type Panel struct {
 }
 
 // Inject adds a fault.
-func (p *Panel) Inject(f Fault) error {
+func (p *Injector) Inject(f Fault) error {
 	if err := f.check(); err != nil {
 		return err
 	}
@@ -112,35 +112,35 @@ func (p *Panel) Inject(f Fault) error {
 
 // OnCall asks f at every call from now on, nil at none; a fault that it returns is
 // applied, before those that were injected. n counts all calls from 1.
-func (p *Panel) OnCall(f func(n int, c Call) *Fault) {
+func (p *Injector) OnCall(f func(n int, c Call) *Fault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.onCall = f
 }
 
 // ClearFaults drops every fault.
-func (p *Panel) ClearFaults() {
+func (p *Injector) ClearFaults() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.faults = nil
 }
 
 // ResetCounts sets every counter to zero.
-func (p *Panel) ResetCounts() {
+func (p *Injector) ResetCounts() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.counts = nil
 }
 
 // Counts tells how often each operation was called.
-func (p *Panel) Counts() map[Call]int {
+func (p *Injector) Counts() map[Call]int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return maps.Clone(p.counts)
 }
 
 // Count tells how often one operation was called.
-func (p *Panel) Count(service, operation string) int {
+func (p *Injector) Count(service, operation string) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.counts[Call{service, operation}]
@@ -148,7 +148,7 @@ func (p *Panel) Count(service, operation string) int {
 
 // Enter counts a call and returns the fault that it shall suffer, or nil. A
 // service that does not speak HTTP calls it itself and carries the fault out.
-func (p *Panel) Enter(c Call) *Fault {
+func (p *Injector) Enter(c Call) *Fault {
 	if p == nil {
 		return nil
 	}
@@ -186,7 +186,7 @@ func (p *Panel) Enter(c Call) *Fault {
 // Wrap counts the calls to an HTTP service and carries faults out. operation
 // names a request; an empty name is neither counted nor faulted (a page for
 // people, say).
-func (p *Panel) Wrap(service string, operation func(*http.Request) string, next http.Handler) http.Handler {
+func (p *Injector) Wrap(service string, operation func(*http.Request) string, next http.Handler) http.Handler {
 	if p == nil {
 		return next
 	}
@@ -247,7 +247,7 @@ func (p *Panel) Wrap(service string, operation func(*http.Request) string, next 
 
 // ServeHTTP is the control API: GET /calls, DELETE /calls, POST /faults with a
 // Fault or an array of them, DELETE /faults.
-func (p *Panel) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (p *Injector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.Method + " " + r.URL.Path {
 	case "GET /calls":
 		out := map[string]map[string]int{}

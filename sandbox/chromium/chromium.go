@@ -1,11 +1,11 @@
-// Package browser drives a real Chromium against the sandbox, for tests. It knows
+// Package chromium drives a real Chromium against the sandbox, for tests. It knows
 // pages and nothing of patrol.
 //
 // A browser lives in real time and a testing/synctest bubble in virtual time. The
 // browser is therefore driven outside of the bubble: while somebody in the bubble
 // waits for it, virtual time stands still, and what it asks for over real sockets is
 // served from within.
-package browser
+package chromium
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-package ca_test
+package devca_test
 
 import (
 	"crypto/tls"
@@ -12,10 +12,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/azure-patrol/patrol/sandbox/ca"
+	"github.com/azure-patrol/patrol/sandbox/devca"
 )
 
-func serve(t *testing.T, c *ca.CA) (port string) {
+func serve(t *testing.T, c *devca.CA) (port string) {
 	t.Helper()
 	l, err := tls.Listen("tcp", "127.0.0.1:0", c.TLSConfig())
 	if err != nil {
@@ -45,7 +45,7 @@ func get(pool *x509.CertPool, url string) (string, error) {
 
 func TestServerIsTrustedByPoolUnderLoopbackNamesOnly(t *testing.T) {
 	t.Parallel()
-	c, err := ca.New()
+	c, err := devca.New()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func TestServerIsTrustedByPoolUnderLoopbackNamesOnly(t *testing.T) {
 			t.Errorf("GET over %s = %q, %v; want it trusted", host, body, err)
 		}
 	}
-	other, err := ca.New()
+	other, err := devca.New()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func TestSSLCertFileOfAnotherProcess(t *testing.T) {
 		return
 	}
 	t.Parallel()
-	c, err := ca.New()
+	c, err := devca.New()
 	if err != nil {
 		t.Fatal(err)
 	}
