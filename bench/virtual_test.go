@@ -73,7 +73,8 @@ func inBubble(t *testing.T, f fleet, tell func(t *testing.T, w *world)) {
 		if err := os.WriteFile(manifest, []byte(f.manifest()), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		c, err := cloud.New(cloud.Config{Network: &network, Manifest: manifest, Vault: func(v *keyvault.Config) { v.NoThrottle = true }})
+		c, err := cloud.New(cloud.Config{Network: &network, Manifest: manifest,
+			Vault: func(v *keyvault.Config) { v.NoThrottle = true }})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -150,7 +151,8 @@ func roundTrips(t *testing.T) map[string]int {
 		count := func(name string, i int) {
 			readable, answered := w.rotateOne(t, i)
 			if readable%trip != 0 || answered%trip != 0 {
-				t.Errorf("%s: %v and %v are no round trips of %v: something else is waited for", name, readable, answered, trip)
+				t.Errorf("%s: %v and %v are no round trips of %v: something else is waited for", name, readable,
+					answered, trip)
 			}
 			out[name+", until the new PAT is readable"] = int(readable / trip)
 			out[name+", until the invocation is answered"] = int(answered / trip)
@@ -197,7 +199,8 @@ func TestAThousandRotationsStayNearTheirBound(t *testing.T) {
 		}
 		took := time.Since(began)
 		bound := time.Duration((n+sessions-1)/sessions) * inSequence * trip
-		r := result{Name: fmt.Sprintf("%s rotations on %d sessions at %v a call, against their bound", thousands(n), sessions, trip), Value: float64(took) / float64(bound), Unit: "x", Bar: 1.15,
+		r := result{Name: fmt.Sprintf("%s rotations on %d sessions at %v a call, against their bound", thousands(n),
+			sessions, trip), Value: float64(took) / float64(bound), Unit: "x", Bar: 1.15,
 			Note: fmt.Sprintf("%v; the bound is %v", took, bound)}
 		report(t, r)
 		if n == 1000 && !r.held() {

@@ -138,7 +138,8 @@ func (s *stand) fault(t *testing.T, f faults.Fault) {
 func (s *stand) calls(operation string) int { return s.panel.Count(azure.ServiceName, operation) }
 
 func of(users ...string) administration.Request {
-	return administration.Request{Organization: "contoso", Identity: "root-bot", Users: users, RequestedBy: "on-call", Trigger: "POST revocations"}
+	return administration.Request{Organization: "contoso", Identity: "root-bot", Users: users, RequestedBy: "on-call",
+		Trigger: "POST revocations"}
 }
 
 func (s *stand) plan(t *testing.T, q administration.Request) administration.Plan {

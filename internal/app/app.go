@@ -171,13 +171,15 @@ func (a *App) wire(s Settings) error {
 	}
 	if a.bus, err = bus.New(bus.Config{
 		ConnectionString: s.BusConnectionString, Namespace: hostOnly(s.BusNamespace), Credential: busCredential,
-		Options: a.busOptions(s), Queue: s.CommandQueue, Topic: s.EventTopic, VaultHost: s.Vault.Host, Log: o.Log, Trace: a.telemetry.Sending(),
+		Options: a.busOptions(s), Queue: s.CommandQueue, Topic: s.EventTopic, VaultHost: s.Vault.Host, Log: o.Log,
+		Trace: a.telemetry.Sending(),
 	}); err != nil {
 		return err
 	}
 	a.closing = append(a.closing, a.bus.Close, a.telemetry.Close)
 
-	signIns := &signIns{settings: s, manifest: m, credential: app, vault: a.vault, notify: a.telemetry.Notify(a.bus.Publish), client: client, outside: o}
+	signIns := &signIns{settings: s, manifest: m, credential: app, vault: a.vault,
+		notify: a.telemetry.Notify(a.bus.Publish), client: client, outside: o}
 	calls := options
 	calls.PerCallPolicies = a.telemetry.Calls("patrol/devops", o.Version)
 	tokens, err := devops.New(devops.Config{
@@ -211,9 +213,11 @@ func (a *App) wire(s Settings) error {
 	if s.Public != nil {
 		pages.PublicURL = strings.TrimSuffix(s.Public.String(), "/")
 	}
-	api := web.New(a.administration(web.Config{Reconciler: a.reconciler, Outbox: a.bus, Identities: signIns, Versions: a.vault,
-		Ends: tokens, Sweeps: &a.sweeps, Now: o.Now, Log: o.Log, Keys: keys,
-		Pages: []func(*web.API, *http.ServeMux){web.SignInRoutes(pages), web.DashboardRoutes}}, tokens.Administration()))
+	api := web.New(a.administration(web.Config{Reconciler: a.reconciler, Outbox: a.bus, Identities: signIns,
+		Versions: a.vault,
+		Ends:     tokens, Sweeps: &a.sweeps, Now: o.Now, Log: o.Log, Keys: keys,
+		Pages: []func(*web.API, *http.ServeMux){web.SignInRoutes(pages), web.DashboardRoutes}},
+		tokens.Administration()))
 	a.handle(s, api.Handler())
 	return nil
 }
@@ -236,9 +240,11 @@ func (a *App) administration(c web.Config, organizations devops.Administration) 
 		if err != nil {
 			return nil, err
 		}
-		return administration.New(administration.Config{Organizations: organizations, Vault: a.vault, Key: key, Now: c.Now})
+		return administration.New(administration.Config{Organizations: organizations, Vault: a.vault, Key: key,
+			Now: c.Now})
 	}
-	c.Audit = func(ctx context.Context, o rotation.Owner, q administration.AuditQuery) (administration.AuditPage, error) {
+	c.Audit = func(ctx context.Context, o rotation.Owner, q administration.AuditQuery) (administration.AuditPage,
+		error) {
 		if !a.manifest.Identities[o.Identity].Administrator {
 			o.Identity = administrators[0]
 		}
@@ -255,7 +261,8 @@ func (a *App) observe(s Settings) {
 	}
 	a.telemetry = telemetry.New(s.Telemetry, telemetry.Outside{
 		Outputs: o.Telemetry, Transport: o.Transport, Now: o.Now, Log: o.Log, Version: o.Version,
-		Services: map[string]string{s.Vault.Host: "vault", s.Authority.Host: "entra", s.DevOps.Host: "devops", s.VSSPS.Host: "devops"},
+		Services: map[string]string{s.Vault.Host: "vault", s.Authority.Host: "entra", s.DevOps.Host: "devops",
+			s.VSSPS.Host: "devops"},
 	})
 	o.Log = a.telemetry.Log(o.Log)
 	a.log = o.Log
@@ -303,7 +310,9 @@ func managedIdentity(clientID string, options azcore.ClientOptions) (azcore.Toke
 	}
 	c, err := azidentity.NewManagedIdentityCredential(&o)
 	if err != nil {
-		return nil, errors.New("the managed identity cannot be used: AZURE_CLIENT_ID must be the client id of a user-assigned managed identity of this app")
+		return nil,
+			errors.New(
+				"the managed identity cannot be used: AZURE_CLIENT_ID must be the client id of a user-assigned managed identity of this app")
 	}
 	return c, nil
 }
@@ -392,7 +401,8 @@ func (s *signIns) get(ctx context.Context) (*entra.Client, error) {
 	}
 	client, err := entra.New(c)
 	if err != nil {
-		return nil, &rotation.Error{Class: rotation.Configuration, Code: "sign-in-settings", Message: err.Error(), Err: err}
+		return nil, &rotation.Error{Class: rotation.Configuration, Code: "sign-in-settings", Message: err.Error(),
+			Err: err}
 	}
 	s.built = client
 	return client, nil

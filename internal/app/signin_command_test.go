@@ -83,14 +83,16 @@ func (d *desk) must(err error) {
 // and for command lines.
 func (d *desk) register(native ...string) {
 	d.t.Helper()
-	token, err := d.cloud.Credential().GetToken(d.t.Context(), policy.TokenRequestOptions{Scopes: []string{"https://vault.azure.net/.default"}})
+	token, err := d.cloud.Credential().GetToken(d.t.Context(),
+		policy.TokenRequestOptions{Scopes: []string{"https://vault.azure.net/.default"}})
 	d.must(err)
 	identity, err := d.cloud.Entra.VerifyAccessToken(token.Token)
 	d.must(err)
 	d.cloud.Entra.AddApp(entra.App{ClientID: d.env["ENTRA_CLIENT_ID"], Name: "patrol",
 		Web: []string{d.env["PUBLIC_URL"] + "/api/signin/callback"}, Native: native, AllowPublicClient: len(native) > 0,
-		Scopes:    []string{entra.DevOps + "/vso.pats", entra.DevOps + "/vso.pats_manage"},
-		Federated: []entra.FederatedCredential{{Issuer: d.cloud.Entra.Issuer(), Subject: identity.ObjectID, Audience: entra.TokenExchange}}})
+		Scopes: []string{entra.DevOps + "/vso.pats", entra.DevOps + "/vso.pats_manage"},
+		Federated: []entra.FederatedCredential{{Issuer: d.cloud.Entra.Issuer(), Subject: identity.ObjectID,
+			Audience: entra.TokenExchange}}})
 }
 
 // Write sees what the command prints, and the user code among it.
@@ -195,7 +197,8 @@ func (d *desk) appWorks() {
 	defer func() { d.must(a.Close(d.t.Context())) }()
 	w := httptest.NewRecorder()
 	a.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/api/check?dryRun=true", nil))
-	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "provision") || strings.Contains(w.Body.String(), "sign-in") {
+	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "provision") || strings.Contains(w.Body.String(),
+		"sign-in") {
 		d.t.Errorf("the app's plan: %d %s", w.Code, w.Body)
 	}
 }
@@ -206,10 +209,12 @@ func TestAnOperatorSignsAnIdentityInFromTheCommandLine(t *testing.T) {
 	if code := d.run("sign-in", "build-bot"); code != 0 {
 		t.Fatalf("exit code %d: %s", code, d.said())
 	}
-	if said := d.said(); !strings.Contains(said, d.opened[0]) || !strings.Contains(said, "Signed in as build-bot@contoso.com") {
+	if said := d.said(); !strings.Contains(said, d.opened[0]) ||
+		!strings.Contains(said, "Signed in as build-bot@contoso.com") {
 		t.Errorf("said %s", said)
 	}
-	if q := d.opened[0]; !strings.Contains(q, "response_mode=form_post") || !strings.Contains(q, "redirect_uri=http%3A%2F%2Flocalhost%3A") {
+	if q := d.opened[0]; !strings.Contains(q, "response_mode=form_post") ||
+		!strings.Contains(q, "redirect_uri=http%3A%2F%2Flocalhost%3A") {
 		t.Errorf("opened %s", q)
 	}
 	vs := d.cloud.Vault.Versions(signInSecret)
@@ -225,7 +230,8 @@ func TestAnOperatorSignsAnIdentityInOnAnotherDevice(t *testing.T) {
 	if code := d.run("sign-in", "-device-code", "build-bot"); code != 0 {
 		t.Fatalf("exit code %d: %s", code, d.said())
 	}
-	if said := d.said(); !strings.Contains(said, "Microsoft advises tenants to block the device code flow") || len(d.opened) != 0 {
+	if said := d.said(); !strings.Contains(said, "Microsoft advises tenants to block the device code flow") ||
+		len(d.opened) != 0 {
 		t.Errorf("said %s", said)
 	}
 	d.appWorks()
@@ -234,7 +240,8 @@ func TestAnOperatorSignsAnIdentityInOnAnotherDevice(t *testing.T) {
 func TestTheCommandLineRefusesEverybodyElse(t *testing.T) {
 	d := newDesk(t)
 	d.person = d.signsIn(htmlclient.Person{User: "mallory@contoso.com"})
-	if code := d.run("sign-in", "build-bot"); code != 1 || !strings.Contains(d.said(), "(wrong-user)") || !strings.Contains(d.said(), cloud.User) {
+	if code := d.run("sign-in", "build-bot"); code != 1 || !strings.Contains(d.said(), "(wrong-user)") ||
+		!strings.Contains(d.said(), cloud.User) {
 		t.Errorf("exit code %d: %s", code, d.said())
 	}
 	d.person = func(code string) { d.must(d.cloud.Entra.ApproveDevice(code, "mallory@contoso.com")) }
@@ -246,12 +253,14 @@ func TestTheCommandLineRefusesEverybodyElse(t *testing.T) {
 		t.Errorf("exit code %d: %s", code, d.said())
 	}
 	d.person = func(code string) { d.must(d.cloud.Entra.DeclineDevice(code)) }
-	if code := d.run("sign-in", "-device-code", "build-bot"); code != 1 || !strings.Contains(d.said(), "(authorization-declined)") {
+	if code := d.run("sign-in", "-device-code", "build-bot"); code != 1 ||
+		!strings.Contains(d.said(), "(authorization-declined)") {
 		t.Errorf("exit code %d: %s", code, d.said())
 	}
 	d.cloud.Entra.Switch(func(s *entra.Switches) { s.NoUserConsent = true })
 	d.person = d.signsIn(htmlclient.Person{User: cloud.User})
-	if code := d.run("sign-in", "build-bot"); code != 1 || !strings.Contains(d.said(), "az ad app permission admin-consent --id "+d.env["ENTRA_CLIENT_ID"]) {
+	if code := d.run("sign-in", "build-bot"); code != 1 ||
+		!strings.Contains(d.said(), "az ad app permission admin-consent --id "+d.env["ENTRA_CLIENT_ID"]) {
 		t.Errorf("exit code %d: %s", code, d.said())
 	}
 	if n := len(d.cloud.Vault.Versions(signInSecret)); n != 0 {
@@ -354,11 +363,13 @@ func TestACommandLineThatCanNotWorkSaysWhy(t *testing.T) {
 	}
 	d.register() // no platform for command lines
 	d.person = func(code string) { d.must(d.cloud.Entra.ApproveDevice(code, cloud.User)) }
-	if code := d.run("sign-in", "-device-code", "-timeout", "30s", "build-bot"); code != 1 || !strings.Contains(d.said(), "public client flows") {
+	if code := d.run("sign-in", "-device-code", "-timeout", "30s", "build-bot"); code != 1 ||
+		!strings.Contains(d.said(), "public client flows") {
 		t.Errorf("exit code %d: %s", code, d.said())
 	}
 	d.env = map[string]string{}
-	if code := d.run("sign-in", "build-bot"); code != 1 || !strings.Contains(d.said(), "KEY_VAULT_URL is not set") || !strings.Contains(d.said(), "ENTRA_CLIENT_ID is not set") ||
+	if code := d.run("sign-in", "build-bot"); code != 1 || !strings.Contains(d.said(), "KEY_VAULT_URL is not set") ||
+		!strings.Contains(d.said(), "ENTRA_CLIENT_ID is not set") ||
 		strings.Contains(d.said(), "COMMAND_QUEUE") {
 		t.Errorf("exit code %d: %s", code, d.said())
 	}
@@ -379,7 +390,8 @@ func TestAnOperatorWithoutTheVaultAsksNobodyToSignIn(t *testing.T) {
 		Getenv: d.settings, Out: d, Err: &d.err, Outside: app.Outside{Transport: transport}, Credential: stranger{},
 		Open: func(context.Context, string) error { return errors.New("a page was opened") },
 	})
-	if err == nil || !strings.Contains(err.Error(), "the vault can't be used") || strings.Contains(d.said(), "browser") {
+	if err == nil || !strings.Contains(err.Error(), "the vault can't be used") ||
+		strings.Contains(d.said(), "browser") {
 		t.Errorf("%v: %s", err, d.said())
 	}
 }

@@ -37,14 +37,17 @@ func (a *App) handleBroken() {
 		a.mux.HandleServiceBus(name, refuse)
 	}
 	a.mux.HandleHTTP("/api/", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		web.Fail(w, web.Problem{Status: http.StatusServiceUnavailable, Type: "configuration", Title: "patrol is not configured",
+		web.Fail(w, web.Problem{Status: http.StatusServiceUnavailable, Type: "configuration",
+			Title:  "patrol is not configured",
 			Detail: "Settings or the manifest cannot be used; errors says what to do.", Errors: a.broken})
 	}))
-	a.mux.HandleHTTP("GET /api/health", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { web.Unhealthy(w, "configuration") }))
+	a.mux.HandleHTTP("GET /api/health",
+		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { web.Unhealthy(w, "configuration") }))
 }
 
 // held keeps a failing message for a while.
-func (a *App) held(f func(context.Context, customhandler.Message) error) func(context.Context, customhandler.Message) error {
+func (a *App) held(f func(context.Context, customhandler.Message) error) func(context.Context,
+	customhandler.Message) error {
 	return func(ctx context.Context, m customhandler.Message) error {
 		err := f(ctx, m)
 		if err != nil {
@@ -115,7 +118,8 @@ const (
 // quarantine puts a command off until a crash by it would count as the first one
 // again, and tells of it in the end.
 func (a *App) quarantine(ctx context.Context, c rotation.Command, m customhandler.Message) error {
-	a.log.ErrorContext(ctx, "a command has ended its process before, perhaps by itself: put off", "pat", c.PAT, "delivery", m.DeliveryCount)
+	a.log.ErrorContext(ctx, "a command has ended its process before, perhaps by itself: put off", "pat", c.PAT,
+		"delivery", m.DeliveryCount)
 	if c.Attempt < maxQuarantines {
 		c.Attempt++
 		c.At = a.outside.Now().Add(crashWindow)
@@ -126,7 +130,8 @@ func (a *App) quarantine(ctx context.Context, c rotation.Command, m customhandle
 		s = rotation.Spec{Name: c.PAT}
 	}
 	return a.bus.Publish(ctx, &rotation.RotationFailed{
-		Spec: s, RotationID: rotation.RotationID(s.Name, m.MessageID), Step: "receive", Class: rotation.Transient, Code: "crash-loop",
+		Spec: s, RotationID: rotation.RotationID(s.Name, m.MessageID), Step: "receive", Class: rotation.Transient,
+		Code:    "crash-loop",
 		Message: "the handler ended each time it worked on a command: see its log; the next sweep looks at the PAT again",
 		Attempt: c.Attempt, At: a.outside.Now(),
 	})
@@ -143,7 +148,8 @@ func (a *App) refuse(ctx context.Context, m customhandler.Message, code string, 
 		name = "unknown"
 	}
 	return a.bus.Publish(ctx, &rotation.RotationFailed{
-		Spec: rotation.Spec{Name: name}, RotationID: rotation.RotationID(name, m.MessageID), Step: "receive", Class: rotation.Configuration, Code: code,
+		Spec: rotation.Spec{Name: name}, RotationID: rotation.RotationID(name, m.MessageID), Step: "receive",
+		Class: rotation.Configuration, Code: code,
 		Message: fmt.Sprintf("message %q on the command queue was refused: %s", m.MessageID, err), At: a.outside.Now(),
 	})
 }
@@ -195,7 +201,8 @@ func (a *App) hint(ctx context.Context, e vaultEvent, operation string) error {
 		log.DebugContext(ctx, "event about an earlier version, or one that needs nothing")
 		return nil
 	}
-	return a.bus.Send(ctx, rotation.Command{PAT: s.Name, Reason: rotation.Look, RequestedBy: "vault-event", Operation: operation})
+	return a.bus.Send(ctx, rotation.Command{PAT: s.Name, Reason: rotation.Look, RequestedBy: "vault-event",
+		Operation: operation})
 }
 
 // wanting reports whether a version is one that patrol has not seen yet, or is due.
@@ -225,7 +232,8 @@ func (a *App) deadLetter(ctx context.Context, m customhandler.Message) error {
 	}
 	a.log.ErrorContext(ctx, "command in the dead-letter queue", "pat", s.Name, "code", reason, "message", m.MessageID)
 	return a.bus.Publish(ctx, &rotation.RotationFailed{
-		Spec: s, RotationID: rotation.RotationID(s.Name, m.MessageID), Step: "dead-letter", Class: rotation.Transient, Code: reason,
+		Spec: s, RotationID: rotation.RotationID(s.Name, m.MessageID), Step: "dead-letter", Class: rotation.Transient,
+		Code:    reason,
 		Message: "the Functions host gave up on a command: see the handler's log for what failed; the next sweep looks at the PAT again",
 		Attempt: c.Attempt, At: a.outside.Now(),
 	})

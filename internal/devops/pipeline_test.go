@@ -29,7 +29,8 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 		for _, status := range []int{429, 503} {
 			t.Run(name+", "+strconv.Itoa(status), func(t *testing.T) {
 				story(t, func(t *testing.T, s *stand) {
-					s.fault(t, faults.Fault{Mode: faults.Status, Status: status, Header: map[string]string{"Retry-After": value()}})
+					s.fault(t, faults.Fault{Mode: faults.Status, Status: status,
+						Header: map[string]string{"Retry-After": value()}})
 					start := time.Now()
 					if _, err := s.List(t.Context(), owner); err != nil {
 						t.Fatal(err)
@@ -59,7 +60,8 @@ func TestALongPauseIsLeftToTheCaller(t *testing.T) {
 		if n := s.count(azure.CreatePat); n != 0 {
 			t.Errorf("%d creations in the pause", n)
 		}
-		if _, err := s.List(t.Context(), rotation.Owner{Identity: "night-bot", Organization: "contoso"}); err != nil || time.Since(start) != 0 {
+		if _, err := s.List(t.Context(), rotation.Owner{Identity: "night-bot", Organization: "contoso"}); err != nil ||
+			time.Since(start) != 0 {
 			t.Errorf("another identity: %v after %v", err, time.Since(start))
 		}
 		time.Sleep(4*time.Minute + 30*time.Second)
@@ -71,7 +73,9 @@ func TestALongPauseIsLeftToTheCaller(t *testing.T) {
 
 func TestTheBudgetsResetStandsInForRetryAfter(t *testing.T) {
 	story(t, func(t *testing.T, s *stand) {
-		s.fault(t, faults.Fault{Mode: faults.Status, Status: 429, Header: map[string]string{"X-RateLimit-Reset": strconv.FormatInt(time.Now().Add(2*time.Minute).Unix(), 10)}})
+		s.fault(t, faults.Fault{Mode: faults.Status, Status: 429,
+			Header: map[string]string{"X-RateLimit-Reset": strconv.FormatInt(time.Now().Add(2*time.Minute).Unix(),
+				10)}})
 		_, err := s.Create(t.Context(), owner, request("x"))
 		if e := wants(t, "create", err, rotation.Throttled, "http-429"); e.After != 2*time.Minute {
 			t.Errorf("After = %v", e.After)
@@ -111,10 +115,12 @@ func TestAPauseThatComesWithASuccessIsKept(t *testing.T) {
 				short, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 				defer cancel()
 				_, err := s.List(short, owner)
-				if e := wants(t, "a caller in a hurry", err, rotation.Throttled, "paused"); e.After != 12*time.Second || time.Since(start) != 0 {
+				if e := wants(t, "a caller in a hurry", err, rotation.Throttled, "paused"); e.After != 12*time.Second ||
+					time.Since(start) != 0 {
 					t.Errorf("After = %v after %v", e.After, time.Since(start))
 				}
-				if _, err := s.Create(t.Context(), owner, request("x")); err != nil || time.Since(start) != 12*time.Second {
+				if _, err := s.Create(t.Context(), owner, request("x")); err != nil ||
+					time.Since(start) != 12*time.Second {
 					t.Errorf("%v after %v", err, time.Since(start))
 				}
 				if n := s.azure.Impatient(ada); n != 0 {
@@ -265,7 +271,8 @@ func TestSignInErrorsComeThroughUnchanged(t *testing.T) {
 		s.azure.Challenge(ada)
 		s.entra.err = nil
 		s.panel.OnCall(func(int, faults.Call) *faults.Fault { s.entra.err = want; return nil })
-		if _, err := s.Create(t.Context(), owner, request("x")); !errors.Is(err, want) || len(s.azure.PATs("", "")) != 0 {
+		if _, err := s.Create(t.Context(), owner, request("x")); !errors.Is(err, want) ||
+			len(s.azure.PATs("", "")) != 0 {
 			t.Errorf("%v", err)
 		}
 	})
@@ -305,7 +312,8 @@ func TestNoRedirectIsFollowed(t *testing.T) {
 		})
 		return &n
 	}
-	redirect := faults.Fault{Mode: faults.Status, Status: 302, Times: -1, Header: map[string]string{"Location": "https://vssps.dev.azure.com/_signin"}}
+	redirect := faults.Fault{Mode: faults.Status, Status: 302, Times: -1,
+		Header: map[string]string{"Location": "https://vssps.dev.azure.com/_signin"}}
 	t.Run("by the client", func(t *testing.T) {
 		story(t, func(t *testing.T, s *stand) {
 			n := signIn(s)
@@ -389,12 +397,16 @@ func TestNoTokenLeaksIntoErrorsAndLogs(t *testing.T) {
 			}
 		}
 		for _, f := range []faults.Fault{
-			{Mode: faults.Status, Status: 400, Header: map[string]string{"Content-Type": "application/json", "X-TFS-ServiceError": leak}, Body: `{"typeKey":"` + pat + `Exception","message":"` + leak + `"}`},
+			{Mode: faults.Status, Status: 400, Header: map[string]string{"Content-Type": "application/json",
+				"X-TFS-ServiceError": leak}, Body: `{"typeKey":"` + pat + `Exception","message":"` + leak + `"}`},
 			{Mode: faults.Status, Status: 500, Body: leak},
 			{Mode: faults.Status, Status: 302, Header: map[string]string{"Location": "https://x/" + leak}},
-			{Mode: faults.Status, Status: 200, Header: map[string]string{"Content-Type": "application/json"}, Body: `{"patTokenError":"` + pat + `"}`},
-			{Mode: faults.Status, Status: 200, Header: map[string]string{"Content-Type": "application/json"}, Body: `{"patToken":{"authorizationId":"1","validTo":"` + pat + `","token":"` + pat + `"}}`},
-			{Mode: faults.Status, Status: 200, Header: map[string]string{"Content-Type": "application/json"}, Body: `{"patToken":{"token":["` + pat + `"]}}`},
+			{Mode: faults.Status, Status: 200, Header: map[string]string{"Content-Type": "application/json"},
+				Body: `{"patTokenError":"` + pat + `"}`},
+			{Mode: faults.Status, Status: 200, Header: map[string]string{"Content-Type": "application/json"},
+				Body: `{"patToken":{"authorizationId":"1","validTo":"` + pat + `","token":"` + pat + `"}}`},
+			{Mode: faults.Status, Status: 200, Header: map[string]string{"Content-Type": "application/json"},
+				Body: `{"patToken":{"token":["` + pat + `"]}}`},
 			{Mode: faults.ResetAfter},
 			{Mode: faults.HangAfter},
 		} {

@@ -90,7 +90,8 @@ func (a *Acts) Extend(ctx context.Context, name string, validTo time.Time, by st
 		return Extended{}, &Refusal{Code: Gone, PAT: s.Name, Managed: true,
 			Message: "Azure DevOps has no such active PAT any more: the next look at it makes a new one, or rotate it now"}
 	case err != nil:
-		if e := rotation.AsError(err); e != nil && (e.Class == rotation.Policy || e.Class == rotation.Configuration && refusesEnd(e.Code)) {
+		if e := rotation.AsError(err); e != nil && (e.Class == rotation.Policy || e.Class == rotation.Configuration &&
+			refusesEnd(e.Code)) {
 			return Extended{}, &Refusal{Code: ExtensionRefused, Message: e.Error(), PAT: s.Name, Managed: true}
 		}
 		return Extended{}, err
@@ -106,16 +107,19 @@ func (a *Acts) Extend(ctx context.Context, name string, validTo time.Time, by st
 	now.Value = rotation.Secret{}
 	if !strings.EqualFold(now.Ledger.AuthorizationID, v.Ledger.AuthorizationID) {
 		a.takeBack(ctx, s, v)
-		return Extended{}, &Refusal{Code: Overtaken, PAT: s.Name, Managed: true, Message: "the PAT was replaced at the same moment: look at it again"}
+		return Extended{}, &Refusal{Code: Overtaken, PAT: s.Name, Managed: true,
+			Message: "the PAT was replaced at the same moment: look at it again"}
 	}
 	now.Expires = p.ValidTo
 	now.Ledger.ValidityDays = rotation.WholeDays(p.ValidTo.Sub(p.ValidFrom))
-	now.Ledger.History = rotation.Noted(now.Ledger.History, rotation.Note{At: a.Now(), Act: "extended", Until: p.ValidTo, By: by})
+	now.Ledger.History = rotation.Noted(now.Ledger.History, rotation.Note{At: a.Now(), Act: "extended",
+		Until: p.ValidTo, By: by})
 	if now, err = a.Vault.Update(ctx, now); err != nil {
 		return Extended{}, err
 	}
-	return Extended{Spec: s, AuthorizationID: p.AuthorizationID, Version: now.ID, ValidFrom: p.ValidFrom, ValidTo: p.ValidTo,
-		Due: rotation.Due(s, p.ValidFrom, p.ValidTo), Clamped: p.ValidTo.Before(validTo.Add(-time.Minute))}, nil
+	return Extended{Spec: s, AuthorizationID: p.AuthorizationID, Version: now.ID, ValidFrom: p.ValidFrom,
+		ValidTo: p.ValidTo,
+		Due:     rotation.Due(s, p.ValidFrom, p.ValidTo), Clamped: p.ValidTo.Before(validTo.Add(-time.Minute))}, nil
 }
 
 // refusesEnd knows the words by which Azure DevOps refuses an end.
@@ -148,7 +152,8 @@ func (a *Acts) extendable(ctx context.Context, s rotation.Spec, validTo time.Tim
 	case !l.Ours() || l.AuthorizationID == "":
 		return refuse(NotOurs, "patrol has neither made nor adopted the secret, so it does not know which PAT it holds")
 	case l.Identity != s.Identity || !strings.EqualFold(l.ProviderAddress, a.ProviderAddress(s.Organization)):
-		return refuse(NotOurs, "the secret holds a PAT of another identity or organization than the manifest names: it is about to be rotated")
+		return refuse(NotOurs,
+			"the secret holds a PAT of another identity or organization than the manifest names: it is about to be rotated")
 	case !v.Expires.IsZero() && validTo.Before(v.Expires.Truncate(time.Second)):
 		return refuse(BadEnd, "the PAT lives longer than that: its end is "+v.Expires.UTC().Format(time.RFC3339))
 	}
@@ -165,7 +170,8 @@ func (a *Acts) takeBack(ctx context.Context, s rotation.Spec, v rotation.Version
 	defer cancel()
 	p, err := a.Ends.Update(ctx, s.Owner(), v.Ledger.AuthorizationID, v.Expires)
 	if err != nil {
-		a.Log.WarnContext(ctx, "a replaced PAT keeps its later end until it is revoked", "pat", s.Name, "authorizationId", v.Ledger.AuthorizationID, "class", string(rotation.ClassOf(err)))
+		a.Log.WarnContext(ctx, "a replaced PAT keeps its later end until it is revoked", "pat", s.Name,
+			"authorizationId", v.Ledger.AuthorizationID, "class", string(rotation.ClassOf(err)))
 		return
 	}
 	a.roster.created(s.Owner(), p)
@@ -201,7 +207,10 @@ func (a *Acts) Revoke(ctx context.Context, t Target) (Ended, error) {
 			failed = errors.Join(failed, err)
 			continue
 		}
-		i := slices.IndexFunc(pats, func(p rotation.PAT) bool { return strings.EqualFold(p.AuthorizationID, t.AuthorizationID) })
+		i := slices.IndexFunc(pats, func(p rotation.PAT) bool {
+			return strings.EqualFold(p.AuthorizationID,
+				t.AuthorizationID)
+		})
 		if i >= 0 {
 			return a.end(ctx, o, pats[i], t)
 		}
@@ -218,7 +227,8 @@ func (a *Acts) Revoke(ctx context.Context, t Target) (Ended, error) {
 			return Ended{Owner: o, Already: true}, nil
 		}
 	}
-	return Ended{}, &Refusal{Code: UnknownToken, Message: "none of the identities and organizations asked has or had a PAT with this authorization id"}
+	return Ended{}, &Refusal{Code: UnknownToken,
+		Message: "none of the identities and organizations asked has or had a PAT with this authorization id"}
 }
 
 // owners are whose PATs may be meant.
@@ -229,7 +239,8 @@ func (a *Acts) owners(t Target) []rotation.Owner {
 	var out []rotation.Owner
 	for _, s := range a.Specs() {
 		o := s.Owner()
-		if (t.Identity == "" || o.Identity == t.Identity) && (t.Organization == "" || strings.EqualFold(o.Organization, t.Organization)) && !slices.Contains(out, o) {
+		if (t.Identity == "" || o.Identity == t.Identity) && (t.Organization == "" || strings.EqualFold(o.Organization,
+			t.Organization)) && !slices.Contains(out, o) {
 			out = append(out, o)
 		}
 	}
@@ -251,7 +262,8 @@ func (a *Acts) end(ctx context.Context, o rotation.Owner, p rotation.PAT, t Targ
 	if use != nil && use.Managed {
 		// The order goes first: if the revocation then fails, the rotation ends
 		// the PAT all the same.
-		order := rotation.Command{PAT: use.PAT, Reason: rotation.Compromised, From: p.AuthorizationID, RevokePrevious: rotation.Now, RequestedBy: t.RequestedBy, Operation: t.Operation}
+		order := rotation.Command{PAT: use.PAT, Reason: rotation.Compromised, From: p.AuthorizationID,
+			RevokePrevious: rotation.Now, RequestedBy: t.RequestedBy, Operation: t.Operation}
 		if err := a.Outbox.Send(ctx, order); err != nil {
 			return Ended{}, err
 		}
@@ -274,7 +286,9 @@ func (a *Acts) use(ctx context.Context, p rotation.PAT) (*Refusal, error) {
 		s, managed := a.Spec(v.Name)
 		switch {
 		case strings.EqualFold(v.Ledger.AuthorizationID, p.AuthorizationID):
-			r := &Refusal{Code: InUse, PAT: v.Name, Managed: managed, Message: fmt.Sprintf("the secret %s holds this PAT: its readers would be left with a dead one. ", v.Name)}
+			r := &Refusal{Code: InUse, PAT: v.Name, Managed: managed,
+				Message: fmt.Sprintf("the secret %s holds this PAT: its readers would be left with a dead one. ",
+					v.Name)}
 			if managed {
 				r.PAT = s.Name
 				r.Message += `Rotate it with revokePrevious "now", or use force`
@@ -282,14 +296,17 @@ func (a *Acts) use(ctx context.Context, p rotation.PAT) (*Refusal, error) {
 				r.Message += "It is not in the manifest, so nothing replaces it; use force if nobody reads it any more"
 			}
 			return r, nil
-		case managed && !v.Ledger.Ours() && (strings.EqualFold(s.DisplayName, p.DisplayName) || strings.EqualFold(s.Adopt, p.AuthorizationID)):
-			return &Refusal{Code: InUse, PAT: s.Name, Managed: true, Message: "the secret " + s.Name + " was put there by hand and probably holds this PAT: let patrol adopt it first, or use force"}, nil
+		case managed && !v.Ledger.Ours() && (strings.EqualFold(s.DisplayName, p.DisplayName) ||
+			strings.EqualFold(s.Adopt, p.AuthorizationID)):
+			return &Refusal{Code: InUse, PAT: s.Name, Managed: true, Message: "the secret " + s.Name +
+				" was put there by hand and probably holds this PAT: let patrol adopt it first, or use force"}, nil
 		}
 	}
 	if marked && tag == a.VaultTag && a.Now().Sub(p.ValidFrom) < rotation.OrphanAge {
 		for _, s := range a.Specs() {
 			if strings.EqualFold(s.DisplayName, declared) {
-				return &Refusal{Code: InUse, PAT: s.Name, Managed: true, Message: "a rotation of " + s.Name + " that is under way has made this PAT: wait for it to end, or use force"}, nil
+				return &Refusal{Code: InUse, PAT: s.Name, Managed: true, Message: "a rotation of " + s.Name +
+					" that is under way has made this PAT: wait for it to end, or use force"}, nil
 			}
 		}
 	}

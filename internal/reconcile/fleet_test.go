@@ -87,26 +87,35 @@ func (*fleetServices) Refresh(context.Context, string) error         { return ni
 // newFleet has n PATs of each organization, due after age of their thirty days.
 func newFleet(n int, age time.Duration, organizations ...string) (*fleetServices, *reconcile.Reconciler) {
 	now := time.Now().UTC().Truncate(time.Second)
-	f := &fleetServices{secrets: map[string]rotation.Version{}, pats: map[rotation.Owner][]rotation.PAT{}, lists: map[rotation.Owner]int{}, slow: map[rotation.Owner]time.Duration{}}
+	f := &fleetServices{secrets: map[string]rotation.Version{}, pats: map[rotation.Owner][]rotation.PAT{},
+		lists: map[rotation.Owner]int{}, slow: map[rotation.Owner]time.Duration{}}
 	byName := map[string]rotation.Spec{}
 	for _, org := range organizations {
 		for i := range n {
-			s := rotation.Spec{Name: fmt.Sprintf("%s-%05d", org, i), Identity: "bot", Organization: org, DisplayName: fmt.Sprintf("%s %05d", org, i),
-				Scopes: []string{"vso.code"}, Lifetime: 30 * rotation.Day, RotateBefore: 10 * rotation.Day, Overlap: rotation.Day}
+			s := rotation.Spec{Name: fmt.Sprintf("%s-%05d", org, i), Identity: "bot", Organization: org,
+				DisplayName: fmt.Sprintf("%s %05d", org, i),
+				Scopes:      []string{"vso.code"}, Lifetime: 30 * rotation.Day, RotateBefore: 10 * rotation.Day,
+				Overlap: rotation.Day}
 			f.specs = append(f.specs, s)
 			byName[s.Name] = s
-			p := rotation.PAT{AuthorizationID: "id-" + s.Name, DisplayName: rotation.DisplayName(s.DisplayName, "vaulta", rotation.RotationID(s.Name, "")), Scopes: s.Scopes,
+			p := rotation.PAT{AuthorizationID: "id-" + s.Name, DisplayName: rotation.DisplayName(s.DisplayName,
+				"vaulta", rotation.RotationID(s.Name, "")), Scopes: s.Scopes,
 				ValidFrom: now.Add(-age), ValidTo: now.Add(30*rotation.Day - age)}
 			f.pats[s.Owner()] = append(f.pats[s.Owner()], p)
-			f.secrets[s.Name] = rotation.Version{Name: s.Name, ID: fmt.Sprintf("%032d", i), Enabled: true, Created: p.ValidFrom, Expires: p.ValidTo, Ledger: rotation.Ledger{
-				AuthorizationID: p.AuthorizationID, ProviderAddress: fleetProvider + org, RotationID: rotation.RotationID(s.Name, ""), Identity: "bot", AnnouncedAt: p.ValidFrom}}
+			f.secrets[s.Name] = rotation.Version{Name: s.Name, ID: fmt.Sprintf("%032d", i), Enabled: true,
+				Created: p.ValidFrom, Expires: p.ValidTo, Ledger: rotation.Ledger{
+					AuthorizationID: p.AuthorizationID, ProviderAddress: fleetProvider + org,
+					RotationID: rotation.RotationID(s.Name, ""), Identity: "bot", AnnouncedAt: p.ValidFrom}}
 		}
 	}
 	r := reconcile.NewReconciler(reconcile.Config{
 		Spec:  func(name string) (rotation.Spec, bool) { s, ok := byName[name]; return s, ok },
-		Specs: func() []rotation.Spec { return f.specs }, Vault: f, Tokens: f, Outbox: f, Identities: f, VaultTag: "vaulta",
-		ProviderAddress: func(o string) string { return fleetProvider + o }, Organization: func(a string) string { return a[len(fleetProvider):] },
-		Now: time.Now, Wait: func(_ context.Context, d time.Duration) error { time.Sleep(d); return nil }, Random: func() float64 { return 0.5 },
+		Specs: func() []rotation.Spec { return f.specs }, Vault: f, Tokens: f, Outbox: f, Identities: f,
+		VaultTag:        "vaulta",
+		ProviderAddress: func(o string) string { return fleetProvider + o },
+		Organization:    func(a string) string { return a[len(fleetProvider):] },
+		Now:             time.Now, Wait: func(_ context.Context, d time.Duration) error { time.Sleep(d); return nil },
+		Random: func() float64 { return 0.5 },
 	})
 	return f, r
 }
@@ -134,7 +143,8 @@ func TestASlowOrganizationDoesNotHoldUpTheCommandsOfTheOthers(t *testing.T) {
 			t.Errorf("%d commands while one organization is slow, want 3", n)
 		}
 		if plan := <-done; len(plan.Items) != 6 || len(f.sent()) != 6 || len(plan.Commands("test")) != 6 {
-			t.Errorf("%d items, %d commands, in the plan %d; want 6 of each", len(plan.Items), len(f.sent()), len(plan.Commands("test")))
+			t.Errorf("%d items, %d commands, in the plan %d; want 6 of each", len(plan.Items), len(f.sent()),
+				len(plan.Commands("test")))
 		}
 	})
 }
@@ -148,8 +158,10 @@ func TestALookAtManyPATsFindsEachAmongTheOthers(t *testing.T) {
 		f.pats[o] = slices.Delete(f.pats[o], 7, 8)
 		old := time.Now().Add(-time.Hour)
 		f.pats[o] = append(f.pats[o],
-			rotation.PAT{AuthorizationID: "orphan", DisplayName: rotation.DisplayName("CONTOSO 00011", "vaulta", "zzzzzzzzzz"), ValidFrom: old, ValidTo: old.Add(30 * rotation.Day)},
-			rotation.PAT{AuthorizationID: "stray", DisplayName: "by hand", ValidFrom: old, ValidTo: old.Add(30 * rotation.Day)})
+			rotation.PAT{AuthorizationID: "orphan", DisplayName: rotation.DisplayName("CONTOSO 00011", "vaulta",
+				"zzzzzzzzzz"), ValidFrom: old, ValidTo: old.Add(30 * rotation.Day)},
+			rotation.PAT{AuthorizationID: "stray", DisplayName: "by hand", ValidFrom: old,
+				ValidTo: old.Add(30 * rotation.Day)})
 		plan := r.Look(t.Context())
 		got := map[string]rotation.Action{}
 		for _, i := range plan.Items {
@@ -173,7 +185,8 @@ func TestAListIsSharedAndMadeAnewBesideTheWork(t *testing.T) {
 		f.slow[o] = time.Second
 		look := func() time.Duration {
 			began := time.Now()
-			if err := r.Reconcile(t.Context(), rotation.Command{PAT: f.specs[0].Name, Reason: rotation.Look}); err != nil {
+			if err := r.Reconcile(t.Context(), rotation.Command{PAT: f.specs[0].Name,
+				Reason: rotation.Look}); err != nil {
 				t.Fatal(err)
 			}
 			return time.Since(began)
@@ -221,7 +234,8 @@ func TestWhatAThrottledIdentityPutsOffIsSpreadAndCountsAsNoAttempt(t *testing.T)
 				t.Fatal(err)
 			}
 		}
-		urgent := rotation.Command{PAT: f.specs[0].Name, Reason: rotation.Compromised, From: "id-" + f.specs[0].Name, Operation: "leak"}
+		urgent := rotation.Command{PAT: f.specs[0].Name, Reason: rotation.Compromised, From: "id-" + f.specs[0].Name,
+			Operation: "leak"}
 		if err := r.Reconcile(t.Context(), urgent); err != nil {
 			t.Fatal(err)
 		}

@@ -200,7 +200,8 @@ type listing struct {
 const nowhere int32 = -1
 
 func newListing(at time.Time, pats []rotation.PAT) *listing {
-	l := &listing{at: at, byID: make(map[string]int32, len(pats)), byName: make(map[string]int32, len(pats)), byRotation: map[string]int32{}}
+	l := &listing{at: at, byID: make(map[string]int32, len(pats)), byName: make(map[string]int32, len(pats)),
+		byRotation: map[string]int32{}}
 	l.pats = pats
 	l.nextName, l.nextRotation = make([]int32, 0, len(pats)), make([]int32, 0, len(pats))
 	for i := range pats {

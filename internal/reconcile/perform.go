@@ -86,7 +86,8 @@ func (w *work) rotate(ctx context.Context, d rotation.Decision) (step string, er
 		}
 	}
 	storing, done := w.Observer.Step(ctx, &w.spec, "store")
-	stored, err := w.Vault.Store(storing, w.spec.Name, rotation.Content{Value: issued.Token, Expires: issued.ValidTo, Ledger: l, Foreign: from.Foreign})
+	stored, err := w.Vault.Store(storing, w.spec.Name, rotation.Content{Value: issued.Token, Expires: issued.ValidTo,
+		Ledger: l, Foreign: from.Foreign})
 	done(err)
 	if err != nil {
 		return "store", w.lostStore(ctx, issued.PAT, err)
@@ -120,7 +121,8 @@ func (w *work) unchanged(ctx context.Context, version string) error {
 		return err
 	}
 	if v.ID != version {
-		return &rotation.Error{Class: rotation.Transient, Code: "overtaken", Message: "another instance has rotated the PAT meanwhile"}
+		return &rotation.Error{Class: rotation.Transient, Code: "overtaken",
+			Message: "another instance has rotated the PAT meanwhile"}
 	}
 	return nil
 }
@@ -129,9 +131,11 @@ func (w *work) unchanged(ctx context.Context, version string) error {
 func (w *work) acceptable(p rotation.IssuedPAT) error {
 	switch {
 	case p.Token.Empty():
-		return &rotation.Error{Class: rotation.Policy, Code: "no-token", Message: "Azure DevOps answered without a token"}
+		return &rotation.Error{Class: rotation.Policy, Code: "no-token",
+			Message: "Azure DevOps answered without a token"}
 	case !p.ValidTo.After(w.Now().Add(rotation.ClockSkew)) && w.spec.Lifetime > rotation.ClockSkew:
-		return &rotation.Error{Class: rotation.Policy, Code: "no-life", Message: "Azure DevOps gave the PAT no life: it ends at " + p.ValidTo.UTC().Format(time.RFC3339)}
+		return &rotation.Error{Class: rotation.Policy, Code: "no-life",
+			Message: "Azure DevOps gave the PAT no life: it ends at " + p.ValidTo.UTC().Format(time.RFC3339)}
 	case !slices.Equal(p.Scopes, w.spec.Scopes):
 		return &rotation.Error{Class: rotation.Policy, Code: "other-scopes", Message: fmt.Sprintf(
 			"Azure DevOps gave the PAT other scopes (%v) than the manifest asks for (%v): write the scopes that it gives into the manifest", p.Scopes, w.spec.Scopes)}
@@ -185,7 +189,8 @@ func (w *work) lostStore(ctx context.Context, p rotation.PAT, err error) error {
 	at := w.Now().Add(rotation.OrphanAge + rotation.ClockSkew)
 	look := rotation.Command{PAT: w.spec.Name, Reason: rotation.Look, Operation: "orphan-" + p.AuthorizationID, At: at}
 	if serr := w.Outbox.Send(after, look); serr != nil {
-		w.log.WarnContext(ctx, "a look for a possible orphan could not be scheduled; the next sweep finds it", "authorizationId", p.AuthorizationID)
+		w.log.WarnContext(ctx, "a look for a possible orphan could not be scheduled; the next sweep finds it",
+			"authorizationId", p.AuthorizationID)
 	}
 	return err
 }
@@ -220,10 +225,12 @@ func (w *work) announce(ctx context.Context) error {
 	sends := []func() error{func() error { return w.Outbox.Publish(ctx, ev) }}
 	if c.Ledger.Previous != "" {
 		at := c.Ledger.RevokePreviousAt
-		ev.Previous = &rotation.Replaced{Version: c.Ledger.PreviousVersion, AuthorizationID: c.Ledger.Previous, RevokeAt: at}
+		ev.Previous = &rotation.Replaced{Version: c.Ledger.PreviousVersion, AuthorizationID: c.Ledger.Previous,
+			RevokeAt: at}
 		if at.After(w.Now()) {
 			sends = append(sends, func() error {
-				return w.Outbox.Send(ctx, rotation.Command{PAT: w.spec.Name, Reason: rotation.Look, Operation: "revocation-" + c.Ledger.RotationID, At: at})
+				return w.Outbox.Send(ctx, rotation.Command{PAT: w.spec.Name, Reason: rotation.Look,
+					Operation: "revocation-" + c.Ledger.RotationID, At: at})
 			})
 		}
 	}
@@ -301,7 +308,8 @@ func (w *work) adopt(ctx context.Context, p rotation.PAT) error {
 // revoked, for it is not known which PAT it held.
 func (w *work) replaceByHand(ctx context.Context, why string) error {
 	w.log.InfoContext(ctx, "not adopted: a new PAT takes its place", "why", why)
-	_, err := w.rotate(ctx, rotation.Decision{Action: rotation.Rotate, Reason: rotation.Provision, RevokePrevious: rotation.AfterOverlap})
+	_, err := w.rotate(ctx, rotation.Decision{Action: rotation.Rotate, Reason: rotation.Provision,
+		RevokePrevious: rotation.AfterOverlap})
 	return err
 }
 
@@ -345,7 +353,8 @@ func (w *work) ownerGone(v rotation.Version, err error) error {
 		return err
 	}
 	return &rotation.Error{Class: rotation.Configuration, Code: "owner-gone", Err: err,
-		Message: fmt.Sprintf("the replaced PAT %s was made by the identity %s, which cannot sign in: let its user sign in, or let an administrator revoke the PAT (POST /api/revocations); it ends by itself at %s",
+		Message: fmt.Sprintf(
+			"the replaced PAT %s was made by the identity %s, which cannot sign in: let its user sign in, or let an administrator revoke the PAT (POST /api/revocations); it ends by itself at %s",
 			v.Ledger.AuthorizationID, was, v.Expires.UTC().Format(time.RFC3339))}
 }
 
@@ -379,7 +388,8 @@ func (w *work) revokeOrphan(ctx context.Context, p rotation.PAT) error {
 	if err == nil {
 		w.roster.revoked(w.spec.Owner(), p.AuthorizationID)
 		_, _, id, _ := rotation.ParseDisplayName(p.DisplayName)
-		err = w.Outbox.Publish(ctx, &rotation.Revoked{Spec: w.spec, RotationID: id, AuthorizationID: p.AuthorizationID, Cause: rotation.Orphan, At: w.Now()})
+		err = w.Outbox.Publish(ctx, &rotation.Revoked{Spec: w.spec, RotationID: id, AuthorizationID: p.AuthorizationID,
+			Cause: rotation.Orphan, At: w.Now()})
 	}
 	if err != nil {
 		w.seen.Failed[p.AuthorizationID] = true
@@ -400,14 +410,16 @@ func (w *work) revokeUnlinked(ctx context.Context, v rotation.Version, newer []r
 	}
 	if at.After(w.Now()) {
 		w.forget(v.Ledger.AuthorizationID)
-		return w.Outbox.Send(ctx, rotation.Command{PAT: w.spec.Name, Reason: rotation.Look, Operation: "unlinked-" + v.ID, At: at})
+		return w.Outbox.Send(ctx, rotation.Command{PAT: w.spec.Name, Reason: rotation.Look, Operation: "unlinked-" +
+			v.ID, At: at})
 	}
 	return w.revoke(ctx, rotation.Decision{Version: &v, Cause: rotation.OverlapEnded, RotationID: rotationID})
 }
 
 // forget takes a revoked PAT out of the observation.
 func (w *work) forget(authorizationID string) {
-	w.seen.PATs = slices.DeleteFunc(slices.Clone(w.seen.PATs), func(p rotation.PAT) bool { return p.AuthorizationID == authorizationID })
+	w.seen.PATs = slices.DeleteFunc(slices.Clone(w.seen.PATs),
+		func(p rotation.PAT) bool { return p.AuthorizationID == authorizationID })
 }
 
 // record writes down what a reconcile has done to PATs.

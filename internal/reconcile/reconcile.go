@@ -269,7 +269,8 @@ func (w *work) perform(ctx context.Context, d rotation.Decision) (step string, e
 // observe reads the secret afresh, shares the list of PATs, and follows the
 // replaced versions back as far as something may be left to do.
 func (w *work) observe(ctx context.Context) error {
-	w.seen = rotation.Observed{VaultTag: w.VaultTag, ProviderAddress: w.ProviderAddress(w.spec.Organization), Order: w.order, Failed: map[string]bool{}}
+	w.seen = rotation.Observed{VaultTag: w.VaultTag, ProviderAddress: w.ProviderAddress(w.spec.Organization),
+		Order: w.order, Failed: map[string]bool{}}
 	type answer struct {
 		pats *listing
 		err  error
@@ -371,7 +372,8 @@ func (w *work) doubtful() bool {
 	if !c.Ledger.Ours() {
 		return true
 	}
-	sameOwner := c.Ledger.Identity == w.spec.Identity && strings.EqualFold(c.Ledger.ProviderAddress, w.seen.ProviderAddress)
+	sameOwner := c.Ledger.Identity == w.spec.Identity && strings.EqualFold(c.Ledger.ProviderAddress,
+		w.seen.ProviderAddress)
 	return sameOwner && !w.seen.Lists(c.Ledger.AuthorizationID)
 }
 
@@ -422,10 +424,12 @@ func (w *work) settle(ctx context.Context, step string, err error) error {
 			e.Code, e.Message = "canceled", "the reconcile was cut short"
 		}
 	}
-	f := rotation.Failure{PAT: w.spec.Name, Step: step, Class: e.Class, Code: e.Code, Message: e.Message, Attempt: w.order.Attempt, At: w.Now()}
+	f := rotation.Failure{PAT: w.spec.Name, Step: step, Class: e.Class, Code: e.Code, Message: e.Message,
+		Attempt: w.order.Attempt, At: w.Now()}
 	w.failed(f)
 	w.Observer.Failed(ctx, &w.spec, f)
-	w.log.WarnContext(ctx, "step failed", "step", step, "class", string(e.Class), "code", e.Code, "error", e.Message, "activity", e.ActivityID)
+	w.log.WarnContext(ctx, "step failed", "step", step, "class", string(e.Class), "code", e.Code, "error", e.Message,
+		"activity", e.ActivityID)
 
 	// The reconcile's own deadline may be why we are here.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterDeadline)
@@ -438,7 +442,8 @@ func (w *work) settle(ctx context.Context, step string, err error) error {
 		// again for a while.
 	case e.Class == rotation.Throttled:
 		w.pause(w.spec.Identity, e.After)
-	case e.Class == rotation.Configuration, e.Class == rotation.Policy, e.Class == rotation.Ambiguous && step == "adopt":
+	case e.Class == rotation.Configuration, e.Class == rotation.Policy, e.Class == rotation.Ambiguous &&
+		step == "adopt":
 		return w.tell(ctx, w.spec, w.order, step, e, w.seen.Current)
 	}
 	at, again := w.retry(e)
@@ -473,7 +478,8 @@ func (w *work) retry(e *rotation.Error) (time.Time, bool) {
 	delay := min(firstDelay<<w.order.Attempt, maxDelay)
 	delay = delay/2 + w.jitter(delay/2)
 	at := now.Add(max(delay, e.After))
-	if c := w.seen.Current; c != nil && !c.Expires.IsZero() && c.Expires.After(now) && c.Expires.Sub(at) < w.spec.Overlap {
+	if c := w.seen.Current; c != nil && !c.Expires.IsZero() && c.Expires.After(now) &&
+		c.Expires.Sub(at) < w.spec.Overlap {
 		return time.Time{}, false
 	}
 	return at, true
@@ -484,7 +490,8 @@ const toldFor = rotation.Day
 
 // tell publishes a failure, at most once a day and cause. For a standing cause the
 // id carries the day, so that the repeats of many processes are one event.
-func (r *Reconciler) tell(ctx context.Context, s rotation.Spec, c rotation.Command, step string, e *rotation.Error, current *rotation.Version) error {
+func (r *Reconciler) tell(ctx context.Context, s rotation.Spec, c rotation.Command, step string, e *rotation.Error,
+	current *rotation.Version) error {
 	now := r.Now()
 	ev := &rotation.RotationFailed{Spec: s, Step: step, Class: e.Class, Code: e.Code, Message: e.Message,
 		Attempt: c.Attempt, At: now}
@@ -535,7 +542,10 @@ func (r *Reconciler) failed(f rotation.Failure) {
 func (r *Reconciler) Failing() []rotation.Failure {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.SortedFunc(maps.Values(r.failing), func(a, b rotation.Failure) int { return strings.Compare(a.PAT, b.PAT) })
+	return slices.SortedFunc(maps.Values(r.failing), func(a, b rotation.Failure) int {
+		return strings.Compare(a.PAT,
+			b.PAT)
+	})
 }
 
 func (r *Reconciler) jitter(d time.Duration) time.Duration {
@@ -557,7 +567,10 @@ func (r *Reconciler) prune() {
 	defer r.mu.Unlock()
 	maps.DeleteFunc(r.closed, old)
 	maps.DeleteFunc(r.told, old)
-	maps.DeleteFunc(r.paces, func(_ string, p *pace) bool { return now.Sub(p.until) > 2*rotation.SettleWindow && len(p.recent) == 0 })
+	maps.DeleteFunc(r.paces, func(_ string, p *pace) bool {
+		return now.Sub(p.until) > 2*rotation.SettleWindow &&
+			len(p.recent) == 0
+	})
 }
 
 func (r *Reconciler) settled(authorizationID string) bool {

@@ -25,7 +25,8 @@ func (r *Reconciler) Look(ctx context.Context) rotation.Plan {
 // look is Look. Before an owner's PATs are listed it asks to make its identity ready;
 // and it shows the items of each owner that want something as soon as they are judged:
 // one that is slow does not hold up the others.
-func (r *Reconciler) look(ctx context.Context, at time.Time, pauses []time.Duration, ready func(identity string), part func([]*rotation.Item)) rotation.Plan {
+func (r *Reconciler) look(ctx context.Context, at time.Time, pauses []time.Duration, ready func(identity string),
+	part func([]*rotation.Item)) rotation.Plan {
 	plan := rotation.Plan{At: at}
 	specs := r.Specs()
 
@@ -76,12 +77,14 @@ func (r *Reconciler) look(ctx context.Context, at time.Time, pauses []time.Durat
 	for range owners {
 		l := <-listed
 		if l.err != nil {
-			plan.Problems = append(plan.Problems, rotation.Problem{Identity: l.owner.Identity, Organization: l.owner.Organization, Err: l.err})
+			plan.Problems = append(plan.Problems, rotation.Problem{Identity: l.owner.Identity,
+				Organization: l.owner.Organization, Err: l.err})
 		}
 		var wanting []*rotation.Item
 		for _, i := range l.specs {
 			item := &plan.Items[i]
-			*item = rotation.Item{Spec: specs[i], State: rotation.StateUnknown, Err: cmp.Or(verr, l.err), Current: secrets[i]}
+			*item = rotation.Item{Spec: specs[i], State: rotation.StateUnknown, Err: cmp.Or(verr, l.err),
+				Current: secrets[i]}
 			if item.Err == nil || rotation.ClassOf(item.Err) == rotation.SignIn && verr == nil {
 				r.judge(item, l.pats)
 			}
@@ -115,8 +118,10 @@ func (r *Reconciler) look(ctx context.Context, at time.Time, pauses []time.Durat
 		plan.Released = append(plan.Released, *v)
 	}
 	slices.SortFunc(plan.Strays, func(a, b rotation.Stray) int {
-		return cmp.Or(a.PAT.ValidTo.Compare(b.PAT.ValidTo), strings.Compare(a.PAT.AuthorizationID, b.PAT.AuthorizationID),
-			strings.Compare(a.Owner.Identity, b.Owner.Identity), strings.Compare(a.Owner.Organization, b.Owner.Organization))
+		return cmp.Or(a.PAT.ValidTo.Compare(b.PAT.ValidTo), strings.Compare(a.PAT.AuthorizationID,
+			b.PAT.AuthorizationID),
+			strings.Compare(a.Owner.Identity, b.Owner.Identity), strings.Compare(a.Owner.Organization,
+				b.Owner.Organization))
 	})
 	// A global PAT is in the list of each organization.
 	plan.Strays = slices.CompactFunc(plan.Strays, func(a, b rotation.Stray) bool {
@@ -131,7 +136,8 @@ func (r *Reconciler) look(ctx context.Context, at time.Time, pauses []time.Durat
 
 // secrets reads the properties of the secrets that matter here: the managed ones, in
 // the order of specs, and those that patrol wrote once.
-func (r *Reconciler) secrets(ctx context.Context, specs []rotation.Spec) (managed, released []*rotation.Version, err error) {
+func (r *Reconciler) secrets(ctx context.Context, specs []rotation.Spec) (managed, released []*rotation.Version,
+	err error) {
 	wanted := make(map[string]int, len(specs))
 	for i, s := range specs {
 		wanted[strings.ToLower(s.Name)] = i
@@ -153,7 +159,8 @@ func (r *Reconciler) secrets(ctx context.Context, specs []rotation.Spec) (manage
 // judge decides for one PAT from the pages alone: the list of secrets shows the
 // latest version's tags, which name the PAT before it.
 func (r *Reconciler) judge(item *rotation.Item, pats *listing) {
-	o := rotation.Observed{Current: item.Current, VaultTag: r.VaultTag, ProviderAddress: r.ProviderAddress(item.Spec.Organization)}
+	o := rotation.Observed{Current: item.Current, VaultTag: r.VaultTag,
+		ProviderAddress: r.ProviderAddress(item.Spec.Organization)}
 	if pats != nil {
 		var versions []rotation.Version
 		if item.Current != nil {
@@ -166,8 +173,10 @@ func (r *Reconciler) judge(item *rotation.Item, pats *listing) {
 	}
 	if c := item.Current; c != nil {
 		l := c.Ledger
-		if l.Previous != "" && (o.Lists(l.Previous) || l.RevokePreviousAt.After(r.Now().Add(-rotation.SettleWindow))) && !r.settled(l.Previous) {
-			o.Replaced = []rotation.Version{{Name: c.Name, ID: l.PreviousVersion, Ledger: rotation.Ledger{AuthorizationID: l.Previous}}}
+		if l.Previous != "" && (o.Lists(l.Previous) || l.RevokePreviousAt.After(r.Now().Add(-rotation.SettleWindow))) &&
+			!r.settled(l.Previous) {
+			o.Replaced = []rotation.Version{{Name: c.Name, ID: l.PreviousVersion,
+				Ledger: rotation.Ledger{AuthorizationID: l.Previous}}}
 		}
 	}
 	item.Settle(o, r.Now())
@@ -178,7 +187,8 @@ func (r *Reconciler) judge(item *rotation.Item, pats *listing) {
 // (zero: not known). It goes on past what it cannot look at and then says so by its
 // error. What fails for a reason that may pass is tried again after each of the pauses,
 // while the rest goes on.
-func (r *Reconciler) Sweep(ctx context.Context, last time.Time, requestedBy string, pauses ...time.Duration) (rotation.Plan, error) {
+func (r *Reconciler) Sweep(ctx context.Context, last time.Time, requestedBy string,
+	pauses ...time.Duration) (rotation.Plan, error) {
 	r.prune()
 	ctx, done := r.Observer.Sweep(ctx)
 	// An identity's PATs are listed once its sign-in is in order, whatever the others
@@ -208,22 +218,26 @@ func (r *Reconciler) Sweep(ctx context.Context, last time.Time, requestedBy stri
 		}
 	}
 	for _, p := range plan.Problems {
-		r.Log.WarnContext(ctx, "the sweep could not look everywhere", "identity", p.Identity, "organization", p.Organization,
+		r.Log.WarnContext(ctx, "the sweep could not look everywhere", "identity", p.Identity, "organization",
+			p.Organization,
 			"class", string(rotation.ClassOf(p.Err)), "error", p.Err.Error())
 	}
 	for _, v := range plan.Released {
-		r.Log.InfoContext(ctx, "a PAT is released: it is no longer in the manifest and is left to run out", "pat", v.Name, "validTo", v.Expires)
+		r.Log.InfoContext(ctx, "a PAT is released: it is no longer in the manifest and is left to run out", "pat",
+			v.Name, "validTo", v.Expires)
 	}
 	for i := range plan.Items {
 		if it := &plan.Items[i]; it.EndsSoon(plan.At) {
-			r.Log.WarnContext(ctx, "a PAT ends soon and has no successor", "pat", it.Spec.Name, "validTo", it.Current.Expires)
+			r.Log.WarnContext(ctx, "a PAT ends soon and has no successor", "pat", it.Spec.Name, "validTo",
+				it.Current.Expires)
 		}
 	}
 	var tell []func() error
 	var untold sync.Map // owners whose marks could not be told
 	for _, s := range plan.Strays {
 		if s.PAT.Global {
-			r.Log.WarnContext(ctx, "a global PAT stops working on 2026-12-01", "identity", s.Owner.Identity, "authorizationId", s.PAT.AuthorizationID)
+			r.Log.WarnContext(ctx, "a global PAT stops working on 2026-12-01", "identity", s.Owner.Identity,
+				"authorizationId", s.PAT.AuthorizationID)
 		}
 		if d := crossed(s.PAT.ValidTo, r.toldUpTo(s.Owner, last), plan.At); d > 0 {
 			tell = append(tell, func() error {
@@ -240,7 +254,8 @@ func (r *Reconciler) Sweep(ctx context.Context, last time.Time, requestedBy stri
 		_, failed := untold.Load(o)
 		return failed
 	})
-	r.Log.InfoContext(ctx, "sweep done", "managed", len(plan.Items), "commands", commands, "unmanaged", len(plan.Strays),
+	r.Log.InfoContext(ctx, "sweep done", "managed", len(plan.Items), "commands", commands, "unmanaged",
+		len(plan.Strays),
 		"released", len(plan.Released), "problems", len(plan.Problems))
 	err = errors.Join(plan.Err(), err)
 	done(&plan, err)

@@ -113,7 +113,8 @@ func unannouncedRule(_ Spec, o Observed, _ time.Time) (Decision, bool) {
 	if c == nil || c.Ledger.RotationID == "" || !c.Ledger.AnnouncedAt.IsZero() {
 		return Decision{}, false
 	}
-	return Decision{Action: Announce, Message: "rotation " + c.Ledger.RotationID + " is stored and not yet announced"}, true
+	return Decision{Action: Announce, Message: "rotation " + c.Ledger.RotationID + " is stored and not yet announced"},
+		true
 }
 
 // orphanRule: a PAT with this entry's marker that no version knows, left by an
@@ -133,7 +134,8 @@ func missingRule(_ Spec, o Observed, _ time.Time) (Decision, bool) {
 	if o.Current != nil {
 		return Decision{}, false
 	}
-	return Decision{Action: Rotate, Reason: Provision, RevokePrevious: AfterOverlap, Message: "the vault has no such secret yet"}, true
+	return Decision{Action: Rotate, Reason: Provision, RevokePrevious: AfterOverlap,
+		Message: "the vault has no such secret yet"}, true
 }
 
 // adoptionRule: a secret that patrol did not write. It is taken over if exactly
@@ -162,7 +164,8 @@ func adoptionRule(s Spec, o Observed, _ time.Time) (Decision, bool) {
 		return Decision{Action: Adopt, PAT: found[0], Message: "exactly one active PAT bears the declared name"}, true
 	}
 	d := Decision{Action: Refuse, Message: fmt.Sprintf("%d active PATs are named %q: "+
-		"say which one the secret holds with `adopt: <authorization id>` in the manifest; candidates: ", len(found), s.DisplayName)}
+		"say which one the secret holds with `adopt: <authorization id>` in the manifest; candidates: ", len(found),
+		s.DisplayName)}
 	for _, p := range found {
 		d.Candidates = append(d.Candidates, p.AuthorizationID)
 	}
@@ -203,7 +206,8 @@ func movedRule(s Spec, o Observed, _ time.Time) (Decision, bool) {
 	switch {
 	case !strings.EqualFold(l.ProviderAddress, o.ProviderAddress):
 		return Decision{Action: Rotate, Reason: Drift, RevokePrevious: AfterOverlap,
-			Message: fmt.Sprintf("the manifest moved the PAT from %s to %s", l.ProviderAddress, o.ProviderAddress)}, true
+				Message: fmt.Sprintf("the manifest moved the PAT from %s to %s", l.ProviderAddress, o.ProviderAddress)},
+			true
 	case l.Identity != s.Identity:
 		return Decision{Action: Rotate, Reason: Drift, RevokePrevious: AfterOverlap,
 			Message: fmt.Sprintf("the manifest moved the PAT from identity %s to %s", l.Identity, s.Identity)}, true
@@ -218,7 +222,8 @@ func goneRule(_ Spec, o Observed, now time.Time) (Decision, bool) {
 		return Decision{}, false
 	}
 	if !c.Expires.IsZero() && !c.Expires.After(now) {
-		return Decision{Action: Rotate, Reason: Expiring, RevokePrevious: AfterOverlap, Message: "the current PAT has run out"}, true
+		return Decision{Action: Rotate, Reason: Expiring, RevokePrevious: AfterOverlap,
+			Message: "the current PAT has run out"}, true
 	}
 	if !o.conclusive() {
 		return Decision{}, false
@@ -234,7 +239,8 @@ func scopesRule(s Spec, o Observed, _ time.Time) (Decision, bool) {
 		return Decision{}, false
 	}
 	return Decision{Action: Rotate, Reason: Drift, RevokePrevious: AfterOverlap,
-		Message: fmt.Sprintf("the manifest asks for scopes %s, the PAT has %s", strings.Join(s.Scopes, " "), strings.Join(p.Scopes, " "))}, true
+		Message: fmt.Sprintf("the manifest asks for scopes %s, the PAT has %s", strings.Join(s.Scopes, " "),
+			strings.Join(p.Scopes, " "))}, true
 }
 
 // dueRule: the PAT comes near its end.
@@ -341,7 +347,8 @@ func (o Observed) revocations() []time.Time {
 func (o Observed) endsNow(i int) bool {
 	for ; i >= 0; i-- {
 		next := o.successor(i)
-		if at := next.Ledger.RevokePreviousAt; !at.IsZero() && (next.Ledger.Reason == Compromised || !at.After(next.Created.Add(StoreSlack/2))) {
+		if at := next.Ledger.RevokePreviousAt; !at.IsZero() && (next.Ledger.Reason == Compromised ||
+			!at.After(next.Created.Add(StoreSlack/2))) {
 			return true
 		}
 	}

@@ -50,7 +50,8 @@ func Noted(history string, n Note) string {
 	for {
 		parts := make([]string, len(notes))
 		for i, n := range notes {
-			parts[i] = strings.Join([]string{n.At.UTC().Format(time.RFC3339), n.Act, n.Until.UTC().Format(time.RFC3339), plain(n.By, maxName)}, " ")
+			parts[i] = strings.Join([]string{n.At.UTC().Format(time.RFC3339), n.Act, n.Until.UTC().Format(time.RFC3339),
+				plain(n.By, maxName)}, " ")
 		}
 		out := strings.Join(parts, "; ")
 		if utf8.RuneCountInString(out) <= maxNotes || len(notes) == 1 {

@@ -114,7 +114,8 @@ func (p Plan) Commands(requestedBy string) []Command {
 }
 
 func (i *Item) Command(at time.Time, requestedBy string) Command {
-	c := Command{PAT: i.Spec.Name, Reason: Look, RequestedBy: requestedBy, Operation: at.UTC().Format("2006-01-02T15:04Z")}
+	c := Command{PAT: i.Spec.Name, Reason: Look, RequestedBy: requestedBy,
+		Operation: at.UTC().Format("2006-01-02T15:04Z")}
 	if i.Decision.Action == Rotate {
 		c.Reason, c.RevokePrevious = i.Decision.Reason, i.Decision.RevokePrevious
 		if i.Current != nil {
@@ -130,5 +131,6 @@ const soon = 48 * time.Hour
 // endsSoon reports whether a PAT is closer to its end than rotation in time would have
 // let it come. It is the latest one: nothing has replaced it.
 func (i *Item) EndsSoon(now time.Time) bool {
-	return i.Current != nil && !i.Current.Expires.IsZero() && i.Current.Expires.Sub(now) < min(soon, i.Spec.RotateBefore/2)
+	return i.Current != nil && !i.Current.Expires.IsZero() && i.Current.Expires.Sub(now) < min(soon,
+		i.Spec.RotateBefore/2)
 }

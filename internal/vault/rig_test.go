@@ -82,7 +82,8 @@ func overTLS(t *testing.T, opts ...option) *rig {
 	return r
 }
 
-func (r *rig) connect(t *testing.T, url string, transport http.RoundTripper, opts []option, serve func(http.Handler) func()) {
+func (r *rig) connect(t *testing.T, url string, transport http.RoundTripper, opts []option,
+	serve func(http.Handler) func()) {
 	t.Helper()
 	sandbox := keyvault.Config{
 		URL: url, Authority: "https://login.microsoftonline.com", Tenant: "tenant-1", Panel: r.panel,
@@ -149,7 +150,8 @@ func (r *rig) put(t *testing.T, v keyvault.Version) keyvault.Version {
 
 func (r *rig) store(t *testing.T, name, value string, l rotation.Ledger) rotation.Version {
 	t.Helper()
-	out, err := r.Store(t.Context(), name, rotation.Content{Value: rotation.NewSecret(pat + value), Expires: time.Now().Add(48 * time.Hour), Ledger: l})
+	out, err := r.Store(t.Context(), name, rotation.Content{Value: rotation.NewSecret(pat + value),
+		Expires: time.Now().Add(48 * time.Hour), Ledger: l})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,8 @@ func NewStore(v *Vault) *Store { return &Store{v} }
 
 // Read returns the latest version: value, all its tags, version id and creation
 // time. ErrNotFound if there is none.
-func (s *Store) Read(ctx context.Context, name string) (value rotation.Secret, tags map[string]string, version string, created time.Time, err error) {
+func (s *Store) Read(ctx context.Context, name string) (value rotation.Secret, tags map[string]string, version string,
+	created time.Time, err error) {
 	doing := "reading secret " + name
 	if err := checkName(doing, name); err != nil {
 		return rotation.Secret{}, nil, "", time.Time{}, err
@@ -51,7 +52,8 @@ func (s *Store) Read(ctx context.Context, name string) (value rotation.Secret, t
 
 // Write makes a new version: value, content type, tags and expiry in one
 // request. A soft-deleted secret of that name is recovered first.
-func (s *Store) Write(ctx context.Context, name string, value rotation.Secret, contentType string, tags map[string]string, expires time.Time) (version string, created time.Time, err error) {
+func (s *Store) Write(ctx context.Context, name string, value rotation.Secret, contentType string,
+	tags map[string]string, expires time.Time) (version string, created time.Time, err error) {
 	doing := "storing secret " + name
 	set, err := checked(doing, tags)
 	if err != nil {
@@ -93,6 +95,7 @@ func (s *Store) Tag(ctx context.Context, name, version string, tags map[string]s
 	if err != nil {
 		return err
 	}
-	_, err = s.vault.client.UpdateSecretProperties(ctx, name, version, azsecrets.UpdateSecretPropertiesParameters{Tags: set}, nil)
+	_, err = s.vault.client.UpdateSecretProperties(ctx, name, version, azsecrets.UpdateSecretPropertiesParameters{
+		Tags: set}, nil)
 	return s.vault.failure(doing, err)
 }

@@ -24,14 +24,16 @@ func TestASignInIsKeptInASecret(t *testing.T) {
 		t.Fatalf("got %v, want ErrNotFound", err)
 	}
 	expires := time.Now().AddDate(0, 0, 90).UTC().Truncate(time.Second)
-	id, created, err := s.Write(ctx, bot, rotation.NewSecret("canary-cache"), vault.IdentityContentType, map[string]string{"patrol-user": "build-bot@contoso.com"}, expires)
+	id, created, err := s.Write(ctx, bot, rotation.NewSecret("canary-cache"), vault.IdentityContentType,
+		map[string]string{"patrol-user": "build-bot@contoso.com"}, expires)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got := r.calls(); got[keyvault.SetSecret] != 1 {
 		t.Errorf("Write made %v", got)
 	}
-	if err := s.Tag(ctx, bot, id, map[string]string{"patrol-user": "build-bot@contoso.com", "patrol-sign-in-required": "AADSTS700082 2026-12-01T00:00:00Z"}); err != nil {
+	if err := s.Tag(ctx, bot, id, map[string]string{"patrol-user": "build-bot@contoso.com",
+		"patrol-sign-in-required": "AADSTS700082 2026-12-01T00:00:00Z"}); err != nil {
 		t.Fatal(err)
 	}
 	value, tags, version, at, err := s.Read(ctx, bot)
@@ -39,7 +41,9 @@ func TestASignInIsKeptInASecret(t *testing.T) {
 		t.Fatalf("read %v %v %s %s, %v", value, tags, version, at, err)
 	}
 	kept := r.kv.Versions(bot)
-	if len(kept) != 1 || !kept[0].Expires.Equal(expires) || kept[0].ContentType != "application/vnd.patrol.msal-cache+json" || !kept[0].Enabled || !maps.Equal(kept[0].Tags, tags) {
+	if len(kept) != 1 || !kept[0].Expires.Equal(expires) ||
+		kept[0].ContentType != "application/vnd.patrol.msal-cache+json" || !kept[0].Enabled ||
+		!maps.Equal(kept[0].Tags, tags) {
 		t.Errorf("kept %+v", kept)
 	}
 
@@ -95,10 +99,13 @@ func TestASignInBringsADeletedSecretBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(20 * time.Second)
-		r.inject(t, keyvault.RecoverDeletedSecret, faults.Fault{Mode: faults.Status, Status: 403, Times: -1, Body: keyvault.ErrorBody("Forbidden", "no", "ForbiddenByRbac")})
+		r.inject(t, keyvault.RecoverDeletedSecret, faults.Fault{Mode: faults.Status, Status: 403, Times: -1,
+			Body: keyvault.ErrorBody("Forbidden", "no", "ForbiddenByRbac")})
 		wantClass(t, write("three"), rotation.Configuration, "vault-forbidden")
-		r.inject(t, keyvault.SetSecret, faults.Fault{Mode: faults.Status, Status: 409, Times: -1, Body: keyvault.ErrorBody("Conflict", "no", "ObjectIsBeingDeleted")})
-		r.inject(t, keyvault.GetDeletedSecret, faults.Fault{Mode: faults.Status, Status: 404, Times: -1, Body: keyvault.ErrorBody("SecretNotFound", "no", "")})
+		r.inject(t, keyvault.SetSecret, faults.Fault{Mode: faults.Status, Status: 409, Times: -1,
+			Body: keyvault.ErrorBody("Conflict", "no", "ObjectIsBeingDeleted")})
+		r.inject(t, keyvault.GetDeletedSecret, faults.Fault{Mode: faults.Status, Status: 404, Times: -1,
+			Body: keyvault.ErrorBody("SecretNotFound", "no", "")})
 		begin := time.Now()
 		wantClass(t, write("four"), rotation.Transient, "vault-unavailable")
 		if took := time.Since(begin); took > 3*time.Minute {
@@ -111,7 +118,8 @@ func TestALostSignInIsSettled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := overPipe(t)
 		r.inject(t, keyvault.SetSecret, faults.Fault{Mode: faults.ResetAfter, Times: 4})
-		id, created, err := vault.NewStore(r.Vault).Write(ctx, bot, rotation.NewSecret("canary-cache"), vault.IdentityContentType, nil, time.Time{})
+		id, created, err := vault.NewStore(r.Vault).Write(ctx, bot, rotation.NewSecret("canary-cache"),
+			vault.IdentityContentType, nil, time.Time{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -30,7 +30,8 @@ type Filter struct {
 }
 
 var (
-	states = []string{string(rotation.StateMissing), string(rotation.StateCurrent), string(rotation.StateDue), string(rotation.StateBlocked),
+	states = []string{string(rotation.StateMissing), string(rotation.StateCurrent), string(rotation.StateDue),
+		string(rotation.StateBlocked),
 		string(rotation.StateUnknown), string(rotation.StateReleased), string(rotation.StateOther)}
 	kinds = []string{"managed", "unmanaged", "global", "full-scope", "expiring"}
 )
@@ -40,7 +41,8 @@ var (
 func filterOf(q url.Values) (Filter, *Problem) {
 	f := Filter{}
 	for name, values := range q {
-		at := map[string]*string{"state": &f.State, "organization": &f.Organization, "identity": &f.Identity, "kind": &f.Kind, "cursor": &f.Cursor, "limit": new(string)}[name]
+		at := map[string]*string{"state": &f.State, "organization": &f.Organization, "identity": &f.Identity,
+			"kind": &f.Kind, "cursor": &f.Cursor, "limit": new(string)}[name]
 		switch {
 		case name == "code" || name == "clientId": // the caller's key, which the host has checked
 			continue
@@ -63,7 +65,8 @@ func filterOf(q url.Values) (Filter, *Problem) {
 }
 
 func badQuery(detail string) *Problem {
-	return &Problem{Status: http.StatusBadRequest, Type: "bad-request", Title: "The query cannot be used", Detail: detail}
+	return &Problem{Status: http.StatusBadRequest, Type: "bad-request", Title: "The query cannot be used",
+		Detail: detail}
 }
 
 func clip(s string) string {
@@ -76,7 +79,8 @@ func clip(s string) string {
 // query is the filter without its place, for links and as what a cursor belongs to.
 func (f Filter) query() url.Values {
 	q := url.Values{}
-	for name, value := range map[string]string{"state": f.State, "organization": f.Organization, "identity": f.Identity, "kind": f.Kind} {
+	for name, value := range map[string]string{"state": f.State, "organization": f.Organization, "identity": f.Identity,
+		"kind": f.Kind} {
 		if value != "" {
 			q.Set(name, value)
 		}
@@ -124,12 +128,15 @@ func (f Filter) check() *Problem {
 }
 
 func (f Filter) owned(identity, organization string) bool {
-	return (f.Identity == "" || strings.EqualFold(f.Identity, identity)) && (f.Organization == "" || strings.EqualFold(f.Organization, organization))
+	return (f.Identity == "" || strings.EqualFold(f.Identity, identity)) &&
+		(f.Organization == "" || strings.EqualFold(f.Organization, organization))
 }
 
 func (f Filter) managed(i *rotation.Item) bool {
-	return f.owned(i.Spec.Identity, i.Spec.Organization) && (f.State == "" || f.State == string(i.State)) && slices.Contains(
-		[]bool{f.Kind == "" || f.Kind == "managed", f.Kind == "global" && i.Global, f.Kind == "full-scope" && i.FullScope, f.Kind == "expiring" && expiring(i)}, true)
+	return f.owned(i.Spec.Identity, i.Spec.Organization) && (f.State == "" || f.State == string(i.State)) &&
+		slices.Contains(
+			[]bool{f.Kind == "" || f.Kind == "managed", f.Kind == "global" && i.Global, f.Kind == "full-scope" &&
+				i.FullScope, f.Kind == "expiring" && expiring(i)}, true)
 }
 
 // expiring: a managed PAT is replaced in time, so only one whose time has come counts.
@@ -138,12 +145,15 @@ func expiring(i *rotation.Item) bool {
 }
 
 func (f Filter) unmanaged(s rotation.Stray, now time.Time) bool {
-	return f.owned(s.Owner.Identity, s.Owner.Organization) && (f.State == "" || f.State == string(rotation.StateOther)) && slices.Contains(
-		[]bool{f.Kind == "" || f.Kind == "unmanaged", f.Kind == "global" && s.PAT.Global, f.Kind == "full-scope" && s.PAT.FullScope(), f.Kind == "expiring" && s.PAT.Expiring(now)}, true)
+	return f.owned(s.Owner.Identity, s.Owner.Organization) &&
+		(f.State == "" || f.State == string(rotation.StateOther)) && slices.Contains(
+		[]bool{f.Kind == "" || f.Kind == "unmanaged", f.Kind == "global" && s.PAT.Global, f.Kind == "full-scope" &&
+			s.PAT.FullScope(), f.Kind == "expiring" && s.PAT.Expiring(now)}, true)
 }
 
 func (f Filter) released(r ReleasedPAT) bool {
-	return f.owned(r.Identity, r.Organization) && (f.State == "" || f.State == string(rotation.StateReleased)) && f.Kind == ""
+	return f.owned(r.Identity, r.Organization) && (f.State == "" || f.State == string(rotation.StateReleased)) &&
+		f.Kind == ""
 }
 
 // entry is one line of the list of all PATs. Its key gives the order, which stays the
@@ -167,7 +177,10 @@ func (a *API) List(ctx context.Context, f Filter) (Listing, *Problem) {
 	}
 	plan := a.look(ctx, f.Cursor != "")
 	entries := a.entries(plan, f)
-	from, found := slices.BinarySearchFunc(entries, after, func(e entry, key string) int { return strings.Compare(e.key, key) })
+	from, found := slices.BinarySearchFunc(entries, after, func(e entry, key string) int {
+		return strings.Compare(e.key,
+			key)
+	})
 	if found {
 		from++
 	}
@@ -203,7 +216,9 @@ func (a *API) entries(plan rotation.Plan, f Filter) []entry {
 	}
 	for _, s := range plan.Strays {
 		if f.unmanaged(s, plan.At) {
-			out = append(out, entry{key: strings.Join([]string{"3", s.PAT.ValidTo.UTC().Format(time.RFC3339), strings.ToLower(s.PAT.AuthorizationID), s.Owner.Identity, s.Owner.Organization}, "/"), other: &s})
+			out = append(out,
+				entry{key: strings.Join([]string{"3", s.PAT.ValidTo.UTC().Format(time.RFC3339),
+					strings.ToLower(s.PAT.AuthorizationID), s.Owner.Identity, s.Owner.Organization}, "/"), other: &s})
 		}
 	}
 	slices.SortFunc(out, func(x, y entry) int { return strings.Compare(x.key, y.key) })
@@ -212,7 +227,8 @@ func (a *API) entries(plan rotation.Plan, f Filter) []entry {
 
 // listing is an empty page with what every page says.
 func (a *API) listing(plan rotation.Plan) Listing {
-	out := Listing{At: plan.At.UTC(), PATs: []ManagedPAT{}, Unmanaged: []UnmanagedPAT{}, Released: []ReleasedPAT{}, Problems: blindSpots(plan.Problems), Counts: count(plan)}
+	out := Listing{At: plan.At.UTC(), PATs: []ManagedPAT{}, Unmanaged: []UnmanagedPAT{}, Released: []ReleasedPAT{},
+		Problems: blindSpots(plan.Problems), Counts: count(plan)}
 	return out
 }
 
@@ -266,13 +282,16 @@ func describe(item rotation.Item) ManagedPAT {
 	s := item.Spec
 	self := "/api/pats/" + s.Name
 	out := ManagedPAT{Name: s.Name, State: string(item.State), Identity: s.Identity, Organization: s.Organization,
-		DisplayName: s.DisplayName, Scopes: s.Scopes, RotateAt: when(item.Due), Clamped: item.Clamped, Global: item.Global, FullScope: item.FullScope,
+		DisplayName: s.DisplayName, Scopes: s.Scopes, RotateAt: when(item.Due), Clamped: item.Clamped,
+		Global: item.Global, FullScope: item.FullScope,
 		Links: &Links{Self: self, Rotate: self + "/rotate", Extend: self + "/extend"}}
 	if c := item.Current; c != nil {
-		out.AuthorizationID, out.ValidTo, out.LastReason = c.Ledger.AuthorizationID, when(c.Expires), string(c.Ledger.Reason)
+		out.AuthorizationID, out.ValidTo, out.LastReason = c.Ledger.AuthorizationID, when(c.Expires),
+			string(c.Ledger.Reason)
 	}
 	if d := item.Decision; d.Action != "" {
-		out.NextAction = &NextAction{Action: string(d.Action), Rule: d.Rule, Reason: string(d.Reason), Message: d.Message, At: when(d.Next)}
+		out.NextAction = &NextAction{Action: string(d.Action), Rule: d.Rule, Reason: string(d.Reason),
+			Message: d.Message, At: when(d.Next)}
 	}
 	if item.Err != nil {
 		c := cause(item.Err)
@@ -282,8 +301,10 @@ func describe(item rotation.Item) ManagedPAT {
 }
 
 func unmanaged(s rotation.Stray, now time.Time) UnmanagedPAT {
-	out := UnmanagedPAT{DisplayName: s.PAT.DisplayName, Identity: s.Owner.Identity, Organization: s.Owner.Organization, AuthorizationID: s.PAT.AuthorizationID,
-		Scopes: s.PAT.Scopes, ValidTo: s.PAT.ValidTo.UTC(), Global: s.PAT.Global, FullScope: s.PAT.FullScope(), Expiring: s.PAT.Expiring(now)}
+	out := UnmanagedPAT{DisplayName: s.PAT.DisplayName, Identity: s.Owner.Identity, Organization: s.Owner.Organization,
+		AuthorizationID: s.PAT.AuthorizationID,
+		Scopes:          s.PAT.Scopes, ValidTo: s.PAT.ValidTo.UTC(), Global: s.PAT.Global, FullScope: s.PAT.FullScope(),
+		Expiring: s.PAT.Expiring(now)}
 	if out.Global {
 		out.DeadFrom = when(rotation.GlobalEnd())
 	}
@@ -296,7 +317,8 @@ func unmanaged(s rotation.Stray, now time.Time) UnmanagedPAT {
 }
 
 func (a *API) released(v rotation.Version) ReleasedPAT {
-	return ReleasedPAT{Name: v.Name, Identity: v.Ledger.Identity, Organization: a.Reconciler.Organization(v.Ledger.ProviderAddress),
+	return ReleasedPAT{Name: v.Name, Identity: v.Ledger.Identity,
+		Organization:    a.Reconciler.Organization(v.Ledger.ProviderAddress),
 		AuthorizationID: v.Ledger.AuthorizationID, ValidTo: when(v.Expires)}
 }
 

@@ -57,23 +57,27 @@ func fail(w http.ResponseWriter, p Problem) {
 func Fail(w http.ResponseWriter, p Problem) { fail(w, p) }
 
 func unknownPAT() *Problem {
-	return &Problem{Status: http.StatusNotFound, Type: "unknown-pat", Title: "No such PAT", Detail: "The manifest has no PAT of this name."}
+	return &Problem{Status: http.StatusNotFound, Type: "unknown-pat", Title: "No such PAT",
+		Detail: "The manifest has no PAT of this name."}
 }
 
 func badBody(detail string) *Problem {
-	return &Problem{Status: http.StatusBadRequest, Type: "bad-request", Title: "The body cannot be used", Detail: detail}
+	return &Problem{Status: http.StatusBadRequest, Type: "bad-request", Title: "The body cannot be used",
+		Detail: detail}
 }
 
 // upstream is the problem of a service that could not be asked.
 func (a *API) upstream(ctx context.Context, err error) *Problem {
-	p := &Problem{Status: http.StatusBadGateway, Type: "upstream", Title: "A service that patrol depends on did not answer as it should"}
+	p := &Problem{Status: http.StatusBadGateway, Type: "upstream",
+		Title: "A service that patrol depends on did not answer as it should"}
 	if e := rotation.AsError(err); e != nil {
 		p.Class, p.Code, p.Detail, p.ActivityID = string(e.Class), e.Code, e.Message, e.ActivityID
 		switch e.Class {
 		case rotation.SignIn:
 			p.Status, p.Type, p.Title = http.StatusConflict, "sign-in-required", "A person has to sign in"
 		case rotation.Throttled:
-			p.Status, p.Type, p.Title = http.StatusServiceUnavailable, "throttled", "A service that patrol depends on asks for a pause"
+			p.Status, p.Type, p.Title = http.StatusServiceUnavailable, "throttled",
+				"A service that patrol depends on asks for a pause"
 			p.retryAfter = max(30, int(e.After.Seconds()))
 		}
 	}
@@ -139,7 +143,8 @@ func readJSON(w http.ResponseWriter, r *http.Request, v any) *Problem {
 		return nil
 	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return &Problem{Status: http.StatusRequestEntityTooLarge, Type: "too-large", Title: "The body is too large", Detail: "A body may have 64 KiB."}
+		return &Problem{Status: http.StatusRequestEntityTooLarge, Type: "too-large", Title: "The body is too large",
+			Detail: "A body may have 64 KiB."}
 	}
 	p := badBody("The body must be a JSON object.")
 	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && e.Field != "" {

@@ -105,7 +105,8 @@ func (a *API) Handler() http.Handler {
 		add(a, mux)
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		fail(w, Problem{Status: http.StatusNotFound, Type: "not-found", Title: "No such page", Detail: "patrol has no function at this path with this method."})
+		fail(w, Problem{Status: http.StatusNotFound, Type: "not-found", Title: "No such page",
+			Detail: "patrol has no function at this path with this method."})
 	})
 	return mux
 }

@@ -165,7 +165,8 @@ func (b *Browser) Open(page string) error {
 // Not by chromedp's own queries: they keep looking into the document before when a
 // navigation has moved to another site's process.
 func (b *Browser) Press(selector string) error {
-	script := fmt.Sprintf("(() => { const e = document.querySelector(%q); if (!e) throw new Error('there is no ' + %[1]q); e.click() })()", selector)
+	script := fmt.Sprintf(
+		"(() => { const e = document.querySelector(%q); if (!e) throw new Error('there is no ' + %[1]q); e.click() })()", selector)
 	return b.follow(chromedp.Steps(chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
 		_, err := chromedp.Evaluate[any](script)(ctx, t)
 		return err
@@ -309,7 +310,8 @@ func (b *Browser) Complaints() []string {
 // Scripts lets pages run their scripts, or not.
 func (b *Browser) Scripts(run bool) error {
 	return b.Run(chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
-		_, err := cdp.Call(ctx, t, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: !run})
+		_, err := cdp.Call(ctx, t, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{
+			Value: !run})
 		return err
 	}))
 }
@@ -329,9 +331,11 @@ func (b *Browser) Look(width int, dark bool) error {
 	if dark {
 		scheme = "dark"
 	}
-	media := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"}}}
-	return b.Run(chromedp.EmulateViewport(int64(width), 900), chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
-		_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, media)
-		return err
-	}))
+	media := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme",
+		Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"}}}
+	return b.Run(chromedp.EmulateViewport(int64(width), 900),
+		chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+			_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, media)
+			return err
+		}))
 }

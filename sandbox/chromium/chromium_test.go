@@ -40,7 +40,10 @@ func TestABrowserSeesAServerInABubbleWhoseTimeStandsStill(t *testing.T) {
 		})}
 		go func() { _ = server.Serve(inner) }()
 		defer func() { _ = server.Close() }()
-		stop := chromium.Bridge(l, func(ctx context.Context) (net.Conn, error) { return network.Dial(ctx, "tcp", "app.test:80") })
+		stop := chromium.Bridge(l, func(ctx context.Context) (net.Conn, error) {
+			return network.Dial(ctx, "tcp",
+				"app.test:80")
+		})
 
 		began := time.Now()
 		if err := b.Run(chromedp.Navigate("http://app.test/")); err != nil {

@@ -156,7 +156,8 @@ func New(c Config) (_ *Cloud, err error) {
 	if c.Entities == nil {
 		c.Entities = defaultEntities
 	}
-	cl := &Cloud{Panel: c.Panel, config: c, header: random(16), sasKey: random(32), clientID: c.ClientID, users: map[string]string{}}
+	cl := &Cloud{Panel: c.Panel, config: c, header: random(16), sasKey: random(32), clientID: c.ClientID,
+		users: map[string]string{}}
 	cl.history.onRecord = c.OnRecord
 	defer func() {
 		if err != nil {
@@ -174,7 +175,8 @@ func New(c Config) (_ *Cloud, err error) {
 		// clouds may have to share.
 		cl.header = "identity-header-of-the-sandbox"
 	}
-	for _, step := range []func() error{cl.startEntra, cl.startIdentity, cl.startDevOps, cl.startBus, cl.startVault, cl.keepCertificate, cl.startControl} {
+	for _, step := range []func() error{cl.startEntra, cl.startIdentity, cl.startDevOps, cl.startBus, cl.startVault,
+		cl.keepCertificate, cl.startControl} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -200,7 +202,8 @@ func (c *Cloud) startEntra() (err error) {
 	c.Entra = entra.New(entra.Config{Panel: c.Panel, Switches: c.config.Entra})
 	c.principalID = c.Entra.AddIdentity(entra.ManagedIdentity{ClientID: c.clientID})
 	app := entra.App{Name: "patrol", Scopes: []string{
-		entra.DevOps + "/vso.pats", entra.DevOps + "/vso.pats_manage", entra.DevOps + "/vso.tokenadministration", entra.DevOps + "/vso.graph", entra.DevOps + "/vso.auditlog"}}
+		entra.DevOps + "/vso.pats", entra.DevOps + "/vso.pats_manage", entra.DevOps + "/vso.tokenadministration",
+		entra.DevOps + "/vso.graph", entra.DevOps + "/vso.auditlog"}}
 	redirect := c.config.PublicURL + "/api/signin/callback"
 	app.Native = []string{"http://localhost"} // an operator's sign-in on the command line
 	switch c.config.ClientCredential {
@@ -214,7 +217,8 @@ func (c *Cloud) startEntra() (err error) {
 		app.Web, app.Certificates, c.certificate = []string{redirect}, []*x509.Certificate{cert}, secret
 	default:
 		app.Web = []string{redirect}
-		app.Federated = []entra.FederatedCredential{{Issuer: c.Entra.Issuer(), Subject: c.principalID, Audience: entra.TokenExchange}}
+		app.Federated = []entra.FederatedCredential{{Issuer: c.Entra.Issuer(), Subject: c.principalID,
+			Audience: entra.TokenExchange}}
 	}
 	c.appID = c.Entra.AddApp(app)
 	c.at.entra, err = c.serve(serviceEntra, c.tokens.watch(c.Entra, "access_token", "refresh_token", "id_token"))
@@ -222,13 +226,15 @@ func (c *Cloud) startEntra() (err error) {
 }
 
 func (c *Cloud) startIdentity() (err error) {
-	endpoint := identity.New(identity.Config{Tokens: c.Entra, Header: c.header, Assigned: []string{c.clientID}, Panel: c.Panel})
+	endpoint := identity.New(identity.Config{Tokens: c.Entra, Header: c.header, Assigned: []string{c.clientID},
+		Panel: c.Panel})
 	c.at.identity, err = c.serve(serviceIdentity, c.tokens.watch(endpoint, "access_token"))
 	return err
 }
 
 func (c *Cloud) startDevOps() (err error) {
-	c.DevOps = devops.New(devops.Config{Verify: c.verifyDevOps, Panel: c.Panel, Switches: c.config.DevOps, Rand: c.config.Rand})
+	c.DevOps = devops.New(devops.Config{Verify: c.verifyDevOps, Panel: c.Panel, Switches: c.config.DevOps,
+		Rand: c.config.Rand})
 	c.DevOps.OnChange(func(ch devops.Change) {
 		c.tokens.add(ch.PAT.Token)
 		c.history.add(Record{At: ch.At, Kind: PAT, PAT: &ch})

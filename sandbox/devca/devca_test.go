@@ -94,7 +94,8 @@ func TestSSLCertFileOfAnotherProcess(t *testing.T) {
 		t.Fatalf("the file holds a private key (or cannot be read: %v)", err)
 	}
 	cmd := exec.Command(os.Args[0], "-test.run=^TestSSLCertFileOfAnotherProcess$")
-	cmd.Env = append(os.Environ(), "CA_TEST_GET=https://127.0.0.1:"+serve(t, c), "SSL_CERT_FILE="+file, "SSL_CERT_DIR="+t.TempDir())
+	cmd.Env = append(os.Environ(), "CA_TEST_GET=https://127.0.0.1:"+serve(t, c), "SSL_CERT_FILE="+file, "SSL_CERT_DIR="+
+		t.TempDir())
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("the other process: %v\n%s", err, out)
 	}

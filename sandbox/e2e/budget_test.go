@@ -19,9 +19,11 @@ const fleet = 20
 
 func fleetManifest() string {
 	var b strings.Builder
-	b.WriteString("apiVersion: patrol/v1\nidentities:\n  build-bot:\n    user: build-bot@contoso.com\ndefaults:\n  lifetime: 30d\n  rotateBefore: 10d\n  overlap: 1s\npats:\n")
+	b.WriteString(
+		"apiVersion: patrol/v1\nidentities:\n  build-bot:\n    user: build-bot@contoso.com\ndefaults:\n  lifetime: 30d\n  rotateBefore: 10d\n  overlap: 1s\npats:\n")
 	for i := range fleet {
-		fmt.Fprintf(&b, "  - {name: pat-%02d, identity: build-bot, organization: contoso, scopes: [vso.packaging]}\n", i)
+		fmt.Fprintf(&b, "  - {name: pat-%02d, identity: build-bot, organization: contoso, scopes: [vso.packaging]}\n",
+			i)
 	}
 	return b.String()
 }
@@ -66,7 +68,8 @@ func (s *stage) measure(phase func()) spent {
 // table shows a phase: what each PAT costs, and what all of them share.
 func (p spent) table(phase string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s, %d PATs of one identity\n  %-34s %8s %10s %8s\n", phase, fleet, "call", "total", "per PAT", "shared")
+	fmt.Fprintf(&b, "%s, %d PATs of one identity\n  %-34s %8s %10s %8s\n", phase, fleet, "call", "total", "per PAT",
+		"shared")
 	line := func(name string, n int) {
 		fmt.Fprintf(&b, "  %-34s %8d %10d %8d\n", name, n, n/fleet, n%fleet)
 	}
@@ -103,7 +106,8 @@ func (p spent) check(t *testing.T, phase string, perPAT, shared map[faults.Call]
 		}
 	}
 	if p.events != events*fleet || p.commands != commands*fleet {
-		t.Errorf("%s: %d events and %d scheduled commands were sent, want %d and %d", phase, p.events, p.commands, events*fleet, commands*fleet)
+		t.Errorf("%s: %d events and %d scheduled commands were sent, want %d and %d", phase, p.events, p.commands,
+			events*fleet, commands*fleet)
 	}
 }
 
@@ -158,17 +162,22 @@ func TestTwentyPATsKeepTheBudget(t *testing.T) {
 
 	// The overlap of a second, and the minute that is added to it.
 	revoke := s.measure(func() {
-		s.within(2*patience, "the replaced PATs are revoked", all(func(name string) bool { return s.versions(name)[0].Tags["patrol-revoked-at"] != "" }))
+		s.within(2*patience, "the replaced PATs are revoked",
+			all(func(name string) bool { return s.versions(name)[0].Tags["patrol-revoked-at"] != "" }))
 		s.quiet()
 	})
 	t.Log("\n" + revoke.table("Revocation"))
-	revoke.check(t, "revocation", map[faults.Call]int{callRead: 1, callRevoke: 1, callTag: 1}, map[faults.Call]int{callToken: 1, callList: 1}, 1, 0)
+	revoke.check(t, "revocation", map[faults.Call]int{callRead: 1, callRevoke: 1, callTag: 1},
+		map[faults.Call]int{callToken: 1, callList: 1}, 1, 0)
 	for i := range fleet {
 		name := fmt.Sprintf("pat-%02d", i)
 		s.checkClosed(name, 0, rotationID(name, s.versions(name)[0].ID), "overlap-ended")
 	}
 	s.eventsOnce()
-	s.until("every event has come", func() bool { return s.count(events.TypeRotated) == 2*fleet && s.count(events.TypeRevoked) == fleet })
+	s.until("every event has come", func() bool {
+		return s.count(events.TypeRotated) == 2*fleet &&
+			s.count(events.TypeRevoked) == fleet
+	})
 }
 
 // count counts the events of a type that have come.

@@ -57,8 +57,10 @@ func TestAKillBeforeTheStoreLosesNothing(t *testing.T) {
 			orphans = append(orphans, p)
 		}
 	}
-	if len(orphans) != 1 || orphans[0].State != devops.Active || !strings.HasSuffix(orphans[0].DisplayName, "-"+rotationID("jenkins-agents", "")+")") {
-		t.Errorf("left over: %+v, want one PAT with the rotation's id in its name, to be revoked once it is old enough", orphans)
+	if len(orphans) != 1 || orphans[0].State != devops.Active || !strings.HasSuffix(orphans[0].DisplayName,
+		"-"+rotationID("jenkins-agents", "")+")") {
+		t.Errorf("left over: %+v, want one PAT with the rotation's id in its name, to be revoked once it is old enough",
+			orphans)
 	}
 	s.eventsOnce()
 }
@@ -77,5 +79,6 @@ func TestAKillBeforeTheNoteRepeatsTheEventWithItsID(t *testing.T) {
 	if n := len(s.cloud.DevOps.PATs("contoso", "")); n != 1 {
 		t.Errorf("%d PATs were made, want one", n)
 	}
-	s.checkVersion(s.versions("jenkins-agents")[0], expected{name: "jenkins-agents", reason: "provision", lifeDays: "30"})
+	s.checkVersion(s.versions("jenkins-agents")[0], expected{name: "jenkins-agents", reason: "provision",
+		lifeDays: "30"})
 }

@@ -61,7 +61,8 @@ func TestASignalToStopLetsWhatIsUnderWayFinish(t *testing.T) {
 	})
 
 	// A request is under way at Azure DevOps when the signal comes.
-	if err := c.Panel.Inject(faults.Fault{Service: devops.ServiceName, Operation: devops.ListPats, Mode: faults.Slow, Delay: 2 * time.Second}); err != nil {
+	if err := c.Panel.Inject(faults.Fault{Service: devops.ServiceName, Operation: devops.ListPats, Mode: faults.Slow,
+		Delay: 2 * time.Second}); err != nil {
 		t.Fatal(err)
 	}
 	status := make(chan int, 1)

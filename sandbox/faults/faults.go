@@ -291,6 +291,7 @@ func (p *Injector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.ClearFaults()
 		w.WriteHeader(http.StatusNoContent)
 	default:
-		http.Error(w, "the control API has GET /calls, DELETE /calls, POST /faults, DELETE /faults", http.StatusNotFound)
+		http.Error(w, "the control API has GET /calls, DELETE /calls, POST /faults, DELETE /faults",
+			http.StatusNotFound)
 	}
 }

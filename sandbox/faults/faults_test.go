@@ -31,7 +31,10 @@ func start(t *testing.T) *service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: s.panel.Wrap("svc", func(r *http.Request) string { return strings.Trim(r.URL.Path, "/") },
+	server := &http.Server{Handler: s.panel.Wrap("svc", func(r *http.Request) string {
+		return strings.Trim(r.URL.Path,
+			"/")
+	},
 		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			s.effects++
 			_, _ = io.WriteString(w, "done")
@@ -75,7 +78,8 @@ func TestEachModeShowsAsItSays(t *testing.T) {
 		{"reset before", faults.Fault{Mode: faults.ResetBefore}, 0, 0, 0},
 		{"reset after", faults.Fault{Mode: faults.ResetAfter}, 0, 1, 0},
 		{"hang before", faults.Fault{Mode: faults.HangBefore}, 0, 0, 10 * time.Second},
-		{"hang after, for a while", faults.Fault{Mode: faults.HangAfter, Delay: 3 * time.Second}, 0, 1, 3 * time.Second},
+		{"hang after, for a while", faults.Fault{Mode: faults.HangAfter, Delay: 3 * time.Second}, 0, 1,
+			3 * time.Second},
 		{"slow", faults.Fault{Mode: faults.Slow, Delay: 2 * time.Second}, 200, 1, 2 * time.Second},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -92,8 +96,10 @@ func TestEachModeShowsAsItSays(t *testing.T) {
 				status, _, err := s.call(ctx, "act")
 				took := time.Since(began)
 				synctest.Wait()
-				if status != tc.status || (err != nil) != (tc.status == 0) || s.effects != tc.effects || took != tc.took {
-					t.Errorf("status %d, error %v, %d effects after %s; want status %d, %d effects after %s", status, err, s.effects, took, tc.status, tc.effects, tc.took)
+				if status != tc.status || (err != nil) != (tc.status == 0) || s.effects != tc.effects ||
+					took != tc.took {
+					t.Errorf("status %d, error %v, %d effects after %s; want status %d, %d effects after %s", status,
+						err, s.effects, took, tc.status, tc.effects, tc.took)
 				}
 				if n := s.panel.Count("svc", "act"); n != 1 {
 					t.Errorf("counted %d calls, want 1", n)
@@ -109,7 +115,8 @@ func TestAFaultHitsTheCallsThatItNames(t *testing.T) {
 		s := start(t)
 		defer s.close()
 		// The second and third call of "a" fail, and nothing else.
-		if err := s.panel.Inject(faults.Fault{Service: "svc", Operation: "a", Skip: 1, Times: 2, Mode: faults.Status, Status: 500}); err != nil {
+		if err := s.panel.Inject(faults.Fault{Service: "svc", Operation: "a", Skip: 1, Times: 2, Mode: faults.Status,
+			Status: 500}); err != nil {
 			t.Fatal(err)
 		}
 		var got []int
@@ -166,7 +173,9 @@ func TestTheControlAPICountsAndInjects(t *testing.T) {
 	if code, body := do("GET", "/calls", ""); code != 200 || body != `{"a":{"b":1}}`+"\n" {
 		t.Errorf("GET /calls: %d %s", code, body)
 	}
-	if code, _ := do("POST", "/faults", `[{"service":"a","mode":"reset-before"},{"service":"a","mode":"status","status":429,"header":{"Retry-After":"7"}}]`); code != 204 {
+	if code,
+		_ := do("POST", "/faults",
+		`[{"service":"a","mode":"reset-before"},{"service":"a","mode":"status","status":429,"header":{"Retry-After":"7"}}]`); code != 204 {
 		t.Errorf("POST /faults: %d", code)
 	}
 	if f := p.Enter(faults.Call{Service: "a", Operation: "b"}); f == nil || f.Mode != faults.ResetBefore {
@@ -175,7 +184,8 @@ func TestTheControlAPICountsAndInjects(t *testing.T) {
 	if f := p.Enter(faults.Call{Service: "a", Operation: "b"}); f == nil || f.Header["Retry-After"] != "7" {
 		t.Errorf("second fault: %+v", f)
 	}
-	for _, bad := range []string{`{"mode":"explode"}`, `{"mode":"status"}`, `{"mode":"slow"}`, `nonsense`, `[{"mode":"reset-before"},{"mode":"no"}]`} {
+	for _, bad := range []string{`{"mode":"explode"}`, `{"mode":"status"}`, `{"mode":"slow"}`, `nonsense`,
+		`[{"mode":"reset-before"},{"mode":"no"}]`} {
 		if code, _ := do("POST", "/faults", bad); code != 400 {
 			t.Errorf("POST /faults %s: %d, want 400", bad, code)
 		}
@@ -197,7 +207,8 @@ func TestNobodyAnswersWhereNobodyListens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t)
 		s.close()
-		if _, _, err := s.call(t.Context(), "x"); err == nil || errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "refused") {
+		if _, _, err := s.call(t.Context(), "x"); err == nil || errors.Is(err, context.Canceled) ||
+			!strings.Contains(err.Error(), "refused") {
 			t.Errorf("error %v, want a refused connection", err)
 		}
 	})

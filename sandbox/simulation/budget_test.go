@@ -34,7 +34,8 @@ func TestEachPATCostsItsBudgetAndNoCallMore(t *testing.T) {
 			for c, n := range got {
 				switch {
 				case c.Service == "identity": // a token a day
-				case c.Service == "servicebus" && !strings.HasPrefix(c.Operation, "send "+cloud.EventTopic) && !strings.HasPrefix(c.Operation, "schedule"): // the host's
+				case c.Service == "servicebus" && !strings.HasPrefix(c.Operation, "send "+cloud.EventTopic) &&
+					!strings.HasPrefix(c.Operation, "schedule"): // the host's
 				case want[c] == 0:
 					t.Errorf("%s: %s %s was called %d times, want %d", what, c.Service, c.Operation, n, want[c])
 				}
@@ -53,7 +54,8 @@ func TestEachPATCostsItsBudgetAndNoCallMore(t *testing.T) {
 			for i := range fleet {
 				name := fmt.Sprintf("pat-%02d", i)
 				v, _ := w.Latest(name)
-				w.Command(name, fmt.Sprintf(`{"command":"reconcile","pat":%q,"reason":"requested","from":%q}`, name, v.Tags["CredentialId"]))
+				w.Command(name, fmt.Sprintf(`{"command":"reconcile","pat":%q,"reason":"requested","from":%q}`, name,
+					v.Tags["CredentialId"]))
 			}
 			w.Settle()
 		}, map[faults.Call]int{
@@ -67,13 +69,15 @@ func TestEachPATCostsItsBudgetAndNoCallMore(t *testing.T) {
 			time.Sleep(20 * time.Minute)
 			synctest.Wait()
 		}, map[faults.Call]int{
-			kv(keyvault.GetSecret): fleet, kv(keyvault.UpdateSecret): fleet, ado(devops.RevokePat): fleet, ado(devops.ListPats): 1,
+			kv(keyvault.GetSecret): fleet, kv(keyvault.UpdateSecret): fleet, ado(devops.RevokePat): fleet,
+			ado(devops.ListPats):           1,
 			sb("send " + cloud.EventTopic): fleet,
 		})
 		time.Sleep(30 * time.Hour)
 		synctest.Wait()
 		phase("sweep of what needs nothing", func() { sweep(t, w) }, map[faults.Call]int{
-			kv(keyvault.ListSecrets): 1, ado(devops.ListPats): 1, {Service: "entra", Operation: "token refresh_token"}: 1,
+			kv(keyvault.ListSecrets): 1, ado(devops.ListPats): 1,
+			{Service: "entra", Operation: "token refresh_token"}: 1,
 		})
 	})
 }

@@ -38,7 +38,8 @@ const (
 
 // Modes are all of them.
 func Modes() []Mode {
-	return []Mode{KilledBefore, KilledAfter, Refused, ResetBefore, ResetAfter, TimeoutAfter, Throttled, Broken, Busy, SignInPage, Clamped, PolicyRefuse}
+	return []Mode{KilledBefore, KilledAfter, Refused, ResetBefore, ResetAfter, TimeoutAfter, Throttled, Broken, Busy,
+		SignInPage, Clamped, PolicyRefuse}
 }
 
 // pastRetries is how often a call fails until the SDKs give up by themselves.
@@ -73,20 +74,23 @@ func (m Mode) fault(w *World) (f *faults.Fault, times int) {
 	case TimeoutAfter:
 		return &faults.Fault{Mode: faults.HangAfter, Delay: 10 * time.Minute}, 1
 	case Throttled:
-		return &faults.Fault{Mode: faults.Status, Status: http.StatusTooManyRequests, Header: map[string]string{"Retry-After": "90"}}, 1
+		return &faults.Fault{Mode: faults.Status, Status: http.StatusTooManyRequests,
+			Header: map[string]string{"Retry-After": "90"}}, 1
 	case Broken:
 		return &faults.Fault{Mode: faults.Status, Status: http.StatusInternalServerError}, pastRetries
 	case Busy:
 		return &faults.Fault{Mode: faults.Status, Status: http.StatusServiceUnavailable}, 1
 	case SignInPage:
-		return &faults.Fault{Mode: faults.Status, Status: http.StatusNonAuthoritativeInfo, Header: map[string]string{"Content-Type": "text/html; charset=utf-8"},
-			Body: "<html><title>Sign In</title></html>"}, 1
+		return &faults.Fault{Mode: faults.Status, Status: http.StatusNonAuthoritativeInfo,
+			Header: map[string]string{"Content-Type": "text/html; charset=utf-8"},
+			Body:   "<html><title>Sign In</title></html>"}, 1
 	case Clamped:
 		w.Cloud.DevOps.SetPolicies(cloud.Organization, devops.Policies{MaxLifespanDays: 7})
 		return nil, 1
 	case PolicyRefuse:
-		return &faults.Fault{Mode: faults.Status, Status: http.StatusOK, Header: map[string]string{"Content-Type": "application/json"},
-			Body: `{"patToken":null,"patTokenError":"disablePatCreationPolicyViolation"}`}, 1
+		return &faults.Fault{Mode: faults.Status, Status: http.StatusOK,
+			Header: map[string]string{"Content-Type": "application/json"},
+			Body:   `{"patToken":null,"patTokenError":"disablePatCreationPolicyViolation"}`}, 1
 	}
 	panic("no such mode: " + string(m))
 }

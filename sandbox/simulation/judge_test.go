@@ -72,9 +72,11 @@ func TestABrokenPatrolIsFoundOut(t *testing.T) {
 		}, nil},
 		{"announces before it stores", "I4", func(c *reconcile.Config) {
 			c.Vault = vaultBefore{c.Vault, func(ctx context.Context, name string, content *rotation.Content) error {
-				return c.Outbox.Publish(ctx, &rotation.Rotated{Spec: c.Specs()[0], RotationID: content.Ledger.RotationID, Reason: content.Ledger.Reason,
-					SecretID: "https://vault/secrets/" + name + "/next", SecretVersion: "next", AuthorizationID: content.Ledger.AuthorizationID,
-					ValidFrom: time.Now(), ValidTo: content.Expires, At: time.Now()})
+				return c.Outbox.Publish(ctx, &rotation.Rotated{Spec: c.Specs()[0],
+					RotationID: content.Ledger.RotationID, Reason: content.Ledger.Reason,
+					SecretID: "https://vault/secrets/" + name + "/next", SecretVersion: "next",
+					AuthorizationID: content.Ledger.AuthorizationID,
+					ValidFrom:       time.Now(), ValidTo: content.Expires, At: time.Now()})
 			}}
 		}, nil},
 		{"leaves an orphan", "I3", func(c *reconcile.Config) {
@@ -86,7 +88,8 @@ func TestABrokenPatrolIsFoundOut(t *testing.T) {
 				f.stored[content.Ledger.AuthorizationID] = true
 				return nil
 			}}
-		}, simulation.Plan{{Call: faults.Call{Service: devops.ServiceName, Operation: devops.CreatePat}, N: 1}: simulation.ResetAfter}},
+		}, simulation.Plan{{Call: faults.Call{Service: devops.ServiceName, Operation: devops.CreatePat},
+			N: 1}: simulation.ResetAfter}},
 		{"makes up rotation ids", "I4", func(c *reconcile.Config) {
 			c.Vault = vaultBefore{c.Vault, func(_ context.Context, _ string, content *rotation.Content) error {
 				content.Ledger.RotationID = strings.ToLower(rand.Text()[:10])
@@ -95,7 +98,8 @@ func TestABrokenPatrolIsFoundOut(t *testing.T) {
 		}, nil},
 		{"says the token in an event", "I5", func(c *reconcile.Config) {
 			c.Vault = vaultBefore{c.Vault, func(ctx context.Context, _ string, content *rotation.Content) error {
-				return c.Outbox.Publish(ctx, &rotation.RotationFailed{Spec: c.Specs()[0], RotationID: content.Ledger.RotationID, Step: "store",
+				return c.Outbox.Publish(ctx, &rotation.RotationFailed{Spec: c.Specs()[0],
+					RotationID: content.Ledger.RotationID, Step: "store",
 					Class: rotation.Transient, Message: "could not store " + content.Value.Reveal(), At: time.Now()})
 			}}
 		}, nil},

@@ -500,7 +500,8 @@ func (w *World) Command(session, body string) {
 	if err != nil {
 		w.tb.Fatal(err)
 	}
-	if err := sender.SendMessage(w.tb.Context(), &azservicebus.Message{Body: []byte(body), SessionID: &session, MessageID: new("by-hand-" + rand.Text())}, nil); err != nil {
+	if err := sender.SendMessage(w.tb.Context(), &azservicebus.Message{Body: []byte(body), SessionID: &session,
+		MessageID: new("by-hand-" + rand.Text())}, nil); err != nil {
 		w.tb.Fatalf("sending a command: %v", err)
 	}
 }

@@ -131,11 +131,13 @@ func open(t *testing.T, before func(*stage)) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stage{t: t, base: "http://" + listener.Addr().String(), b: b, axe: axeSource(t), shots: filepath.Join(filepath.Dir(app), "screenshots")}
+	s := &stage{t: t, base: "http://" + listener.Addr().String(), b: b, axe: axeSource(t),
+		shots: filepath.Join(filepath.Dir(app), "screenshots")}
 	if err := os.MkdirAll(s.shots, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if s.cloud, err = cloud.New(cloud.Config{Manifest: path, CheckSchedule: "0 0 0 1 1 *", PublicURL: s.base}); err != nil {
+	if s.cloud, err = cloud.New(cloud.Config{Manifest: path, CheckSchedule: "0 0 0 1 1 *",
+		PublicURL: s.base}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.cloud.Close)
@@ -195,8 +197,9 @@ func (s *stage) search() {
 	out := s.output.String()
 	s.mu.Unlock()
 	for i, token := range append(s.cloud.Tokens(), functionKey, masterKey) {
-		for form, want := range map[string]string{"plain": token, "its beginning": token[:len(token)*2/3], "base64": base64.StdEncoding.EncodeToString([]byte(token)),
-			"basic": base64.StdEncoding.EncodeToString([]byte(":" + token)), "escaped": url.QueryEscape(token)} {
+		for form, want := range map[string]string{"plain": token, "its beginning": token[:len(token)*2/3],
+			"base64": base64.StdEncoding.EncodeToString([]byte(token)),
+			"basic":  base64.StdEncoding.EncodeToString([]byte(":" + token)), "escaped": url.QueryEscape(token)} {
 			if at := strings.Index(out, want); at >= 0 {
 				line := out[strings.LastIndexByte(out[:at], '\n')+1 : at]
 				s.t.Errorf("secret number %d got out, %s, after %q", i, form, line[max(0, len(line)-200):])
@@ -280,7 +283,8 @@ func (s *stage) says(texts ...string) {
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		_, err = chromium.Get(s.b, chromedp.Poll[bool](`document.body.innerText.includes(`+string(quoted)+`)`, chromedp.WithPollingInterval(100*time.Millisecond), chromedp.WithPollingTimeout(patience/2)))
+		_, err = chromium.Get(s.b, chromedp.Poll[bool](`document.body.innerText.includes(`+string(quoted)+`)`,
+			chromedp.WithPollingInterval(100*time.Millisecond), chromedp.WithPollingTimeout(patience/2)))
 		s.must(err, "waiting for "+text)
 	}
 }
@@ -290,7 +294,8 @@ var rooms = []struct {
 	name  string
 	width int
 	dark  bool
-}{{"light", 1280, false}, {"dark", 1280, true}, {"phone-light", 390, false}, {"phone-dark", 390, true}, {"small-phone", 360, false}}
+}{{"light", 1280, false}, {"dark", 1280, true}, {"phone-light", 390, false}, {"phone-dark", 390, true},
+	{"small-phone", 360, false}}
 
 // inspect looks at the page in every room: it fits, it is accessible. The pictures
 // are kept.
@@ -298,7 +303,9 @@ func (s *stage) inspect(name string) {
 	s.t.Helper()
 	for _, room := range rooms {
 		s.must(s.b.Look(room.width, room.dark), "looking at the page")
-		over, err := chromium.Get(s.b, chromedp.Evaluate[int](`document.documentElement.scrollWidth - document.documentElement.clientWidth`))
+		over,
+			err := chromium.Get(s.b,
+			chromedp.Evaluate[int](`document.documentElement.scrollWidth - document.documentElement.clientWidth`))
 		s.must(err, "measuring the page")
 		if over > 0 {
 			s.t.Errorf("%s, %s: the page is %d pixels too wide for %d", name, room.name, over, room.width)
@@ -343,7 +350,8 @@ func (s *stage) check(where string) {
 		if _, err := chromedp.Evaluate[chromedp.Void](`if (!window.axe) {`+s.axe+`}`)(ctx, t); err != nil {
 			return findings{}, fmt.Errorf("loading axe-core: %w", err)
 		}
-		return chromedp.Evaluate[findings](`axe.run(document, {resultTypes: ["violations"]}).then(r => ({Held: r.passes.length, Violations:
+		return chromedp.Evaluate[findings](
+			`axe.run(document, {resultTypes: ["violations"]}).then(r => ({Held: r.passes.length, Violations:
 			r.violations.map(v => ({ID: v.id, Impact: v.impact, Help: v.help, Nodes: v.nodes.map(n => n.html.slice(0, 200) + " " + (n.failureSummary ?? ""))}))}))`,
 			chromedp.EvalAwaitPromise)(ctx, t)
 	})

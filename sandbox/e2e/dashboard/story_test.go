@@ -70,7 +70,8 @@ func TestAPersonWorksWithTheDashboard(t *testing.T) {
 	s.press(`button.primary`)
 	s.says("The rotation has been ordered")
 	s.until("jenkins-agents is rotated", func() bool { return s.settledAt("jenkins-agents", 2) })
-	s.says("Done: the new version is in the vault", "In its overlap", "The replaced PAT is valid until") // the page has seen it by itself
+	// the page has seen it by itself
+	s.says("Done: the new version is in the vault", "In its overlap", "The replaced PAT is valid until")
 	s.inspect("rotated")
 
 	// The same with the old one revoked at once.
@@ -80,7 +81,10 @@ func TestAPersonWorksWithTheDashboard(t *testing.T) {
 	s.says("revoke the old PAT at once", "fail from that moment")
 	s.inspect("rotate-now")
 	s.press(`button.danger`)
-	s.until("the old PAT is revoked", func() bool { return s.settledAt("jenkins-agents", 3) && s.state(first) == devops.Revoked })
+	s.until("the old PAT is revoked", func() bool {
+		return s.settledAt("jenkins-agents", 3) &&
+			s.state(first) == devops.Revoked
+	})
 
 	// Extended.
 	before := s.cloud.Vault.Versions("nuget-feed")[0]
@@ -91,7 +95,8 @@ func TestAPersonWorksWithTheDashboard(t *testing.T) {
 	s.press(`button.primary`)
 	s.says("The PAT has been extended", "Its value is the same as before")
 	s.inspect("extended")
-	if after := s.cloud.Vault.Versions("nuget-feed"); len(after) != 1 || after[0].Value != before.Value || !after[0].Expires.After(before.Expires.Add(24*time.Hour)) {
+	if after := s.cloud.Vault.Versions("nuget-feed"); len(after) != 1 || after[0].Value != before.Value ||
+		!after[0].Expires.After(before.Expires.Add(24*time.Hour)) {
 		t.Errorf("extended: %d versions, ends %s, before %s", len(after), after[0].Expires, before.Expires)
 	}
 
@@ -176,7 +181,10 @@ func TestThePageNeedsNeitherScriptsNorAMouse(t *testing.T) {
 	}
 	at := func() stop {
 		t.Helper()
-		v, err := chromium.Get(s.b, chromedp.Evaluate[stop](`(() => { const e = document.activeElement, c = getComputedStyle(e), r = e.getBoundingClientRect();
+		v,
+			err := chromium.Get(s.b,
+			chromedp.Evaluate[stop](
+				`(() => { const e = document.activeElement, c = getComputedStyle(e), r = e.getBoundingClientRect();
 			return {Tag: e.tagName, Text: e.getAttribute("aria-label") ?? e.innerText ?? "", Shown: c.outlineStyle !== "none" && r.width > 0 && r.right > 0} })()`))
 		s.must(err, "looking at the focus")
 		return v
@@ -231,7 +239,9 @@ func TestThePageNeedsNeitherScriptsNorAMouse(t *testing.T) {
 func (s *stage) signIn() {
 	s.t.Helper()
 	for range 8 {
-		on, err := chromium.Get(s.b, chromedp.Evaluate[string](`document.querySelector("input[name=step]")?.value ?? ""`))
+		on,
+			err := chromium.Get(s.b,
+			chromedp.Evaluate[string](`document.querySelector("input[name=step]")?.value ?? ""`))
 		s.must(err, "reading a page of the authority")
 		if on == "" {
 			return

@@ -91,7 +91,9 @@ func open(caFile string) (*namespace, error) {
 func listen(address string, config *tls.Config) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("the SDK's live tests want %s, which cannot be had (ports below 1024 want root, or another program has it): %w", address, err)
+		return nil,
+			fmt.Errorf(
+				"the SDK's live tests want %s, which cannot be had (ports below 1024 want root, or another program has it): %w", address, err)
 	}
 	return tls.NewListener(l, config), nil
 }

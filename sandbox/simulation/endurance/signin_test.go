@@ -55,7 +55,8 @@ func listenDoors(t *testing.T) doors {
 }
 
 func (d doors) hosts() map[string]string {
-	return map[string]string{simulation.Front: d.front.Addr().String(), simulation.Authority: d.authority.Addr().String()}
+	return map[string]string{simulation.Front: d.front.Addr().String(), simulation.Authority: d.authority.Addr().
+		String()}
 }
 
 // open serves a world through the doors until closed. The sockets stay bound, so that
@@ -67,7 +68,8 @@ func (d doors) open(t *testing.T, w *simulation.World) (closed func()) {
 		t.Fatal(err)
 	}
 	serve := func(l net.Listener, address string) func() {
-		return chromium.Bridge(tls.NewListener(chromium.Lend(l), authority.TLSConfig()), func(ctx context.Context) (net.Conn, error) { return w.Dial(ctx, address) })
+		return chromium.Bridge(tls.NewListener(chromium.Lend(l), authority.TLSConfig()),
+			func(ctx context.Context) (net.Conn, error) { return w.Dial(ctx, address) })
 	}
 	stopFront, stopAuthority := serve(d.front, simulation.Front), serve(d.authority, simulation.Authority)
 	return func() { stopFront(); stopAuthority() }
@@ -168,7 +170,8 @@ func TestASignInLastsTwoHundredDays(t *testing.T) {
 					t.Errorf("%d times a sign-in was asked for within a day, want once\n%s", n, w.Output())
 				}
 				var health, order struct{ Status, Type, SignInURL string }
-				if code := w.HTTP("GET", "/api/health", "", &health); code != http.StatusServiceUnavailable || health.Status != "sign-in required" {
+				if code := w.HTTP("GET", "/api/health", "", &health); code != http.StatusServiceUnavailable ||
+					health.Status != "sign-in required" {
 					t.Errorf("health: %d %+v", code, health)
 				}
 				if code := w.HTTP("POST", "/api/pats/jenkins-agents/rotate", `{}`, nil); code != http.StatusConflict {
@@ -181,7 +184,8 @@ func TestASignInLastsTwoHundredDays(t *testing.T) {
 				if err := b.Open("https://patrol.localhost/api/dashboard?code=" + simulation.MasterKey); err != nil {
 					t.Fatal(err)
 				}
-				if text, err := b.Text("main"); err != nil || !strings.Contains(text, "Sign-in needed") || !strings.Contains(text, "Sign in now") {
+				if text, err := b.Text("main"); err != nil || !strings.Contains(text, "Sign-in needed") ||
+					!strings.Contains(text, "Sign in now") {
 					t.Errorf("the dashboard does not ask for a sign-in: %v\n%s", err, text)
 				}
 				if got := signIn(t, b); got != "Signed in" {
