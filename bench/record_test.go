@@ -221,7 +221,7 @@ func allocations(t *testing.T) map[string]int {
 	rec := still()
 	out["a reconcile that finds nothing to do, without its calls"] = int(testing.AllocsPerRun(rounds, func() {
 		if err := rec.Reconcile(t.Context(), rotation.Command{PAT: "team-000001-agents",
-			Reason: rotation.Look}); err != nil {
+			Reason: rotation.Check}); err != nil {
 			t.Fatal(err)
 		}
 	}))
@@ -311,7 +311,7 @@ func BenchmarkReconcileInTheHandlerAlone(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		if err := rec.Reconcile(b.Context(), rotation.Command{PAT: "team-000001-agents",
-			Reason: rotation.Look}); err != nil {
+			Reason: rotation.Check}); err != nil {
 			b.Fatal(err)
 		}
 	}

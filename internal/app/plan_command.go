@@ -186,7 +186,7 @@ func look(ctx context.Context, s Settings, m *manifest.Manifest, p Process) (rep
 		},
 		Now: o.Now, Wait: o.Wait, Random: o.Random, Log: o.Log,
 	})
-	plan := reconciler.Look(ctx)
+	plan := reconciler.Plan(ctx)
 	if err := ctx.Err(); err != nil {
 		return report, 0, errors.New("interrupted: there is no plan")
 	}
@@ -384,7 +384,7 @@ func (l *lists) confess(plan *rotation.Plan) {
 		it.State, it.Err = rotation.StateUnknown, notListed(why)
 	}
 	for _, identity := range slices.Sorted(maps.Keys(l.hidden)) {
-		plan.Problems = append(plan.Problems, rotation.Problem{Identity: identity, Err: notListed(l.hidden[identity])})
+		plan.Problems = append(plan.Problems, rotation.Unobserved{Identity: identity, Err: notListed(l.hidden[identity])})
 	}
 }
 

@@ -201,7 +201,7 @@ func (a *App) hint(ctx context.Context, e vaultEvent, operation string) error {
 		log.DebugContext(ctx, "event about an earlier version, or one that needs nothing")
 		return nil
 	}
-	return a.bus.Send(ctx, rotation.Command{PAT: s.Name, Reason: rotation.Look, RequestedBy: "vault-event",
+	return a.bus.Send(ctx, rotation.Command{PAT: s.Name, Reason: rotation.Check, RequestedBy: "vault-event",
 		Operation: operation})
 }
 

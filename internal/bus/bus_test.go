@@ -84,8 +84,8 @@ func TestCommandsGoInOneBatchAndALaterOneIsScheduled(t *testing.T) {
 		later := time.Now().Add(2 * time.Hour).UTC()
 		cs := []rotation.Command{
 			{PAT: "a", Reason: rotation.Expiring, From: "x", RevokePrevious: rotation.AfterOverlap, Operation: "op"},
-			{PAT: "b", Reason: rotation.Look, Operation: "op"},
-			{PAT: "c", Reason: rotation.Look, Operation: "op", At: later},
+			{PAT: "b", Reason: rotation.Check, Operation: "op"},
+			{PAT: "c", Reason: rotation.Check, Operation: "op", At: later},
 		}
 		// A repeat is dropped by the queue.
 		for range 2 {
@@ -199,7 +199,7 @@ func TestAFailureToSendHasAClassAndNoSecret(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				err := s.bus.Send(t.Context(), rotation.Command{PAT: "a", Reason: rotation.Look})
+				err := s.bus.Send(t.Context(), rotation.Command{PAT: "a", Reason: rotation.Check})
 				e, ok := errors.AsType[*rotation.Error](err)
 				if !ok || e.Class != tc.class || !strings.Contains(e.Message, tc.want) || strings.Contains(err.Error(),
 					"c4n4ry") {

@@ -113,9 +113,9 @@ func DecodeCommand(body []byte) (rotation.Command, error) {
 		return rotation.Command{}, fmt.Errorf("%w: a field is too long", ErrNotACommand)
 	}
 	switch out.Reason {
-	case rotation.Provision, rotation.Expiring, rotation.Requested, rotation.Compromised, rotation.Drift, rotation.Look:
+	case rotation.Provision, rotation.Expiring, rotation.Requested, rotation.Compromised, rotation.Drift, rotation.Check:
 	case "":
-		out.Reason = rotation.Look
+		out.Reason = rotation.Check
 	default:
 		return rotation.Command{}, wrong("reason", "provision, expiring, requested, compromised, drift or look")
 	}

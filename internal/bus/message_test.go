@@ -21,7 +21,7 @@ func TestACommandIsReadWithItsDefaults(t *testing.T) {
 		t.Errorf("got %+v and %v, want %+v", got, err, want)
 	}
 	got, err = bus.DecodeCommand([]byte(`{"command":"reconcile","pat":"x"}`))
-	want = rotation.Command{PAT: "x", Reason: rotation.Look, RevokePrevious: rotation.AfterOverlap}
+	want = rotation.Command{PAT: "x", Reason: rotation.Check, RevokePrevious: rotation.AfterOverlap}
 	if err != nil || got != want {
 		t.Errorf("got %+v and %v, want %+v", got, err, want)
 	}

@@ -47,8 +47,8 @@ func TestMessagesCarryTheTraceOfTheirSend(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := traced.Send(t.Context(), rotation.Command{PAT: "a", Reason: rotation.Look},
-			rotation.Command{PAT: "b", Reason: rotation.Look, At: time.Now().Add(time.Hour)}); err != nil {
+		if err := traced.Send(t.Context(), rotation.Command{PAT: "a", Reason: rotation.Check},
+			rotation.Command{PAT: "b", Reason: rotation.Check, At: time.Now().Add(time.Hour)}); err != nil {
 			t.Fatal(err)
 		}
 		if err := traced.Publish(t.Context(), &rotation.SignedIn{Identity: "build-bot", User: "x@contoso.com",
@@ -81,7 +81,7 @@ func TestMessagesCarryTheTraceOfTheirSend(t *testing.T) {
 		}
 
 		// Without anybody who records, there is no trace of it.
-		if err := s.bus.Send(t.Context(), rotation.Command{PAT: "c", Reason: rotation.Look}); err != nil {
+		if err := s.bus.Send(t.Context(), rotation.Command{PAT: "c", Reason: rotation.Check}); err != nil {
 			t.Fatal(err)
 		}
 		if p := s.sent[len(s.sent)-1].Properties; len(p) != 0 {

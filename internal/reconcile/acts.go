@@ -26,7 +26,7 @@ type Ends interface {
 
 // Acts are what people order and get at once, because no rotation is needed for it:
 // they leave the value of every secret as it is.
-type Acts struct {
+type Actions struct {
 	*Reconciler
 	Ends Ends
 }
@@ -69,7 +69,7 @@ type Extended struct {
 // Extend moves the end of a managed PAT; its value stays. Azure DevOps comes first and
 // the vault after it: if the second fails, the secret promises less than the PAT holds,
 // and a repeat repairs it. The schedule follows the list of PATs in any case.
-func (a *Acts) Extend(ctx context.Context, name string, validTo time.Time, by string) (Extended, error) {
+func (a *Actions) Extend(ctx context.Context, name string, validTo time.Time, by string) (Extended, error) {
 	s, ok := a.Spec(name)
 	if !ok {
 		return Extended{}, &Refusal{Code: UnknownPAT, Message: "the manifest has no PAT of this name"}
@@ -86,7 +86,7 @@ func (a *Acts) Extend(ctx context.Context, name string, validTo time.Time, by st
 	p, err := a.Ends.Update(ctx, s.Owner(), v.Ledger.AuthorizationID, validTo)
 	switch {
 	case errors.Is(err, rotation.ErrNotFound):
-		a.roster.stale(s.Owner())
+		a.lists.expire(s.Owner())
 		return Extended{}, &Refusal{Code: Gone, PAT: s.Name, Managed: true,
 			Message: "Azure DevOps has no such active PAT any more: the next look at it makes a new one, or rotate it now"}
 	case err != nil:
@@ -96,7 +96,7 @@ func (a *Acts) Extend(ctx context.Context, name string, validTo time.Time, by st
 		}
 		return Extended{}, err
 	}
-	a.roster.created(s.Owner(), p) // takes the place of what the list says
+	a.lists.addCreated(s.Owner(), p) // takes the place of what the list says
 
 	// Another instance may have replaced it meanwhile: then it has its end already,
 	// and must not get a later one.
@@ -128,7 +128,7 @@ func refusesEnd(code string) bool {
 }
 
 // extendable reads the current version and says whether its PAT's end can be moved.
-func (a *Acts) extendable(ctx context.Context, s rotation.Spec, validTo time.Time) (rotation.Version, error) {
+func (a *Actions) extendable(ctx context.Context, s rotation.Spec, validTo time.Time) (rotation.Version, error) {
 	refuse := func(code, message string) (rotation.Version, error) {
 		return rotation.Version{}, &Refusal{Code: code, Message: message, PAT: s.Name, Managed: true}
 	}
@@ -162,7 +162,7 @@ func (a *Acts) extendable(ctx context.Context, s rotation.Spec, validTo time.Tim
 
 // takeBack gives a PAT that was replaced its earlier end again. If that fails, the
 // end of its overlap revokes it all the same.
-func (a *Acts) takeBack(ctx context.Context, s rotation.Spec, v rotation.Version) {
+func (a *Actions) takeBack(ctx context.Context, s rotation.Spec, v rotation.Version) {
 	if !v.Expires.After(a.Now()) {
 		return
 	}
@@ -174,7 +174,7 @@ func (a *Acts) takeBack(ctx context.Context, s rotation.Spec, v rotation.Version
 			"authorizationId", v.Ledger.AuthorizationID, "class", string(rotation.ClassOf(err)))
 		return
 	}
-	a.roster.created(s.Owner(), p)
+	a.lists.addCreated(s.Owner(), p)
 }
 
 // Target names a PAT to revoke.
@@ -198,7 +198,7 @@ type Ended struct {
 
 // Revoke ends one PAT of a signed-in user, managed or not. One that a secret's readers
 // use is not revoked without force: rotating it is what its owner wants.
-func (a *Acts) Revoke(ctx context.Context, t Target) (Ended, error) {
+func (a *Actions) Revoke(ctx context.Context, t Target) (Ended, error) {
 	owners := a.owners(t)
 	var failed error
 	for _, o := range owners {
@@ -232,7 +232,7 @@ func (a *Acts) Revoke(ctx context.Context, t Target) (Ended, error) {
 }
 
 // owners are whose PATs may be meant.
-func (a *Acts) owners(t Target) []rotation.Owner {
+func (a *Actions) owners(t Target) []rotation.Owner {
 	if t.Identity != "" && t.Organization != "" {
 		return []rotation.Owner{{Identity: t.Identity, Organization: t.Organization}}
 	}
@@ -250,7 +250,7 @@ func (a *Acts) owners(t Target) []rotation.Owner {
 	return out
 }
 
-func (a *Acts) end(ctx context.Context, o rotation.Owner, p rotation.PAT, t Target) (Ended, error) {
+func (a *Actions) end(ctx context.Context, o rotation.Owner, p rotation.PAT, t Target) (Ended, error) {
 	out := Ended{Owner: o}
 	use, err := a.use(ctx, p)
 	if err != nil && !t.Force {
@@ -272,12 +272,12 @@ func (a *Acts) end(ctx context.Context, o rotation.Owner, p rotation.PAT, t Targ
 	if err := a.Tokens.Revoke(ctx, o, p.AuthorizationID); err != nil {
 		return Ended{}, err
 	}
-	a.roster.revoked(o, p.AuthorizationID)
+	a.lists.removeRevoked(o, p.AuthorizationID)
 	return out, nil
 }
 
 // use finds the secret that holds this PAT, or is about to.
-func (a *Acts) use(ctx context.Context, p rotation.PAT) (*Refusal, error) {
+func (a *Actions) use(ctx context.Context, p rotation.PAT) (*Refusal, error) {
 	declared, tag, _, marked := rotation.ParseDisplayName(p.DisplayName)
 	for v, err := range a.Vault.Secrets(ctx) {
 		if err != nil {

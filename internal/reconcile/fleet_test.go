@@ -162,7 +162,7 @@ func TestALookAtManyPATsFindsEachAmongTheOthers(t *testing.T) {
 				"zzzzzzzzzz"), ValidFrom: old, ValidTo: old.Add(30 * rotation.Day)},
 			rotation.PAT{AuthorizationID: "stray", DisplayName: "by hand", ValidFrom: old,
 				ValidTo: old.Add(30 * rotation.Day)})
-		plan := r.Look(t.Context())
+		plan := r.Plan(t.Context())
 		got := map[string]rotation.Action{}
 		for _, i := range plan.Items {
 			if i.Decision.Action != rotation.Nothing {
@@ -172,8 +172,8 @@ func TestALookAtManyPATsFindsEachAmongTheOthers(t *testing.T) {
 		if len(got) != 2 || got["contoso-00007"] != rotation.Rotate || got["contoso-00011"] != rotation.RevokeOrphan {
 			t.Errorf("decisions: %v", got)
 		}
-		if len(plan.Strays) != 1 || plan.Strays[0].PAT.AuthorizationID != "stray" {
-			t.Errorf("strays: %v", plan.Strays)
+		if len(plan.Unmanaged) != 1 || plan.Unmanaged[0].PAT.AuthorizationID != "stray" {
+			t.Errorf("strays: %v", plan.Unmanaged)
 		}
 	})
 }
@@ -186,7 +186,7 @@ func TestAListIsSharedAndMadeAnewBesideTheWork(t *testing.T) {
 		look := func() time.Duration {
 			began := time.Now()
 			if err := r.Reconcile(t.Context(), rotation.Command{PAT: f.specs[0].Name,
-				Reason: rotation.Look}); err != nil {
+				Reason: rotation.Check}); err != nil {
 				t.Fatal(err)
 			}
 			return time.Since(began)
@@ -262,7 +262,7 @@ func TestAThousandPATsOfOneOwnerAreListedOnce(t *testing.T) {
 		var wg sync.WaitGroup
 		for _, s := range f.specs {
 			wg.Go(func() {
-				if err := r.Reconcile(t.Context(), rotation.Command{PAT: s.Name, Reason: rotation.Look}); err != nil {
+				if err := r.Reconcile(t.Context(), rotation.Command{PAT: s.Name, Reason: rotation.Check}); err != nil {
 					t.Error(err)
 				}
 			})

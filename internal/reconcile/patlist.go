@@ -15,9 +15,9 @@ import (
 const (
 	// rosterAge is how old a shared list of PATs may be. One that took long to
 	// make may be older: listing shall take a tenth of the time at most.
-	rosterAge    = time.Minute
-	rosterShare  = 10
-	maxRosterAge = 5 * time.Minute // twice this is still younger than an orphan
+	listAge    = time.Minute
+	listShare  = 10
+	maxListAge = 5 * time.Minute // twice this is still younger than an orphan
 )
 
 // listTimeout bounds one listing that several reconciles share.
@@ -26,7 +26,7 @@ const listTimeout = 3 * time.Minute
 // roster shares one list of an owner's PATs among all reconciles of a process:
 // one listing at a time and owner, at most a minute old, corrected by what this
 // process has created and revoked since.
-type roster struct {
+type patlist struct {
 	tokens rotation.Tokens
 	now    func() time.Time
 
@@ -35,7 +35,7 @@ type roster struct {
 }
 
 type ownersPATs struct {
-	latest *listing // nil: none, or none that counts
+	latest *index // nil: none, or none that counts
 	age    time.Duration
 	flight *flight
 	// changes are those made while a listing is under way, which may not show
@@ -54,21 +54,21 @@ type flight struct {
 	err  error
 }
 
-func newRoster(t rotation.Tokens, now func() time.Time) *roster {
-	return &roster{tokens: t, now: now, owners: map[rotation.Owner]*ownersPATs{}}
+func newPatlist(t rotation.Tokens, now func() time.Time) *patlist {
+	return &patlist{tokens: t, now: now, owners: map[rotation.Owner]*ownersPATs{}}
 }
 
-func (r *roster) owner(o rotation.Owner) *ownersPATs {
+func (r *patlist) owner(o rotation.Owner) *ownersPATs {
 	e := r.owners[o]
 	if e == nil {
-		e = &ownersPATs{age: rosterAge}
+		e = &ownersPATs{age: listAge}
 		r.owners[o] = e
 	}
 	return e
 }
 
 // list returns the active PATs as of a time that is not before notBefore.
-func (r *roster) list(ctx context.Context, o rotation.Owner, notBefore time.Time) (*listing, error) {
+func (r *patlist) list(ctx context.Context, o rotation.Owner, notBefore time.Time) (*index, error) {
 	for {
 		r.mu.Lock()
 		e := r.owner(o)
@@ -94,13 +94,13 @@ func (r *roster) list(ctx context.Context, o rotation.Owner, notBefore time.Time
 // past twice that, still serves, while a new one is made beside: nobody waits for its
 // pages in the middle of a long run. slowed: the identity has calls for better uses, and
 // a list is made as rarely as possible.
-func (r *roster) recent(ctx context.Context, o rotation.Owner, slowed bool) (*listing, error) {
+func (r *patlist) recent(ctx context.Context, o rotation.Owner, slowed bool) (*index, error) {
 	now := r.now()
 	r.mu.Lock()
 	e := r.owner(o)
 	age := e.age
 	if slowed {
-		age = maxRosterAge
+		age = maxListAge
 	}
 	if l := e.latest; l != nil && !l.at.Before(now.Add(-2*age)) {
 		if l.at.Before(now.Add(-age)) {
@@ -114,7 +114,7 @@ func (r *roster) recent(ctx context.Context, o rotation.Owner, slowed bool) (*li
 }
 
 // start begins a listing unless one is under way; the lock is held.
-func (r *roster) start(ctx context.Context, o rotation.Owner, e *ownersPATs) *flight {
+func (r *patlist) start(ctx context.Context, o rotation.Owner, e *ownersPATs) *flight {
 	if e.flight == nil {
 		e.flight = &flight{done: make(chan struct{})}
 		go r.fetch(context.WithoutCancel(ctx), o, e.flight)
@@ -123,14 +123,14 @@ func (r *roster) start(ctx context.Context, o rotation.Owner, e *ownersPATs) *fl
 }
 
 // fetch runs apart from any one caller's context: its result serves them all.
-func (r *roster) fetch(ctx context.Context, o rotation.Owner, f *flight) {
+func (r *patlist) fetch(ctx context.Context, o rotation.Owner, f *flight) {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
 	at := r.now()
 	pats, err := r.tokens.List(ctx, o)
-	var l *listing
+	var l *index
 	if err == nil {
-		l = newListing(at, pats)
+		l = newIndex(at, pats)
 	}
 
 	r.mu.Lock()
@@ -149,30 +149,30 @@ func (r *roster) fetch(ctx context.Context, o rotation.Owner, f *flight) {
 			}
 		}
 		e.latest = l
-		e.age = min(max(rosterAge, rosterShare*r.now().Sub(at)), maxRosterAge)
+		e.age = min(max(listAge, listShare*r.now().Sub(at)), maxListAge)
 	}
 	e.changes = nil
 }
 
 // stale makes the next look fetch the list anew.
-func (r *roster) stale(o rotation.Owner) {
+func (r *patlist) expire(o rotation.Owner) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := r.owner(o)
 	e.latest, e.flight, e.changes = nil, nil, nil
 }
 
-func (r *roster) created(o rotation.Owner, p rotation.PAT) {
+func (r *patlist) addCreated(o rotation.Owner, p rotation.PAT) {
 	r.note(o, change{at: r.now(), created: &p})
 }
 
-func (r *roster) revoked(o rotation.Owner, authorizationID string) {
+func (r *patlist) removeRevoked(o rotation.Owner, authorizationID string) {
 	r.note(o, change{at: r.now(), revoked: authorizationID})
 }
 
 // note corrects the list, and the one that is being made. Without either there is
 // nothing to correct.
-func (r *roster) note(o rotation.Owner, c change) {
+func (r *patlist) note(o rotation.Owner, c change) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := r.owner(o)
@@ -186,7 +186,7 @@ func (r *roster) note(o rotation.Owner, c change) {
 
 // listing is an owner's list of PATs with an index of what is asked of it, so that a
 // PAT among ten thousand is found without a look at the others.
-type listing struct {
+type index struct {
 	at time.Time
 
 	mu   sync.Mutex
@@ -199,31 +199,31 @@ type listing struct {
 
 const nowhere int32 = -1
 
-func newListing(at time.Time, pats []rotation.PAT) *listing {
-	l := &listing{at: at, byID: make(map[string]int32, len(pats)), byName: make(map[string]int32, len(pats)),
+func newIndex(at time.Time, pats []rotation.PAT) *index {
+	l := &index{at: at, byID: make(map[string]int32, len(pats)), byName: make(map[string]int32, len(pats)),
 		byRotation: map[string]int32{}}
 	l.pats = pats
 	l.nextName, l.nextRotation = make([]int32, 0, len(pats)), make([]int32, 0, len(pats))
 	for i := range pats {
-		l.index(int32(i))
+		l.enter(int32(i))
 	}
 	return l
 }
 
 // index enters the PAT at i, the next one in turn.
-func (l *listing) index(i int32) {
+func (l *index) enter(i int32) {
 	p := &l.pats[i]
 	l.byID[strings.ToLower(p.AuthorizationID)] = i
 	declared, _, rotation, marked := rotation.ParseDisplayName(p.DisplayName)
-	l.nextName = append(l.nextName, enter(l.byName, fold(declared), i))
+	l.nextName = append(l.nextName, link(l.byName, fold(declared), i))
 	next := nowhere
 	if marked {
-		next = enter(l.byRotation, rotation, i)
+		next = link(l.byRotation, rotation, i)
 	}
 	l.nextRotation = append(l.nextRotation, next)
 }
 
-func enter(heads map[string]int32, key string, i int32) (next int32) {
+func link(heads map[string]int32, key string, i int32) (next int32) {
 	next, ok := heads[key]
 	if !ok {
 		next = nowhere
@@ -232,7 +232,7 @@ func enter(heads map[string]int32, key string, i int32) (next int32) {
 	return next
 }
 
-func (l *listing) apply(c change) {
+func (l *index) apply(c change) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	id := c.revoked
@@ -246,14 +246,14 @@ func (l *listing) apply(c change) {
 	}
 	if c.created != nil {
 		l.pats = append(l.pats, *c.created)
-		l.index(int32(len(l.pats) - 1))
+		l.enter(int32(len(l.pats) - 1))
 	}
 }
 
 // about gives the PATs that matter to one entry of the manifest, in the list's order:
 // those that its versions name, those that bear its name, and those that an attempt
 // to replace one of the versions has made.
-func (l *listing) about(s rotation.Spec, versions ...rotation.Version) []rotation.PAT {
+func (l *index) about(s rotation.Spec, versions ...rotation.Version) []rotation.PAT {
 	var found []int32
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -294,7 +294,7 @@ func (l *listing) about(s rotation.Spec, versions ...rotation.Version) []rotatio
 }
 
 // each passes every PAT.
-func (l *listing) each(f func(rotation.PAT)) {
+func (l *index) each(f func(rotation.PAT)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, p := range l.pats {

@@ -35,12 +35,12 @@ func (w *work) rotate(ctx context.Context, d rotation.Decision) (step string, er
 	if err != nil {
 		if rotation.ClassOf(err) == rotation.Ambiguous {
 			// The PAT may exist: the next look must not rest on an older list.
-			w.roster.stale(w.spec.Owner())
+			w.lists.expire(w.spec.Owner())
 		}
 		return "create", err
 	}
-	w.roster.created(w.spec.Owner(), issued.PAT)
-	w.counted(w.spec.Identity)
+	w.lists.addCreated(w.spec.Owner(), issued.PAT)
+	w.countRotation(w.spec.Identity)
 
 	if err := w.acceptable(issued); err != nil {
 		w.discard(ctx, issued.PAT)
@@ -187,7 +187,7 @@ func (w *work) lostStore(ctx context.Context, p rotation.PAT, err error) error {
 	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterDeadline)
 	defer cancel()
 	at := w.Now().Add(rotation.OrphanAge + rotation.ClockSkew)
-	look := rotation.Command{PAT: w.spec.Name, Reason: rotation.Look, Operation: "orphan-" + p.AuthorizationID, At: at}
+	look := rotation.Command{PAT: w.spec.Name, Reason: rotation.Check, Operation: "orphan-" + p.AuthorizationID, At: at}
 	if serr := w.Outbox.Send(after, look); serr != nil {
 		w.log.WarnContext(ctx, "a look for a possible orphan could not be scheduled; the next sweep finds it",
 			"authorizationId", p.AuthorizationID)
@@ -206,7 +206,7 @@ func (w *work) discard(ctx context.Context, p rotation.PAT) {
 		w.seen.PATs = append(w.seen.PATs, p)
 		return
 	}
-	w.roster.revoked(w.spec.Owner(), p.AuthorizationID)
+	w.lists.removeRevoked(w.spec.Owner(), p.AuthorizationID)
 }
 
 // announce publishes the event and schedules the revocation, and then notes on the
@@ -229,7 +229,7 @@ func (w *work) announce(ctx context.Context) error {
 			RevokeAt: at}
 		if at.After(w.Now()) {
 			sends = append(sends, func() error {
-				return w.Outbox.Send(ctx, rotation.Command{PAT: w.spec.Name, Reason: rotation.Look,
+				return w.Outbox.Send(ctx, rotation.Command{PAT: w.spec.Name, Reason: rotation.Check,
 					Operation: "revocation-" + c.Ledger.RotationID, At: at})
 			})
 		}
@@ -248,12 +248,12 @@ func (w *work) announce(ctx context.Context) error {
 }
 
 // abreast is how many sends are under way at once.
-const abreast = 16
+const maxParallel = 16
 
 // together runs the sends side by side and joins their errors.
 func together(fs []func() error) error {
 	errs := make([]error, len(fs))
-	slots := make(chan struct{}, abreast)
+	slots := make(chan struct{}, maxParallel)
 	var wg sync.WaitGroup
 	for i, f := range fs {
 		slots <- struct{}{}
@@ -323,7 +323,7 @@ func (w *work) revoke(ctx context.Context, d rotation.Decision) error {
 			w.seen.Failed[id] = true
 			return w.ownerGone(v, err)
 		}
-		w.roster.revoked(w.ownerOf(v), id)
+		w.lists.removeRevoked(w.ownerOf(v), id)
 	}
 	err := w.Outbox.Publish(ctx, &rotation.Revoked{Spec: w.spec, RotationID: d.RotationID, AuthorizationID: id,
 		SecretVersion: v.ID, Cause: d.Cause, At: w.Now()})
@@ -386,7 +386,7 @@ func (w *work) revokeOrphan(ctx context.Context, p rotation.PAT) error {
 	}
 	err = w.Tokens.Revoke(ctx, w.spec.Owner(), p.AuthorizationID)
 	if err == nil {
-		w.roster.revoked(w.spec.Owner(), p.AuthorizationID)
+		w.lists.removeRevoked(w.spec.Owner(), p.AuthorizationID)
 		_, _, id, _ := rotation.ParseDisplayName(p.DisplayName)
 		err = w.Outbox.Publish(ctx, &rotation.Revoked{Spec: w.spec, RotationID: id, AuthorizationID: p.AuthorizationID,
 			Cause: rotation.Orphan, At: w.Now()})
@@ -410,7 +410,7 @@ func (w *work) revokeUnlinked(ctx context.Context, v rotation.Version, newer []r
 	}
 	if at.After(w.Now()) {
 		w.forget(v.Ledger.AuthorizationID)
-		return w.Outbox.Send(ctx, rotation.Command{PAT: w.spec.Name, Reason: rotation.Look, Operation: "unlinked-" +
+		return w.Outbox.Send(ctx, rotation.Command{PAT: w.spec.Name, Reason: rotation.Check, Operation: "unlinked-" +
 			v.ID, At: at})
 	}
 	return w.revoke(ctx, rotation.Decision{Version: &v, Cause: rotation.OverlapEnded, RotationID: rotationID})

@@ -57,12 +57,12 @@ type Config struct {
 // to slow down.
 type Reconciler struct {
 	Config
-	roster *roster
+	lists *patlist
 
 	mu      sync.Mutex
 	bearers map[rotation.Owner]string
-	told    map[string]time.Time
-	paces   map[string]*pace // by identity
+	notified    map[string]time.Time
+	throttles   map[string]*throttle // by identity
 	// busy holds the PATs that are being worked on.
 	busy map[string]chan struct{}
 	// failing holds the last failure of each PAT that has not come to rest since.
@@ -81,14 +81,14 @@ func NewReconciler(c Config) *Reconciler {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	if c.Observer == nil {
-		c.Observer = rotation.Unobserved{}
+		c.Observer = rotation.NoObserver{}
 	}
 	return &Reconciler{
 		Config:  c,
-		roster:  newRoster(c.Tokens, c.Now),
+		lists:  newPatlist(c.Tokens, c.Now),
 		bearers: map[rotation.Owner]string{},
-		told:    map[string]time.Time{},
-		paces:   map[string]*pace{},
+		notified:    map[string]time.Time{},
+		throttles:   map[string]*throttle{},
 		closed:  map[string]time.Time{},
 		behind:  map[rotation.Owner]time.Time{},
 		failing: map[string]rotation.Failure{},
@@ -107,10 +107,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, c rotation.Command) error {
 		log.WarnContext(ctx, "a command names a PAT that is not in the manifest")
 		e := &rotation.Error{Class: rotation.Configuration, Code: "not-in-manifest",
 			Message: "a command names a PAT that is not in the manifest: add it there, or stop asking for it"}
-		return r.tell(ctx, rotation.Spec{Name: c.PAT}, c, "observe", e, nil)
+		return r.notify(ctx, rotation.Spec{Name: c.PAT}, c, "observe", e, nil)
 	}
 	if paused, _ := r.paused(s.Identity); paused {
-		c = r.putOff(s.Identity, c)
+		c = r.postpone(s.Identity, c)
 		log.InfoContext(ctx, "the identity is being throttled: put off", "identity", s.Identity, "until", c.At)
 		return r.Outbox.Send(ctx, c)
 	}
@@ -185,7 +185,7 @@ type work struct {
 	readOnly bool
 	readAt   time.Time // when the secret was read, or written by this work
 	seen     rotation.Observed
-	listed   *listing
+	listed   *index
 }
 
 func (w *work) run(ctx context.Context) error {
@@ -204,13 +204,13 @@ func (w *work) run(ctx context.Context) error {
 			if failed != nil {
 				return w.settle(ctx, "revoke", failed)
 			}
-			w.recovered(w.spec.Name)
-			if d.Again {
+			w.removeFailure(w.spec.Name)
+			if d.Schedule {
 				// A little later than the earliest moment, whose clock is another
 				// one; and later than now, or the id would be that of a look
 				// that has just been taken.
 				at := later(d.Next, w.Now()).Add(rotation.ClockSkew / 4)
-				return w.Outbox.Send(ctx, rotation.Command{PAT: w.spec.Name, Reason: rotation.Look,
+				return w.Outbox.Send(ctx, rotation.Command{PAT: w.spec.Name, Reason: rotation.Check,
 					Operation: fmt.Sprintf("look-%d", at.Unix()), At: at})
 			}
 			return nil
@@ -272,13 +272,13 @@ func (w *work) observe(ctx context.Context) error {
 	w.seen = rotation.Observed{VaultTag: w.VaultTag, ProviderAddress: w.ProviderAddress(w.spec.Organization),
 		Order: w.order, Failed: map[string]bool{}}
 	type answer struct {
-		pats *listing
+		pats *index
 		err  error
 	}
 	listed := make(chan answer, 1)
 	_, slowed := w.paused(w.spec.Identity)
 	list := func() {
-		pats, err := w.roster.recent(ctx, w.spec.Owner(), slowed)
+		pats, err := w.lists.recent(ctx, w.spec.Owner(), slowed)
 		listed <- answer{pats, err}
 	}
 	spare := slowed && w.order.From != ""
@@ -287,7 +287,7 @@ func (w *work) observe(ctx context.Context) error {
 	}
 	current, err := w.current(ctx)
 	if spare && err == nil && w.ordered(current) {
-		w.seen.Current, w.listed = current, newListing(time.Time{}, nil)
+		w.seen.Current, w.listed = current, newIndex(time.Time{}, nil)
 		return w.follow(ctx)
 	}
 	if spare {
@@ -308,9 +308,9 @@ func (w *work) observe(ctx context.Context) error {
 	w.seen.Current = current
 	w.consult(l.pats)
 
-	if w.doubtful() {
+	if w.needsFreshList() {
 		// Before a conclusion from a PAT that is not there: the list must be new.
-		fresh, err := w.roster.list(ctx, w.spec.Owner(), w.Now())
+		fresh, err := w.lists.list(ctx, w.spec.Owner(), w.Now())
 		if err != nil {
 			return err
 		}
@@ -328,7 +328,7 @@ func (w *work) ordered(c *rotation.Version) bool {
 }
 
 // consult takes from a list what concerns this PAT and the versions seen so far.
-func (w *work) consult(l *listing) {
+func (w *work) consult(l *index) {
 	versions := w.seen.Replaced
 	if c := w.seen.Current; c != nil {
 		versions = append([]rotation.Version{*c}, versions...)
@@ -364,7 +364,7 @@ func (w *work) current(ctx context.Context) (*rotation.Version, error) {
 
 // doubtful reports whether the next decision would rest on a PAT that an old list
 // does not show.
-func (w *work) doubtful() bool {
+func (w *work) needsFreshList() bool {
 	c := w.seen.Current
 	if c == nil || !w.seen.ListedAt.Before(w.Now()) {
 		return false
@@ -426,7 +426,7 @@ func (w *work) settle(ctx context.Context, step string, err error) error {
 	}
 	f := rotation.Failure{PAT: w.spec.Name, Step: step, Class: e.Class, Code: e.Code, Message: e.Message,
 		Attempt: w.order.Attempt, At: w.Now()}
-	w.failed(f)
+	w.addFailure(f)
 	w.Observer.Failed(ctx, &w.spec, f)
 	w.log.WarnContext(ctx, "step failed", "step", step, "class", string(e.Class), "code", e.Code, "error", e.Message,
 		"activity", e.ActivityID)
@@ -444,16 +444,16 @@ func (w *work) settle(ctx context.Context, step string, err error) error {
 		w.pause(w.spec.Identity, e.After)
 	case e.Class == rotation.Configuration, e.Class == rotation.Policy, e.Class == rotation.Ambiguous &&
 		step == "adopt":
-		return w.tell(ctx, w.spec, w.order, step, e, w.seen.Current)
+		return w.notify(ctx, w.spec, w.order, step, e, w.seen.Current)
 	}
 	at, again := w.retry(e)
 	if !again {
-		return w.tell(ctx, w.spec, w.order, step, e, w.seen.Current)
+		return w.notify(ctx, w.spec, w.order, step, e, w.seen.Current)
 	}
 	next := w.order
 	if next.At = at; e.Class == rotation.Throttled {
 		// Not an attempt that failed, but one whose turn has not come.
-		next = w.putOff(w.spec.Identity, next)
+		next = w.postpone(w.spec.Identity, next)
 	} else {
 		next.Attempt++
 	}
@@ -486,11 +486,11 @@ func (w *work) retry(e *rotation.Error) (time.Time, bool) {
 }
 
 // toldFor is how long a standing failure is not told again.
-const toldFor = rotation.Day
+const notifyInterval = rotation.Day
 
 // tell publishes a failure, at most once a day and cause. For a standing cause the
 // id carries the day, so that the repeats of many processes are one event.
-func (r *Reconciler) tell(ctx context.Context, s rotation.Spec, c rotation.Command, step string, e *rotation.Error,
+func (r *Reconciler) notify(ctx context.Context, s rotation.Spec, c rotation.Command, step string, e *rotation.Error,
 	current *rotation.Version) error {
 	now := r.Now()
 	ev := &rotation.RotationFailed{Spec: s, Step: step, Class: e.Class, Code: e.Code, Message: e.Message,
@@ -505,9 +505,9 @@ func (r *Reconciler) tell(ctx context.Context, s rotation.Spec, c rotation.Comma
 	}
 	key := strings.Join([]string{s.Name, step, string(e.Class), e.Code}, "\n")
 	r.mu.Lock()
-	last, repeated := r.told[key]
+	last, repeated := r.notified[key]
 	r.mu.Unlock()
-	if repeated && now.Sub(last) < toldFor {
+	if repeated && now.Sub(last) < notifyInterval {
 		return nil
 	}
 	if err := r.Outbox.Publish(ctx, ev); err != nil {
@@ -515,24 +515,24 @@ func (r *Reconciler) tell(ctx context.Context, s rotation.Spec, c rotation.Comma
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.told[key] = now
+	r.notified[key] = now
 	return nil
 }
 
 // recovered forgets what has been told of a PAT, so that the next failure is told
 // at once.
-func (r *Reconciler) recovered(pat string) {
+func (r *Reconciler) removeFailure(pat string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.failing, pat)
-	for key := range r.told {
+	for key := range r.notified {
 		if strings.HasPrefix(key, pat+"\n") {
-			delete(r.told, key)
+			delete(r.notified, key)
 		}
 	}
 }
 
-func (r *Reconciler) failed(f rotation.Failure) {
+func (r *Reconciler) addFailure(f rotation.Failure) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.failing[f.PAT] = f
@@ -566,8 +566,8 @@ func (r *Reconciler) prune() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	maps.DeleteFunc(r.closed, old)
-	maps.DeleteFunc(r.told, old)
-	maps.DeleteFunc(r.paces, func(_ string, p *pace) bool {
+	maps.DeleteFunc(r.notified, old)
+	maps.DeleteFunc(r.throttles, func(_ string, p *throttle) bool {
 		return now.Sub(p.until) > 2*rotation.SettleWindow &&
 			len(p.recent) == 0
 	})

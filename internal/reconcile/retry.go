@@ -13,10 +13,10 @@ const reserve = 30 * time.Second
 
 // again repeats f after each pause while it fails for a reason that may pass. A
 // service's own wish for a longer pause counts, if the invocation lives that long.
-func (r *Reconciler) again(ctx context.Context, pauses []time.Duration, f func() error) error {
+func (r *Reconciler) retrying(ctx context.Context, pauses []time.Duration, f func() error) error {
 	err := f()
 	for _, pause := range pauses {
-		if err == nil || !passing(err) {
+		if err == nil || !retryable(err) {
 			return err
 		}
 		pause = time.Duration(float64(pause) * (1 + r.Random()/5)) // not all at once
@@ -35,7 +35,7 @@ func (r *Reconciler) again(ctx context.Context, pauses []time.Duration, f func()
 }
 
 // passing reports whether a failure may be gone in a minute.
-func passing(err error) bool {
+func retryable(err error) bool {
 	switch rotation.ClassOf(err) {
 	case rotation.Transient, rotation.Throttled, rotation.Ambiguous:
 		return true

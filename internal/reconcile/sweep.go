@@ -18,14 +18,14 @@ var marks = [...]int{14, 7, 1}
 
 // Look joins the vault's secrets and the PATs of every owner into a plan. It changes
 // nothing. What cannot be looked at is in the plan's Problems; the rest goes on.
-func (r *Reconciler) Look(ctx context.Context) rotation.Plan {
-	return r.look(ctx, r.Now(), nil, func(string) {}, func([]*rotation.Item) {})
+func (r *Reconciler) Plan(ctx context.Context) rotation.Plan {
+	return r.plan(ctx, r.Now(), nil, func(string) {}, func([]*rotation.Item) {})
 }
 
 // look is Look. Before an owner's PATs are listed it asks to make its identity ready;
 // and it shows the items of each owner that want something as soon as they are judged:
 // one that is slow does not hold up the others.
-func (r *Reconciler) look(ctx context.Context, at time.Time, pauses []time.Duration, ready func(identity string),
+func (r *Reconciler) plan(ctx context.Context, at time.Time, pauses []time.Duration, ready func(identity string),
 	part func([]*rotation.Item)) rotation.Plan {
 	plan := rotation.Plan{At: at}
 	specs := r.Specs()
@@ -33,7 +33,7 @@ func (r *Reconciler) look(ctx context.Context, at time.Time, pauses []time.Durat
 	type ownersPart struct {
 		owner rotation.Owner
 		specs []int
-		pats  *listing
+		pats  *index
 		err   error
 	}
 	owners := map[rotation.Owner]*ownersPart{}
@@ -50,14 +50,14 @@ func (r *Reconciler) look(ctx context.Context, at time.Time, pauses []time.Durat
 	for o, l := range owners {
 		slot := slots[o.Identity]
 		if slot == nil {
-			slot = make(chan struct{}, abreast)
+			slot = make(chan struct{}, maxParallel)
 			slots[o.Identity] = slot
 		}
 		go func() {
 			slot <- struct{}{}
 			ready(o.Identity)
-			l.err = r.again(ctx, pauses, func() (err error) {
-				l.pats, err = r.roster.list(ctx, o, plan.At)
+			l.err = r.retrying(ctx, pauses, func() (err error) {
+				l.pats, err = r.lists.list(ctx, o, plan.At)
 				return err
 			})
 			<-slot
@@ -65,19 +65,19 @@ func (r *Reconciler) look(ctx context.Context, at time.Time, pauses []time.Durat
 		}()
 	}
 	var secrets, released []*rotation.Version
-	verr := r.again(ctx, pauses, func() (err error) {
+	verr := r.retrying(ctx, pauses, func() (err error) {
 		secrets, released, err = r.secrets(ctx, specs)
 		return err
 	})
 	if verr != nil {
-		plan.Problems = append(plan.Problems, rotation.Problem{Err: verr})
+		plan.Problems = append(plan.Problems, rotation.Unobserved{Err: verr})
 	}
 
 	plan.Items = make([]rotation.Item, len(specs))
 	for range owners {
 		l := <-listed
 		if l.err != nil {
-			plan.Problems = append(plan.Problems, rotation.Problem{Identity: l.owner.Identity,
+			plan.Problems = append(plan.Problems, rotation.Unobserved{Identity: l.owner.Identity,
 				Organization: l.owner.Organization, Err: l.err})
 		}
 		var wanting []*rotation.Item
@@ -110,25 +110,25 @@ func (r *Reconciler) look(ctx context.Context, at time.Time, pauses []time.Durat
 		l.pats.each(func(p rotation.PAT) {
 			_, tag, _, ours := rotation.ParseDisplayName(p.DisplayName)
 			if !managed[strings.ToLower(p.AuthorizationID)] && !(ours && tag == r.VaultTag) {
-				plan.Strays = append(plan.Strays, rotation.Stray{Owner: o, PAT: p})
+				plan.Unmanaged = append(plan.Unmanaged, rotation.Unmanaged{Owner: o, PAT: p})
 			}
 		})
 	}
 	for _, v := range released {
 		plan.Released = append(plan.Released, *v)
 	}
-	slices.SortFunc(plan.Strays, func(a, b rotation.Stray) int {
+	slices.SortFunc(plan.Unmanaged, func(a, b rotation.Unmanaged) int {
 		return cmp.Or(a.PAT.ValidTo.Compare(b.PAT.ValidTo), strings.Compare(a.PAT.AuthorizationID,
 			b.PAT.AuthorizationID),
 			strings.Compare(a.Owner.Identity, b.Owner.Identity), strings.Compare(a.Owner.Organization,
 				b.Owner.Organization))
 	})
 	// A global PAT is in the list of each organization.
-	plan.Strays = slices.CompactFunc(plan.Strays, func(a, b rotation.Stray) bool {
+	plan.Unmanaged = slices.CompactFunc(plan.Unmanaged, func(a, b rotation.Unmanaged) bool {
 		return a.PAT.Global && a.PAT.AuthorizationID == b.PAT.AuthorizationID && a.Owner.Identity == b.Owner.Identity
 	})
 	slices.SortFunc(plan.Released, func(a, b rotation.Version) int { return strings.Compare(a.Name, b.Name) })
-	slices.SortFunc(plan.Problems, func(a, b rotation.Problem) int {
+	slices.SortFunc(plan.Problems, func(a, b rotation.Unobserved) int {
 		return cmp.Or(strings.Compare(a.Identity, b.Identity), strings.Compare(a.Organization, b.Organization))
 	})
 	return plan
@@ -158,7 +158,7 @@ func (r *Reconciler) secrets(ctx context.Context, specs []rotation.Spec) (manage
 
 // judge decides for one PAT from the pages alone: the list of secrets shows the
 // latest version's tags, which name the PAT before it.
-func (r *Reconciler) judge(item *rotation.Item, pats *listing) {
+func (r *Reconciler) judge(item *rotation.Item, pats *index) {
 	o := rotation.Observed{Current: item.Current, VaultTag: r.VaultTag,
 		ProviderAddress: r.ProviderAddress(item.Spec.Organization)}
 	if pats != nil {
@@ -197,24 +197,24 @@ func (r *Reconciler) Sweep(ctx context.Context, last time.Time, requestedBy stri
 	for _, s := range r.Specs() {
 		if refresh[s.Identity] == nil {
 			refresh[s.Identity] = sync.OnceValue(func() error {
-				return r.again(ctx, pauses, func() error { return r.Identities.Refresh(ctx, s.Identity) })
+				return r.retrying(ctx, pauses, func() error { return r.Identities.Refresh(ctx, s.Identity) })
 			})
 		}
 	}
 	var unsent error
 	commands, at := 0, r.Now()
-	plan := r.look(ctx, at, pauses, func(identity string) { _ = refresh[identity]() }, func(wanting []*rotation.Item) {
+	plan := r.plan(ctx, at, pauses, func(identity string) { _ = refresh[identity]() }, func(wanting []*rotation.Item) {
 		cs := make([]rotation.Command, len(wanting))
 		for i, it := range wanting {
 			cs[i] = it.Command(at, requestedBy)
 		}
 		commands += len(cs)
-		unsent = errors.Join(unsent, r.again(ctx, pauses, func() error { return r.Outbox.Send(ctx, cs...) }))
+		unsent = errors.Join(unsent, r.retrying(ctx, pauses, func() error { return r.Outbox.Send(ctx, cs...) }))
 	})
 	for _, identity := range slices.Sorted(maps.Keys(refresh)) {
 		// Listing the identity's PATs has met the same refusal.
 		if err := refresh[identity](); err != nil && rotation.ClassOf(err) != rotation.SignIn {
-			plan.Problems = append(plan.Problems, rotation.Problem{Identity: identity, Err: err})
+			plan.Problems = append(plan.Problems, rotation.Unobserved{Identity: identity, Err: err})
 		}
 	}
 	for _, p := range plan.Problems {
@@ -234,12 +234,12 @@ func (r *Reconciler) Sweep(ctx context.Context, last time.Time, requestedBy stri
 	}
 	var tell []func() error
 	var untold sync.Map // owners whose marks could not be told
-	for _, s := range plan.Strays {
+	for _, s := range plan.Unmanaged {
 		if s.PAT.Global {
 			r.Log.WarnContext(ctx, "a global PAT stops working on 2026-12-01", "identity", s.Owner.Identity,
 				"authorizationId", s.PAT.AuthorizationID)
 		}
-		if d := crossed(s.PAT.ValidTo, r.toldUpTo(s.Owner, last), plan.At); d > 0 {
+		if d := crossed(s.PAT.ValidTo, r.notifiedUpTo(s.Owner, last), plan.At); d > 0 {
 			tell = append(tell, func() error {
 				err := r.Outbox.Publish(ctx, &rotation.ExpiringPAT{Owner: s.Owner, PAT: s.PAT, Days: d, At: plan.At})
 				if err != nil {
@@ -250,12 +250,12 @@ func (r *Reconciler) Sweep(ctx context.Context, last time.Time, requestedBy stri
 		}
 	}
 	err := errors.Join(unsent, together(tell))
-	r.marked(plan, last, func(o rotation.Owner) bool {
+	r.keepMarks(plan, last, func(o rotation.Owner) bool {
 		_, failed := untold.Load(o)
 		return failed
 	})
 	r.Log.InfoContext(ctx, "sweep done", "managed", len(plan.Items), "commands", commands, "unmanaged",
-		len(plan.Strays),
+		len(plan.Unmanaged),
 		"released", len(plan.Released), "problems", len(plan.Problems))
 	err = errors.Join(plan.Err(), err)
 	done(&plan, err)
@@ -264,7 +264,7 @@ func (r *Reconciler) Sweep(ctx context.Context, last time.Time, requestedBy stri
 
 // toldUpTo is the time up to which an owner's marks have been told: that of the last
 // sweep, or of the last one that could look at the owner and tell what it found.
-func (r *Reconciler) toldUpTo(o rotation.Owner, last time.Time) time.Time {
+func (r *Reconciler) notifiedUpTo(o rotation.Owner, last time.Time) time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if since, ok := r.behind[o]; ok {
@@ -275,7 +275,7 @@ func (r *Reconciler) toldUpTo(o rotation.Owner, last time.Time) time.Time {
 
 // marked notes for which owners a sweep has not told the marks it passed: the next one
 // of this process makes up for it. A repeat by another process has the same event ids.
-func (r *Reconciler) marked(plan rotation.Plan, last time.Time, failed func(rotation.Owner) bool) {
+func (r *Reconciler) keepMarks(plan rotation.Plan, last time.Time, failed func(rotation.Owner) bool) {
 	unseen := map[rotation.Owner]bool{}
 	for _, p := range plan.Problems {
 		unseen[rotation.Owner{Identity: p.Identity, Organization: p.Organization}] = true

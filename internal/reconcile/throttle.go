@@ -16,7 +16,7 @@ import (
 // put off is spread, a little closer together than what this process got through in
 // the last window of Azure DevOps' budget. How many processes there are need not be
 // known: each one's own share shows in that.
-type pace struct {
+type throttle struct {
 	until  time.Time   // nothing before
 	recent []time.Time // rotations of the last window
 	gap    time.Duration
@@ -25,23 +25,23 @@ type pace struct {
 
 const (
 	leastPause = 5 * time.Second
-	firstGap   = time.Second
-	lastGap    = 20 * time.Second
+	firstInterval   = time.Second
+	lastInterval    = 20 * time.Second
 	// window is the time in which Azure DevOps counts what an identity uses.
 	window = 5 * time.Minute
 	// closer is how much closer together than the pace of before: what is put off
 	// comes in for the time that others have left unused.
-	closer = 0.6
+	headroom = 0.6
 	// maxSpread is how far ahead of the pause's end something is put off.
 	maxSpread = time.Hour
 )
 
 // pace finds the identity's; the lock is held.
-func (r *Reconciler) pace(identity string) *pace {
-	p := r.paces[identity]
+func (r *Reconciler) throttleOf(identity string) *throttle {
+	p := r.throttles[identity]
 	if p == nil {
-		p = &pace{gap: firstGap}
-		r.paces[identity] = p
+		p = &throttle{gap: firstInterval}
+		r.throttles[identity] = p
 	}
 	return p
 }
@@ -52,15 +52,15 @@ func (r *Reconciler) pause(identity string, after time.Duration) {
 	until := now.Add(max(after, leastPause))
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p := r.pace(identity)
+	p := r.throttleOf(identity)
 	if now.After(p.until) { // not one more refusal of the same time
 		p.forget(now)
 		if n := len(p.recent); n > 0 {
-			p.gap = time.Duration(closer * float64(window) / float64(n))
+			p.gap = time.Duration(headroom * float64(window) / float64(n))
 		} else {
 			p.gap *= 2 // the others leave nothing to this process
 		}
-		p.gap = min(p.gap, lastGap)
+		p.gap = min(p.gap, lastInterval)
 	}
 	if until.After(p.until) {
 		p.until = until
@@ -73,7 +73,7 @@ func (r *Reconciler) paused(identity string) (paused, slowed bool) {
 	now := r.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p := r.paces[identity]
+	p := r.throttles[identity]
 	if p == nil {
 		return false, false
 	}
@@ -81,24 +81,24 @@ func (r *Reconciler) paused(identity string) (paused, slowed bool) {
 }
 
 // counted notes a rotation.
-func (r *Reconciler) counted(identity string) {
+func (r *Reconciler) countRotation(identity string) {
 	now := r.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p := r.pace(identity)
+	p := r.throttleOf(identity)
 	p.forget(now)
 	p.recent = append(p.recent, now)
 }
 
-func (p *pace) forget(now time.Time) {
+func (p *throttle) forget(now time.Time) {
 	p.recent = slices.DeleteFunc(p.recent, func(at time.Time) bool { return now.Sub(at) > window })
 }
 
 // putOff gives a command of a resting identity its time and another message id than it
 // had. What somebody has ordered comes back first.
-func (r *Reconciler) putOff(identity string, c rotation.Command) rotation.Command {
+func (r *Reconciler) postpone(identity string, c rotation.Command) rotation.Command {
 	r.mu.Lock()
-	p := r.pace(identity)
+	p := r.throttleOf(identity)
 	at, gap := p.until, 2*leastPause
 	if c.Reason != rotation.Requested && c.Reason != rotation.Compromised {
 		if p.next.Before(p.until) || p.next.After(p.until.Add(maxSpread)) {

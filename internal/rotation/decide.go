@@ -55,11 +55,11 @@ type Decision struct {
 	RevokePrevious RevokePrevious // Rotate: when the replaced PAT ends
 	PAT            PAT            // RevokeOrphan, Adopt
 	Version        *Version       // Revoke: the replaced version
-	Cause          Cause          // Revoke
+	Cause          RevocationCause          // Revoke
 	RotationID     string         // Revoke: of the rotation that replaced it
 	Candidates     []string       // Refuse: authorization ids
 	Next           time.Time      // Nothing: when to look again
-	Again          bool           // Nothing: Next is worth a scheduled command, the sweeps may come too late
+	Schedule          bool           // Nothing: Next is worth a scheduled command, the sweeps may come too late
 }
 
 // A rule looks at one thing. ok is false when it does not apply.
@@ -93,8 +93,8 @@ func Decide(s Spec, o Observed, now time.Time) Decision {
 			return d
 		}
 	}
-	next, again := nextLook(s, o, now)
-	return Decision{Action: Nothing, Rule: "nothing", Next: next, Again: again,
+	next, again := nextCheck(s, o, now)
+	return Decision{Action: Nothing, Rule: "nothing", Next: next, Schedule: again,
 		Message: "nothing to do before " + next.UTC().Format(time.RFC3339)}
 }
 
@@ -155,7 +155,7 @@ func adoptionRule(s Spec, o Observed, _ time.Time) (Decision, bool) {
 	}
 	switch {
 	case len(found) == 0 && !o.conclusive():
-		return Decision{Action: Nothing, Next: o.Current.Created.Add(ClockSkew + StoreSlack), Again: true,
+		return Decision{Action: Nothing, Next: o.Current.Created.Add(ClockSkew + StoreSlack), Schedule: true,
 			Message: "the secret was put there a moment ago, after the PATs were listed"}, true
 	case s.Adopt != "" || len(found) == 0:
 		return Decision{Action: Rotate, Reason: Provision, RevokePrevious: AfterOverlap,
@@ -184,7 +184,7 @@ func orderedRule(_ Spec, o Observed, _ time.Time) (Decision, bool) {
 	if o.Order.RequestedBy != "" {
 		d.Message += " by " + o.Order.RequestedBy
 	}
-	if d.Reason == "" || d.Reason == Look {
+	if d.Reason == "" || d.Reason == Check {
 		d.Reason = Requested
 	}
 	return d, true
@@ -394,7 +394,7 @@ func Orphans(s Spec, o Observed) []PAT {
 
 // nextLook is when something may have to be done. again is true when that is a young
 // orphan, for which nobody has scheduled anything yet.
-func nextLook(s Spec, o Observed, now time.Time) (next time.Time, again bool) {
+func nextCheck(s Spec, o Observed, now time.Time) (next time.Time, again bool) {
 	next = now.Add(Day)
 	if due, _, ok := o.DueAt(s); ok {
 		next = due

@@ -77,7 +77,7 @@ func TestEachRuleDecidesAsTheDesignSays(t *testing.T) {
 		rule   string
 		reason rotation.Reason
 		revoke rotation.RevokePrevious
-		cause  rotation.Cause
+		cause  rotation.RevocationCause
 		id     string // of the PAT or the replaced version that the action is about
 		text   string // in the message
 	}
@@ -204,7 +204,7 @@ func TestEachRuleDecidesAsTheDesignSays(t *testing.T) {
 		{name: "an order without a reason counts as requested", now: 5, action: rotation.Rotate, rule: "ordered",
 			reason: rotation.Requested, revoke: rotation.AfterOverlap,
 			change: func(_ *rotation.Spec, o *rotation.Observed) {
-				o.Order = rotation.Command{Reason: rotation.Look, From: id1, RevokePrevious: rotation.AfterOverlap}
+				o.Order = rotation.Command{Reason: rotation.Check, From: id1, RevokePrevious: rotation.AfterOverlap}
 			}},
 
 		{name: "a disabled latest version is replaced", now: 5, action: rotation.Rotate, rule: "disabled",
@@ -309,19 +309,19 @@ func TestNothingTellsWhenToLookAgain(t *testing.T) {
 	due := rotation.Due(s, born, day(30))
 
 	// At rest: when it is due.
-	if d := rotation.Decide(s, settled(day(5)), day(5)); !d.Next.Equal(due) || d.Again {
-		t.Errorf("next look at %s (again %t), want %s", d.Next, d.Again, due)
+	if d := rotation.Decide(s, settled(day(5)), day(5)); !d.Next.Equal(due) || d.Schedule {
+		t.Errorf("next look at %s (again %t), want %s", d.Next, d.Schedule, due)
 	}
 	// With a replaced PAT: when that one ends.
-	if d := rotation.Decide(s, replaced(settled(day(0.5)), 1), day(0.5)); !d.Next.Equal(day(1)) || d.Again {
-		t.Errorf("next look at %s (again %t), want the end of the overlap, %s", d.Next, d.Again, day(1))
+	if d := rotation.Decide(s, replaced(settled(day(0.5)), 1), day(0.5)); !d.Next.Equal(day(1)) || d.Schedule {
+		t.Errorf("next look at %s (again %t), want the end of the overlap, %s", d.Next, d.Schedule, day(1))
 	}
 	// With a young orphan: when it is old enough, and nobody else will ask for that look.
 	o := settled(day(5))
 	p := pat(idX, 5, 35)
 	o.PATs = append(o.PATs, p)
-	if d := rotation.Decide(s, o, day(5)); !d.Next.Equal(day(5).Add(rotation.OrphanAge)) || !d.Again {
-		t.Errorf("next look at %s (again %t), want the orphan's age limit", d.Next, d.Again)
+	if d := rotation.Decide(s, o, day(5)); !d.Next.Equal(day(5).Add(rotation.OrphanAge)) || !d.Schedule {
+		t.Errorf("next look at %s (again %t), want the orphan's age limit", d.Next, d.Schedule)
 	}
 }
 

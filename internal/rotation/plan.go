@@ -37,7 +37,7 @@ type Item struct {
 }
 
 // Stray is a PAT of a signed-in user that patrol does not manage.
-type Stray struct {
+type Unmanaged struct {
 	Owner Owner
 	PAT   PAT
 }
@@ -46,15 +46,15 @@ type Stray struct {
 type Plan struct {
 	At       time.Time
 	Items    []Item
-	Strays   []Stray
+	Unmanaged   []Unmanaged
 	Released []Version // secrets that patrol wrote for PATs that are no longer in the manifest
 	// Problems are what could not be looked at: the vault, an organization, an
 	// identity.
-	Problems []Problem
+	Problems []Unobserved
 }
 
 // Problem is one thing that could not be looked at.
-type Problem struct {
+type Unobserved struct {
 	Identity     string
 	Organization string
 	Err          error
@@ -114,7 +114,7 @@ func (p Plan) Commands(requestedBy string) []Command {
 }
 
 func (i *Item) Command(at time.Time, requestedBy string) Command {
-	c := Command{PAT: i.Spec.Name, Reason: Look, RequestedBy: requestedBy,
+	c := Command{PAT: i.Spec.Name, Reason: Check, RequestedBy: requestedBy,
 		Operation: at.UTC().Format("2006-01-02T15:04Z")}
 	if i.Decision.Action == Rotate {
 		c.Reason, c.RevokePrevious = i.Decision.Reason, i.Decision.RevokePrevious

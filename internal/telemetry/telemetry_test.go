@@ -560,7 +560,7 @@ func TestGaugesShowTheLastSweep(t *testing.T) {
 		now := time.Now()
 		sweep(rotation.Plan{At: now, Items: []rotation.Item{
 			item("a", "bot", rotation.StateCurrent, 48*time.Hour), item("b", "bot", rotation.StateDue, time.Hour), item("c", "other", rotation.StateMissing, 0),
-		}, Strays: make([]rotation.Stray, 2), Problems: []rotation.Problem{{Identity: "other", Err: &rotation.Error{Class: rotation.SignIn}}}}, errors.New("c4n4ry"))
+		}, Unmanaged: make([]rotation.Unmanaged, 2), Problems: []rotation.Unobserved{{Identity: "other", Err: &rotation.Error{Class: rotation.SignIn}}}}, errors.New("c4n4ry"))
 		m := collect(t, reader)
 		for state, want := range map[string]int64{"current": 1, "due": 1, "missing": 1, "unmanaged": 2, "blocked": 0, "released": 0} {
 			if n := level(m, "patrol.pats", "patrol.state", state); n != float64(want) {

@@ -327,7 +327,7 @@ func (d *dashboard) consequencesOfRevoking(ctx context.Context, what deed) (*con
 			"A rotation that revokes the old PAT at once spares them the gap."}
 		return v, nil
 	}
-	for _, s := range plan.Strays {
+	for _, s := range plan.Unmanaged {
 		if !strings.EqualFold(s.PAT.AuthorizationID, what.AuthorizationID) || !strings.EqualFold(s.Owner.Organization,
 			what.Organization) && what.Organization != "" {
 			continue

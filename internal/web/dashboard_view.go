@@ -245,7 +245,7 @@ func (d *dashboard) overview(ctx context.Context, f dashboardFilter) *dashboardP
 
 // blind are the blind spots other than missing sign-ins, which the page tells by
 // identity.
-func blind(problems []rotation.Problem) []BlindSpot {
+func blind(problems []rotation.Unobserved) []BlindSpot {
 	return slices.DeleteFunc(blindSpots(problems), func(b BlindSpot) bool {
 		return b.Identity != "" &&
 			b.Class == string(rotation.SignIn)
@@ -264,7 +264,7 @@ func (f Filter) cursor(key string) string {
 // takeOthers takes the PATs that patrol does not manage out of a list: those that
 // somebody should look at first.
 func (d *dashboard) takeOthers(entries []entry, now time.Time) (first []otherRow, more int, rest []entry) {
-	var others []rotation.Stray
+	var others []rotation.Unmanaged
 	for _, e := range entries {
 		if e.other != nil {
 			others = append(others, *e.other)
@@ -272,7 +272,7 @@ func (d *dashboard) takeOthers(entries []entry, now time.Time) (first []otherRow
 			rest = append(rest, e)
 		}
 	}
-	weight := func(s rotation.Stray) int {
+	weight := func(s rotation.Unmanaged) int {
 		switch {
 		case s.PAT.Global:
 			return 0
@@ -283,14 +283,14 @@ func (d *dashboard) takeOthers(entries []entry, now time.Time) (first []otherRow
 		}
 		return 3
 	}
-	slices.SortStableFunc(others, func(x, y rotation.Stray) int { return cmp.Compare(weight(x), weight(y)) })
+	slices.SortStableFunc(others, func(x, y rotation.Unmanaged) int { return cmp.Compare(weight(x), weight(y)) })
 	for _, s := range others[:min(len(others), otherRows)] {
 		first = append(first, otherOf(s, now))
 	}
 	return first, len(others) - len(first), rest
 }
 
-func otherOf(s rotation.Stray, now time.Time) otherRow {
+func otherOf(s rotation.Unmanaged, now time.Time) otherRow {
 	o := otherRow{UnmanagedPAT: unmanaged(s, now)}
 	if o.Global || o.FullScope || o.Expiring {
 		o.Tone = "warn"
@@ -303,7 +303,7 @@ func organizations(plan rotation.Plan) []string {
 	for i := range plan.Items {
 		seen[plan.Items[i].Spec.Organization] = true
 	}
-	for _, s := range plan.Strays {
+	for _, s := range plan.Unmanaged {
 		seen[s.Owner.Organization] = true
 	}
 	var out []string
@@ -484,7 +484,7 @@ type changeView struct {
 }
 
 func (d *dashboard) plan(ctx context.Context) *dashboardPage {
-	plan := d.Reconciler.Look(ctx)
+	plan := d.Reconciler.Plan(ctx)
 	changes := Changes(plan)
 	v := &planView{At: plan.At, Problems: blind(plan.Problems), Managed: len(plan.Items),
 		More: max(0, len(changes)-4*dashboardRows)}

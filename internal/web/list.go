@@ -144,7 +144,7 @@ func expiring(i *rotation.Item) bool {
 	return i.State == rotation.StateDue && i.Decision.Reason == rotation.Expiring
 }
 
-func (f Filter) unmanaged(s rotation.Stray, now time.Time) bool {
+func (f Filter) unmanaged(s rotation.Unmanaged, now time.Time) bool {
 	return f.owned(s.Owner.Identity, s.Owner.Organization) &&
 		(f.State == "" || f.State == string(rotation.StateOther)) && slices.Contains(
 		[]bool{f.Kind == "" || f.Kind == "unmanaged", f.Kind == "global" && s.PAT.Global, f.Kind == "full-scope" &&
@@ -163,7 +163,7 @@ type entry struct {
 	key      string
 	managed  *rotation.Item
 	released *ReleasedPAT
-	other    *rotation.Stray
+	other    *rotation.Unmanaged
 }
 
 // List is one page of all PATs that the filter lets through.
@@ -214,7 +214,7 @@ func (a *API) entries(plan rotation.Plan, f Filter) []entry {
 			out = append(out, entry{key: "2/" + strings.ToLower(r.Name), released: &r})
 		}
 	}
-	for _, s := range plan.Strays {
+	for _, s := range plan.Unmanaged {
 		if f.unmanaged(s, plan.At) {
 			out = append(out,
 				entry{key: strings.Join([]string{"3", s.PAT.ValidTo.UTC().Format(time.RFC3339),
@@ -243,7 +243,7 @@ func (l *Listing) add(e entry, now time.Time) {
 	}
 }
 
-func blindSpots(ps []rotation.Problem) []BlindSpot {
+func blindSpots(ps []rotation.Unobserved) []BlindSpot {
 	out := []BlindSpot{}
 	for _, q := range ps {
 		out = append(out, BlindSpot{q.Identity, q.Organization, cause(q.Err)})
@@ -253,7 +253,7 @@ func blindSpots(ps []rotation.Problem) []BlindSpot {
 
 // count takes stock.
 func count(plan rotation.Plan) Inventory {
-	n := Inventory{Managed: len(plan.Items), Unmanaged: len(plan.Strays), Released: len(plan.Released)}
+	n := Inventory{Managed: len(plan.Items), Unmanaged: len(plan.Unmanaged), Released: len(plan.Released)}
 	add := func(to *int, yes bool) {
 		if yes {
 			*to++
@@ -269,8 +269,8 @@ func count(plan rotation.Plan) Inventory {
 		add(&n.FullScope, it.FullScope)
 		add(&n.Expiring, expiring(it))
 	}
-	for i := range plan.Strays {
-		p := &plan.Strays[i].PAT
+	for i := range plan.Unmanaged {
+		p := &plan.Unmanaged[i].PAT
 		add(&n.Global, p.Global)
 		add(&n.FullScope, p.FullScope())
 		add(&n.Expiring, p.Expiring(plan.At))
@@ -300,7 +300,7 @@ func describe(item rotation.Item) ManagedPAT {
 	return out
 }
 
-func unmanaged(s rotation.Stray, now time.Time) UnmanagedPAT {
+func unmanaged(s rotation.Unmanaged, now time.Time) UnmanagedPAT {
 	out := UnmanagedPAT{DisplayName: s.PAT.DisplayName, Identity: s.Owner.Identity, Organization: s.Owner.Organization,
 		AuthorizationID: s.PAT.AuthorizationID,
 		Scopes:          s.PAT.Scopes, ValidTo: s.PAT.ValidTo.UTC(), Global: s.PAT.Global, FullScope: s.PAT.FullScope(),
@@ -348,7 +348,7 @@ func (a *API) look(ctx context.Context, further bool) rotation.Plan {
 			return plan
 		}
 	}
-	return a.Reconciler.Look(ctx)
+	return a.Reconciler.Plan(ctx)
 }
 
 // listPATs: managed PATs with state and next action, released and unmanaged ones.

@@ -11,7 +11,7 @@ import (
 
 // Plan is what a sweep would do now. It changes nothing.
 func (a *API) Plan(ctx context.Context) PlanReport {
-	return a.report(a.Reconciler.Look(ctx))
+	return a.report(a.Reconciler.Plan(ctx))
 }
 
 // Report is what Plan answers, of a look that somebody else has taken with r.

@@ -231,7 +231,7 @@ func (s *signIn) goOn(ctx context.Context, identity string) {
 	operation := rand.Text()
 	for _, p := range s.Specs() {
 		if p.Identity == identity && len(commands) < firstLooks {
-			commands = append(commands, rotation.Command{PAT: p.Name, Reason: rotation.Look, RequestedBy: "sign-in",
+			commands = append(commands, rotation.Command{PAT: p.Name, Reason: rotation.Check, RequestedBy: "sign-in",
 				Operation: operation})
 		}
 	}

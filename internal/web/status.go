@@ -21,7 +21,7 @@ type Sweeps struct {
 func (s *Sweeps) Done(p rotation.Plan, commands int, by string, ended, next time.Time) {
 	j := &SweepReport{At: p.At.UTC(), Took: ended.Sub(p.At).Round(time.Millisecond).String(), By: by,
 		Managed:  len(p.Items),
-		Commands: commands, Unmanaged: len(p.Strays), Released: len(p.Released), Problems: blindSpots(p.Problems)}
+		Commands: commands, Unmanaged: len(p.Unmanaged), Released: len(p.Released), Problems: blindSpots(p.Problems)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.last = j

@@ -72,7 +72,7 @@ type Config struct {
 // API serves the HTTP functions.
 type API struct {
 	Config
-	acts    *reconcile.Acts
+	acts    *reconcile.Actions
 	health  healthMemory
 	last    lastLook
 	answers answers
@@ -86,7 +86,7 @@ func New(c Config) *API {
 	if c.Keys == nil {
 		c.Keys = &processKey{}
 	}
-	return &API{Config: c, acts: &reconcile.Acts{Reconciler: c.Reconciler, Ends: c.Ends}}
+	return &API{Config: c, acts: &reconcile.Actions{Reconciler: c.Reconciler, Ends: c.Ends}}
 }
 
 // Handler routes as the function.json files do. Paths carry the route prefix.
