@@ -59,10 +59,10 @@ type Reconciler struct {
 	Config
 	lists *patlist
 
-	mu      sync.Mutex
-	bearers map[rotation.Owner]string
-	notified    map[string]time.Time
-	throttles   map[string]*throttle // by identity
+	mu        sync.Mutex
+	bearers   map[rotation.Owner]string
+	notified  map[string]time.Time
+	throttles map[string]*throttle // by identity
 	// busy holds the PATs that are being worked on.
 	busy map[string]chan struct{}
 	// failing holds the last failure of each PAT that has not come to rest since.
@@ -84,15 +84,15 @@ func NewReconciler(c Config) *Reconciler {
 		c.Observer = rotation.NoObserver{}
 	}
 	return &Reconciler{
-		Config:  c,
-		lists:  newPatlist(c.Tokens, c.Now),
-		bearers: map[rotation.Owner]string{},
-		notified:    map[string]time.Time{},
-		throttles:   map[string]*throttle{},
-		closed:  map[string]time.Time{},
-		behind:  map[rotation.Owner]time.Time{},
-		failing: map[string]rotation.Failure{},
-		busy:    map[string]chan struct{}{},
+		Config:    c,
+		lists:     newPatlist(c.Tokens, c.Now),
+		bearers:   map[rotation.Owner]string{},
+		notified:  map[string]time.Time{},
+		throttles: map[string]*throttle{},
+		closed:    map[string]time.Time{},
+		behind:    map[rotation.Owner]time.Time{},
+		failing:   map[string]rotation.Failure{},
+		busy:      map[string]chan struct{}{},
 	}
 }
 

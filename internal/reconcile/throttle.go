@@ -24,9 +24,9 @@ type throttle struct {
 }
 
 const (
-	leastPause = 5 * time.Second
-	firstInterval   = time.Second
-	lastInterval    = 20 * time.Second
+	leastPause    = 5 * time.Second
+	firstInterval = time.Second
+	lastInterval  = 20 * time.Second
 	// window is the time in which Azure DevOps counts what an identity uses.
 	window = 5 * time.Minute
 	// closer is how much closer together than the pace of before: what is put off

@@ -52,14 +52,14 @@ type Decision struct {
 	Reason  Reason // of a rotation
 	Message string // for people
 
-	RevokePrevious RevokePrevious // Rotate: when the replaced PAT ends
-	PAT            PAT            // RevokeOrphan, Adopt
-	Version        *Version       // Revoke: the replaced version
-	Cause          RevocationCause          // Revoke
-	RotationID     string         // Revoke: of the rotation that replaced it
-	Candidates     []string       // Refuse: authorization ids
-	Next           time.Time      // Nothing: when to look again
-	Schedule          bool           // Nothing: Next is worth a scheduled command, the sweeps may come too late
+	RevokePrevious RevokePrevious  // Rotate: when the replaced PAT ends
+	PAT            PAT             // RevokeOrphan, Adopt
+	Version        *Version        // Revoke: the replaced version
+	Cause          RevocationCause // Revoke
+	RotationID     string          // Revoke: of the rotation that replaced it
+	Candidates     []string        // Refuse: authorization ids
+	Next           time.Time       // Nothing: when to look again
+	Schedule       bool            // Nothing: Next is worth a scheduled command, the sweeps may come too late
 }
 
 // A rule looks at one thing. ok is false when it does not apply.

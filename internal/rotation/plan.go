@@ -44,10 +44,10 @@ type Unmanaged struct {
 
 // Plan is what a sweep found, and what it would do.
 type Plan struct {
-	At       time.Time
-	Items    []Item
-	Unmanaged   []Unmanaged
-	Released []Version // secrets that patrol wrote for PATs that are no longer in the manifest
+	At        time.Time
+	Items     []Item
+	Unmanaged []Unmanaged
+	Released  []Version // secrets that patrol wrote for PATs that are no longer in the manifest
 	// Problems are what could not be looked at: the vault, an organization, an
 	// identity.
 	Problems []Unobserved

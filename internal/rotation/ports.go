@@ -168,9 +168,9 @@ type NoObserver struct{}
 func (NoObserver) Step(ctx context.Context, _ *Spec, _ string) (context.Context, func(error)) {
 	return ctx, func(error) {}
 }
-func (NoObserver) Rotated(context.Context, *Spec, Reason, error) {}
-func (NoObserver) Revoked(context.Context, *Spec, RevocationCause)         {}
-func (NoObserver) Failed(context.Context, *Spec, Failure)        {}
+func (NoObserver) Rotated(context.Context, *Spec, Reason, error)   {}
+func (NoObserver) Revoked(context.Context, *Spec, RevocationCause) {}
+func (NoObserver) Failed(context.Context, *Spec, Failure)          {}
 func (NoObserver) Sweep(ctx context.Context) (context.Context, func(*Plan, error)) {
 	return ctx, func(*Plan, error) {}
 }
