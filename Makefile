@@ -28,7 +28,7 @@ export BICEP
 # Test packages that run by themselves, and those without the race detector, whose
 # test-only modules take minutes to build under it.
 APART = /e2e|/infra$$|/bench$$|/endurance$$
-PLAIN = /internal/web$$|/sandbox/browser$$
+PLAIN = /internal/web$$|/sandbox/chromium$$
 
 .PHONY: help
 help: ## show this list
@@ -108,12 +108,12 @@ faults: setup ## a PAT's year, a sign-in's 200 days, and every upstream call of 
 .PHONY: e2e
 e2e: setup package axe ## the packaged app, driven through all its triggers, and its pages by a real browser
 	$(GO) test -race -count=1 -timeout 8m -v ./sandbox/e2e
-	$(GO) test -count=1 -timeout 8m -v ./sandbox/e2e/browser
+	$(GO) test -count=1 -timeout 8m -v ./sandbox/e2e/dashboard
 
 # axe-core, which looks for what keeps people from using the dashboard.
 .PHONY: axe
 axe: setup
-	@mkdir -p .cache/axe && cp sandbox/e2e/browser/package.json sandbox/e2e/browser/package-lock.json .cache/axe/
+	@mkdir -p .cache/axe && cp sandbox/e2e/dashboard/package.json sandbox/e2e/dashboard/package-lock.json .cache/axe/
 	npm ci --prefix .cache/axe --ignore-scripts --no-audit --no-fund --silent
 
 .PHONY: infra

@@ -32,7 +32,8 @@ func (f fleet) manifest() string {
 	}
 	b.WriteString("pats:\n")
 	for i := range f.pats {
-		fmt.Fprintf(&b, "  - name: %s\n    identity: %s\n    organization: contoso\n    displayName: %s\n    scopes: [vso.build_execute, vso.code]\n",
+		fmt.Fprintf(&b,
+			"  - name: %s\n    identity: %s\n    organization: contoso\n    displayName: %s\n    scopes: [vso.build_execute, vso.code]\n",
 			f.name(i), f.identity(i), f.display(i))
 	}
 	return b.String()

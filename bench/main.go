@@ -56,8 +56,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	b := &bench{out: out}
 	flags.BoolVar(&b.quick, "quick", false, "fewer repetitions and smaller fleets")
 	flags.IntVar(&b.scale, "scale", 0, "PATs that are due at once in the scale-out; 0: 800, and 300 with -quick")
-	record := flags.Bool("record", false, "write the counters that the tests hold against into bench/recorded.json, and do nothing else")
-	model := flags.Bool("model", false, "compute a year of 1,000,000 PATs from the recorded counters, and do nothing else")
+	record := flags.Bool("record", false,
+		"write the counters that the tests hold against into bench/recorded.json, and do nothing else")
+	model := flags.Bool("model", false,
+		"compute a year of 1,000,000 PATs from the recorded counters, and do nothing else")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -88,7 +90,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}{
 		{"start", b.starts}, {"memory", b.memory}, {"growth", b.growth},
 		{"round trips, in virtual time", func(ctx context.Context) error {
-			return b.virtual(ctx, "^(TestTheNewPATIsReadableAfterFourRoundTrips|TestAThousandRotationsStayNearTheirBound|TestCountersHold)$")
+			return b.virtual(ctx,
+				"^(TestTheNewPATIsReadableAfterFourRoundTrips|TestAThousandRotationsStayNearTheirBound|TestCountersHold)$")
 		}},
 		{"scale-out, in virtual time", func(ctx context.Context) error {
 			scale := b.scale
@@ -109,7 +112,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err := table(out, b.results); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "\n%s, %s, %d processors, %v\n", runtime.Version(), runtime.GOARCH, runtime.NumCPU(), time.Since(began).Round(time.Second))
+	fmt.Fprintf(out, "\n%s, %s, %d processors, %v\n", runtime.Version(), runtime.GOARCH, runtime.NumCPU(),
+		time.Since(began).Round(time.Second))
 	var broken []error
 	for _, r := range b.results {
 		if !r.held() {
@@ -131,10 +135,12 @@ func moduleRoot(ctx context.Context) (string, error) {
 // build packages the app and makes what it is compared with, by the same flags.
 func (b *bench) build(ctx context.Context) error {
 	b.handler, b.empty = filepath.Join(b.dir, "dist", "app", "handler"), filepath.Join(b.dir, "empty")
-	if err := b.command(ctx, io.Discard, "go", "run", "-buildvcs=false", "./packaging", "-o", filepath.Join(b.dir, "dist")); err != nil {
+	if err := b.command(ctx, io.Discard, "go", "run", "-buildvcs=false", "./packaging", "-o",
+		filepath.Join(b.dir, "dist")); err != nil {
 		return fmt.Errorf("packaging the app: %w", err)
 	}
-	if err := b.command(ctx, io.Discard, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", b.empty, "./bench/empty"); err != nil {
+	if err := b.command(ctx, io.Discard, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o",
+		b.empty, "./bench/empty"); err != nil {
 		return fmt.Errorf("building the empty handler: %w", err)
 	}
 	if node, err := exec.LookPath("node"); err == nil {
@@ -146,7 +152,8 @@ func (b *bench) build(ctx context.Context) error {
 // virtual runs tests of this package and takes over what they have measured.
 func (b *bench) virtual(ctx context.Context, tests string, args ...string) error {
 	results := filepath.Join(b.dir, "results")
-	all := append([]string{"test", "-count=1", "-timeout", "20m", "-run", tests, "./bench", "-args", "-results", results}, args...)
+	all := append([]string{"test", "-count=1", "-timeout", "20m", "-run", tests, "./bench", "-args", "-results",
+		results}, args...)
 	if err := b.command(ctx, b.out, "go", all...); err != nil {
 		return err
 	}

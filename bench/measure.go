@@ -99,9 +99,11 @@ func (b *bench) starts(ctx context.Context) error {
 		took sample
 		size sample
 	}
-	all := []*contender{{name: "patrol", args: []string{b.handler}, env: c.Environment()}, {name: "an empty Go handler", args: []string{b.empty}}}
+	all := []*contender{{name: "patrol", args: []string{b.handler}, env: c.Environment()}, {name: "an empty Go handler",
+		args: []string{b.empty}}}
 	if b.node != "" {
-		all = append(all, &contender{name: "an empty Node handler", args: []string{b.node, filepath.Join(b.root, "bench", "empty", "empty.js")}})
+		all = append(all, &contender{name: "an empty Node handler",
+			args: []string{b.node, filepath.Join(b.root, "bench", "empty", "empty.js")}})
 	}
 	rounds := 25
 	if b.quick {
@@ -125,17 +127,20 @@ func (b *bench) starts(ctx context.Context) error {
 		return fmt.Errorf("the handler has called %d kinds of operations upstream before it was asked anything", n)
 	}
 	for _, k := range all {
-		b.add(result{Name: "start to first answer: " + k.name, Value: k.took.median(), Unit: "ms", Spread: k.took.spread()})
+		b.add(result{Name: "start to first answer: " + k.name, Value: k.took.median(), Unit: "ms",
+			Spread: k.took.spread()})
 	}
 	for _, k := range all[1:] {
-		r := result{Name: "start: patrol against " + k.name, Value: all[0].took.median() / k.took.median(), Unit: "x", Spread: ratios(all[0].took, k.took).spread()}
+		r := result{Name: "start: patrol against " + k.name, Value: all[0].took.median() / k.took.median(), Unit: "x",
+			Spread: ratios(all[0].took, k.took).spread()}
 		if k == all[1] {
 			r.Bar = 4
 		}
 		b.add(r)
 	}
 	for _, k := range all {
-		b.add(result{Name: "memory after start: " + k.name, Value: k.size.median(), Unit: "MB", Spread: k.size.spread()})
+		b.add(result{Name: "memory after start: " + k.name, Value: k.size.median(), Unit: "MB",
+			Spread: k.size.spread()})
 	}
 	return nil
 }
@@ -184,7 +189,8 @@ func (b *bench) memory(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.add(result{Name: "memory after 1,000 rotations", Value: now / 1e6, Unit: "MB", Bar: 40, Note: fmt.Sprintf("at most %.0f MB", most/1e6)})
+	b.add(result{Name: "memory after 1,000 rotations", Value: now / 1e6, Unit: "MB", Bar: 40,
+		Note: fmt.Sprintf("at most %.0f MB", most/1e6)})
 	b.add(result{Name: "processor time of a rotation", Value: used.Seconds() * 1e3 / float64(f.pats), Unit: "ms",
 		Note: fmt.Sprintf("%d of them in %.1f s over loopback TLS", f.pats, took.Seconds())})
 	return nil
@@ -235,16 +241,19 @@ func (b *bench) growth(ctx context.Context) error {
 		if n == 10_000 {
 			r.Bar = 64
 		}
-		b.add(result{Name: fmt.Sprintf("processor time of a sweep of %s", thousands(n)), Value: took * 1e3, Unit: "ms", Spread: spread,
-			Note: fmt.Sprintf("%.0f µs a PAT", took*1e6/float64(n))})
+		b.add(result{Name: fmt.Sprintf("processor time of a sweep of %s", thousands(n)), Value: took * 1e3, Unit: "ms",
+			Spread: spread,
+			Note:   fmt.Sprintf("%.0f µs a PAT", took*1e6/float64(n))})
 		b.add(r)
 	}
-	b.add(result{Name: fmt.Sprintf("growth of a sweep's processor time, %s to %s", thousands(sizes[1]), thousands(sizes[len(sizes)-1])),
+	b.add(result{Name: fmt.Sprintf("growth of a sweep's processor time, %s to %s", thousands(sizes[1]),
+		thousands(sizes[len(sizes)-1])),
 		Value: exponent(xs[1:], ys[1:]), Unit: "exponent", Bar: 1.15, Note: "1 is linear"})
 	return nil
 }
 
-func (b *bench) sweeps(ctx context.Context, n int) (took float64, spread string, now, most float64, started time.Duration, err error) {
+func (b *bench) sweeps(ctx context.Context, n int) (took float64, spread string, now, most float64,
+	started time.Duration, err error) {
 	dir, err := os.MkdirTemp(b.dir, "sweep-")
 	if err != nil {
 		return 0, "", 0, 0, 0, err
@@ -281,7 +290,8 @@ func (b *bench) sweeps(ctx context.Context, n int) (took float64, spread string,
 		s = append(s, (after - before).Seconds())
 		want := (n+f.identities)/25 + 1
 		if calls := c.Panel.Count(keyvault.Service, keyvault.ListSecrets); calls > want {
-			return 0, "", 0, 0, 0, fmt.Errorf("a sweep of %d PATs asked for %d pages of secrets, want %d", n, calls, want)
+			return 0, "", 0, 0, 0, fmt.Errorf("a sweep of %d PATs asked for %d pages of secrets, want %d", n, calls,
+				want)
 		}
 		if calls := c.Panel.Count(devops.ServiceName, devops.ListPats); calls > n/100+f.identities {
 			return 0, "", 0, 0, 0, fmt.Errorf("a sweep of %d PATs asked for %d pages of PATs", n, calls)

@@ -176,9 +176,11 @@ func modelTable(out io.Writer) error {
   calls and sends in the year   Key Vault %.0f million, Azure DevOps %.0f million, Service Bus %.0f million; pages of sweeps %.0f million
   a vault's limit               %.0f %% used while a sweep's commands are worked off
   everything replaced at once   %v; %v if Azure DevOps did not throttle
-`, thousands(a.pats), a.apps, thousands(perApp), a.identities, thousands(perApp/a.identities), a.sessions, a.sweeps, a.call, a.idle, a.cost,
+`, thousands(a.pats), a.apps, thousands(perApp), a.identities, thousands(perApp/a.identities), a.sessions, a.sweeps,
+		a.call, a.idle, a.cost,
 		thousands(o.rotations), o.perDay, o.perDay/86400, o.largest, o.longest.Round(time.Second), o.pages, o.sweep,
-		calls["keyvault"]/1e6, calls["devops"]/1e6, calls["servicebus"]/1e6, yearly*float64(o.pages)/1e6, 100*o.busiestVault,
+		calls["keyvault"]/1e6, calls["devops"]/1e6, calls["servicebus"]/1e6, yearly*float64(o.pages)/1e6,
+		100*o.busiestVault,
 		o.atOnce.Round(time.Minute), o.atOnceOpen.Round(time.Minute))
 	return err
 }

@@ -39,7 +39,8 @@ func TestEveryPATOfTheModelIsRotatedOnTime(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 	var b strings.Builder
-	if err := table(&b, []result{{Name: "x", Value: 2, Unit: "s", Bar: 1}}); err != nil || !strings.Contains(b.String(), "1 BROKEN") {
+	if err := table(&b, []result{{Name: "x", Value: 2, Unit: "s", Bar: 1}}); err != nil || !strings.Contains(b.String(),
+		"1 BROKEN") {
 		t.Errorf("%v: %q", err, b.String())
 	}
 }

@@ -45,7 +45,8 @@ func start(ctx context.Context, env map[string]string, name string, args ...stri
 	}
 	p.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 	p.cmd = exec.CommandContext(ctx, name, args...)
-	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.TempDir(), "FUNCTIONS_CUSTOMHANDLER_PORT=" + strconv.Itoa(p.port)}
+	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.TempDir(), "FUNCTIONS_CUSTOMHANDLER_PORT=" +
+		strconv.Itoa(p.port)}
 	for k, v := range env {
 		p.cmd.Env = append(p.cmd.Env, k+"="+v)
 	}
@@ -162,7 +163,8 @@ const timerEnvelope = `{"Data":{"timer":{"Schedule":{"AdjustForDST":true},"Sched
 // orderEnvelope is the invocation for the order to rotate a PAT away from the one of
 // that authorization id.
 func orderEnvelope(n int, pat, from string) string {
-	body, err := json.Marshal(map[string]any{"command": "reconcile", "pat": pat, "reason": "requested", "from": from, "revokePrevious": "overlap"})
+	body, err := json.Marshal(map[string]any{"command": "reconcile", "pat": pat, "reason": "requested", "from": from,
+		"revokePrevious": "overlap"})
 	if err != nil {
 		panic(err) // strings always marshal
 	}
@@ -172,12 +174,13 @@ func orderEnvelope(n int, pat, from string) string {
 // messageEnvelope is what the host sends for a message of a queue with sessions.
 func messageEnvelope(n int, session string, body []byte) string {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, `{"Data":{"message":%q},"Metadata":{"MessageReceiver":{},"MessageSession":{"SessionLockedUntil":"2026-11-03T07:16:22Z"},"MessageActions":{},"SessionActions":{},"ReceiveActions":{},`+
-		`"Client":{"FullyQualifiedNamespace":"contoso.servicebus.windows.net","IsClosed":false,"TransportType":0,"Identifier":"contoso.servicebus.windows.net-0b3c9c1e-6a5e-4e0e-8d43-2a6f7b9d1c55"},`+
-		`"DeliveryCount":"1","LockToken":"\"0f5ad7a2-3c7b-4d0f-9f0c-6d1b2a3c4d5e\"","ExpiresAtUtc":"2026-11-17T07:15:22","ExpiresAt":"2026-11-17T07:15:22+00:00",`+
-		`"EnqueuedTimeUtc":"2026-11-03T07:15:22","EnqueuedTime":"2026-11-03T07:15:22+00:00","MessageId":"\"m-%d\"","ContentType":"\"application/json\"","SessionId":"\"%s\"",`+
-		`"SequenceNumber":"%d","Subject":"\"reconcile\"","Label":"\"reconcile\"","ApplicationProperties":{},"UserProperties":{},`+
-		`"sys":{"MethodName":"Reconcile","UtcNow":"2026-11-03T07:15:22.1180000Z","RandGuid":"6f0b8f0e-3f0a-4e0e-8d43-2a6f7b9d1c55"}}}`,
+	fmt.Fprintf(&b,
+		`{"Data":{"message":%q},"Metadata":{"MessageReceiver":{},"MessageSession":{"SessionLockedUntil":"2026-11-03T07:16:22Z"},"MessageActions":{},"SessionActions":{},"ReceiveActions":{},`+
+			`"Client":{"FullyQualifiedNamespace":"contoso.servicebus.windows.net","IsClosed":false,"TransportType":0,"Identifier":"contoso.servicebus.windows.net-0b3c9c1e-6a5e-4e0e-8d43-2a6f7b9d1c55"},`+
+			`"DeliveryCount":"1","LockToken":"\"0f5ad7a2-3c7b-4d0f-9f0c-6d1b2a3c4d5e\"","ExpiresAtUtc":"2026-11-17T07:15:22","ExpiresAt":"2026-11-17T07:15:22+00:00",`+
+			`"EnqueuedTimeUtc":"2026-11-03T07:15:22","EnqueuedTime":"2026-11-03T07:15:22+00:00","MessageId":"\"m-%d\"","ContentType":"\"application/json\"","SessionId":"\"%s\"",`+
+			`"SequenceNumber":"%d","Subject":"\"reconcile\"","Label":"\"reconcile\"","ApplicationProperties":{},"UserProperties":{},`+
+			`"sys":{"MethodName":"Reconcile","UtcNow":"2026-11-03T07:15:22.1180000Z","RandGuid":"6f0b8f0e-3f0a-4e0e-8d43-2a6f7b9d1c55"}}}`,
 		base64.StdEncoding.EncodeToString(body), n, session, n)
 	return b.String()
 }

@@ -54,7 +54,8 @@ func compare(want, got counters) (problems []string) {
 			case !ok:
 				problems = append(problems, fmt.Sprintf("allocations: %s: none are recorded", k))
 			case got.Allocations[k] > w:
-				problems = append(problems, fmt.Sprintf("allocations: %s: %d, recorded are %d", k, got.Allocations[k], w))
+				problems = append(problems, fmt.Sprintf("allocations: %s: %d, recorded are %d", k, got.Allocations[k],
+					w))
 			}
 		}
 	}

@@ -15,7 +15,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/azure-patrol/patrol/internal/funchost"
+	"github.com/azure-patrol/patrol/internal/customhandler"
+	"github.com/azure-patrol/patrol/internal/reconcile"
 	"github.com/azure-patrol/patrol/internal/rotation"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
 	"github.com/azure-patrol/patrol/sandbox/devops"
@@ -66,11 +67,13 @@ func TestCountersHold(t *testing.T) {
 				all += k
 			}
 		}
-		report(t, result{Name: "upstream calls and sends of a " + phase, Value: float64(all) / fleetSize, Unit: "calls", Bar: bar,
+		report(t, result{Name: "upstream calls and sends of a " + phase, Value: float64(all) / fleetSize, Unit: "calls",
+			Bar:  bar,
 			Note: fmt.Sprintf("and %d shared by %d PATs", shared, fleetSize)})
 	}
 	for what, n := range got.Allocations {
-		report(t, result{Name: "allocations of " + what, Value: float64(n), Unit: "allocs", Bar: float64(want.Allocations[what])})
+		report(t, result{Name: "allocations of " + what, Value: float64(n), Unit: "allocs",
+			Bar: float64(want.Allocations[what])})
 	}
 }
 
@@ -82,7 +85,8 @@ func TestAPlantedCallOrAllocationIsFound(t *testing.T) {
 		Allocations: map[string]int{"decoding": 20},
 	}
 	with := func(change func(*counters)) counters {
-		c := counters{Calls: map[string]map[string]int{"rotation": maps.Clone(want.Calls["rotation"])}, RoundTrips: maps.Clone(want.RoundTrips), Allocations: maps.Clone(want.Allocations)}
+		c := counters{Calls: map[string]map[string]int{"rotation": maps.Clone(want.Calls["rotation"])},
+			RoundTrips: maps.Clone(want.RoundTrips), Allocations: maps.Clone(want.Allocations)}
 		change(&c)
 		return c
 	}
@@ -90,15 +94,22 @@ func TestAPlantedCallOrAllocationIsFound(t *testing.T) {
 		got  counters
 		want string
 	}{
-		"as recorded":            {with(func(*counters) {}), ""},
-		"a call more":            {with(func(c *counters) { c.Calls["rotation"]["keyvault GetSecret"]++ }), "upstream calls of rotation: keyvault GetSecret: 21, recorded are 20"},
-		"a call less":            {with(func(c *counters) { c.Calls["rotation"]["keyvault GetSecret"]-- }), "upstream calls of rotation: keyvault GetSecret: 19, recorded are 20"},
-		"another kind of call":   {with(func(c *counters) { c.Calls["rotation"]["devops GetPat"] = 1 }), "upstream calls of rotation: devops GetPat: 1, recorded are 0"},
-		"a phase not measured":   {with(func(c *counters) { delete(c.Calls, "rotation") }), "upstream calls of rotation: keyvault GetSecret: 0, recorded are 20"},
-		"a round trip more":      {with(func(c *counters) { c.RoundTrips["rotation, warm"]++ }), "round trips: rotation, warm: 5, recorded are 4"},
-		"an allocation more":     {with(func(c *counters) { c.Allocations["decoding"]++ }), "allocations: decoding: 21, recorded are 20"},
-		"an allocation less":     {with(func(c *counters) { c.Allocations["decoding"]-- }), ""},
-		"allocations not known":  {with(func(c *counters) { c.Allocations["another"] = 1 }), "allocations: another: none are recorded"},
+		"as recorded": {with(func(*counters) {}), ""},
+		"a call more": {with(func(c *counters) { c.Calls["rotation"]["keyvault GetSecret"]++ }),
+			"upstream calls of rotation: keyvault GetSecret: 21, recorded are 20"},
+		"a call less": {with(func(c *counters) { c.Calls["rotation"]["keyvault GetSecret"]-- }),
+			"upstream calls of rotation: keyvault GetSecret: 19, recorded are 20"},
+		"another kind of call": {with(func(c *counters) { c.Calls["rotation"]["devops GetPat"] = 1 }),
+			"upstream calls of rotation: devops GetPat: 1, recorded are 0"},
+		"a phase not measured": {with(func(c *counters) { delete(c.Calls, "rotation") }),
+			"upstream calls of rotation: keyvault GetSecret: 0, recorded are 20"},
+		"a round trip more": {with(func(c *counters) { c.RoundTrips["rotation, warm"]++ }),
+			"round trips: rotation, warm: 5, recorded are 4"},
+		"an allocation more": {with(func(c *counters) { c.Allocations["decoding"]++ }),
+			"allocations: decoding: 21, recorded are 20"},
+		"an allocation less": {with(func(c *counters) { c.Allocations["decoding"]-- }), ""},
+		"allocations not known": {with(func(c *counters) { c.Allocations["another"] = 1 }),
+			"allocations: another: none are recorded"},
 		"no allocations counted": {with(func(c *counters) { c.Allocations = nil }), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -153,7 +164,8 @@ func calls(t *testing.T) map[string]map[string]int {
 			act()
 			out[name] = map[string]int{}
 			for c, n := range w.Cloud.Panel.Counts() {
-				if c.Service == "identity" || c.Service == "servicebus" && !strings.HasPrefix(c.Operation, "send "+cloud.EventTopic) && !strings.HasPrefix(c.Operation, "schedule") {
+				if c.Service == "identity" || c.Service == "servicebus" && !strings.HasPrefix(c.Operation, "send "+
+					cloud.EventTopic) && !strings.HasPrefix(c.Operation, "schedule") {
 					continue
 				}
 				out[name][c.Service+" "+c.Operation] = n
@@ -161,7 +173,8 @@ func calls(t *testing.T) map[string]map[string]int {
 		}
 		phase("rotation", func() {
 			for i := range fleetSize {
-				w.Command(f.name(i), fmt.Sprintf(`{"command":"reconcile","pat":%q,"reason":"requested","from":%q}`, f.name(i), ids[i]))
+				w.Command(f.name(i), fmt.Sprintf(`{"command":"reconcile","pat":%q,"reason":"requested","from":%q}`,
+					f.name(i), ids[i]))
 			}
 			w.Settle()
 		})
@@ -188,8 +201,8 @@ func allocations(t *testing.T) map[string]int {
 	const rounds = 200
 	out := map[string]int{}
 
-	mux := funchost.New(funchost.Config{})
-	mux.HandleServiceBus("Reconcile", func(context.Context, funchost.Message) error { return nil })
+	mux := customhandler.New(customhandler.Config{})
+	mux.HandleServiceBus("Reconcile", func(context.Context, customhandler.Message) error { return nil })
 	body := []byte(orderEnvelope(1, "team-000001-agents", "0f5ad7a2-3c7b-4d0f-9f0c-6d1b2a3c4d5e"))
 	r := httptest.NewRequest(http.MethodPost, "/Reconcile", nil)
 	r.Header.Set("Content-Type", "application/json")
@@ -207,7 +220,8 @@ func allocations(t *testing.T) map[string]int {
 
 	rec := still()
 	out["a reconcile that finds nothing to do, without its calls"] = int(testing.AllocsPerRun(rounds, func() {
-		if err := rec.Reconcile(t.Context(), rotation.Command{PAT: "team-000001-agents", Reason: rotation.Look}); err != nil {
+		if err := rec.Reconcile(t.Context(), rotation.Command{PAT: "team-000001-agents",
+			Reason: rotation.Check}); err != nil {
 			t.Fatal(err)
 		}
 	}))
@@ -233,20 +247,26 @@ type readCloser struct{ *bytes.Reader }
 func (readCloser) Close() error { return nil }
 
 // still is a Reconciler over services that answer at once and have nothing new.
-func still() *rotation.Reconciler {
+func still() *reconcile.Reconciler {
 	now := time.Date(2026, 11, 3, 7, 0, 0, 0, time.UTC)
-	s := rotation.Spec{Name: "team-000001-agents", Identity: "bot-00", Organization: "contoso", DisplayName: "Team 000001 agents",
-		Scopes: []string{"vso.code"}, Lifetime: lifetime, RotateBefore: lifetime / 3, Overlap: rotation.Day}
+	s := rotation.Spec{Name: "team-000001-agents", Identity: "bot-00", Organization: "contoso",
+		DisplayName: "Team 000001 agents",
+		Scopes:      []string{"vso.code"}, Lifetime: lifetime, RotateBefore: lifetime / 3, Overlap: rotation.Day}
 	const provider = "https://dev.azure.com/contoso"
-	pat := rotation.PAT{AuthorizationID: "0f5ad7a2-3c7b-4d0f-9f0c-6d1b2a3c4d5e", DisplayName: s.DisplayName, Scopes: s.Scopes,
+	pat := rotation.PAT{AuthorizationID: "0f5ad7a2-3c7b-4d0f-9f0c-6d1b2a3c4d5e", DisplayName: s.DisplayName,
+		Scopes:    s.Scopes,
 		ValidFrom: now.Add(-rotation.Day), ValidTo: now.Add(29 * rotation.Day)}
-	v := rotation.Version{Name: s.Name, ID: "0123456789abcdef0123456789abcdef", Enabled: true, Created: pat.ValidFrom, Expires: pat.ValidTo,
-		Ledger: rotation.Ledger{AuthorizationID: pat.AuthorizationID, ProviderAddress: provider, RotationID: "abcdefghij", Identity: s.Identity, AnnouncedAt: pat.ValidFrom}}
-	return rotation.NewReconciler(rotation.Config{
-		Spec: func(string) (rotation.Spec, bool) { return s, true }, Specs: func() []rotation.Spec { return []rotation.Spec{s} },
+	v := rotation.Version{Name: s.Name, ID: "0123456789abcdef0123456789abcdef", Enabled: true, Created: pat.ValidFrom,
+		Expires: pat.ValidTo,
+		Ledger: rotation.Ledger{AuthorizationID: pat.AuthorizationID, ProviderAddress: provider,
+			RotationID: "abcdefghij", Identity: s.Identity, AnnouncedAt: pat.ValidFrom}}
+	return reconcile.NewReconciler(reconcile.Config{
+		Spec:  func(string) (rotation.Spec, bool) { return s, true },
+		Specs: func() []rotation.Spec { return []rotation.Spec{s} },
 		Vault: stillVault{current: v}, Tokens: stillTokens{pats: []rotation.PAT{pat}}, VaultTag: "abcdef",
-		ProviderAddress: func(string) string { return provider }, Organization: func(string) string { return "contoso" },
-		Now: func() time.Time { return now }, Random: func() float64 { return 0 },
+		ProviderAddress: func(string) string { return provider },
+		Organization:    func(string) string { return "contoso" },
+		Now:             func() time.Time { return now }, Random: func() float64 { return 0 },
 	})
 }
 
@@ -270,8 +290,8 @@ func (s stillTokens) List(context.Context, rotation.Owner) ([]rotation.PAT, erro
 }
 
 func BenchmarkInvocationInTheHandlerAlone(b *testing.B) {
-	mux := funchost.New(funchost.Config{})
-	mux.HandleServiceBus("Reconcile", func(context.Context, funchost.Message) error { return nil })
+	mux := customhandler.New(customhandler.Config{})
+	mux.HandleServiceBus("Reconcile", func(context.Context, customhandler.Message) error { return nil })
 	body := []byte(orderEnvelope(1, "team-000001-agents", "0f5ad7a2-3c7b-4d0f-9f0c-6d1b2a3c4d5e"))
 	w := &discard{header: http.Header{}}
 	reader := bytes.NewReader(nil)
@@ -290,7 +310,8 @@ func BenchmarkReconcileInTheHandlerAlone(b *testing.B) {
 	rec := still()
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := rec.Reconcile(b.Context(), rotation.Command{PAT: "team-000001-agents", Reason: rotation.Look}); err != nil {
+		if err := rec.Reconcile(b.Context(), rotation.Command{PAT: "team-000001-agents",
+			Reason: rotation.Check}); err != nil {
 			b.Fatal(err)
 		}
 	}

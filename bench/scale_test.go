@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/sandbox/cloud"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 	"github.com/azure-patrol/patrol/sandbox/simulation"
 )
@@ -19,9 +19,10 @@ import (
 // each, and an Azure DevOps that throttles each identity.
 const (
 	scaleIdentities = 2
-	scaleSessions   = 2 // an instance's; few, so that the instances and not the throttle are what there is too little of
-	scaleBudget     = 200.0
-	scaleTrip       = 200 * time.Millisecond
+	// an instance's; few, so that the instances and not the throttle are what there is too little of
+	scaleSessions = 2
+	scaleBudget   = 200.0
+	scaleTrip     = 200 * time.Millisecond
 )
 
 // scaled is what came of one number of instances.
@@ -30,7 +31,7 @@ type scaled struct {
 	took            time.Duration // until the last PAT was new
 	limit           time.Duration // no client can be faster
 	putOff, failed  int
-	counts          map[control.Call]int
+	counts          map[faults.Call]int
 }
 
 // windows is how many times the budget the fleet needs.
@@ -38,7 +39,8 @@ func scaleOut(t *testing.T, instances, pats int, windows float64) (out scaled) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		f := fleet{pats: pats, identities: scaleIdentities}
-		w := simulation.New(t, simulation.Config{Manifest: f.manifest(), Schedule: "0 0 0 1 1 *", Sessions: scaleSessions, Hosts: instances,
+		w := simulation.New(t, simulation.Config{Manifest: f.manifest(), Schedule: "0 0 0 1 1 *",
+			Sessions: scaleSessions, Hosts: instances,
 			Cloud: func(c *cloud.Config) { c.Vault = func(v *keyvault.Config) { v.NoThrottle = true } }})
 		defer w.Close()
 		for i := range f.identities {
@@ -55,12 +57,15 @@ func scaleOut(t *testing.T, instances, pats int, windows float64) (out scaled) {
 
 		perWindow := float64(pats) / scaleIdentities / windows
 		cost := scaleBudget / (2 * perWindow)
-		w.Cloud.DevOps.Switch(func(s *devops.Switches) { s.Throttle = devops.Throttle{Cost: cost, Budget: scaleBudget} })
-		w.Cloud.Panel.OnCall(func(_ int, c control.Call) *control.Fault {
+		w.Cloud.DevOps.Switch(func(s *devops.Switches) {
+			s.Throttle = devops.Throttle{Cost: cost,
+				Budget: scaleBudget}
+		})
+		w.Cloud.Panel.OnCall(func(_ int, c faults.Call) *faults.Fault {
 			if c.Service == "servicebus" {
 				return nil // its links are opened under a lock of the SDK
 			}
-			return &control.Fault{Mode: control.Slow, Delay: scaleTrip}
+			return &faults.Fault{Mode: faults.Slow, Delay: scaleTrip}
 		})
 		w.Cloud.Panel.ResetCounts()
 		began := time.Now()
@@ -87,7 +92,8 @@ func scaleOut(t *testing.T, instances, pats int, windows float64) (out scaled) {
 			t.Fatalf("%d instances: %d of %d PATs are not new after 12 hours", instances, len(left), pats)
 		}
 		out = scaled{instances: instances, pats: pats, took: last.Sub(began), counts: w.Cloud.Panel.Counts(),
-			putOff: strings.Count(w.Output(), "being throttled: put off"), failed: strings.Count(w.Output(), "step failed")}
+			putOff: strings.Count(w.Output(), "being throttled: put off"), failed: strings.Count(w.Output(),
+				"step failed")}
 		// Who heeds what Azure DevOps asks for gets the budget once at the start, and
 		// then once in each window.
 		out.limit = time.Duration(float64(pats/scaleIdentities-1)/perWindow) * 5 * time.Minute
@@ -118,11 +124,15 @@ func TestThroughputGrowsWithInstancesUpToTheThrottle(t *testing.T) {
 	for i, r := range results {
 		throttle := "the throttle is not reached"
 		if r.limit > 0 {
-			throttle = fmt.Sprintf("the throttle alone takes %.0f s (%.0f %%)", r.limit.Seconds(), 100*float64(r.limit)/float64(r.took))
+			throttle = fmt.Sprintf("the throttle alone takes %.0f s (%.0f %%)", r.limit.Seconds(),
+				100*float64(r.limit)/float64(r.took))
 		}
-		report(t, result{Name: fmt.Sprintf("%s due PATs, %.2g times the budget, %d instances", thousands(r.pats), situations[i].windows, r.instances), Value: r.took.Seconds(), Unit: "s",
-			Note: fmt.Sprintf("%.2f/s; %s; %d put off, %d failed steps, %d creations, %d pages", float64(r.pats)/r.took.Seconds(), throttle, r.putOff, r.failed,
-				r.counts[control.Call{Service: devops.ServiceName, Operation: devops.CreatePat}], r.counts[control.Call{Service: devops.ServiceName, Operation: devops.ListPats}])})
+		report(t, result{Name: fmt.Sprintf("%s due PATs, %.2g times the budget, %d instances", thousands(r.pats),
+			situations[i].windows, r.instances), Value: r.took.Seconds(), Unit: "s",
+			Note: fmt.Sprintf("%.2f/s; %s; %d put off, %d failed steps, %d creations, %d pages",
+				float64(r.pats)/r.took.Seconds(), throttle, r.putOff, r.failed,
+				r.counts[faults.Call{Service: devops.ServiceName, Operation: devops.CreatePat}],
+				r.counts[faults.Call{Service: devops.ServiceName, Operation: devops.ListPats}])})
 		if i == 0 || situations[i].windows != situations[i-1].windows {
 			continue
 		}
@@ -130,7 +140,8 @@ func TestThroughputGrowsWithInstancesUpToTheThrottle(t *testing.T) {
 		case i == 1 && r.took > before.took*7/10:
 			t.Errorf("two instances took %v, and one took %v: the second is of no use", r.took, before.took)
 		case r.limit > 0 && r.took > before.took*4/3:
-			t.Errorf("%d instances took %v, and %d took %v: they are in each other's way", r.instances, r.took, before.instances, before.took)
+			t.Errorf("%d instances took %v, and %d took %v: they are in each other's way", r.instances, r.took,
+				before.instances, before.took)
 		}
 	}
 }

@@ -17,9 +17,9 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/app"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
-	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
-	"github.com/azure-patrol/patrol/sandbox/pipe"
+	"github.com/azure-patrol/patrol/sandbox/memnet"
 )
 
 var (
@@ -68,12 +68,13 @@ const tokenLife = 25 * time.Hour
 func inBubble(t *testing.T, f fleet, tell func(t *testing.T, w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		var network pipe.Network
+		var network memnet.Network
 		manifest := filepath.Join(t.TempDir(), "pats.yaml")
 		if err := os.WriteFile(manifest, []byte(f.manifest()), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		c, err := cloud.New(cloud.Config{Network: &network, Manifest: manifest, Vault: func(v *keyvault.Config) { v.NoThrottle = true }})
+		c, err := cloud.New(cloud.Config{Network: &network, Manifest: manifest,
+			Vault: func(v *keyvault.Config) { v.NoThrottle = true }})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -120,7 +121,7 @@ func (w *world) invoke(n int, pat, from string) error {
 const trip = 50 * time.Millisecond
 
 func (w *world) slow() {
-	w.Panel.OnCall(func(int, control.Call) *control.Fault { return &control.Fault{Mode: control.Slow, Delay: trip} })
+	w.Panel.OnCall(func(int, faults.Call) *faults.Fault { return &faults.Fault{Mode: faults.Slow, Delay: trip} })
 }
 
 // rotateOne tells how long it took until readers had the new PAT, and until the
@@ -150,7 +151,8 @@ func roundTrips(t *testing.T) map[string]int {
 		count := func(name string, i int) {
 			readable, answered := w.rotateOne(t, i)
 			if readable%trip != 0 || answered%trip != 0 {
-				t.Errorf("%s: %v and %v are no round trips of %v: something else is waited for", name, readable, answered, trip)
+				t.Errorf("%s: %v and %v are no round trips of %v: something else is waited for", name, readable,
+					answered, trip)
 			}
 			out[name+", until the new PAT is readable"] = int(readable / trip)
 			out[name+", until the invocation is answered"] = int(answered / trip)
@@ -197,7 +199,8 @@ func TestAThousandRotationsStayNearTheirBound(t *testing.T) {
 		}
 		took := time.Since(began)
 		bound := time.Duration((n+sessions-1)/sessions) * inSequence * trip
-		r := result{Name: fmt.Sprintf("%s rotations on %d sessions at %v a call, against their bound", thousands(n), sessions, trip), Value: float64(took) / float64(bound), Unit: "x", Bar: 1.15,
+		r := result{Name: fmt.Sprintf("%s rotations on %d sessions at %v a call, against their bound", thousands(n),
+			sessions, trip), Value: float64(took) / float64(bound), Unit: "x", Bar: 1.15,
 			Note: fmt.Sprintf("%v; the bound is %v", took, bound)}
 		report(t, r)
 		if n == 1000 && !r.held() {

@@ -33,7 +33,7 @@ import (
 	"github.com/azure-patrol/patrol/internal/keyring"
 	"github.com/azure-patrol/patrol/internal/rotation"
 	"github.com/azure-patrol/patrol/internal/vault"
-	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 	azure "github.com/azure-patrol/patrol/sandbox/servicebus"
 	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
@@ -128,7 +128,7 @@ func TestSecretsOfPATsAreOnThePage(t *testing.T) {
 	defer server.Close()
 	kv, err := keyvault.New(keyvault.Config{
 		URL: server.URL, Authority: "https://login.microsoftonline.com", Tenant: "tenant",
-		Panel: &control.Panel{}, Verify: func(string) error { return nil },
+		Panel: &faults.Injector{}, Verify: func(string) error { return nil },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -148,7 +148,7 @@ func TestSecretsOfPATsAreOnThePage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, tags, _, _, err := v.Identities().Read(t.Context(), "a-pat")
+	_, tags, _, _, err := vault.NewStore(v).Read(t.Context(), "a-pat")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +262,7 @@ func messages(t *testing.T, send func(context.Context, *bus.Bus) error) []azure.
 				Queues: []broker.Queue{{Name: "commands", Properties: broker.Properties{RequiresSession: true}}},
 				Topics: []broker.Topic{{Name: "events", Subscriptions: []broker.Subscription{{Name: "all"}}}},
 			},
-			KeyName: "key", Key: "right", Panel: &control.Panel{},
+			KeyName: "key", Key: "right", Panel: &faults.Injector{},
 			OnSend: func(_ string, m azure.Message) {
 				mu.Lock()
 				defer mu.Unlock()
@@ -404,7 +404,7 @@ func TestEventsAndPropertiesAreOnThePage(t *testing.T) {
 		for _, e := range everyEvent() {
 			errs = append(errs, b.Publish(ctx, e))
 		}
-		due := rotation.Command{PAT: "p", Reason: rotation.Look}
+		due := rotation.Command{PAT: "p", Reason: rotation.Check}
 		later := due
 		later.At = time.Now().Add(time.Hour)
 		return errors.Join(append(errs, b.Send(ctx, due, later))...)

@@ -28,9 +28,11 @@ func rotated() events.Event {
 	return events.NewRotated(source, noon.In(berlin), events.Rotated{
 		PAT: "jenkins-agents", Organization: "contoso", Identity: "build-bot", DisplayName: "Jenkins agents",
 		Scopes: []string{"vso.agentpools_manage", "vso.build_execute"}, RotationID: "abcdefghij", Reason: "expiring",
-		Secret:          events.SecretRef{ID: "https://patrol-prod.vault.azure.net/secrets/jenkins-agents/0123", Name: "jenkins-agents", Version: "0123"},
+		Secret: events.SecretRef{ID: "https://patrol-prod.vault.azure.net/secrets/jenkins-agents/0123",
+			Name: "jenkins-agents", Version: "0123"},
 		AuthorizationID: "a-2", ValidFrom: noon, ValidTo: noon.AddDate(0, 0, 30).In(berlin),
-		Previous: &events.Previous{Version: "0122", AuthorizationID: "a-1", RevokeAt: noon.Add(24 * time.Hour).In(berlin)},
+		Previous: &events.Previous{Version: "0122", AuthorizationID: "a-1", RevokeAt: noon.Add(24 * time.Hour).
+			In(berlin)},
 	})
 }
 
@@ -47,27 +49,39 @@ func every() map[string]struct {
 		event events.Event
 		json  string
 	}{
-		"rotated":        {rotated(), `{"specversion":"1.0","id":"abcdefghij/rotated","source":"/patrol/patrol-prod.vault.azure.net","type":"patrol.pat.rotated","subject":"jenkins-agents","time":"2026-11-24T12:00:00Z","datacontenttype":"application/json","data":{"pat":"jenkins-agents","organization":"contoso","identity":"build-bot","displayName":"Jenkins agents","scopes":["vso.agentpools_manage","vso.build_execute"],"rotationId":"abcdefghij","reason":"expiring","secret":{"id":"https://patrol-prod.vault.azure.net/secrets/jenkins-agents/0123","name":"jenkins-agents","version":"0123"},"authorizationId":"a-2","validFrom":"2026-11-24T12:00:00Z","validTo":"2026-12-24T12:00:00Z","previous":{"version":"0122","authorizationId":"a-1","revokeAt":"2026-11-25T12:00:00Z"}}}`},
-		"first rotation": {first, `{"specversion":"1.0","id":"abcdefghij/rotated","source":"/patrol/patrol-prod.vault.azure.net","type":"patrol.pat.rotated","subject":"jenkins-agents","time":"2026-11-24T12:00:00Z","datacontenttype":"application/json","data":{"pat":"jenkins-agents","organization":"contoso","identity":"build-bot","displayName":"Jenkins agents","scopes":[],"rotationId":"abcdefghij","reason":"expiring","secret":{"id":"https://patrol-prod.vault.azure.net/secrets/jenkins-agents/0123","name":"jenkins-agents","version":"0123"},"authorizationId":"a-2","validFrom":"2026-11-24T12:00:00Z","validTo":"2026-12-24T12:00:00Z","previous":null}}`},
+		"rotated": {rotated(),
+			`{"specversion":"1.0","id":"abcdefghij/rotated","source":"/patrol/patrol-prod.vault.azure.net","type":"patrol.pat.rotated","subject":"jenkins-agents","time":"2026-11-24T12:00:00Z","datacontenttype":"application/json","data":{"pat":"jenkins-agents","organization":"contoso","identity":"build-bot","displayName":"Jenkins agents","scopes":["vso.agentpools_manage","vso.build_execute"],"rotationId":"abcdefghij","reason":"expiring","secret":{"id":"https://patrol-prod.vault.azure.net/secrets/jenkins-agents/0123","name":"jenkins-agents","version":"0123"},"authorizationId":"a-2","validFrom":"2026-11-24T12:00:00Z","validTo":"2026-12-24T12:00:00Z","previous":{"version":"0122","authorizationId":"a-1","revokeAt":"2026-11-25T12:00:00Z"}}}`},
+		"first rotation": {first,
+			`{"specversion":"1.0","id":"abcdefghij/rotated","source":"/patrol/patrol-prod.vault.azure.net","type":"patrol.pat.rotated","subject":"jenkins-agents","time":"2026-11-24T12:00:00Z","datacontenttype":"application/json","data":{"pat":"jenkins-agents","organization":"contoso","identity":"build-bot","displayName":"Jenkins agents","scopes":[],"rotationId":"abcdefghij","reason":"expiring","secret":{"id":"https://patrol-prod.vault.azure.net/secrets/jenkins-agents/0123","name":"jenkins-agents","version":"0123"},"authorizationId":"a-2","validFrom":"2026-11-24T12:00:00Z","validTo":"2026-12-24T12:00:00Z","previous":null}}`},
 		"revoked": {events.NewRevoked(source, noon, events.Revoked{
-			PAT: "jenkins-agents", Organization: "contoso", RotationID: "abcdefghij", AuthorizationID: "a-1", SecretVersion: "0122", Cause: "overlap-ended",
-		}), `{"specversion":"1.0","id":"abcdefghij/revoked/a-1","source":"/patrol/patrol-prod.vault.azure.net","type":"patrol.pat.revoked","subject":"jenkins-agents","time":"2026-11-24T12:00:00Z","datacontenttype":"application/json","data":{"pat":"jenkins-agents","organization":"contoso","rotationId":"abcdefghij","authorizationId":"a-1","secretVersion":"0122","cause":"overlap-ended"}}`},
+			PAT: "jenkins-agents", Organization: "contoso", RotationID: "abcdefghij", AuthorizationID: "a-1",
+			SecretVersion: "0122", Cause: "overlap-ended",
+		}),
+			`{"specversion":"1.0","id":"abcdefghij/revoked/a-1","source":"/patrol/patrol-prod.vault.azure.net","type":"patrol.pat.revoked","subject":"jenkins-agents","time":"2026-11-24T12:00:00Z","datacontenttype":"application/json","data":{"pat":"jenkins-agents","organization":"contoso","rotationId":"abcdefghij","authorizationId":"a-1","secretVersion":"0122","cause":"overlap-ended"}}`},
 		"failed": {events.NewRotationFailed(source, noon, 4, events.RotationFailed{
 			PAT: "jenkins-agents", Organization: "contoso", RotationID: "abcdefghij", Step: "create", Class: "policy",
-			Code: "patLifespanPolicyViolation", Message: "shorten lifetime & try again", ValidTo: events.TimeOrNull(noon.In(berlin)),
-		}), `{"specversion":"1.0","id":"abcdefghij/failed/create/4","source":"/patrol/patrol-prod.vault.azure.net","type":"patrol.pat.rotation-failed","subject":"jenkins-agents","time":"2026-11-24T12:00:00Z","datacontenttype":"application/json","data":{"pat":"jenkins-agents","organization":"contoso","rotationId":"abcdefghij","step":"create","class":"policy","code":"patLifespanPolicyViolation","message":"shorten lifetime & try again","retryAt":null,"validTo":"2026-11-24T12:00:00Z"}}`},
+			Code: "patLifespanPolicyViolation", Message: "shorten lifetime & try again",
+			ValidTo: events.TimeOrNull(noon.In(berlin)),
+		}),
+			`{"specversion":"1.0","id":"abcdefghij/failed/create/4","source":"/patrol/patrol-prod.vault.azure.net","type":"patrol.pat.rotation-failed","subject":"jenkins-agents","time":"2026-11-24T12:00:00Z","datacontenttype":"application/json","data":{"pat":"jenkins-agents","organization":"contoso","rotationId":"abcdefghij","step":"create","class":"policy","code":"patLifespanPolicyViolation","message":"shorten lifetime & try again","retryAt":null,"validTo":"2026-11-24T12:00:00Z"}}`},
 		"expiring": {events.NewExpiring(source, noon, 7, events.Expiring{
 			DisplayName: "old one", Organization: "contoso", AuthorizationID: "a-9", ValidTo: noon.AddDate(0, 0, 7),
-		}), `{"specversion":"1.0","id":"a-9/expiring/7","source":"/patrol/patrol-prod.vault.azure.net","type":"patrol.pat.expiring","subject":"a-9","time":"2026-11-24T12:00:00Z","datacontenttype":"application/json","data":{"displayName":"old one","organization":"contoso","authorizationId":"a-9","validTo":"2026-12-01T12:00:00Z"}}`},
-		"signed in": {events.NewSignedIn(source, noon, events.SignedIn{Identity: "build-bot", User: "build-bot@contoso.com"}),
+		}),
+			`{"specversion":"1.0","id":"a-9/expiring/7","source":"/patrol/patrol-prod.vault.azure.net","type":"patrol.pat.expiring","subject":"a-9","time":"2026-11-24T12:00:00Z","datacontenttype":"application/json","data":{"displayName":"old one","organization":"contoso","authorizationId":"a-9","validTo":"2026-12-01T12:00:00Z"}}`},
+		"signed in": {events.NewSignedIn(source, noon, events.SignedIn{Identity: "build-bot",
+			User: "build-bot@contoso.com"}),
 			`{"specversion":"1.0","id":"build-bot/signed-in/1795521600","source":"/patrol/patrol-prod.vault.azure.net","type":"patrol.identity.signed-in","subject":"build-bot","time":"2026-11-24T12:00:00Z","datacontenttype":"application/json","data":{"identity":"build-bot","user":"build-bot@contoso.com"}}`},
 		"sign-in required": {events.NewSignInRequired(source, noon, events.SignInRequired{
-			Identity: "build-bot", User: "build-bot@contoso.com", Code: "AADSTS700082", SignInURL: "https://patrol.example/api/identities/build-bot/signin",
-		}), `{"specversion":"1.0","id":"build-bot/sign-in-required/1795521600","source":"/patrol/patrol-prod.vault.azure.net","type":"patrol.identity.sign-in-required","subject":"build-bot","time":"2026-11-24T12:00:00Z","datacontenttype":"application/json","data":{"identity":"build-bot","user":"build-bot@contoso.com","code":"AADSTS700082","signInUrl":"https://patrol.example/api/identities/build-bot/signin"}}`},
+			Identity: "build-bot", User: "build-bot@contoso.com", Code: "AADSTS700082",
+			SignInURL: "https://patrol.example/api/identities/build-bot/signin",
+		}),
+			`{"specversion":"1.0","id":"build-bot/sign-in-required/1795521600","source":"/patrol/patrol-prod.vault.azure.net","type":"patrol.identity.sign-in-required","subject":"build-bot","time":"2026-11-24T12:00:00Z","datacontenttype":"application/json","data":{"identity":"build-bot","user":"build-bot@contoso.com","code":"AADSTS700082","signInUrl":"https://patrol.example/api/identities/build-bot/signin"}}`},
 		"sign-in expiring": {events.NewSignInExpiring(source, noon, events.SignInExpiring{
-			Identity: "build-bot", User: "build-bot@contoso.com", Code: "inactivity", SignInURL: "https://patrol.example/api/identities/build-bot/signin",
-			Until: noon.AddDate(0, 0, 14).In(berlin),
-		}), `{"specversion":"1.0","id":"build-bot/sign-in-expiring/1796731200","source":"/patrol/patrol-prod.vault.azure.net","type":"patrol.identity.sign-in-expiring","subject":"build-bot","time":"2026-11-24T12:00:00Z","datacontenttype":"application/json","data":{"identity":"build-bot","user":"build-bot@contoso.com","code":"inactivity","signInUrl":"https://patrol.example/api/identities/build-bot/signin","until":"2026-12-08T12:00:00Z"}}`},
+			Identity: "build-bot", User: "build-bot@contoso.com", Code: "inactivity",
+			SignInURL: "https://patrol.example/api/identities/build-bot/signin",
+			Until:     noon.AddDate(0, 0, 14).In(berlin),
+		}),
+			`{"specversion":"1.0","id":"build-bot/sign-in-expiring/1796731200","source":"/patrol/patrol-prod.vault.azure.net","type":"patrol.identity.sign-in-expiring","subject":"build-bot","time":"2026-11-24T12:00:00Z","datacontenttype":"application/json","data":{"identity":"build-bot","user":"build-bot@contoso.com","code":"inactivity","signInUrl":"https://patrol.example/api/identities/build-bot/signin","until":"2026-12-08T12:00:00Z"}}`},
 	}
 }
 
@@ -262,7 +276,8 @@ func jsonType(v any) string {
 
 func TestPropertiesAreWhatABrokerFiltersOn(t *testing.T) {
 	for name, want := range map[string]map[string]any{
-		"rotated":   {"type": events.TypeRotated, "subject": "jenkins-agents", "organization": "contoso", "identity": "build-bot"},
+		"rotated": {"type": events.TypeRotated, "subject": "jenkins-agents", "organization": "contoso",
+			"identity": "build-bot"},
 		"revoked":   {"type": events.TypeRevoked, "subject": "jenkins-agents", "organization": "contoso"},
 		"failed":    {"type": events.TypeRotationFailed, "subject": "jenkins-agents", "organization": "contoso"},
 		"expiring":  {"type": events.TypeExpiring, "subject": "a-9", "organization": "contoso"},
@@ -275,15 +290,21 @@ func TestPropertiesAreWhatABrokerFiltersOn(t *testing.T) {
 }
 
 func TestDecodeToleratesWhatLaterVersionsAdd(t *testing.T) {
-	e, err := events.Decode([]byte(`{"specversion":"1.0","id":"x/revoked/a","source":"/patrol/v","type":"patrol.pat.revoked","subject":"p",
+	e,
+		err := events.Decode(
+		[]byte(`{"specversion":"1.0","id":"x/revoked/a","source":"/patrol/v","type":"patrol.pat.revoked","subject":"p",
 		"time":"2026-11-24T13:00:00.5+01:00","traceparent":"00-1","data":{"pat":"p","authorizationId":"a","cause":"a new one","region":{"a":1}},"ID":"other"}`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := e.Data.(events.Revoked); e.ID != "x/revoked/a" || d.Cause != "a new one" || !e.Time.Equal(noon.Add(500*time.Millisecond)) || e.Time.Location() != time.UTC {
+	if d := e.Data.(events.Revoked); e.ID != "x/revoked/a" || d.Cause != "a new one" ||
+		!e.Time.Equal(noon.Add(500*time.Millisecond)) || e.Time.Location() != time.UTC {
 		t.Errorf("got %+v", e)
 	}
-	e, err = events.Decode([]byte(`{"specversion":"1.0","id":"1","source":"s","type":"patrol.pat.born","datacontenttype":"text/plain","data":"hi"}`))
+	e,
+		err = events.Decode(
+		[]byte(
+			`{"specversion":"1.0","id":"1","source":"s","type":"patrol.pat.born","datacontenttype":"text/plain","data":"hi"}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -307,19 +328,25 @@ func TestDecodeSaysWhatIsWrongAndNeverQuotesTheInput(t *testing.T) {
 		{"cut off", `{"id":"canary`, events.ErrMalformed, "broken JSON"},
 		{"too long", strings.Repeat(" ", events.MaxSize+1), events.ErrMalformed, "more than"},
 		{"no id", `{"specversion":"1.0","source":"s","type":"t"}`, events.ErrMalformed, "id is missing"},
-		{"wrong case", `{"specversion":"1.0","ID":"canary","source":"s","type":"t"}`, events.ErrMalformed, "id is missing"},
-		{"id not a string", `{"specversion":"1.0","id":7,"source":"s","type":"t"}`, events.ErrMalformed, "id is not a string"},
+		{"wrong case", `{"specversion":"1.0","ID":"canary","source":"s","type":"t"}`, events.ErrMalformed,
+			"id is missing"},
+		{"id not a string", `{"specversion":"1.0","id":7,"source":"s","type":"t"}`, events.ErrMalformed,
+			"id is not a string"},
 		{"null id", `{"specversion":"1.0","id":null,"source":"s","type":"t"}`, events.ErrMalformed, "id is missing"},
-		{"other version", `{"specversion":"canary","id":"1","source":"s","type":"t"}`, events.ErrMalformed, "specversion is not 1.0"},
+		{"other version", `{"specversion":"canary","id":"1","source":"s","type":"t"}`, events.ErrMalformed,
+			"specversion is not 1.0"},
 		{"time", envelope(`,"time":"canary"`), events.ErrMalformed, "time is not an RFC 3339 time"},
-		{"content type", envelope(`,"datacontenttype":"text/canary","data":{}`), events.ErrMalformed, "datacontenttype of patrol.pat.revoked is not JSON"},
+		{"content type", envelope(`,"datacontenttype":"text/canary","data":{}`), events.ErrMalformed,
+			"datacontenttype of patrol.pat.revoked is not JSON"},
 		{"no data", envelope(``), events.ErrData, "without data"},
 		{"base64 data", envelope(`,"data_base64":"Y2FuYXJ5"`), events.ErrData, "without data"},
 		{"null data", envelope(`,"data":null`), events.ErrData, "pat, authorizationId missing"},
 		{"data not an object", envelope(`,"data":"canary"`), events.ErrData, "not a JSON object"},
-		{"field of another type", envelope(`,"data":{"pat":["canary"]}`), events.ErrData, "pat has the wrong JSON type"},
+		{"field of another type", envelope(`,"data":{"pat":["canary"]}`), events.ErrData,
+			"pat has the wrong JSON type"},
 		{"field missing", envelope(`,"data":{"pat":"canary"}`), events.ErrData, "authorizationId missing"},
-		{"time in data", `{"specversion":"1.0","id":"1","source":"s","type":"patrol.pat.expiring","data":{"authorizationId":"a","validTo":"canary"}}`, events.ErrData, "not in RFC 3339"},
+		{"time in data",
+			`{"specversion":"1.0","id":"1","source":"s","type":"patrol.pat.expiring","data":{"authorizationId":"a","validTo":"canary"}}`, events.ErrData, "not in RFC 3339"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := events.Decode([]byte(tt.body))
@@ -338,11 +365,12 @@ func TestEncodeRefusesAnEventThatSubscribersCouldNotUse(t *testing.T) {
 		change func(*events.Event)
 		says   string
 	}{
-		"no id":          {func(e *events.Event) { e.ID = "" }, "id is empty"},
-		"no source":      {func(e *events.Event) { e.Source = "" }, "source is empty"},
-		"no subject":     {func(e *events.Event) { e.Subject = "" }, "subject is empty"},
-		"no time":        {func(e *events.Event) { e.Time = time.Time{} }, "time is not set"},
-		"another type":   {func(e *events.Event) { e.Type = events.TypeRevoked }, `but the data is of "patrol.pat.rotated"`},
+		"no id":      {func(e *events.Event) { e.ID = "" }, "id is empty"},
+		"no source":  {func(e *events.Event) { e.Source = "" }, "source is empty"},
+		"no subject": {func(e *events.Event) { e.Subject = "" }, "subject is empty"},
+		"no time":    {func(e *events.Event) { e.Time = time.Time{} }, "time is not set"},
+		"another type": {func(e *events.Event) { e.Type = events.TypeRevoked },
+			`but the data is of "patrol.pat.rotated"`},
 		"no data":        {func(e *events.Event) { e.Data = nil }, "type <nil>"},
 		"a pointer":      {func(e *events.Event) { e.Data = &struct{}{} }, "no event has data of type"},
 		"raw known data": {func(e *events.Event) { e.Data = json.RawMessage(`{}`) }, "must be its Go type"},
@@ -370,7 +398,9 @@ func FuzzDecode(f *testing.F) {
 		f.Add([]byte(tt.json))
 	}
 	f.Add([]byte(`{"specversion":"1.0","id":"1","source":"s","type":"t","data":{"a":[1,null]}}`))
-	f.Add([]byte(`{"specversion":"1.0","id":"1","source":"s","type":"patrol.pat.expiring","data":{"authorizationId":"a","validTo":"0000-01-01T00:00:00+23:59"}}`))
+	f.Add(
+		[]byte(
+			`{"specversion":"1.0","id":"1","source":"s","type":"patrol.pat.expiring","data":{"authorizationId":"a","validTo":"0000-01-01T00:00:00+23:59"}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e, err := events.Decode(b)
 		if err != nil {

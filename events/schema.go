@@ -10,7 +10,8 @@ var schemas embed.FS
 
 // Types lists the types that this package knows.
 func Types() []string {
-	return []string{TypeRotated, TypeRevoked, TypeRotationFailed, TypeExpiring, TypeSignedIn, TypeSignInRequired, TypeSignInExpiring}
+	return []string{TypeRotated, TypeRevoked, TypeRotationFailed, TypeExpiring, TypeSignedIn, TypeSignInRequired,
+		TypeSignInExpiring}
 }
 
 // Schema gives the JSON Schema (draft 2020-12) of a whole event of this type,

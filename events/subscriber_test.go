@@ -24,8 +24,16 @@ func body(t *testing.T, e events.Event) []byte {
 func TestEachTypeReachesItsOwnCallback(t *testing.T) {
 	var got string
 	s := events.Subscriber{
-		OnRotated: func(_ context.Context, _ events.Event, d events.Rotated) error { got = "rotated " + d.PAT; return nil },
-		OnRevoked: func(_ context.Context, _ events.Event, d events.Revoked) error { got = "revoked " + d.PAT; return nil },
+		OnRotated: func(_ context.Context, _ events.Event, d events.Rotated) error {
+			got = "rotated " +
+				d.PAT
+			return nil
+		},
+		OnRevoked: func(_ context.Context, _ events.Event, d events.Revoked) error {
+			got = "revoked " +
+				d.PAT
+			return nil
+		},
 		OnRotationFailed: func(_ context.Context, _ events.Event, d events.RotationFailed) error {
 			got = "failed " + d.Step
 			return nil
@@ -51,7 +59,8 @@ func TestEachTypeReachesItsOwnCallback(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"rotated": "rotated jenkins-agents", "revoked": "revoked jenkins-agents", "failed": "failed create",
-		"expiring": "expiring a-9", "signed in": "signed in build-bot@contoso.com", "sign-in required": "sign in AADSTS700082",
+		"expiring": "expiring a-9", "signed in": "signed in build-bot@contoso.com",
+		"sign-in required": "sign in AADSTS700082",
 		"sign-in expiring": "sign in until 2026-12-08",
 	} {
 		if err := s.Handle(t.Context(), body(t, every()[name].event)); err != nil || got != want {
@@ -63,7 +72,8 @@ func TestEachTypeReachesItsOwnCallback(t *testing.T) {
 		t.Errorf("unknown type: got %q, %v", got, err)
 	}
 	s.OnRevoked = nil
-	if err := s.Handle(t.Context(), body(t, every()["revoked"].event)); err != nil || got != "other patrol.pat.revoked" {
+	if err := s.Handle(t.Context(), body(t, every()["revoked"].event)); err != nil ||
+		got != "other patrol.pat.revoked" {
 		t.Errorf("no callback of its own: got %q, %v", got, err)
 	}
 }
@@ -81,7 +91,10 @@ func TestEventsThatNobodyWantsAreDone(t *testing.T) {
 func TestACopyOfADeliveredEventIsDroppedAndAFailedOneComesAgain(t *testing.T) {
 	calls, fail := 0, errors.New("downstream")
 	result := fail
-	s := events.Subscriber{OnRotated: func(context.Context, events.Event, events.Rotated) error { calls++; return result }}
+	s := events.Subscriber{OnRotated: func(context.Context, events.Event, events.Rotated) error {
+		calls++
+		return result
+	}}
 	b := body(t, rotated())
 	if err := s.Handle(t.Context(), b); err != fail {
 		t.Errorf("the callback's error came back as %v", err)
@@ -104,7 +117,10 @@ func TestACopyOfADeliveredEventIsDroppedAndAFailedOneComesAgain(t *testing.T) {
 
 func TestTheMemoryOfDeliveredEventsIsBounded(t *testing.T) {
 	calls := map[string]int{}
-	s := events.Subscriber{Memory: 3, OnRotated: func(_ context.Context, e events.Event, _ events.Rotated) error { calls[e.ID]++; return nil }}
+	s := events.Subscriber{Memory: 3, OnRotated: func(_ context.Context, e events.Event, _ events.Rotated) error {
+		calls[e.ID]++
+		return nil
+	}}
 	deliver := func(n int) {
 		e := rotated()
 		e.ID = fmt.Sprint(n)

@@ -17,7 +17,8 @@ var version = "dev"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	code := app.Main(ctx, os.Args[1:], app.Process{Getenv: os.Getenv, In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Version: version})
+	code := app.Main(ctx, os.Args[1:], app.Process{Getenv: os.Getenv, In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
+		Version: version})
 	stop()
 	os.Exit(code)
 }

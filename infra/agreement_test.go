@@ -159,7 +159,8 @@ func sampleAgrees(t *testing.T, d *deployment) (problems []string) {
 	}
 	for name := range deployed {
 		// The sample has a connection string, and the manifest's default path.
-		hidden := slices.Contains(platformSettings, name) || strings.HasPrefix(name, "ServiceBusConnection__") || name == "PATROL_MANIFEST"
+		hidden := slices.Contains(platformSettings, name) || strings.HasPrefix(name, "ServiceBusConnection__") ||
+			name == "PATROL_MANIFEST"
 		if _, ok := sample.Values[name]; !ok && !hidden {
 			say("%s is deployed and is missing", name)
 		}
@@ -231,8 +232,10 @@ func TestTerraformMakesTheSameQueues(t *testing.T) {
 	t.Parallel()
 	source := terraform(t)
 	for kind, label := range map[string]string{
-		`resource "azurerm_servicebus_queue" "commands"`: "command_queue", `resource "azurerm_servicebus_queue" "vault_events"`: "vault_event_queue",
-		`resource "azurerm_servicebus_topic" "events"`: "event_topic", `resource "azurerm_servicebus_subscription" "all"`: "event_subscription",
+		`resource "azurerm_servicebus_queue" "commands"`:     "command_queue",
+		`resource "azurerm_servicebus_queue" "vault_events"`: "vault_event_queue",
+		`resource "azurerm_servicebus_topic" "events"`:       "event_topic",
+		`resource "azurerm_servicebus_subscription" "all"`:   "event_subscription",
 	} {
 		args := arguments(block(t, source, kind))
 		if args["name"] != "local."+label {
@@ -271,10 +274,12 @@ func TestTerraformMakesTheSameSettings(t *testing.T) {
 		t.Fatal("Terraform: the settings are written in another way than this test knows")
 	}
 	var got []string
-	for _, m := range regexp.MustCompile(`(?:^|[{\s])([A-Za-z][A-Za-z0-9]*_[A-Za-z0-9_]+) += `).FindAllStringSubmatch(body, -1) {
+	for _, m := range regexp.MustCompile(`(?:^|[{\s])([A-Za-z][A-Za-z0-9]*_[A-Za-z0-9_]+) += `).
+		FindAllStringSubmatch(body, -1) {
 		got = append(got, m[1])
 	}
-	want := slices.DeleteFunc(append(handlerSettings(t), platformSettings...), func(s string) bool { return slices.Contains(optionalSettings, s) })
+	want := slices.DeleteFunc(append(handlerSettings(t), platformSettings...),
+		func(s string) bool { return slices.Contains(optionalSettings, s) })
 	want = append(want, optionalSettings...)
 	for _, problem := range differences("Terraform's app settings", got, want) {
 		t.Error(problem)
@@ -285,11 +290,13 @@ func TestTerraformGivesTheSameRoles(t *testing.T) {
 	t.Parallel()
 	source := terraform(t)
 	ids := map[string]string{}
-	for _, m := range regexp.MustCompile(`(?m)^ *([a-z_]+) += "([0-9a-f]{8}-[0-9a-f-]{27})"$`).FindAllStringSubmatch(source, -1) {
+	for _, m := range regexp.MustCompile(`(?m)^ *([a-z_]+) += "([0-9a-f]{8}-[0-9a-f-]{27})"$`).
+		FindAllStringSubmatch(source, -1) {
 		ids[m[1]] = m[2]
 	}
 	scopes := map[string]string{
-		"azurerm_storage_account.host.id": "Microsoft.Storage/storageAccounts/st*", "azurerm_key_vault.vault.id": "Microsoft.KeyVault/vaults/kv-*",
+		"azurerm_storage_account.host.id":          "Microsoft.Storage/storageAccounts/st*",
+		"azurerm_key_vault.vault.id":               "Microsoft.KeyVault/vaults/kv-*",
 		"azurerm_servicebus_queue.commands.id":     "Microsoft.ServiceBus/namespaces/sbns-*/queues/pat-commands",
 		"azurerm_servicebus_queue.vault_events.id": "Microsoft.ServiceBus/namespaces/sbns-*/queues/vault-events",
 		"azurerm_servicebus_topic.events.id":       "Microsoft.ServiceBus/namespaces/sbns-*/topics/pat-events",
@@ -297,7 +304,8 @@ func TestTerraformGivesTheSameRoles(t *testing.T) {
 	}
 	who := map[string]string{"local.app": "app", "local.event": "eventGrid"}
 	var got []string
-	for _, m := range regexp.MustCompile(`\{ who = (\S+), role = "(\S+)", scope = (\S+) \}`).FindAllStringSubmatch(source, -1) {
+	for _, m := range regexp.MustCompile(`\{ who = (\S+), role = "(\S+)", scope = (\S+) \}`).
+		FindAllStringSubmatch(source, -1) {
 		got = append(got, who[m[1]]+" "+ids[m[2]]+" "+scopes[m[3]])
 	}
 	for _, problem := range differences("Terraform's roles", got, roles) {
@@ -318,7 +326,8 @@ func TestTerraformHasTheSameOutputsAndAlerts(t *testing.T) {
 		return all
 	}
 	var want []string
-	for _, m := range regexp.MustCompile(`(?m)^output ([A-Z_]+) `).FindAllStringSubmatch(readFile(t, "main.bicep"), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^output ([A-Z_]+) `).FindAllStringSubmatch(readFile(t, "main.bicep"),
+		-1) {
 		want = append(want, m[1])
 	}
 	for _, problem := range differences("Terraform's outputs", named(`(?m)^output "([A-Z_]+)"`), want) {
@@ -327,7 +336,8 @@ func TestTerraformHasTheSameOutputsAndAlerts(t *testing.T) {
 	for _, problem := range differences("Terraform's alerts", named(`(?m)^    ([a-z-]+) = \{\n +text +=`), alertNames) {
 		t.Error(problem)
 	}
-	for _, problem := range differences("Terraform's event types", named(`(?m)^ +"(Microsoft\.KeyVault\.\w+)",?$`), vaultEventTypes) {
+	for _, problem := range differences("Terraform's event types", named(`(?m)^ +"(Microsoft\.KeyVault\.\w+)",?$`),
+		vaultEventTypes) {
 		t.Error(problem)
 	}
 	for name := range queryFiles(t) {
@@ -351,7 +361,8 @@ func TestTerraformHasTheSameParameters(t *testing.T) {
 		got[m[1]] = dflt
 	}
 	want := map[string]string{}
-	for _, m := range regexp.MustCompile(`(?m)^param (\w+) \w+(?: = (.*))?$`).FindAllStringSubmatch(readFile(t, "main.bicep"), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^param (\w+) \w+(?: = (.*))?$`).FindAllStringSubmatch(readFile(t,
+		"main.bicep"), -1) {
 		name := strings.ToLower(humps.ReplaceAllString(strings.ReplaceAll(m[1], "DevOps", "Devops"), "${1}_${2}"))
 		want[name] = strings.Trim(m[2], "'")
 		if m[2] == "" {

@@ -31,7 +31,9 @@ func compiler(t *testing.T) string {
 	case os.Getenv("CI") == "true":
 		t.Fatalf("there is no Bicep compiler (%s): install it, or name it by BICEP", name)
 	default:
-		t.Skipf("NOTICE: the templates are not checked: there is no Bicep compiler (%s). Install it, or name it by BICEP", name)
+		t.Skipf(
+			"NOTICE: the templates are not checked: there is no Bicep compiler (%s). Install it, or name it by BICEP",
+			name)
 	}
 	return ""
 }
@@ -130,7 +132,8 @@ func snapshot(ctx context.Context, compiler, dir, name, parameters string) (reso
 		return nil, []string{err.Error()}
 	}
 	_, stderr := bicep(ctx, compiler, dir, "snapshot", name+".bicepparam", "--location", "westeurope",
-		"--tenant-id", "00000000-0000-0000-0000-000000000001", "--subscription-id", "00000000-0000-0000-0000-000000000002")
+		"--tenant-id", "00000000-0000-0000-0000-000000000001", "--subscription-id",
+		"00000000-0000-0000-0000-000000000002")
 	if text := strings.TrimSpace(string(stderr)); text != "" {
 		findings = append(findings, text)
 	}

@@ -60,10 +60,12 @@ func TestAzdDeploysWhatPackagingMakes(t *testing.T) {
 			t.Errorf("azd deploys %s, and by %s runs %q before", s.Dist, h.Shell, h.Run)
 		}
 	}
-	if makefile := readFile(t, "../Makefile"); !strings.Contains(makefile, "./packaging -o $(DIST)") || !regexp.MustCompile(`(?m)^DIST +\?= dist$`).MatchString(makefile) {
+	if makefile := readFile(t, "../Makefile"); !strings.Contains(makefile, "./packaging -o $(DIST)") ||
+		!regexp.MustCompile(`(?m)^DIST +\?= dist$`).MatchString(makefile) {
 		t.Error("make package makes its files elsewhere than azd does")
 	}
-	for _, h := range []hook{project.Hooks.Postprovision.POSIX, project.Hooks.Postprovision.Windows, project.Hooks.Postdeploy.POSIX, project.Hooks.Postdeploy.Windows} {
+	for _, h := range []hook{project.Hooks.Postprovision.POSIX, project.Hooks.Postprovision.Windows,
+		project.Hooks.Postdeploy.POSIX, project.Hooks.Postdeploy.Windows} {
 		if _, err := os.Stat(filepath.Join("..", h.Run)); err != nil {
 			t.Errorf("a hook runs %s: %v", h.Run, err)
 		}
@@ -74,7 +76,8 @@ func TestAzdDeploysWhatPackagingMakes(t *testing.T) {
 func TestScriptsReadWhatTheDeploymentGives(t *testing.T) {
 	t.Parallel()
 	given := map[string]bool{"AZURE_ENV_NAME": true, "PATROL_ENTRA_CLIENT_ID": true}
-	for _, m := range regexp.MustCompile(`(?m)^output ([A-Z_]+) `).FindAllStringSubmatch(readFile(t, "main.bicep"), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^output ([A-Z_]+) `).FindAllStringSubmatch(readFile(t, "main.bicep"),
+		-1) {
 		given[m[1]] = true
 	}
 	for _, name := range []string{"hooks/next.sh", "hooks/next.ps1", "entra/register.sh", "entra/register.ps1"} {
@@ -178,9 +181,11 @@ func TestWorkflowsMayDoLittle(t *testing.T) {
 func TestEachWorkflowDoesItsPart(t *testing.T) {
 	t.Parallel()
 	for name, parts := range map[string][]string{
-		"ci.yml":        {"make test", "az bicep install", "BICEP="},
-		"scheduled.yml": {"schedule:", "cron:", "make test", "az bicep install", "BICEP=", "go get -u ./...", "go mod tidy"},
-		"deploy.yml":    {"make package", "azure/login@", "id-token: write", "infra/main.bicep", "dist/app.zip", "/api/health"},
+		"ci.yml": {"make test", "az bicep install", "BICEP="},
+		"scheduled.yml": {"schedule:", "cron:", "make test", "az bicep install", "BICEP=", "go get -u ./...",
+			"go mod tidy"},
+		"deploy.yml": {"make package", "azure/login@", "id-token: write", "infra/main.bicep", "dist/app.zip",
+			"/api/health"},
 		"release.yml": {"make release", "sha256sum", "SHA256SUMS", "sbom.cdx.json", "attest-build-provenance@",
 			"attestations: write", "govulncheck", "gitleaks"},
 	} {

@@ -205,7 +205,8 @@ var platformSettings = []string{
 }
 
 // optionalSettings are set by an option each.
-var optionalSettings = []string{"ENTRA_CERTIFICATE", "OTEL_EXPORTER_OTLP_ENDPOINT", "OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID"}
+var optionalSettings = []string{"ENTRA_CERTIFICATE", "OTEL_EXPORTER_OTLP_ENDPOINT",
+	"OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID"}
 
 func settingsAreComplete(t *testing.T, d *deployment) (problems []string) {
 	for name, rs := range d.variants() {
@@ -214,7 +215,8 @@ func settingsAreComplete(t *testing.T, d *deployment) (problems []string) {
 		if name == "full" {
 			want = append(want, optionalSettings...)
 		}
-		problems = append(problems, differences(name+" app settings", slices.Sorted(maps.Keys(appSettings(rs))), want)...)
+		problems = append(problems, differences(name+" app settings", slices.Sorted(maps.Keys(appSettings(rs))),
+			want)...)
 		for setting, v := range appSettings(rs) {
 			if v == nil {
 				problems = append(problems, fmt.Sprintf("%s: %s has no value", name, setting))
@@ -241,15 +243,18 @@ func entitiesAgree(t *testing.T, d *deployment) (problems []string) {
 		got := map[string]map[string]any{}
 		for _, r := range rs {
 			switch r.Type {
-			case "Microsoft.ServiceBus/namespaces/queues", "Microsoft.ServiceBus/namespaces/topics", "Microsoft.ServiceBus/namespaces/topics/subscriptions":
+			case "Microsoft.ServiceBus/namespaces/queues", "Microsoft.ServiceBus/namespaces/topics",
+				"Microsoft.ServiceBus/namespaces/topics/subscriptions":
 				got[r.base()] = r.Properties
 			}
 		}
-		problems = append(problems, differences(variant+" entities", slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(want)))...)
+		problems = append(problems, differences(variant+" entities", slices.Sorted(maps.Keys(got)),
+			slices.Sorted(maps.Keys(want)))...)
 		for name, properties := range got {
 			for _, p := range slices.Sorted(maps.Keys(want[name])) {
 				if fmt.Sprint(properties[p]) != fmt.Sprint(want[name][p]) {
-					problems = append(problems, fmt.Sprintf("%s %s: %s is %v, in the sandbox %v", variant, name, p, properties[p], want[name][p]))
+					problems = append(problems, fmt.Sprintf("%s %s: %s is %v, in the sandbox %v", variant, name, p,
+						properties[p], want[name][p]))
 				}
 			}
 			for p := range properties {
@@ -298,11 +303,14 @@ func triggersFit(t *testing.T, d *deployment) (problems []string) {
 			}
 			// A dead-letter queue never has sessions.
 			if want := q.Properties["requiresSession"] == true && sub == ""; b.IsSessionsEnabled != want {
-				say("isSessionsEnabled is %v, the queue %s has requiresSession %v", b.IsSessionsEnabled, name, q.Properties["requiresSession"])
+				say("isSessionsEnabled is %v, the queue %s has requiresSession %v", b.IsSessionsEnabled, name,
+					q.Properties["requiresSession"])
 			}
 			// The host renews a lock for this long; one lock must be no longer.
-			if lock := q.Properties["lockDuration"]; lock != "PT5M" || hostSettings(t).MaxAutoLockRenewalDuration != "00:05:00" {
-				say("the lock of %s is %v, host.json renews for %s: both are five minutes", name, lock, hostSettings(t).MaxAutoLockRenewalDuration)
+			if lock := q.Properties["lockDuration"]; lock != "PT5M" ||
+				hostSettings(t).MaxAutoLockRenewalDuration != "00:05:00" {
+				say("the lock of %s is %v, host.json renews for %s: both are five minutes", name, lock,
+					hostSettings(t).MaxAutoLockRenewalDuration)
 			}
 		}
 	}
@@ -314,19 +322,28 @@ var percent = regexp.MustCompile(`%([A-Z_]+)%`)
 // roles are all that patrol gets, and no more: who, what, on what. The token in names
 // is a star.
 var roles = []string{
-	"app b7e6dc6d-f1e8-4753-8033-0f276bb0955b Microsoft.Storage/storageAccounts/st*",                            // Storage Blob Data Owner
-	"app b86a8fe4-44ce-4948-aee5-eccb2c155cd7 Microsoft.KeyVault/vaults/kv-*",                                   // Key Vault Secrets Officer
-	"app 4f6d3b9b-027b-4f4c-9142-0e5a2a2247e0 Microsoft.ServiceBus/namespaces/sbns-*/queues/pat-commands",       // Service Bus Data Receiver
-	"app 69a216fc-b8fb-44d8-bc22-1f3c2cd27a39 Microsoft.ServiceBus/namespaces/sbns-*/queues/pat-commands",       // Service Bus Data Sender
-	"app 4f6d3b9b-027b-4f4c-9142-0e5a2a2247e0 Microsoft.ServiceBus/namespaces/sbns-*/queues/vault-events",       // Service Bus Data Receiver
-	"app 69a216fc-b8fb-44d8-bc22-1f3c2cd27a39 Microsoft.ServiceBus/namespaces/sbns-*/topics/pat-events",         // Service Bus Data Sender
-	"app 3913510d-42f4-4e42-8a64-420c390055eb Microsoft.Insights/components/appi-*",                             // Monitoring Metrics Publisher
-	"eventGrid 69a216fc-b8fb-44d8-bc22-1f3c2cd27a39 Microsoft.ServiceBus/namespaces/sbns-*/queues/vault-events", // Service Bus Data Sender
+	// Storage Blob Data Owner
+	"app b7e6dc6d-f1e8-4753-8033-0f276bb0955b Microsoft.Storage/storageAccounts/st*",
+	// Key Vault Secrets Officer
+	"app b86a8fe4-44ce-4948-aee5-eccb2c155cd7 Microsoft.KeyVault/vaults/kv-*",
+	// Service Bus Data Receiver
+	"app 4f6d3b9b-027b-4f4c-9142-0e5a2a2247e0 Microsoft.ServiceBus/namespaces/sbns-*/queues/pat-commands",
+	// Service Bus Data Sender
+	"app 69a216fc-b8fb-44d8-bc22-1f3c2cd27a39 Microsoft.ServiceBus/namespaces/sbns-*/queues/pat-commands",
+	// Service Bus Data Receiver
+	"app 4f6d3b9b-027b-4f4c-9142-0e5a2a2247e0 Microsoft.ServiceBus/namespaces/sbns-*/queues/vault-events",
+	// Service Bus Data Sender
+	"app 69a216fc-b8fb-44d8-bc22-1f3c2cd27a39 Microsoft.ServiceBus/namespaces/sbns-*/topics/pat-events",
+	// Monitoring Metrics Publisher
+	"app 3913510d-42f4-4e42-8a64-420c390055eb Microsoft.Insights/components/appi-*",
+	// Service Bus Data Sender
+	"eventGrid 69a216fc-b8fb-44d8-bc22-1f3c2cd27a39 Microsoft.ServiceBus/namespaces/sbns-*/queues/vault-events",
 }
 
 // An assignment's name is guid(scope, principal, role), and nothing else: then the
 // next deployment finds it again.
-var assignment = regexp.MustCompile(`'Microsoft\.Authorization/roleAssignments', guid\('([^']+)', reference\(.*\)\.outputs\.(\w+)\.value, '[^']*/roleDefinitions/([0-9a-f-]{36})'\)\)\]$`)
+var assignment = regexp.MustCompile(
+	`'Microsoft\.Authorization/roleAssignments', guid\('([^']+)', reference\(.*\)\.outputs\.(\w+)\.value, '[^']*/roleDefinitions/([0-9a-f-]{36})'\)\)\]$`)
 
 func rolesAreTheLeast(_ *testing.T, d *deployment) (problems []string) {
 	who := map[string]string{"appPrincipalId": "app", "eventPrincipalId": "eventGrid"}
@@ -335,7 +352,8 @@ func rolesAreTheLeast(_ *testing.T, d *deployment) (problems []string) {
 		for _, r := range ofType(rs, "Microsoft.Authorization/roleAssignments") {
 			m := assignment.FindStringSubmatch(r.ID)
 			if m == nil {
-				problems = append(problems, variant+": the name of a role assignment is not made from scope, principal and role: "+r.ID)
+				problems = append(problems, variant+
+					": the name of a role assignment is not made from scope, principal and role: "+r.ID)
 				continue
 			}
 			scope, principal, role := m[1], m[2], m[3]
@@ -379,7 +397,8 @@ func noKeyIsRead(_ *testing.T, d *deployment) (problems []string) {
 	return problems
 }
 
-var secretive = regexp.MustCompile(`(?i)list\w*\(|connectionstring|instrumentationkey|password|secret|\.(primary|secondary)?key\b|sharedaccess`)
+var secretive = regexp.MustCompile(
+	`(?i)list\w*\(|connectionstring|instrumentationkey|password|secret|\.(primary|secondary)?key\b|sharedaccess`)
 
 func noSecretOutput(_ *testing.T, d *deployment) (problems []string) {
 	for module, template := range d.templates() {
@@ -455,7 +474,8 @@ func check(variant string, rs []predicted, all []only) (problems []string) {
 		}
 		for _, r := range found {
 			if got := at(r.Properties, strings.Split(s.path, ".")...); got != s.want {
-				problems = append(problems, fmt.Sprintf("%s %s: %s is %v, must be %v", variant, r.Name, s.path, got, s.want))
+				problems = append(problems, fmt.Sprintf("%s %s: %s is %v, must be %v", variant, r.Name, s.path, got,
+					s.want))
 			}
 		}
 	}
@@ -466,11 +486,13 @@ func doorsAreShut(_ *testing.T, d *deployment) (problems []string) {
 	for variant, rs := range d.variants() {
 		problems = append(problems, check(variant, rs, shut)...)
 		if n := len(ofType(rs, "Microsoft.Web/sites/basicPublishingCredentialsPolicies")); n != 2 {
-			problems = append(problems, fmt.Sprintf("%s: passwords are to be off for ftp and scm, not for %d of them", variant, n))
+			problems = append(problems, fmt.Sprintf("%s: passwords are to be off for ftp and scm, not for %d of them",
+				variant, n))
 		}
 		for name := range appSettings(rs) {
 			// These either win over the identity or are refused by the plan.
-			if name == "AzureWebJobsStorage" || name == "ServiceBusConnection" || strings.HasPrefix(name, "FUNCTIONS_") || strings.HasPrefix(name, "WEBSITE_") {
+			if name == "AzureWebJobsStorage" || name == "ServiceBusConnection" ||
+				strings.HasPrefix(name, "FUNCTIONS_") || strings.HasPrefix(name, "WEBSITE_") {
 				problems = append(problems, variant+": the setting "+name+" must not be there")
 			}
 		}
@@ -548,7 +570,8 @@ func namesAreRight(t *testing.T, d *deployment) (problems []string) {
 		services := 0
 		for _, r := range rs {
 			if kind, ok := kinds[r.Type]; ok && !strings.HasPrefix(r.Name, prefixes[kind]) {
-				problems = append(problems, fmt.Sprintf("%s: %s does not begin with %s", variant, r.Name, prefixes[kind]))
+				problems = append(problems, fmt.Sprintf("%s: %s does not begin with %s", variant, r.Name,
+					prefixes[kind]))
 			}
 			if f := form[r.Type]; f != nil && !f.MatchString(r.Name) {
 				problems = append(problems, fmt.Sprintf("%s: %s is no name for a %s", variant, r.Name, r.Type))
@@ -560,12 +583,14 @@ func namesAreRight(t *testing.T, d *deployment) (problems []string) {
 				problems = append(problems, fmt.Sprintf("%s: %s has no tag azd-env-name", variant, r.Name))
 			}
 			// Zones are named after the cloud's own domains.
-			if strings.Contains(r.Name, "'") && r.Type != "Microsoft.Authorization/roleAssignments" && !strings.HasPrefix(r.Type, "Microsoft.Network/privateDnsZones") {
+			if strings.Contains(r.Name, "'") && r.Type != "Microsoft.Authorization/roleAssignments" &&
+				!strings.HasPrefix(r.Type, "Microsoft.Network/privateDnsZones") {
 				problems = append(problems, variant+": a name is known at run time only: "+r.Name)
 			}
 		}
 		if services != 1 {
-			problems = append(problems, fmt.Sprintf("%s: %d resources have the tag azd-service-name, azd wants one", variant, services))
+			problems = append(problems, fmt.Sprintf("%s: %d resources have the tag azd-service-name, azd wants one",
+				variant, services))
 		}
 		for _, s := range ofType(rs, "Microsoft.Web/sites") {
 			if s.Tags["azd-service-name"] != "patrol" {
@@ -590,7 +615,8 @@ func eventsReachTheQueue(t *testing.T, d *deployment) (problems []string) {
 	for variant, rs := range d.variants() {
 		subscriptions := ofType(rs, "Microsoft.EventGrid/systemTopics/eventSubscriptions")
 		if len(subscriptions) != 1 {
-			problems = append(problems, fmt.Sprintf("%s: %d subscriptions to the vault's events", variant, len(subscriptions)))
+			problems = append(problems, fmt.Sprintf("%s: %d subscriptions to the vault's events", variant,
+				len(subscriptions)))
 			continue
 		}
 		p := subscriptions[0].Properties
@@ -599,9 +625,11 @@ func eventsReachTheQueue(t *testing.T, d *deployment) (problems []string) {
 			problems = append(problems, variant+": events are not delivered to a queue by an identity")
 		}
 		if identity, _ := at(p, "deliveryWithResourceIdentity", "identity", "userAssignedIdentity").(string); !strings.Contains(identity, "outputs.eventId.") {
-			problems = append(problems, variant+": events are delivered by another identity than Event Grid's: "+identity)
+			problems = append(problems, variant+": events are delivered by another identity than Event Grid's: "+
+				identity)
 		}
-		if queue, _ := at(destination, "properties", "resourceId").(string); !strings.Contains(queue, "outputs.vaultEventQueueId.") && !strings.HasSuffix(queue, "/queues/vault-events") {
+		if queue, _ := at(destination, "properties", "resourceId").(string); !strings.Contains(queue,
+			"outputs.vaultEventQueueId.") && !strings.HasSuffix(queue, "/queues/vault-events") {
 			problems = append(problems, variant+": events are delivered to another queue: "+queue)
 		}
 		var types []string
@@ -619,7 +647,8 @@ func eventsReachTheQueue(t *testing.T, d *deployment) (problems []string) {
 	return problems
 }
 
-var vaultEventTypes = []string{"Microsoft.KeyVault.SecretNearExpiry", "Microsoft.KeyVault.SecretExpired", "Microsoft.KeyVault.SecretNewVersionCreated"}
+var vaultEventTypes = []string{"Microsoft.KeyVault.SecretNearExpiry", "Microsoft.KeyVault.SecretExpired",
+	"Microsoft.KeyVault.SecretNewVersionCreated"}
 
 func alertsAsk(t *testing.T, d *deployment) (problems []string) {
 	queries := queryFiles(t)
@@ -659,7 +688,8 @@ func alertsAsk(t *testing.T, d *deployment) (problems []string) {
 	return problems
 }
 
-var alertNames = []string{"rotation-failed", "sign-in-required", "ends-soon", "sign-in-expiring", "expiring", "no-sweep", "dead-letters", "event-delivery"}
+var alertNames = []string{"rotation-failed", "sign-in-required", "ends-soon", "sign-in-expiring", "expiring",
+	"no-sweep", "dead-letters", "event-delivery"}
 
 var (
 	substitution = regexp.MustCompile(`^\$\{([A-Z_]+)(?:=([^}]*))?\}$`)
@@ -700,10 +730,12 @@ func parametersFit(t *testing.T, d *deployment) (problems []string) {
 			want = "AZURE_LOCATION"
 		}
 		if m[1] != want {
-			problems = append(problems, fmt.Sprintf("main.parameters.json: %s comes from %s, not from %s", name, m[1], want))
+			problems = append(problems, fmt.Sprintf("main.parameters.json: %s comes from %s, not from %s", name, m[1],
+				want))
 		}
 		if dflt := at(declared[name], "defaultValue"); dflt != nil && fmt.Sprint(dflt) != m[2] {
-			problems = append(problems, fmt.Sprintf("main.parameters.json: %s is %q by default, in main.bicep %v", name, m[2], dflt))
+			problems = append(problems, fmt.Sprintf("main.parameters.json: %s is %q by default, in main.bicep %v", name,
+				m[2], dflt))
 		}
 	}
 	return problems

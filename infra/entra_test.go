@@ -24,12 +24,14 @@ func graph(t *testing.T) string {
 	dir := t.TempDir()
 	config := readFile(t, "entra/bicepconfig.json")
 	local := regexp.MustCompile(`"br:[^"]+"`).ReplaceAllString(config, `"./graph.tgz"`)
-	for name, text := range map[string]string{"bicepconfig.json": local, "registration.bicep": readFile(t, "entra/registration.bicep")} {
+	for name, text := range map[string]string{"bicepconfig.json": local, "registration.bicep": readFile(t,
+		"entra/registration.bicep")} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	_, stderr := bicep(t.Context(), compiler(t), dir, "publish-extension", index, "--target", filepath.Join(dir, "graph.tgz"))
+	_, stderr := bicep(t.Context(), compiler(t), dir, "publish-extension", index, "--target",
+		filepath.Join(dir, "graph.tgz"))
 	if _, err := os.Stat(filepath.Join(dir, "graph.tgz")); err != nil {
 		t.Fatalf("the types of our own could not be made: %s", stderr)
 	}
@@ -48,7 +50,8 @@ func TestTheRegistrationCompiles(t *testing.T) {
 	if at(credential, "subject") != "[parameters('identityPrincipalId')]" {
 		t.Errorf("the federated credential is for %v, not for the app's identity", at(credential, "subject"))
 	}
-	if audiences, _ := at(credential, "audiences").([]any); len(audiences) != 1 || audiences[0] != "api://AzureADTokenExchange" {
+	if audiences, _ := at(credential, "audiences").([]any); len(audiences) != 1 ||
+		audiences[0] != "api://AzureADTokenExchange" {
 		t.Errorf("the federated credential is for the audiences %v", audiences)
 	}
 	if issuer, _ := at(credential, "issuer").(string); issuer != "[format('{0}{1}/v2.0', environment().authentication.loginEndpoint, tenant().tenantId)]" {
@@ -74,7 +77,8 @@ func TestAFaultInTheRegistrationIsFound(t *testing.T) {
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, findings := build(t.Context(), compiler(t), dir, "registration.bicep"); !strings.Contains(strings.Join(findings, "\n"), `BCP089: The property "redirectUrls"`) {
+	if _, findings := build(t.Context(), compiler(t), dir, "registration.bicep"); !strings.Contains(
+		strings.Join(findings, "\n"), `BCP089: The property "redirectUrls"`) {
 		t.Errorf("found only %q", findings)
 	}
 }
@@ -98,7 +102,8 @@ func TestTheRegistrationHasThePermissionsThatTheAppAsksFor(t *testing.T) {
 		for _, problem := range differences(name, given, asked) {
 			t.Error(problem)
 		}
-		for _, fixed := range []string{"499b84ac-1321-427f-aa17-267ca6975798", "api://AzureADTokenExchange", "AzureADMyOrg", "/.auth/login/aad/callback", "/api/signin/callback"} {
+		for _, fixed := range []string{"499b84ac-1321-427f-aa17-267ca6975798", "api://AzureADTokenExchange",
+			"AzureADMyOrg", "/.auth/login/aad/callback", "/api/signin/callback"} {
 			if !strings.Contains(source, fixed) {
 				t.Errorf("%s does not mention %s", name, fixed)
 			}

@@ -33,12 +33,18 @@ func without(from, to string) func(string) string {
 }
 
 var faults = []fault{
-	{"a misspelt property", "modules/storage.bicep", swap("allowSharedKeyAccess:", "allowSharedKeysAccess:"), "template", `BCP089: The property "allowSharedKeysAccess"`},
-	{"a value that is none of the enum's", "modules/vault.bicep", swap("name: 'standard'", "name: 'standart'"), "template", "BCP088"},
-	{"an unknown api-version", "modules/events.bicep", swap("systemTopics@2025-02-15", "systemTopics@2025-02-16"), "template", "BCP081"},
-	{"a parameter that nobody uses", "modules/bus.bicep", swap("param name string", "param name string\n\n@description('x')\nparam other string = ''"), "template", "no-unused-params"},
+	{"a misspelt property", "modules/storage.bicep", swap("allowSharedKeyAccess:", "allowSharedKeysAccess:"),
+		"template", `BCP089: The property "allowSharedKeysAccess"`},
+	{"a value that is none of the enum's", "modules/vault.bicep", swap("name: 'standard'", "name: 'standart'"),
+		"template", "BCP088"},
+	{"an unknown api-version", "modules/events.bicep", swap("systemTopics@2025-02-15", "systemTopics@2025-02-16"),
+		"template", "BCP081"},
+	{"a parameter that nobody uses", "modules/bus.bicep",
+		swap("param name string", "param name string\n\n@description('x')\nparam other string = ''"), "template",
+		"no-unused-params"},
 	{"a key in a setting", "modules/app.bicep",
-		swap("LOG_LEVEL: logLevel", "LOG_LEVEL: logLevel\n      KEY: listKeys(resourceId('Microsoft.Storage/storageAccounts', storageName), '2025-08-01').keys[0].value"),
+		swap("LOG_LEVEL: logLevel",
+			"LOG_LEVEL: logLevel\n      KEY: listKeys(resourceId('Microsoft.Storage/storageAccounts', storageName), '2025-08-01').keys[0].value"),
 		"template", "calls listKeys()"},
 	{"a secret output", "modules/monitoring.bicep", swap("@description('Log Analytics workspace, by its id')",
 		"@description('Where telemetry goes')\noutput telemetry string = insights.properties.ConnectionString\n\n@description('Log Analytics workspace, by its id')"),
@@ -48,14 +54,19 @@ var faults = []fault{
 		return module + "module events " + strings.Replace(rest, "  dependsOn: [roles]\n", "", 1)
 	}, "template", "module events does not wait for roles"},
 	{"a queue that the subscription does not wait for", "main.bicep",
-		swap("queueId: bus.outputs.vaultEventQueueId", "queueId: '${group.id}/providers/Microsoft.ServiceBus/namespaces/${busName}/queues/${vaultEventQueue}'"),
+		swap("queueId: bus.outputs.vaultEventQueueId",
+			"queueId: '${group.id}/providers/Microsoft.ServiceBus/namespaces/${busName}/queues/${vaultEventQueue}'"),
 		"template", "module events does not wait for bus"},
-	{"a missing setting, and a needless one", "modules/app.bicep", swap("CHECK_SCHEDULE: checkSchedule", "FUNCTIONS_WORKER_RUNTIME: checkSchedule"), "plain", "plain app settings: CHECK_SCHEDULE is missing"},
-	{"a missing role", "modules/roles.bicep", without("resource appSendsCommands ", "resource appReceivesVaultEvents "), "plain",
+	{"a missing setting, and a needless one", "modules/app.bicep", swap("CHECK_SCHEDULE: checkSchedule",
+		"FUNCTIONS_WORKER_RUNTIME: checkSchedule"), "plain", "plain app settings: CHECK_SCHEDULE is missing"},
+	{"a missing role", "modules/roles.bicep", without("resource appSendsCommands ", "resource appReceivesVaultEvents "),
+		"plain",
 		"plain roles: app 69a216fc-b8fb-44d8-bc22-1f3c2cd27a39 Microsoft.ServiceBus/namespaces/sbns-*/queues/pat-commands is missing"},
 	{"a role on too much", "modules/roles.bicep", func(s string) string {
-		return strings.NewReplacer("scope: bus::events\n", "scope: bus\n", "guid(bus::events.id", "guid(bus.id").Replace(s)
-	}, "plain", "plain roles: app 69a216fc-b8fb-44d8-bc22-1f3c2cd27a39 Microsoft.ServiceBus/namespaces/sbns-* is too much"},
+		return strings.NewReplacer("scope: bus::events\n", "scope: bus\n", "guid(bus::events.id", "guid(bus.id").
+			Replace(s)
+	}, "plain",
+		"plain roles: app 69a216fc-b8fb-44d8-bc22-1f3c2cd27a39 Microsoft.ServiceBus/namespaces/sbns-* is too much"},
 	{"a queue without sessions, with keys and old TLS", "modules/bus.bicep", func(s string) string {
 		return strings.NewReplacer("requiresSession: true", "requiresSession: false", "'1.2'", "'1.0'").Replace(s)
 	}, "plain", "plain pat-commands: requiresSession is false, in the sandbox true"},

@@ -140,7 +140,10 @@ func wrongQuery(query string, lines map[string]line, types []string) (problems [
 		}
 	}
 	for _, m := range asksType.FindAllStringSubmatch(query, -1) {
-		if !slices.ContainsFunc(types, func(s string) bool { return s == m[1] || strings.HasSuffix(m[1], ".") && strings.HasPrefix(s, m[1]) }) {
+		if !slices.ContainsFunc(types, func(s string) bool {
+			return s == m[1] || strings.HasSuffix(m[1], ".") &&
+				strings.HasPrefix(s, m[1])
+		}) {
 			problems = append(problems, "no event has the type "+m[1])
 		}
 	}
@@ -184,9 +187,12 @@ func TestAQueryForALineThatNobodyWritesIsFound(t *testing.T) {
 	lines, types := logLines(t), eventTypes(t)
 	for _, tc := range []struct{ query, problem string }{
 		{"AppTraces | where tostring(line.msg) == 'event publishd'", `no line of the log says "event publishd"`},
-		{"AppTraces | where msg == 'event published' and tostring(line.type) == 'patrol.pat.roteted'", "no event has the type patrol.pat.roteted"},
-		{"AppTraces | where msg == 'event published' | project x = tostring(line.colour)", "the line has no attribute colour"},
-		{"AppTraces | where msg == 'event published' and type startswith 'patrol.pets.'", "no event has the type patrol.pets."},
+		{"AppTraces | where msg == 'event published' and tostring(line.type) == 'patrol.pat.roteted'",
+			"no event has the type patrol.pat.roteted"},
+		{"AppTraces | where msg == 'event published' | project x = tostring(line.colour)",
+			"the line has no attribute colour"},
+		{"AppTraces | where msg == 'event published' and type startswith 'patrol.pets.'",
+			"no event has the type patrol.pets."},
 		{"AppTraces | take 10", "the query asks for no line of the log"},
 	} {
 		if got := wrongQuery(tc.query, lines, types); !slices.Contains(got, tc.problem) {
@@ -226,14 +232,16 @@ func TestTheWorkbookShowsWhatPeopleAskFor(t *testing.T) {
 		all = append(all, q)
 	}
 	text := strings.Join(all, "\n")
-	for _, subject := range []string{"patrol.pat.rotated", "patrol.pat.rotation-failed", "patrol.identity.", "throttled", "AppMetrics", "sweep done"} {
+	for _, subject := range []string{"patrol.pat.rotated", "patrol.pat.rotation-failed", "patrol.identity.",
+		"throttled", "AppMetrics", "sweep done"} {
 		if !strings.Contains(text, subject) {
 			t.Errorf("the workbook does not show %s", subject)
 		}
 	}
 	book := readFile(t, "workbook.json")
 	if strings.Count(book, `"{workspace}"`) != len(all)+2 {
-		t.Error("each query, the parameters and the workbook itself name the workspace as {workspace}, which the template fills in")
+		t.Error(
+			"each query, the parameters and the workbook itself name the workspace as {workspace}, which the template fills in")
 	}
 	if strings.Contains(book, "/subscriptions/") {
 		t.Error("the workbook names somebody's own resource")

@@ -94,7 +94,8 @@ func checkHost(name string) error {
 		return fmt.Errorf("reading host.json: %w", err)
 	}
 	if path := host.CustomHandler.Description.DefaultExecutablePath; path != handlerName {
-		return fmt.Errorf("host.json: customHandler.description.defaultExecutablePath is %q, must be %q", path, handlerName)
+		return fmt.Errorf("host.json: customHandler.description.defaultExecutablePath is %q, must be %q", path,
+			handlerName)
 	}
 	return nil
 }

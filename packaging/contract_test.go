@@ -105,15 +105,18 @@ func TestTheFunctionsAreThoseOfTheDesign(t *testing.T) {
 		var wanted []binding
 		switch want.kind {
 		case "timerTrigger":
-			wanted = []binding{{Type: want.kind, Direction: "in", Name: "timer", Schedule: want.schedule, RunOnStartup: &no, UseMonitor: &yes}}
+			wanted = []binding{{Type: want.kind, Direction: "in", Name: "timer", Schedule: want.schedule,
+				RunOnStartup: &no, UseMonitor: &yes}}
 		case "serviceBusTrigger":
-			wanted = []binding{{Type: want.kind, Direction: "in", Name: "message", QueueName: want.queue, Connection: "ServiceBusConnection",
+			wanted = []binding{{Type: want.kind, Direction: "in", Name: "message", QueueName: want.queue,
+				Connection:        "ServiceBusConnection",
 				IsSessionsEnabled: &want.sessions, Cardinality: "one", DataType: "binary"}}
 		case "httpTrigger":
 			// One trigger in and one answer out, nothing else: only then does
 			// the host hand over the plain HTTP request.
 			wanted = []binding{
-				{Type: want.kind, Direction: "in", Name: "req", AuthLevel: want.level, Methods: []string{want.method}, Route: want.route},
+				{Type: want.kind, Direction: "in", Name: "req", AuthLevel: want.level, Methods: []string{want.method},
+					Route: want.route},
 				{Type: "http", Direction: "out", Name: "res"},
 			}
 		}
@@ -172,7 +175,8 @@ func TestNoTwoRoutesMatchTheSameRequest(t *testing.T) {
 			for _, b := range names[i+1:] {
 				for _, rb := range all[b] {
 					if rb.Type == "httpTrigger" && overlap(ra, rb) {
-						t.Errorf("%s (%q) and %s (%q) match the same path and method: the host would give all to %s", a, ra.Route, b, rb.Route, a)
+						t.Errorf("%s (%q) and %s (%q) match the same path and method: the host would give all to %s", a,
+							ra.Route, b, rb.Route, a)
 					}
 				}
 			}
@@ -196,7 +200,8 @@ func overlap(a, b binding) bool {
 			return true
 		case i == len(left) || i == len(right):
 			return len(left) == len(right)
-		case !strings.Contains(left[i], "{") && !strings.Contains(right[i], "{") && !strings.EqualFold(left[i], right[i]):
+		case !strings.Contains(left[i], "{") && !strings.Contains(right[i], "{") &&
+			!strings.EqualFold(left[i], right[i]):
 			return false
 		}
 	}
@@ -272,7 +277,8 @@ func TestHostSettingsAreThoseOfTheDesign(t *testing.T) {
 	}{
 		{"version", host.Version, "2.0"},
 		{"functionTimeout", host.FunctionTimeout, "00:10:00"},
-		{"extension bundle", host.ExtensionBundle.ID + " " + host.ExtensionBundle.Version, "Microsoft.Azure.Functions.ExtensionBundle [4.*, 5.0.0)"},
+		{"extension bundle", host.ExtensionBundle.ID + " " + host.ExtensionBundle.Version,
+			"Microsoft.Azure.Functions.ExtensionBundle [4.*, 5.0.0)"},
 		{"executable", host.CustomHandler.Description.DefaultExecutablePath, handlerName},
 		{"proxying", host.CustomHandler.Proxying, true},
 		{"forwarding", host.CustomHandler.Forwarding, true},
@@ -288,7 +294,8 @@ func TestHostSettingsAreThoseOfTheDesign(t *testing.T) {
 		// The handler's own lines, audit lines among them, come out of its
 		// stdout as traces of this category. They must all be kept.
 		{"level of the handler's lines", host.Logging.LogLevel["Host.Function.Console"], "Information"},
-		{"traces kept", slices.Contains(strings.Split(host.Logging.ApplicationInsights.Sampling.ExcludedTypes, ";"), "Trace"), true},
+		{"traces kept", slices.Contains(strings.Split(host.Logging.ApplicationInsights.Sampling.ExcludedTypes, ";"),
+			"Trace"), true},
 	} {
 		if tt.got != tt.want {
 			t.Errorf("%s: %v, want %v", tt.what, tt.got, tt.want)
@@ -325,7 +332,8 @@ func sample(t *testing.T) map[string]string {
 
 func TestTheSampleHasTheSettingsThatALocalRunNeeds(t *testing.T) {
 	values := sample(t)
-	if got, want := slices.Sorted(maps.Keys(values)), slices.Sorted(slices.Values(localSettings)); !slices.Equal(got, want) {
+	if got, want := slices.Sorted(maps.Keys(values)), slices.Sorted(slices.Values(localSettings)); !slices.Equal(got,
+		want) {
 		t.Errorf("settings\n got %q\nwant %q", got, want)
 	}
 	for name, want := range map[string]string{
@@ -390,7 +398,8 @@ func TestEverySettingThatTheHostReadsIsInTheSample(t *testing.T) {
 			}
 		}
 	}
-	if got, want := slices.Sorted(maps.Keys(found)), []string{"CHECK_SCHEDULE", "COMMAND_QUEUE", "VAULT_EVENT_QUEUE"}; !slices.Equal(got, want) {
+	if got, want := slices.Sorted(maps.Keys(found)), []string{"CHECK_SCHEDULE", "COMMAND_QUEUE",
+		"VAULT_EVENT_QUEUE"}; !slices.Equal(got, want) {
 		t.Errorf("settings in function.json files: %q, want %q", got, want)
 	}
 }

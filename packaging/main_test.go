@@ -25,7 +25,8 @@ func pack(t *testing.T) (out string) {
 	t.Helper()
 	out = t.TempDir()
 	var stderr bytes.Buffer
-	if err := run(t.Context(), []string{"-root", "..", "-handler", standin, "-o", out}, io.Discard, &stderr); err != nil {
+	if err := run(t.Context(), []string{"-root", "..", "-handler", standin, "-o", out}, io.Discard,
+		&stderr); err != nil {
 		t.Fatalf("packaging: %v\n%s", err, &stderr)
 	}
 	return out
@@ -193,7 +194,8 @@ func TestTheHandlerIsAStaticLinuxBinaryThatKnowsItsVersion(t *testing.T) {
 	for _, s := range info.Settings {
 		settings[s.Key] = s.Value
 	}
-	for key, want := range map[string]string{"CGO_ENABLED": "0", "GOOS": "linux", "GOARCH": "amd64", "GOAMD64": "v1", "-trimpath": "true", "-tags": "", "vcs.revision": ""} {
+	for key, want := range map[string]string{"CGO_ENABLED": "0", "GOOS": "linux", "GOARCH": "amd64", "GOAMD64": "v1",
+		"-trimpath": "true", "-tags": "", "vcs.revision": ""} {
 		if settings[key] != want {
 			t.Errorf("build setting %s is %q, want %q; all: %v", key, settings[key], want, settings)
 		}
@@ -235,7 +237,8 @@ func TestTheRevisionIsTheCommitThatIsCheckedOut(t *testing.T) {
 	t.Setenv("GIT_CEILING_DIRECTORIES", filepath.Dir(root))
 	git := func(args ...string) string {
 		t.Helper()
-		cmd := exec.CommandContext(t.Context(), "git", append([]string{"-C", root, "-c", "user.name=n", "-c", "user.email=e@example.com"}, args...)...)
+		cmd := exec.CommandContext(t.Context(), "git",
+			append([]string{"-C", root, "-c", "user.name=n", "-c", "user.email=e@example.com"}, args...)...)
 		cmd.Env = append(os.Environ(), "GIT_COMMITTER_DATE=2026-11-24T01:02:03+01:00", "GIT_CONFIG_GLOBAL="+os.DevNull)
 		out, err := cmd.CombinedOutput()
 		if err != nil {
@@ -288,7 +291,8 @@ func TestABrokenProjectIsNotPackaged(t *testing.T) {
 	for _, tt := range []struct{ name, file, content, want string }{
 		{"host.json is missing", "host.json", "", "host.json"},
 		{"host.json is not JSON", "host.json", "{", "reading host.json"},
-		{"host.json names another executable", "host.json", strings.Replace(good["host.json"], `"handler"`, `"./handler"`, 1), `is "./handler", must be "handler"`},
+		{"host.json names another executable", "host.json", strings.Replace(good["host.json"], `"handler"`,
+			`"./handler"`, 1), `is "./handler", must be "handler"`},
 		{"pats.yaml is missing", "pats.yaml", "", "pats.yaml"},
 		{"a function's folder has no function.json", "functions/A/other.json", "{}", "function.json"},
 		{"the handler does not compile", "handler/main.go", "package main\nfunc", "building the handler"},

@@ -81,7 +81,8 @@ func run(ctx context.Context, o options, say *teller, logs io.Writer) error {
 	if err != nil {
 		return err
 	}
-	d := &demo{say: say, base: "http://" + listener.Addr().String(), changed: make(chan struct{}), rotated: map[string]string{}, revoked: map[string]bool{}}
+	d := &demo{say: say, base: "http://" + listener.Addr().String(), changed: make(chan struct{}),
+		rotated: map[string]string{}, revoked: map[string]bool{}}
 	defer func() { _ = listener.Close() }() // the host closes it too
 
 	path := o.manifest
@@ -108,9 +109,11 @@ func run(ctx context.Context, o options, say *teller, logs io.Writer) error {
 	if err := d.cloud.Seed(); err != nil {
 		return err
 	}
-	say.tell(fromSandbox, "a local Azure is up: Entra, Azure DevOps (organization contoso), Key Vault, managed identity, Service Bus")
+	say.tell(fromSandbox,
+		"a local Azure is up: Entra, Azure DevOps (organization contoso), Key Vault, managed identity, Service Bus")
 	// Somebody's PAT that is not in the manifest, a week before its end.
-	d.cloud.DevOps.Seed(cloud.Organization, cloud.User, "made by hand", "vso.code", time.Now().Add(7*24*time.Hour-time.Hour), false)
+	d.cloud.DevOps.Seed(cloud.Organization, cloud.User, "made by hand", "vso.code",
+		time.Now().Add(7*24*time.Hour-time.Hour), false)
 
 	host, err := d.host(o, listener, logs)
 	if err != nil {
@@ -138,7 +141,8 @@ func run(ctx context.Context, o options, say *teller, logs io.Writer) error {
 	if err := host.WaitReady(ctx); err != nil {
 		return reason(ctx, err)
 	}
-	say.tell(fromSandbox, "the Functions host runs the packaged app on %s: %s", d.base, strings.Join(host.Functions(), ", "))
+	say.tell(fromSandbox, "the Functions host runs the packaged app on %s: %s", d.base, strings.Join(host.Functions(),
+		", "))
 	if o.manifest == "" {
 		if err := d.story(ctx); err != nil {
 			return reason(ctx, err)
@@ -288,7 +292,8 @@ func (d *demo) subscriber() *events.Subscriber {
 			return nil
 		},
 		OnExpiring: func(_ context.Context, e events.Event, v events.Expiring) error {
-			d.say.tell(fromEvent, "%s: the PAT %q, which nobody manages, ends at %s", e.Type, v.DisplayName, clock(v.ValidTo))
+			d.say.tell(fromEvent, "%s: the PAT %q, which nobody manages, ends at %s", e.Type, v.DisplayName,
+				clock(v.ValidTo))
 			return nil
 		},
 		OnSignInRequired: func(_ context.Context, e events.Event, v events.SignInRequired) error {
@@ -331,11 +336,13 @@ func (d *demo) await(ctx context.Context, done func() bool) error {
 // story is what a newcomer is shown: the timer's sweep provisions every PAT, and a
 // call over HTTP replaces one and ends the old one at once.
 func (d *demo) story(ctx context.Context) error {
-	d.say.tell(fromSandbox, "the timer sweeps every five seconds; the manifest declares three PATs, and none exists yet")
+	d.say.tell(fromSandbox,
+		"the timer sweeps every five seconds; the manifest declares three PATs, and none exists yet")
 	if err := d.await(ctx, func() bool { return len(d.rotated) == 3 }); err != nil {
 		return err
 	}
-	d.say.tell(fromSandbox, "now somebody believes that the PAT of %s has leaked: POST /api/pats/%s/rotate", demonstrated, demonstrated)
+	d.say.tell(fromSandbox, "now somebody believes that the PAT of %s has leaked: POST /api/pats/%s/rotate",
+		demonstrated, demonstrated)
 	if err := d.order(ctx); err != nil {
 		return err
 	}

@@ -44,9 +44,11 @@ func start(ctx context.Context, args []string, out *os.File) error {
 	var o options
 	f := flag.NewFlagSet("sandbox", flag.ContinueOnError)
 	f.StringVar(&o.app, "app", "dist/app", "the packaged app")
-	f.StringVar(&o.manifest, "manifest", "", "a `file` of your own instead of the demonstration's pats.yaml; its PATs must belong to the organization contoso")
+	f.StringVar(&o.manifest, "manifest", "",
+		"a `file` of your own instead of the demonstration's pats.yaml; its PATs must belong to the organization contoso")
 	f.IntVar(&o.port, "port", 7071, "where the Functions host listens")
-	f.StringVar(&o.control, "control", "127.0.0.1:0", "the loopback `address` of the control API (call counters, faults); port 0 draws a free one")
+	f.StringVar(&o.control, "control", "127.0.0.1:0",
+		"the loopback `address` of the control API (call counters, faults); port 0 draws a free one")
 	f.BoolVar(&o.verbose, "v", false, "print the logs of host and handler too")
 	if err := f.Parse(args); err != nil {
 		return err

@@ -53,7 +53,8 @@ func TestATakenPortIsReplacedByAFreeOne(t *testing.T) {
 
 func TestTheControlAPIIsForLoopbackOnly(t *testing.T) {
 	t.Parallel()
-	for address, want := range map[string]int{"127.0.0.1:0": 0, "127.0.0.1:7080": 7080, "localhost:1": 1, "0.0.0.0:7080": -1, ":7080": -1, "7080": -1, "127.0.0.1:http": -1, "127.0.0.1:70000": -1} {
+	for address, want := range map[string]int{"127.0.0.1:0": 0, "127.0.0.1:7080": 7080, "localhost:1": 1,
+		"0.0.0.0:7080": -1, ":7080": -1, "7080": -1, "127.0.0.1:http": -1, "127.0.0.1:70000": -1} {
 		got, err := loopbackPort(address)
 		if want < 0 != (err != nil) || err == nil && got != want {
 			t.Errorf("%s: port %d, error %v; want %d", address, got, err, want)
@@ -63,7 +64,8 @@ func TestTheControlAPIIsForLoopbackOnly(t *testing.T) {
 
 func TestLinesStayLines(t *testing.T) {
 	t.Parallel()
-	for colours, want := range map[bool]string{false: "event    a b [31mc\n", true: "\x1b[32mevent  \x1b[0m  a b [31mc\n"} {
+	for colours, want := range map[bool]string{false: "event    a b [31mc\n",
+		true: "\x1b[32mevent  \x1b[0m  a b [31mc\n"} {
 		var out bytes.Buffer
 		newTeller(&out, colours).tell(fromEvent, "a\n%s", "b\x1b[31mc")
 		if !strings.HasSuffix(out.String(), want) || strings.Count(out.String(), "\n") != 1 {

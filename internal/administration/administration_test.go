@@ -16,28 +16,34 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/administration"
 	"github.com/azure-patrol/patrol/internal/rotation"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	azure "github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 )
 
 func TestAPlanShowsWhatWouldBeRevokedAndRevokesNothing(t *testing.T) {
 	story(t, func(t *testing.T, s *stand) {
 		adas := s.seed(ada, 3)
-		mine, _ := s.azure.Seed("contoso", ada, rotation.DisplayName("CI", "abcdef", "0123456789"), "vso.build", time.Now().Add(time.Hour), true)
-		replaced, _ := s.azure.Seed("contoso", ada, rotation.DisplayName("CI", "abcdef", "9876543210"), "vso.build", time.Now().Add(2*time.Hour), false)
-		foreign, _ := s.azure.Seed("contoso", ada, rotation.DisplayName("CI", "zzzzzz", "0123456789"), "vso.build", time.Now().Add(3*time.Hour), false)
+		mine, _ := s.azure.Seed("contoso", ada, rotation.DisplayName("CI", "abcdef", "0123456789"), "vso.build",
+			time.Now().Add(time.Hour), true)
+		replaced, _ := s.azure.Seed("contoso", ada, rotation.DisplayName("CI", "abcdef", "9876543210"), "vso.build",
+			time.Now().Add(2*time.Hour), false)
+		foreign, _ := s.azure.Seed("contoso", ada, rotation.DisplayName("CI", "zzzzzz", "0123456789"), "vso.build",
+			time.Now().Add(3*time.Hour), false)
 		s.seed(grace, 2)
 		s.azure.AddUser(azure.User{UPN: "twin@contoso.com"})
 		s.azure.AddUser(azure.User{UPN: "twin#EXT#@contoso.com", MailAddress: "twin@contoso.com"})
 		s.vault.secrets = []rotation.Version{
 			{Name: "by-hand"},
-			{Name: "jenkins", Ledger: rotation.Ledger{AuthorizationID: strings.ToUpper(mine), Previous: replaced, Identity: "build-bot", RotationID: "x"}},
+			{Name: "jenkins", Ledger: rotation.Ledger{AuthorizationID: strings.ToUpper(mine), Previous: replaced,
+				Identity: "build-bot", RotationID: "x"}},
 		}
 		p := s.plan(t, of("ADA@contoso.com ", "ada.lovelace@contoso.com", "nobody@contoso.com", "twin@contoso.com"))
-		if len(p.Users) != 1 || p.Users[0].PrincipalName != ada || !slices.Equal(p.Users[0].Names, []string{"ada.lovelace@contoso.com", ada}) {
+		if len(p.Users) != 1 || p.Users[0].PrincipalName != ada || !slices.Equal(p.Users[0].Names,
+			[]string{"ada.lovelace@contoso.com", ada}) {
 			t.Fatalf("users %+v", p.Users)
 		}
-		if !slices.Equal(p.NotFound, []string{"nobody@contoso.com"}) || len(p.Ambiguous) != 1 || len(p.Ambiguous[0].Candidates) != 2 {
+		if !slices.Equal(p.NotFound, []string{"nobody@contoso.com"}) || len(p.Ambiguous) != 1 ||
+			len(p.Ambiguous[0].Candidates) != 2 {
 			t.Errorf("not found %v, ambiguous %+v", p.NotFound, p.Ambiguous)
 		}
 		if p.Count != 6 || p.Managed != 2 || p.Confirmation == "" || !p.Expires.Equal(time.Now().Add(15*time.Minute)) {
@@ -47,7 +53,8 @@ func TestAPlanShowsWhatWouldBeRevokedAndRevokesNothing(t *testing.T) {
 		for _, x := range p.Users[0].PATs {
 			pats[x.AuthorizationID] = x
 		}
-		if x := pats[mine]; !x.Managed || x.Name != "jenkins" || x.Replaced || x.Foreign || !x.Global || x.Kept || x.ValidTo.IsZero() || !slices.Equal(x.Scopes, []string{"vso.build"}) {
+		if x := pats[mine]; !x.Managed || x.Name != "jenkins" || x.Replaced || x.Foreign || !x.Global || x.Kept ||
+			x.ValidTo.IsZero() || !slices.Equal(x.Scopes, []string{"vso.build"}) {
 			t.Errorf("the current one: %+v", x)
 		}
 		if x := pats[replaced]; !x.Managed || x.Name != "jenkins" || !x.Replaced {
@@ -59,7 +66,8 @@ func TestAPlanShowsWhatWouldBeRevokedAndRevokesNothing(t *testing.T) {
 		if x := pats[adas[0]]; x.Managed || x.Foreign || x.DisplayName != "p" {
 			t.Errorf("her own: %+v", x)
 		}
-		for _, part := range []string{"2 of these PATs are managed", "1 of these PATs bear the mark", "every organization", "descriptor", "an hour"} {
+		for _, part := range []string{"2 of these PATs are managed", "1 of these PATs bear the mark",
+			"every organization", "descriptor", "an hour"} {
 			if !warned(p, part) {
 				t.Errorf("no warning of %q in %q", part, p.Warnings)
 			}
@@ -70,7 +78,8 @@ func TestAPlanShowsWhatWouldBeRevokedAndRevokesNothing(t *testing.T) {
 		if n := s.calls(azure.RevokeUserPats) + s.calls(azure.RevocationRule); n != 0 || s.active(ada) != 6 {
 			t.Errorf("%d calls of a plan revoke", n)
 		}
-		if a := p.Act; a.Act != administration.ActPlan || a.Outcome != administration.Done || a.RequestedBy != "on-call" || a.Trigger != "POST revocations" {
+		if a := p.Act; a.Act != administration.ActPlan || a.Outcome != administration.Done ||
+			a.RequestedBy != "on-call" || a.Trigger != "POST revocations" {
 			t.Errorf("%+v", a)
 		}
 		// The ambiguous one can be named by its descriptor.
@@ -102,7 +111,8 @@ func TestAConfirmedPlanIsCarriedOutInBatches(t *testing.T) {
 			t.Fatal(err)
 		}
 		if res.Revoked != 1950 || !res.Verified || len(res.Batches) != 3 || s.calls(azure.RevokeUserPats) != 3 {
-			t.Errorf("%d revoked, verified %v, %d batches, %d calls", res.Revoked, res.Verified, len(res.Batches), s.calls(azure.RevokeUserPats))
+			t.Errorf("%d revoked, verified %v, %d batches, %d calls", res.Revoked, res.Verified, len(res.Batches),
+				s.calls(azure.RevokeUserPats))
 		}
 		if s.active(ada)+s.active(grace) != 0 || s.active(root) != 1 {
 			t.Errorf("%v is left of root's, %d of ada's", other, s.active(ada))
@@ -113,7 +123,9 @@ func TestAConfirmedPlanIsCarriedOutInBatches(t *testing.T) {
 				t.Errorf("batch %d: %d PATs, %s, %d remain", i, len(b.AuthorizationIDs), b.Outcome, len(b.Remaining))
 			}
 			activities[b.ActivityID] = true
-			if a := res.Acts[i]; a.Act != administration.ActRevoke || a.Outcome != administration.Done || a.ActivityID != b.ActivityID || a.RequestedBy != "another" || len(a.AuthorizationIDs) != len(b.AuthorizationIDs) || !slices.Equal(a.Target, []string{ada, grace}) {
+			if a := res.Acts[i]; a.Act != administration.ActRevoke || a.Outcome != administration.Done ||
+				a.ActivityID != b.ActivityID || a.RequestedBy != "another" ||
+				len(a.AuthorizationIDs) != len(b.AuthorizationIDs) || !slices.Equal(a.Target, []string{ada, grace}) {
 				t.Errorf("act %d: %+v", i, a)
 			}
 		}
@@ -122,7 +134,8 @@ func TestAConfirmedPlanIsCarriedOutInBatches(t *testing.T) {
 		}
 		// The same again finds nothing left, and is a success.
 		res, err = s.Execute(t.Context(), q, p.Confirmation)
-		if err != nil || res.Revoked != 0 || len(res.Batches) != 0 || len(res.Acts) != 1 || s.calls(azure.RevokeUserPats) != 3 {
+		if err != nil || res.Revoked != 0 || len(res.Batches) != 0 || len(res.Acts) != 1 ||
+			s.calls(azure.RevokeUserPats) != 3 {
 			t.Errorf("again: %+v, %v", res.Acts, err)
 		}
 	})
@@ -131,11 +144,14 @@ func TestAConfirmedPlanIsCarriedOutInBatches(t *testing.T) {
 func TestWhatPatrolManagesCanBeKept(t *testing.T) {
 	story(t, func(t *testing.T, s *stand) {
 		ids := s.seed(ada, 3)
-		s.vault.secrets = []rotation.Version{{Name: "jenkins", Ledger: rotation.Ledger{AuthorizationID: ids[1], Identity: "build-bot"}}}
+		s.vault.secrets = []rotation.Version{{Name: "jenkins", Ledger: rotation.Ledger{AuthorizationID: ids[1],
+			Identity: "build-bot"}}}
 		q := of(ada)
 		q.KeepManaged = true
 		p := s.plan(t, q)
-		if p.Count != 2 || p.Managed != 0 || !p.Users[0].PATs[slices.IndexFunc(p.Users[0].PATs, func(x administration.PAT) bool { return x.AuthorizationID == ids[1] })].Kept {
+		if p.Count != 2 || p.Managed != 0 ||
+			!p.Users[0].PATs[slices.IndexFunc(p.Users[0].PATs,
+				func(x administration.PAT) bool { return x.AuthorizationID == ids[1] })].Kept {
 			t.Errorf("%+v", p)
 		}
 		_, err := s.Execute(t.Context(), of(ada), p.Confirmation)
@@ -176,7 +192,8 @@ func TestASetThatChangedMustBeConfirmedAnew(t *testing.T) {
 				if s.active(ada) != before || s.calls(azure.RevokeUserPats) != 0 {
 					t.Error("something was revoked")
 				}
-				if len(res.Acts) != 1 || res.Acts[0].Outcome != administration.Refused || res.Acts[0].Code != administration.PlanChanged {
+				if len(res.Acts) != 1 || res.Acts[0].Outcome != administration.Refused ||
+					res.Acts[0].Code != administration.PlanChanged {
 					t.Errorf("%+v", res.Acts)
 				}
 				// The plan of now comes along.
@@ -214,8 +231,10 @@ func TestAConfirmationThatDoesNotFitIsRefusedBeforeAnythingIsAsked(t *testing.T)
 		}
 		s.panel.ResetCounts()
 		for name, token := range map[string]string{
-			"forged time": flip(8), "forged request": flip(10), "forged set": flip(60), "forged seal": flip(len(raw) - 1), "forged form": flip(0),
-			"cut": p.Confirmation[:80], "longer": p.Confirmation + "AAAA", "nonsense": "!", "huge": strings.Repeat("A", 1<<20), "another key": theirs.Confirmation,
+			"forged time": flip(8), "forged request": flip(10), "forged set": flip(60),
+			"forged seal": flip(len(raw) - 1), "forged form": flip(0),
+			"cut": p.Confirmation[:80], "longer": p.Confirmation + "AAAA", "nonsense": "!",
+			"huge": strings.Repeat("A", 1<<20), "another key": theirs.Confirmation,
 		} {
 			_, err := s.Execute(t.Context(), of(ada), token)
 			wants(t, name, err, administration.ConfirmationInvalid)
@@ -258,7 +277,7 @@ func TestARepeatGoesOnWhereAPartialFailureStopped(t *testing.T) {
 		q.Rule = &administration.Rule{Scopes: []string{"vso.wiki vso.code"}, CreatedBefore: time.Now()}
 		p := s.plan(t, q)
 		// The second batch of three is refused for what is in it.
-		s.fault(t, control.Fault{Operation: azure.RevokeUserPats, Mode: control.Status, Status: 400, Skip: 1, Times: 1})
+		s.fault(t, faults.Fault{Operation: azure.RevokeUserPats, Mode: faults.Status, Status: 400, Skip: 1, Times: 1})
 		res, err := s.Execute(t.Context(), q, p.Confirmation)
 		e := wants(t, "the first try", err, administration.Incomplete)
 		if !strings.Contains(e.Message, "800 of 2000 PATs were not revoked") || e.Class != rotation.Configuration {
@@ -268,13 +287,16 @@ func TestARepeatGoesOnWhereAPartialFailureStopped(t *testing.T) {
 		for _, b := range res.Batches {
 			outcomes = append(outcomes, b.Outcome)
 		}
-		if !slices.Equal(outcomes, []administration.Outcome{administration.Done, administration.Failed, administration.Done}) || res.Revoked != 1200 || s.active(ada) != 800 {
+		if !slices.Equal(outcomes, []administration.Outcome{administration.Done, administration.Failed,
+			administration.Done}) || res.Revoked != 1200 || s.active(ada) != 800 {
 			t.Errorf("%v, %d revoked, %d active", outcomes, res.Revoked, s.active(ada))
 		}
-		if b := res.Batches[1]; !slices.Equal(b.Remaining, b.AuthorizationIDs) || b.Code != "http-400" || b.Message == "" || b.ActivityID == "" {
+		if b := res.Batches[1]; !slices.Equal(b.Remaining, b.AuthorizationIDs) || b.Code != "http-400" ||
+			b.Message == "" || b.ActivityID == "" {
 			t.Errorf("%s %s, %d remain", b.Code, b.Message, len(b.Remaining))
 		}
-		if res.Rule == nil || res.Rule.Outcome != administration.Done || len(res.Acts) != 4 || res.Acts[3].Act != administration.ActRule || res.Acts[3].ActivityID == "" {
+		if res.Rule == nil || res.Rule.Outcome != administration.Done || len(res.Acts) != 4 ||
+			res.Acts[3].Act != administration.ActRule || res.Acts[3].ActivityID == "" {
 			t.Errorf("%+v, %+v", res.Rule, res.Acts)
 		}
 		res, err = s.Execute(t.Context(), q, p.Confirmation)
@@ -288,9 +310,10 @@ func TestALostAnswerIsCheckedAgainstTheList(t *testing.T) {
 	story(t, func(t *testing.T, s *stand) {
 		s.seed(ada, 5)
 		p := s.plan(t, of(ada))
-		s.fault(t, control.Fault{Operation: azure.RevokeUserPats, Mode: control.StatusAfter, Status: 502, Times: -1})
+		s.fault(t, faults.Fault{Operation: azure.RevokeUserPats, Mode: faults.StatusAfter, Status: 502, Times: -1})
 		res, err := s.Execute(t.Context(), of(ada), p.Confirmation)
-		if err != nil || res.Revoked != 5 || res.Batches[0].Outcome != administration.Done || res.Batches[0].Code != "http-502" {
+		if err != nil || res.Revoked != 5 || res.Batches[0].Outcome != administration.Done ||
+			res.Batches[0].Code != "http-502" {
 			t.Errorf("%+v, %v", res.Batches, err)
 		}
 	})
@@ -300,10 +323,11 @@ func TestAPATThatIsStillListedIsPending(t *testing.T) {
 	story(t, func(t *testing.T, s *stand) {
 		ids := s.seed(ada, 2)
 		p := s.plan(t, of(ada))
-		s.fault(t, control.Fault{Operation: azure.RevokeUserPats, Mode: control.Status, Status: 204})
+		s.fault(t, faults.Fault{Operation: azure.RevokeUserPats, Mode: faults.Status, Status: 204})
 		res, err := s.Execute(t.Context(), of(ada), p.Confirmation)
 		slices.Sort(ids)
-		if err != nil || res.Revoked != 0 || !res.Verified || res.Batches[0].Outcome != administration.Pending || !slices.Equal(res.Batches[0].Remaining, ids) {
+		if err != nil || res.Revoked != 0 || !res.Verified || res.Batches[0].Outcome != administration.Pending ||
+			!slices.Equal(res.Batches[0].Remaining, ids) {
 			t.Errorf("%+v, %v", res, err)
 		}
 	})
@@ -313,7 +337,7 @@ func TestWithoutTheListAfterwardsTheAnswersCount(t *testing.T) {
 	story(t, func(t *testing.T, s *stand) {
 		s.seed(ada, 2)
 		p := s.plan(t, of(ada))
-		s.fault(t, control.Fault{Operation: azure.ListUserPats, Mode: control.Status, Status: 404, Skip: 1, Times: -1})
+		s.fault(t, faults.Fault{Operation: azure.ListUserPats, Mode: faults.Status, Status: 404, Skip: 1, Times: -1})
 		res, err := s.Execute(t.Context(), of(ada), p.Confirmation)
 		if err != nil || res.Verified || res.Revoked != 2 || res.Batches[0].Outcome != administration.Done {
 			t.Errorf("%+v, %v", res, err)
@@ -327,15 +351,17 @@ func TestNothingIsTriedAfterAFailureThatWouldRepeatItself(t *testing.T) {
 		q := of(ada)
 		q.Rule = &administration.Rule{Scopes: []string{"vso.code"}, CreatedBefore: time.Now()}
 		p := s.plan(t, q)
-		s.fault(t, control.Fault{Operation: azure.RevokeUserPats, Mode: control.Status, Status: 403, Times: -1})
+		s.fault(t, faults.Fault{Operation: azure.RevokeUserPats, Mode: faults.Status, Status: 403, Times: -1})
 		res, err := s.Execute(t.Context(), q, p.Confirmation)
-		if e := wants(t, "execute", err, administration.Incomplete); !strings.Contains(e.Message, administration.NotAdministrator) || !strings.Contains(e.Message, "rule was not made") {
+		if e := wants(t, "execute", err, administration.Incomplete); !strings.Contains(e.Message,
+			administration.NotAdministrator) || !strings.Contains(e.Message, "rule was not made") {
 			t.Error(e)
 		}
 		if s.calls(azure.RevokeUserPats) != 1 || s.calls(azure.RevocationRule) != 0 || s.active(ada) != 1000 {
 			t.Errorf("%v", s.panel.Counts())
 		}
-		if res.Batches[0].Outcome != administration.Failed || res.Batches[1].Outcome != administration.NotTried || res.Rule.Outcome != administration.NotTried || len(res.Acts) != 3 {
+		if res.Batches[0].Outcome != administration.Failed || res.Batches[1].Outcome != administration.NotTried ||
+			res.Rule.Outcome != administration.NotTried || len(res.Acts) != 3 {
 			t.Errorf("%+v", res.Acts)
 		}
 	})
@@ -344,9 +370,11 @@ func TestNothingIsTriedAfterAFailureThatWouldRepeatItself(t *testing.T) {
 func TestARuleIsWarnedOfAndConfirmed(t *testing.T) {
 	story(t, func(t *testing.T, s *stand) {
 		q := of()
-		q.Rule = &administration.Rule{Scopes: []string{"vso.wiki", "vso.code vso.wiki"}, CreatedBefore: time.Now().Add(-time.Hour)}
+		q.Rule = &administration.Rule{Scopes: []string{"vso.wiki", "vso.code vso.wiki"}, CreatedBefore: time.Now().
+			Add(-time.Hour)}
 		p := s.plan(t, q)
-		if p.Count != 0 || p.Confirmation == "" || !warned(p, "JWTs) of everybody in the organization") || !slices.Equal(p.Rule.Scopes, []string{"vso.code", "vso.wiki"}) {
+		if p.Count != 0 || p.Confirmation == "" || !warned(p, "JWTs) of everybody in the organization") ||
+			!slices.Equal(p.Rule.Scopes, []string{"vso.code", "vso.wiki"}) {
 			t.Errorf("%+v", p)
 		}
 		other := q
@@ -361,15 +389,18 @@ func TestARuleIsWarnedOfAndConfirmed(t *testing.T) {
 		}
 		res, err := s.Execute(t.Context(), q, p.Confirmation)
 		rules := s.azure.RevocationRules()
-		if err != nil || res.Rule.Outcome != administration.Done || res.Rule.ActivityID == "" || len(rules) != 1 || rules[0].Scopes != "vso.code vso.wiki" || rules[0].Actor != root {
+		if err != nil || res.Rule.Outcome != administration.Done || res.Rule.ActivityID == "" || len(rules) != 1 ||
+			rules[0].Scopes != "vso.code vso.wiki" || rules[0].Actor != root {
 			t.Errorf("%+v, %v, %+v", res.Rule, err, rules)
 		}
-		if len(res.Acts) != 1 || res.Acts[0].Act != administration.ActRule || res.Acts[0].Outcome != administration.Done {
+		if len(res.Acts) != 1 || res.Acts[0].Act != administration.ActRule ||
+			res.Acts[0].Outcome != administration.Done {
 			t.Errorf("%+v", res.Acts)
 		}
-		s.fault(t, control.Fault{Operation: azure.RevocationRule, Mode: control.Status, Status: 400})
+		s.fault(t, faults.Fault{Operation: azure.RevocationRule, Mode: faults.Status, Status: 400})
 		res, err = s.Execute(t.Context(), q, p.Confirmation)
-		if wants(t, "a refused rule", err, administration.Incomplete); res.Rule.Outcome != administration.Failed || res.Rule.Code != "http-400" || res.Acts[0].Outcome != administration.Failed {
+		if wants(t, "a refused rule", err, administration.Incomplete); res.Rule.Outcome != administration.Failed ||
+			res.Rule.Code != "http-400" || res.Acts[0].Outcome != administration.Failed {
 			t.Errorf("%+v", res)
 		}
 	})
@@ -387,14 +418,15 @@ func TestARequestThatMakesNoSenseIsRefused(t *testing.T) {
 			many = append(many, fmt.Sprint(i, "@contoso.com"))
 		}
 		for name, q := range map[string]administration.Request{
-			"nobody":               of(),
-			"an empty name":        of(ada, " "),
-			"too many":             of(many...),
-			"no organization":      {Identity: "root-bot", Users: []string{ada}},
-			"no identity":          {Organization: "contoso", Users: []string{ada}},
-			"a rule of no scopes":  rule(administration.Rule{Scopes: []string{" "}, CreatedBefore: time.Now()}),
-			"a rule without date":  rule(administration.Rule{Scopes: []string{"vso.code"}}),
-			"a rule of the future": rule(administration.Rule{Scopes: []string{"vso.code"}, CreatedBefore: time.Now().Add(time.Minute)}),
+			"nobody":              of(),
+			"an empty name":       of(ada, " "),
+			"too many":            of(many...),
+			"no organization":     {Identity: "root-bot", Users: []string{ada}},
+			"no identity":         {Organization: "contoso", Users: []string{ada}},
+			"a rule of no scopes": rule(administration.Rule{Scopes: []string{" "}, CreatedBefore: time.Now()}),
+			"a rule without date": rule(administration.Rule{Scopes: []string{"vso.code"}}),
+			"a rule of the future": rule(administration.Rule{Scopes: []string{"vso.code"}, CreatedBefore: time.Now().
+				Add(time.Minute)}),
 		} {
 			p, err := s.Plan(t.Context(), q)
 			wants(t, name, err, administration.InvalidRequest)
@@ -419,7 +451,8 @@ func TestUpstreamsRefusalEndsAPlan(t *testing.T) {
 		s.azure.SetAdministrator(root, false)
 		again, err := s.Plan(t.Context(), of(ada))
 		wants(t, "plan", err, administration.NotAdministrator)
-		if again.Act.Outcome != administration.Failed || again.Act.Code != administration.NotAdministrator || again.Act.ActivityID == "" {
+		if again.Act.Outcome != administration.Failed || again.Act.Code != administration.NotAdministrator ||
+			again.Act.ActivityID == "" {
 			t.Errorf("%+v", again.Act)
 		}
 		res, err := s.Execute(t.Context(), of(ada), p.Confirmation)
@@ -432,7 +465,8 @@ func TestUpstreamsRefusalEndsAPlan(t *testing.T) {
 
 func TestTheRecordOfALargeActIsAShortLogLine(t *testing.T) {
 	t.Parallel()
-	a := administration.Act{Act: administration.ActRevoke, Target: []string{ada}, AuthorizationIDs: make([]string, 800), Outcome: administration.Done, ActivityID: "a-1"}
+	a := administration.Act{Act: administration.ActRevoke, Target: []string{ada}, AuthorizationIDs: make([]string, 800),
+		Outcome: administration.Done, ActivityID: "a-1"}
 	var out bytes.Buffer
 	slog.New(slog.NewJSONHandler(&out, nil)).Info("audit", "act", a)
 	var line struct {
@@ -443,7 +477,8 @@ func TestTheRecordOfALargeActIsAShortLogLine(t *testing.T) {
 			ActivityID       string `json:"activityId"`
 		}
 	}
-	if err := json.Unmarshal(out.Bytes(), &line); err != nil || line.Act.Count != 800 || len(line.Act.AuthorizationIDs) != 50 || line.Act.Outcome != "done" || line.Act.ActivityID != "a-1" {
+	if err := json.Unmarshal(out.Bytes(), &line); err != nil || line.Act.Count != 800 ||
+		len(line.Act.AuthorizationIDs) != 50 || line.Act.Outcome != "done" || line.Act.ActivityID != "a-1" {
 		t.Errorf("%s, %v", out.Bytes(), err)
 	}
 }
@@ -481,13 +516,16 @@ func TestACallerWhoGivesUpLearnsWhatWasDone(t *testing.T) {
 		}
 		p := s.plan(t, of(ada))
 		res, err := r.Execute(ctx, of(ada), p.Confirmation)
-		if e := wants(t, "execute", err, administration.Incomplete); e.Class != rotation.Transient || !strings.Contains(e.Message, "200 of 1000") {
+		if e := wants(t, "execute", err, administration.Incomplete); e.Class != rotation.Transient ||
+			!strings.Contains(e.Message, "200 of 1000") {
 			t.Errorf("%v, class %s", e, e.Class)
 		}
-		if res.Verified || res.Revoked != 800 || res.Batches[1].Outcome != administration.NotTried || len(res.Batches[1].Remaining) != 200 {
+		if res.Verified || res.Revoked != 800 || res.Batches[1].Outcome != administration.NotTried ||
+			len(res.Batches[1].Remaining) != 200 {
 			t.Errorf("%d revoked, %+v", res.Revoked, res.Acts)
 		}
-		if res, err = s.Execute(t.Context(), of(ada), p.Confirmation); err != nil || res.Revoked != 200 || s.active(ada) != 0 {
+		if res, err = s.Execute(t.Context(), of(ada), p.Confirmation); err != nil || res.Revoked != 200 ||
+			s.active(ada) != 0 {
 			t.Errorf("%d revoked, %v", res.Revoked, err)
 		}
 	})
@@ -497,11 +535,14 @@ func TestNoAnswerOfAzureDevOpsIsQuoted(t *testing.T) {
 	story(t, func(t *testing.T, s *stand) {
 		s.seed(ada, 1)
 		p := s.plan(t, of(ada))
-		s.fault(t, control.Fault{Operation: azure.RevokeUserPats, Mode: control.Status, Status: http.StatusBadRequest, Header: map[string]string{"Content-Type": "application/json"}, Body: `{"message":"canary","typeKey":"OddException"}`})
+		s.fault(t, faults.Fault{Operation: azure.RevokeUserPats, Mode: faults.Status, Status: http.StatusBadRequest,
+			Header: map[string]string{"Content-Type": "application/json"},
+			Body:   `{"message":"canary","typeKey":"OddException"}`})
 		res, err := s.Execute(t.Context(), of(ada), p.Confirmation)
 		wants(t, "execute", err, administration.Incomplete)
 		b, jsonErr := json.Marshal(res)
-		if jsonErr != nil || strings.Contains(fmt.Sprintf("%s %v %+v", b, err, res.Acts), "canary") || !strings.Contains(string(b), "OddException") {
+		if jsonErr != nil || strings.Contains(fmt.Sprintf("%s %v %+v", b, err, res.Acts), "canary") ||
+			!strings.Contains(string(b), "OddException") {
 			t.Errorf("%s", b)
 		}
 	})

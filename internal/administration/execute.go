@@ -65,7 +65,9 @@ func (r *Revocations) Execute(ctx context.Context, q Request, token string) (Res
 		return refused(Plan{}, err)
 	}
 	if token == "" {
-		return refused(Plan{}, refuse(ConfirmationMissing, "this needs a confirmation: ask for the plan first, and send its confirmation along"))
+		return refused(Plan{},
+			refuse(ConfirmationMissing,
+				"this needs a confirmation: ask for the plan first, and send its confirmation along"))
 	}
 	c, err := open(r.key, token)
 	switch {
@@ -81,7 +83,9 @@ func (r *Revocations) Execute(ctx context.Context, q Request, token string) (Res
 		return Result{Batches: []Batch{}, Acts: []Act{refusal.failed(err)}}, err
 	}
 	if !c.confirms(p.asked, p.batches) {
-		return refused(p, refuse(PlanChanged, "the PATs are not those that were confirmed: look at the plan of now, and confirm that"))
+		return refused(p,
+			refuse(PlanChanged,
+				"the PATs are not those that were confirmed: look at the plan of now, and confirm that"))
 	}
 	return r.carryOut(ctx, q, p)
 }

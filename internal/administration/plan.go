@@ -48,7 +48,8 @@ func New(cfg Config) (*Revocations, error) {
 		problems = append(problems, errors.New("no organizations are configured"))
 	}
 	if len(cfg.Key) < minKey {
-		problems = append(problems, fmt.Errorf("the key for confirmations has %d bytes, it needs %d", len(cfg.Key), minKey))
+		problems = append(problems, fmt.Errorf("the key for confirmations has %d bytes, it needs %d", len(cfg.Key),
+			minKey))
 	}
 	if err := errors.Join(problems...); err != nil {
 		return nil, fmt.Errorf("configuring revocations: %w", err)
@@ -168,7 +169,8 @@ func (q Request) normal(now time.Time) (Request, error) {
 	q.Users = sorted(users)
 	switch {
 	case len(q.Users) > maxUsers:
-		return q, refuse(InvalidRequest, fmt.Sprintf("%d users are too many for one revocation: %d is the most", len(q.Users), maxUsers))
+		return q, refuse(InvalidRequest, fmt.Sprintf("%d users are too many for one revocation: %d is the most",
+			len(q.Users), maxUsers))
 	case len(q.Users) == 0 && q.Rule == nil:
 		return q, refuse(InvalidRequest, "a revocation needs the names of users")
 	case q.Rule == nil:
@@ -188,7 +190,8 @@ func (q Request) normal(now time.Time) (Request, error) {
 	case rule.CreatedBefore.IsZero():
 		return q, refuse(InvalidRequest, "a revocation rule needs a date: it ends tokens that were made before")
 	case rule.CreatedBefore.After(now):
-		return q, refuse(InvalidRequest, "a revocation rule's date must be past: it would end tokens that do not exist yet")
+		return q,
+			refuse(InvalidRequest, "a revocation rule's date must be past: it would end tokens that do not exist yet")
 	}
 	return q, nil
 }
@@ -206,7 +209,8 @@ func sorted(set map[string]bool) []string {
 func (r *Revocations) plan(ctx context.Context, q Request) (Plan, error) {
 	p := Plan{
 		Organization: q.Organization, Identity: q.Identity, Rule: q.Rule,
-		Users: []UserPlan{}, NotFound: []string{}, Ambiguous: []Ambiguity{}, Warnings: []string{}, asked: askedDigest(q),
+		Users: []UserPlan{}, NotFound: []string{}, Ambiguous: []Ambiguity{}, Warnings: []string{},
+		asked: askedDigest(q),
 	}
 	o := rotation.Owner{Identity: q.Identity, Organization: q.Organization}
 	if len(q.Users) > 0 {
@@ -258,7 +262,9 @@ func (r *Revocations) plan(ctx context.Context, q Request) (Plan, error) {
 	p.Count = len(ids)
 	p.batches = slices.Collect(slices.Chunk(sorted(ids), batchSize))
 	if p.Managed > 0 {
-		p.warn(fmt.Sprintf("%d of these PATs are managed by patrol: what reads them fails until patrol has replaced them, which the next sweep does at once.", p.Managed))
+		p.warn(
+			fmt.Sprintf(
+				"%d of these PATs are managed by patrol: what reads them fails until patrol has replaced them, which the next sweep does at once.", p.Managed))
 	}
 	if foreign > 0 {
 		p.warn(fmt.Sprintf("%d of these PATs bear the mark of a patrol, and are not in this one's vault.", foreign))
@@ -273,7 +279,8 @@ func (r *Revocations) plan(ctx context.Context, q Request) (Plan, error) {
 		p.warn("It can take up to an hour until Azure DevOps refuses a PAT that an administrator has revoked.")
 	}
 	if q.Rule != nil {
-		p.warn("The revocation rule ends the session and app tokens (JWTs) of everybody in the organization, whoever was named: people must sign in again, and apps need new tokens. It cannot be undone.")
+		p.warn(
+			"The revocation rule ends the session and app tokens (JWTs) of everybody in the organization, whoever was named: people must sign in again, and apps need new tokens. It cannot be undone.")
 	}
 	if p.Count > 0 || q.Rule != nil {
 		c := confirmation{expires: r.now().Add(ConfirmationLife).Truncate(time.Second), asked: p.asked}

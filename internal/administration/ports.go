@@ -52,7 +52,8 @@ type User struct {
 // address, without case, or its subject descriptor.
 func (u User) Is(name string) bool {
 	name = strings.TrimSpace(name)
-	return name != "" && (strings.EqualFold(name, u.PrincipalName) || strings.EqualFold(name, u.MailAddress) || name == u.Descriptor)
+	return name != "" && (strings.EqualFold(name, u.PrincipalName) || strings.EqualFold(name, u.MailAddress) ||
+		name == u.Descriptor)
 }
 
 // Rule ends self-describing tokens, which are session and app tokens and not

@@ -17,9 +17,9 @@ import (
 	"github.com/azure-patrol/patrol/internal/administration"
 	"github.com/azure-patrol/patrol/internal/devops"
 	"github.com/azure-patrol/patrol/internal/rotation"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	azure "github.com/azure-patrol/patrol/sandbox/devops"
-	"github.com/azure-patrol/patrol/sandbox/pipe"
+	"github.com/azure-patrol/patrol/sandbox/faults"
+	"github.com/azure-patrol/patrol/sandbox/memnet"
 )
 
 const (
@@ -60,7 +60,7 @@ func (v *vault) Secrets(context.Context) iter.Seq2[rotation.Version, error] {
 type stand struct {
 	*administration.Revocations
 	azure  *azure.Service
-	panel  *control.Panel
+	panel  *faults.Injector
 	client *devops.Client
 	vault  *vault
 	config administration.Config
@@ -70,7 +70,7 @@ func story(t *testing.T, tell func(*testing.T, *stand)) {
 	t.Helper()
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &stand{panel: &control.Panel{}, vault: &vault{}}
+		s := &stand{panel: &faults.Injector{}, vault: &vault{}}
 		s.azure = azure.New(azure.Config{Panel: s.panel, Verify: func(token string) (azure.Claims, error) {
 			if token != "root" {
 				return azure.Claims{}, errors.New("not accepted")
@@ -81,7 +81,7 @@ func story(t *testing.T, tell func(*testing.T, *stand)) {
 		s.azure.AddUser(azure.User{UPN: root, Administrator: true})
 		s.azure.AddUser(azure.User{UPN: ada, MailAddress: "ada.lovelace@contoso.com"})
 		s.azure.AddUser(azure.User{UPN: grace})
-		var network pipe.Network
+		var network memnet.Network
 		transport := network.Transport()
 		var err error
 		s.client, err = devops.New(devops.Config{
@@ -128,7 +128,7 @@ func (s *stand) active(user string) (n int) {
 	return n
 }
 
-func (s *stand) fault(t *testing.T, f control.Fault) {
+func (s *stand) fault(t *testing.T, f faults.Fault) {
 	t.Helper()
 	if err := s.panel.Inject(f); err != nil {
 		t.Fatal(err)
@@ -138,7 +138,8 @@ func (s *stand) fault(t *testing.T, f control.Fault) {
 func (s *stand) calls(operation string) int { return s.panel.Count(azure.ServiceName, operation) }
 
 func of(users ...string) administration.Request {
-	return administration.Request{Organization: "contoso", Identity: "root-bot", Users: users, RequestedBy: "on-call", Trigger: "POST revocations"}
+	return administration.Request{Organization: "contoso", Identity: "root-bot", Users: users, RequestedBy: "on-call",
+		Trigger: "POST revocations"}
 }
 
 func (s *stand) plan(t *testing.T, q administration.Request) administration.Plan {

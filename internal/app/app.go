@@ -28,11 +28,12 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/administration"
 	"github.com/azure-patrol/patrol/internal/bus"
+	"github.com/azure-patrol/patrol/internal/customhandler"
 	"github.com/azure-patrol/patrol/internal/devops"
 	"github.com/azure-patrol/patrol/internal/entra"
-	"github.com/azure-patrol/patrol/internal/funchost"
 	"github.com/azure-patrol/patrol/internal/keyring"
 	"github.com/azure-patrol/patrol/internal/manifest"
+	"github.com/azure-patrol/patrol/internal/reconcile"
 	"github.com/azure-patrol/patrol/internal/rotation"
 	"github.com/azure-patrol/patrol/internal/telemetry"
 	"github.com/azure-patrol/patrol/internal/vault"
@@ -57,7 +58,7 @@ type Outside struct {
 	Telemetry telemetry.Outputs
 	// Ports may change what the core works with: a simulation of a broken patrol
 	// shows that it would be found out.
-	Ports func(*rotation.Config)
+	Ports func(*reconcile.Config)
 }
 
 // RetryOptions shorten the SDKs' own retries; zero values are the SDKs' defaults.
@@ -68,12 +69,12 @@ type RetryOptions struct {
 
 // App is the handler.
 type App struct {
-	mux     *funchost.Mux
+	mux     *customhandler.Mux
 	bus     *bus.Bus
 	closing []func(context.Context) error
 
 	telemetry  *telemetry.Telemetry // nil: off
-	reconciler *rotation.Reconciler
+	reconciler *reconcile.Reconciler
 	manifest   *manifest.Manifest
 	vault      *vault.Vault
 	sweeps     web.Sweeps
@@ -87,7 +88,7 @@ type App struct {
 // cannot be used, the app answers every call with what is wrong.
 func New(s Settings, settingsErr error, o Outside) *App {
 	o.fill()
-	a := &App{outside: o, log: o.Log, mux: funchost.New(funchost.Config{Log: o.Log, Deadline: o.Deadline})}
+	a := &App{outside: o, log: o.Log, mux: customhandler.New(customhandler.Config{Log: o.Log, Deadline: o.Deadline})}
 	err := settingsErr
 	if err == nil {
 		err = a.wire(s)
@@ -170,13 +171,15 @@ func (a *App) wire(s Settings) error {
 	}
 	if a.bus, err = bus.New(bus.Config{
 		ConnectionString: s.BusConnectionString, Namespace: hostOnly(s.BusNamespace), Credential: busCredential,
-		Options: a.busOptions(s), Queue: s.CommandQueue, Topic: s.EventTopic, VaultHost: s.Vault.Host, Log: o.Log, Trace: a.telemetry.Sending(),
+		Options: a.busOptions(s), Queue: s.CommandQueue, Topic: s.EventTopic, VaultHost: s.Vault.Host, Log: o.Log,
+		Trace: a.telemetry.Sending(),
 	}); err != nil {
 		return err
 	}
 	a.closing = append(a.closing, a.bus.Close, a.telemetry.Close)
 
-	signIns := &signIns{settings: s, manifest: m, credential: app, vault: a.vault, notify: a.telemetry.Notify(a.bus.Publish), client: client, outside: o}
+	signIns := &signIns{settings: s, manifest: m, credential: app, vault: a.vault,
+		notify: a.telemetry.Notify(a.bus.Publish), client: client, outside: o}
 	calls := options
 	calls.PerCallPolicies = a.telemetry.Calls("patrol/devops", o.Version)
 	tokens, err := devops.New(devops.Config{
@@ -188,7 +191,7 @@ func (a *App) wire(s Settings) error {
 	}
 
 	providers := s.DevOps.String() + "/"
-	core := rotation.Config{
+	core := reconcile.Config{
 		Spec: m.PAT, Specs: func() []rotation.Spec { return m.PATs },
 		Vault: a.vault, Tokens: tokens, Outbox: a.bus, Identities: signIns, Observer: a.telemetry.Observer(),
 		VaultTag:        rotation.VaultTag(s.Vault.Host),
@@ -204,15 +207,17 @@ func (a *App) wire(s Settings) error {
 	if o.Ports != nil {
 		o.Ports(&core)
 	}
-	a.reconciler = rotation.NewReconciler(core)
-	keys := keyring.New(a.vault.Identities(), o.Now)
+	a.reconciler = reconcile.NewReconciler(core)
+	keys := keyring.New(vault.NewStore(a.vault), o.Now)
 	pages := web.SignInConfig{SignIns: signIns, Sealer: keys, Specs: core.Specs, Outbox: a.bus, Now: o.Now, Log: o.Log}
 	if s.Public != nil {
 		pages.PublicURL = strings.TrimSuffix(s.Public.String(), "/")
 	}
-	api := web.New(a.administration(web.Config{Reconciler: a.reconciler, Outbox: a.bus, Identities: signIns, Versions: a.vault,
-		Ends: tokens, Sweeps: &a.sweeps, Now: o.Now, Log: o.Log, Keys: keys,
-		Pages: []func(*web.API, *http.ServeMux){web.SignInRoutes(pages), web.DashboardRoutes}}, tokens.Administration()))
+	api := web.New(a.administration(web.Config{Reconciler: a.reconciler, Outbox: a.bus, Identities: signIns,
+		Versions: a.vault,
+		Ends:     tokens, Sweeps: &a.sweeps, Now: o.Now, Log: o.Log, Keys: keys,
+		Pages: []func(*web.API, *http.ServeMux){web.SignInRoutes(pages), web.DashboardRoutes}},
+		tokens.Administration()))
 	a.handle(s, api.Handler())
 	return nil
 }
@@ -235,9 +240,11 @@ func (a *App) administration(c web.Config, organizations devops.Administration) 
 		if err != nil {
 			return nil, err
 		}
-		return administration.New(administration.Config{Organizations: organizations, Vault: a.vault, Key: key, Now: c.Now})
+		return administration.New(administration.Config{Organizations: organizations, Vault: a.vault, Key: key,
+			Now: c.Now})
 	}
-	c.Audit = func(ctx context.Context, o rotation.Owner, q administration.AuditQuery) (administration.AuditPage, error) {
+	c.Audit = func(ctx context.Context, o rotation.Owner, q administration.AuditQuery) (administration.AuditPage,
+		error) {
 		if !a.manifest.Identities[o.Identity].Administrator {
 			o.Identity = administrators[0]
 		}
@@ -254,7 +261,8 @@ func (a *App) observe(s Settings) {
 	}
 	a.telemetry = telemetry.New(s.Telemetry, telemetry.Outside{
 		Outputs: o.Telemetry, Transport: o.Transport, Now: o.Now, Log: o.Log, Version: o.Version,
-		Services: map[string]string{s.Vault.Host: "vault", s.Authority.Host: "entra", s.DevOps.Host: "devops", s.VSSPS.Host: "devops"},
+		Services: map[string]string{s.Vault.Host: "vault", s.Authority.Host: "entra", s.DevOps.Host: "devops",
+			s.VSSPS.Host: "devops"},
 	})
 	o.Log = a.telemetry.Log(o.Log)
 	a.log = o.Log
@@ -302,7 +310,9 @@ func managedIdentity(clientID string, options azcore.ClientOptions) (azcore.Toke
 	}
 	c, err := azidentity.NewManagedIdentityCredential(&o)
 	if err != nil {
-		return nil, errors.New("the managed identity cannot be used: AZURE_CLIENT_ID must be the client id of a user-assigned managed identity of this app")
+		return nil,
+			errors.New(
+				"the managed identity cannot be used: AZURE_CLIENT_ID must be the client id of a user-assigned managed identity of this app")
 	}
 	return c, nil
 }
@@ -373,7 +383,7 @@ func (s *signIns) get(ctx context.Context) (*entra.Client, error) {
 	}
 	c := entra.Config{
 		Tenant: s.settings.Tenant, ClientID: s.settings.ClientID, AuthorityHost: s.settings.Authority.String(),
-		Identities: whoSignsIn(s.manifest), Store: s.vault.Identities(), Notify: s.notify,
+		Identities: whoSignsIn(s.manifest), Store: vault.NewStore(s.vault), Notify: s.notify,
 		DisableInstanceDiscovery: s.settings.Local, HTTPClient: s.client, Now: s.outside.Now, Log: s.outside.Log,
 	}
 	if s.settings.Public != nil {
@@ -391,7 +401,8 @@ func (s *signIns) get(ctx context.Context) (*entra.Client, error) {
 	}
 	client, err := entra.New(c)
 	if err != nil {
-		return nil, &rotation.Error{Class: rotation.Configuration, Code: "sign-in-settings", Message: err.Error(), Err: err}
+		return nil, &rotation.Error{Class: rotation.Configuration, Code: "sign-in-settings", Message: err.Error(),
+			Err: err}
 	}
 	s.built = client
 	return client, nil
@@ -400,7 +411,7 @@ func (s *signIns) get(ctx context.Context) (*entra.Client, error) {
 // certificate reads a Key Vault certificate with its key, which the vault keeps as a
 // secret of the same name, in PEM or as base64 of PKCS #12.
 func (s *signIns) certificate(ctx context.Context, into *entra.Credential) error {
-	value, _, _, _, err := s.vault.Identities().Read(ctx, s.settings.Certificate)
+	value, _, _, _, err := vault.NewStore(s.vault).Read(ctx, s.settings.Certificate)
 	if err != nil {
 		return fmt.Errorf("reading the certificate that ENTRA_CERTIFICATE names: %w", err)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/azure-patrol/patrol/internal/devops"
 	"github.com/azure-patrol/patrol/internal/entra"
 	"github.com/azure-patrol/patrol/internal/manifest"
+	"github.com/azure-patrol/patrol/internal/reconcile"
 	"github.com/azure-patrol/patrol/internal/rotation"
 	"github.com/azure-patrol/patrol/internal/vault"
 	"github.com/azure-patrol/patrol/internal/web"
@@ -99,10 +100,15 @@ func Plan(ctx context.Context, args []string, p Process) error {
 func readPlanSettings(getenv func(string) string) (Settings, error) {
 	r := &reader{getenv: getenv}
 	s := Settings{
-		Vault:     r.url("KEY_VAULT_URL", r.required("KEY_VAULT_URL", "the vault's address, like https://contoso.vault.azure.net"), "https://contoso.vault.azure.net"),
-		Authority: r.url("AZURE_AUTHORITY_HOST", r.text("AZURE_AUTHORITY_HOST", "https://login.microsoftonline.com"), "https://login.microsoftonline.com"),
-		DevOps:    r.url("AZURE_DEVOPS_URL", r.text("AZURE_DEVOPS_URL", "https://dev.azure.com"), "https://dev.azure.com"),
-		VSSPS:     r.url("AZURE_DEVOPS_VSSPS_URL", r.text("AZURE_DEVOPS_VSSPS_URL", "https://vssps.dev.azure.com"), "https://vssps.dev.azure.com"),
+		Vault: r.url("KEY_VAULT_URL",
+			r.required("KEY_VAULT_URL", "the vault's address, like https://contoso.vault.azure.net"),
+			"https://contoso.vault.azure.net"),
+		Authority: r.url("AZURE_AUTHORITY_HOST", r.text("AZURE_AUTHORITY_HOST", "https://login.microsoftonline.com"),
+			"https://login.microsoftonline.com"),
+		DevOps: r.url("AZURE_DEVOPS_URL", r.text("AZURE_DEVOPS_URL", "https://dev.azure.com"),
+			"https://dev.azure.com"),
+		VSSPS: r.url("AZURE_DEVOPS_VSSPS_URL", r.text("AZURE_DEVOPS_VSSPS_URL", "https://vssps.dev.azure.com"),
+			"https://vssps.dev.azure.com"),
 
 		Tenant:           r.required("ENTRA_TENANT_ID", "the id of the tenant"),
 		ClientID:         r.required("ENTRA_CLIENT_ID", "the id of the app registration that people sign in to"),
@@ -128,14 +134,16 @@ func readPlanSettings(getenv func(string) string) (Settings, error) {
 // look takes the look that a sweep takes, as an operator and without a trace. unseen
 // counts what could not be looked at for another reason than that nobody has signed
 // in yet, or that an operator can't: the plan says these two.
-func look(ctx context.Context, s Settings, m *manifest.Manifest, p Process) (report web.PlanReport, unseen int, err error) {
+func look(ctx context.Context, s Settings, m *manifest.Manifest, p Process) (report web.PlanReport, unseen int,
+	err error) {
 	o := p.Outside
 	client := &http.Client{Transport: o.Transport}
 	options := azcore.ClientOptions{Transport: client, Retry: o.Retry.HTTP}
 	options.Telemetry.ApplicationID = telemetryID(p.Version)
 	cred := p.Credential
 	if cred == nil {
-		c, err := azidentity.NewDefaultAzureCredential(&azidentity.DefaultAzureCredentialOptions{ClientOptions: options, DisableInstanceDiscovery: s.Local})
+		c, err := azidentity.NewDefaultAzureCredential(&azidentity.DefaultAzureCredentialOptions{ClientOptions: options,
+			DisableInstanceDiscovery: s.Local})
 		if err != nil {
 			return report, 0, errors.New("there is no Azure sign-in on this machine: run az login")
 		}
@@ -155,7 +163,8 @@ func look(ctx context.Context, s Settings, m *manifest.Manifest, p Process) (rep
 		return report, 0, err
 	}
 	tokens, err := devops.New(devops.Config{
-		URL: s.DevOps.String(), VSSPSURL: s.VSSPS.String(), ClientOptions: options, Version: p.Version, Now: o.Now, Log: o.Log,
+		URL: s.DevOps.String(), VSSPSURL: s.VSSPS.String(), ClientOptions: options, Version: p.Version, Now: o.Now,
+		Log:        o.Log,
 		Credential: func(identity string) (azcore.TokenCredential, error) { return signIns.Credential(identity), nil },
 	})
 	if err != nil {
@@ -164,7 +173,7 @@ func look(ctx context.Context, s Settings, m *manifest.Manifest, p Process) (rep
 	providers := s.DevOps.String() + "/"
 	lists := &lists{tokens: tokens, manifest: m, secrets: secrets, now: o.Now, hidden: map[string]string{},
 		address: func(organization string) string { return providers + organization }}
-	reconciler := rotation.NewReconciler(rotation.Config{
+	reconciler := reconcile.NewReconciler(reconcile.Config{
 		Spec: m.PAT, Specs: func() []rotation.Spec { return m.PATs },
 		Vault: secrets, Tokens: lists, // Outbox and Identities are a sweep's: Look sends nothing
 		VaultTag:        rotation.VaultTag(s.Vault.Host),
@@ -177,7 +186,7 @@ func look(ctx context.Context, s Settings, m *manifest.Manifest, p Process) (rep
 		},
 		Now: o.Now, Wait: o.Wait, Random: o.Random, Log: o.Log,
 	})
-	plan := reconciler.Look(ctx)
+	plan := reconciler.Plan(ctx)
 	if err := ctx.Err(); err != nil {
 		return report, 0, errors.New("interrupted: there is no plan")
 	}
@@ -198,9 +207,11 @@ func explainVault(err error) error {
 	}
 	switch e.Code {
 	case "vault-forbidden":
-		return errors.New("the vault refuses your Azure sign-in: it needs the role Key Vault Secrets User on the vault, or Key Vault Reader for a plan from the vault's tags alone (vault-forbidden)")
+		return errors.New(
+			"the vault refuses your Azure sign-in: it needs the role Key Vault Secrets User on the vault, or Key Vault Reader for a plan from the vault's tags alone (vault-forbidden)")
 	case "vault-unauthorized":
-		return errors.New("the vault does not accept your Azure sign-in: sign in to the vault's own tenant, az login --tenant (vault-unauthorized)")
+		return errors.New(
+			"the vault does not accept your Azure sign-in: sign in to the vault's own tenant, az login --tenant (vault-unauthorized)")
 	case "vault-credential":
 		return errors.New("there is no token for the vault: run az login, and check KEY_VAULT_URL (vault-credential)")
 	}
@@ -245,13 +256,15 @@ var errReadOnly = errors.New("a plan stores nothing")
 // end, so that the app goes on with what the vault has. An authority that ends the old
 // one at once would end the app's sign-in by a plan; Entra does so for single page apps
 // only.
-type borrowed struct{ signIns *vault.Identities }
+type borrowed struct{ signIns *vault.Store }
 
-func (b borrowed) Read(ctx context.Context, name string) (rotation.Secret, map[string]string, string, time.Time, error) {
+func (b borrowed) Read(ctx context.Context, name string) (rotation.Secret, map[string]string, string, time.Time,
+	error) {
 	return b.signIns.Read(ctx, name)
 }
 
-func (borrowed) Write(context.Context, string, rotation.Secret, string, map[string]string, time.Time) (string, time.Time, error) {
+func (borrowed) Write(context.Context, string, rotation.Secret, string, map[string]string, time.Time) (string,
+	time.Time, error) {
 	return "", time.Time{}, errReadOnly
 }
 
@@ -266,10 +279,12 @@ func (appAlone) GetToken(context.Context, policy.TokenRequestOptions) (azcore.Ac
 }
 
 // readerClient is the sign-in client without a way to write or to tell.
-func readerClient(ctx context.Context, s Settings, m *manifest.Manifest, v *vault.Vault, client *http.Client, o Outside) (*entra.Client, error) {
+func readerClient(ctx context.Context, s Settings, m *manifest.Manifest, v *vault.Vault, client *http.Client,
+	o Outside) (*entra.Client, error) {
 	c := entra.Config{
 		Tenant: s.Tenant, ClientID: s.ClientID, AuthorityHost: s.Authority.String(), Identities: whoSignsIn(m),
-		Store: borrowed{v.Identities()}, DisableInstanceDiscovery: s.Local, HTTPClient: client, Now: o.Now, Log: o.Log,
+		Store: borrowed{vault.NewStore(v)}, DisableInstanceDiscovery: s.Local, HTTPClient: client, Now: o.Now,
+		Log:    o.Log,
 		Notify: func(context.Context, rotation.Event) error { return errUntold },
 	}
 	switch s.ClientCredential {
@@ -333,7 +348,8 @@ func (l *lists) named(o rotation.Owner) []rotation.PAT {
 	var out []rotation.PAT
 	for _, v := range l.secrets.versions {
 		ledger := v.Ledger
-		if ledger.AuthorizationID == "" || ledger.Identity != o.Identity || !strings.EqualFold(ledger.ProviderAddress, l.address(o.Organization)) ||
+		if ledger.AuthorizationID == "" || ledger.Identity != o.Identity || !strings.EqualFold(ledger.ProviderAddress,
+			l.address(o.Organization)) ||
 			!v.Expires.IsZero() && !v.Expires.After(l.now()) {
 			continue
 		}
@@ -368,11 +384,12 @@ func (l *lists) confess(plan *rotation.Plan) {
 		it.State, it.Err = rotation.StateUnknown, notListed(why)
 	}
 	for _, identity := range slices.Sorted(maps.Keys(l.hidden)) {
-		plan.Problems = append(plan.Problems, rotation.Problem{Identity: identity, Err: notListed(l.hidden[identity])})
+		plan.Problems = append(plan.Problems, rotation.Unobserved{Identity: identity, Err: notListed(l.hidden[identity])})
 	}
 }
 
 func notListed(why string) *rotation.Error {
 	return &rotation.Error{Class: rotation.Configuration, Code: codeNotListed,
-		Message: "the PATs can't be listed from here: " + why + "; this is what the vault alone tells, without unmanaged PATs, orphans, changed scopes and PATs that others revoked"}
+		Message: "the PATs can't be listed from here: " + why +
+			"; this is what the vault alone tells, without unmanaged PATs, orphans, changed scopes and PATs that others revoked"}
 }

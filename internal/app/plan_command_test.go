@@ -25,11 +25,11 @@ import (
 	"github.com/azure-patrol/patrol/internal/rotation"
 	"github.com/azure-patrol/patrol/internal/web"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
-	"github.com/azure-patrol/patrol/sandbox/entra/browser"
+	"github.com/azure-patrol/patrol/sandbox/entra/htmlclient"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
-	"github.com/azure-patrol/patrol/sandbox/pipe"
+	"github.com/azure-patrol/patrol/sandbox/memnet"
 )
 
 const planHead = `apiVersion: patrol/v1
@@ -79,7 +79,7 @@ type reviewer struct {
 // newReviewer makes the cloud of planManifest, ten days old.
 func newReviewer(t *testing.T, clientCredential string) *reviewer {
 	t.Helper()
-	c, err := cloud.New(cloud.Config{Network: &pipe.Network{}, Genuine: true, ClientCredential: clientCredential})
+	c, err := cloud.New(cloud.Config{Network: &memnet.Network{}, Genuine: true, ClientCredential: clientCredential})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,10 +97,13 @@ func newReviewer(t *testing.T, clientCredential string) *reviewer {
 	r.managed("moved", 30*day, map[string]string{"patrol-identity": "old-bot"})
 	r.managed("orphaned", 30*day, nil)
 	r.seed("orphaned (patrol "+rotation.VaultTag(c.VaultHost())+"-aaaaaaaaaa)", 30*day)
-	r.managed("overlapping", 30*day, map[string]string{"patrol-previous": r.seed("overlapping (patrol xxxxxx-0123456789)", 30*day), "patrol-revoke-previous-at": at(10*day + 6*time.Hour)})
+	r.managed("overlapping", 30*day,
+		map[string]string{"patrol-previous": r.seed("overlapping (patrol xxxxxx-0123456789)", 30*day),
+			"patrol-revoke-previous-at": at(10*day + 6*time.Hour)})
 	r.managed("quiet", 30*day, nil)
 	r.managed("relocated", 30*day, map[string]string{"ProviderAddress": r.env["AZURE_DEVOPS_URL"] + "/fabrikam"})
-	r.managed("replaced", 30*day, map[string]string{"patrol-previous": r.seed("replaced (patrol xxxxxx-0123456789)", 30*day), "patrol-revoke-previous-at": at(9*day + 12*time.Hour)})
+	r.managed("replaced", 30*day, map[string]string{"patrol-previous": r.seed("replaced (patrol xxxxxx-0123456789)",
+		30*day), "patrol-revoke-previous-at": at(9*day + 12*time.Hour)})
 	r.managed("scoped", 30*day, nil)
 	r.managed("old", 30*day, nil)
 	for _, name := range []string{"adopted", "ambiguous", "ambiguous"} {
@@ -142,8 +145,10 @@ func (r *reviewer) managed(name string, life time.Duration, tags map[string]stri
 	r.t.Helper()
 	marked := name + " (patrol " + rotation.VaultTag(r.cloud.VaultHost()) + "-0123456789)"
 	id, token := r.cloud.DevOps.Seed(cloud.Organization, cloud.User, marked, "vso.code", time.Now().Add(life), false)
-	all := map[string]string{"CredentialId": id, "ProviderAddress": r.env["AZURE_DEVOPS_URL"] + "/" + cloud.Organization, "ValidityPeriodDays": "30",
-		"patrol-rotation": "0123456789", "patrol-identity": cloud.Identity, "patrol-reason": "provision", "patrol-announced-at": time.Now().UTC().Format(time.RFC3339)}
+	all := map[string]string{"CredentialId": id, "ProviderAddress": r.env["AZURE_DEVOPS_URL"] + "/" +
+		cloud.Organization, "ValidityPeriodDays": "30",
+		"patrol-rotation": "0123456789", "patrol-identity": cloud.Identity, "patrol-reason": "provision",
+		"patrol-announced-at": time.Now().UTC().Format(time.RFC3339)}
 	maps.Copy(all, tags)
 	r.put(keyvault.Version{Name: name, Value: token, Tags: all, Expires: time.Now().Add(life)})
 }
@@ -151,7 +156,8 @@ func (r *reviewer) managed(name string, life time.Duration, tags map[string]stri
 // settings are those that a plan needs.
 func (r *reviewer) settings(name string) string {
 	switch name {
-	case "KEY_VAULT_URL", "ENTRA_TENANT_ID", "ENTRA_CLIENT_ID", "ENTRA_CLIENT_CREDENTIAL", "ENTRA_CERTIFICATE", "AZURE_AUTHORITY_HOST", "AZURE_DEVOPS_URL", "AZURE_DEVOPS_VSSPS_URL":
+	case "KEY_VAULT_URL", "ENTRA_TENANT_ID", "ENTRA_CLIENT_ID", "ENTRA_CLIENT_CREDENTIAL", "ENTRA_CERTIFICATE",
+		"AZURE_AUTHORITY_HOST", "AZURE_DEVOPS_URL", "AZURE_DEVOPS_VSSPS_URL":
 		return r.env[name]
 	case "PATROL_MANIFEST":
 		return r.path
@@ -169,7 +175,8 @@ func (r *reviewer) run(want int, args ...string) string {
 	transport := r.cloud.Transport()
 	defer transport.CloseIdleConnections()
 	code := app.Main(r.t.Context(), append([]string{"plan"}, args...), app.Process{
-		Getenv: r.settings, In: strings.NewReader(""), Out: &r.out, Err: &r.err, Version: "test", Outside: app.Outside{Transport: transport}, Credential: r.credential})
+		Getenv: r.settings, In: strings.NewReader(""), Out: &r.out, Err: &r.err, Version: "test",
+		Outside: app.Outside{Transport: transport}, Credential: r.credential})
 	if code != want {
 		r.t.Fatalf("exit code %d, want %d: %s%s", code, want, &r.out, &r.err)
 	}
@@ -332,7 +339,8 @@ func (r *reviewer) hidden(why string) {
 	if n := r.cloud.Panel.Count(devops.ServiceName, devops.ListPats); n != 0 || len(report.Unmanaged) != 0 {
 		r.t.Errorf("Azure DevOps was asked %d times", n)
 	}
-	if out := r.run(0); strings.Count(out, "identity build-bot ") != 1 || !strings.Contains(out, why) || !strings.Contains(out, "7 unknown), at least 0 unmanaged") {
+	if out := r.run(0); strings.Count(out, "identity build-bot ") != 1 || !strings.Contains(out, why) ||
+		!strings.Contains(out, "7 unknown), at least 0 unmanaged") {
 		r.t.Errorf("said %s", out)
 	}
 }
@@ -357,7 +365,9 @@ const refused = `{"error":{"code":"Forbidden","message":"no","innererror":{"code
 func TestAPlanOfAKeyVaultReaderRestsOnTheVault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newReviewer(t, cloud.PublicClient)
-		r.must(r.cloud.Panel.Inject(control.Fault{Service: keyvault.Service, Operation: keyvault.GetSecret, Times: -1, Mode: control.Status, Status: http.StatusForbidden, Header: map[string]string{"Content-Type": "application/json"}, Body: refused}))
+		r.must(r.cloud.Panel.Inject(faults.Fault{Service: keyvault.Service, Operation: keyvault.GetSecret, Times: -1,
+			Mode: faults.Status, Status: http.StatusForbidden,
+			Header: map[string]string{"Content-Type": "application/json"}, Body: refused}))
 		r.hidden("the vault does not let you read its sign-in")
 		r.env["ENTRA_CLIENT_CREDENTIAL"], r.env["ENTRA_CERTIFICATE"] = "certificate", "patrol"
 		r.hidden("the vault does not let you read its sign-in")
@@ -366,14 +376,15 @@ func TestAPlanOfAKeyVaultReaderRestsOnTheVault(t *testing.T) {
 
 func TestAPlanUsesASignInFromTheCommandLineWithoutTheAppsCredential(t *testing.T) {
 	d := newDesk(t)
-	d.person = d.signsIn(browser.Person{User: cloud.User})
+	d.person = d.signsIn(htmlclient.Person{User: cloud.User})
 	if code := d.run("sign-in", "build-bot"); code != 0 {
 		t.Fatalf("exit code %d: %s", code, d.said())
 	}
 	r := &reviewer{t: t, cloud: d.cloud, env: d.env, credential: d.cloud.Credential(), path: d.env["PATROL_MANIFEST"]}
 	r.seed("by hand", 100*24*time.Hour)
 	report := r.report(r.run(0, "-format", "json"))
-	if len(report.Unmanaged) != 1 || len(report.Changes) != 1 || report.Changes[0].Action != "create" || len(report.Problems) != 0 {
+	if len(report.Unmanaged) != 1 || len(report.Changes) != 1 || report.Changes[0].Action != "create" ||
+		len(report.Problems) != 0 {
 		t.Errorf("the plan is %+v", report)
 	}
 }
@@ -383,7 +394,8 @@ func TestAPlanThatCouldNotLookEverywhereIsToldAndFails(t *testing.T) {
 		r := newReviewer(t, cloud.PublicClient)
 		r.cloud.DevOps.SetOffline(cloud.Organization, true)
 		out := r.run(1)
-		for _, want := range []string{"old ", "release", "12 in the manifest (11 unknown)", "identity build-bot in contoso"} {
+		for _, want := range []string{"old ", "release", "12 in the manifest (11 unknown)",
+			"identity build-bot in contoso"} {
 			if !strings.Contains(out, want) {
 				t.Errorf("%q is not in %s", want, out)
 			}
@@ -407,18 +419,22 @@ func TestAPlanNeedsTheVault(t *testing.T) {
 		r := newReviewer(t, cloud.PublicClient)
 		r.credential = stranger{}
 		r.run(1)
-		if said := r.err.String(); !strings.Contains(said, "az login --tenant") || strings.Contains(said, "managed identity") {
+		if said := r.err.String(); !strings.Contains(said, "az login --tenant") ||
+			strings.Contains(said, "managed identity") {
 			t.Errorf("said %s", said)
 		}
 		r.credential = r.cloud.Credential()
-		r.must(r.cloud.Panel.Inject(control.Fault{Service: keyvault.Service, Operation: keyvault.ListSecrets, Mode: control.Status, Status: http.StatusForbidden, Body: refused}))
+		r.must(r.cloud.Panel.Inject(faults.Fault{Service: keyvault.Service, Operation: keyvault.ListSecrets,
+			Mode: faults.Status, Status: http.StatusForbidden, Body: refused}))
 		r.run(1)
-		if said := r.err.String(); !strings.Contains(said, "Key Vault Secrets User") || strings.Contains(said, "Officer") {
+		if said := r.err.String(); !strings.Contains(said, "Key Vault Secrets User") ||
+			strings.Contains(said, "Officer") {
 			t.Errorf("said %s", said)
 		}
 		r.env = map[string]string{}
 		r.run(1)
-		if said := r.err.String(); !strings.Contains(said, "KEY_VAULT_URL is not set") || !strings.Contains(said, "ENTRA_CLIENT_ID is not set") || strings.Contains(said, "COMMAND_QUEUE") {
+		if said := r.err.String(); !strings.Contains(said, "KEY_VAULT_URL is not set") ||
+			!strings.Contains(said, "ENTRA_CLIENT_ID is not set") || strings.Contains(said, "COMMAND_QUEUE") {
 			t.Errorf("said %s", said)
 		}
 	})
@@ -445,8 +461,9 @@ func offline(t *testing.T, manifest string, want int, args ...string) (out, err 
 		t.Fatal(e)
 	}
 	var o, e bytes.Buffer
-	if code := app.Main(t.Context(), append(append([]string{"plan"}, args...), path), app.Process{Getenv: func(string) string { return "" }, Out: &o, Err: &e,
-		Outside: app.Outside{Transport: noNetwork{t}}, Credential: noNetwork{t}}); code != want {
+	if code := app.Main(t.Context(), append(append([]string{"plan"}, args...), path),
+		app.Process{Getenv: func(string) string { return "" }, Out: &o, Err: &e,
+			Outside: app.Outside{Transport: noNetwork{t}}, Credential: noNetwork{t}}); code != want {
 		t.Fatalf("exit code %d, want %d: %s%s", code, want, &o, &e)
 	}
 	return strings.ReplaceAll(o.String(), path, "pats.yaml"), strings.ReplaceAll(e.String(), path, "pats.yaml")
@@ -514,10 +531,12 @@ Schedule
 
 func TestAManifestThatCanNotBeUsedShowsAllItsProblems(t *testing.T) {
 	for _, args := range [][]string{nil, {"-offline"}, {"-format", "json"}} {
-		out, said := offline(t, planHead+`  - {name: a_b, identity: build-bot, organization: contoso, scopes: [vso.code]}
+		out,
+			said := offline(t, planHead+`  - {name: a_b, identity: build-bot, organization: contoso, scopes: [vso.code]}
   - {name: c, identity: nobody, organization: contoso, scopes: [vso.code], lifetime: soon}
 `, 2, args...)
-		for _, want := range []string{"pats.yaml:6:12: ", "pats.yaml:7:25: ", "pats.yaml:7:86: ", "soon", "a_b", "nobody"} {
+		for _, want := range []string{"pats.yaml:6:12: ", "pats.yaml:7:25: ", "pats.yaml:7:86: ", "soon", "a_b",
+			"nobody"} {
 			if !strings.Contains(said, want) {
 				t.Errorf("%q is not in %s", want, said)
 			}
@@ -540,7 +559,9 @@ func TestAPlansCommandLineThatCanNotWorkSaysWhy(t *testing.T) {
 		{[]string{"a.yaml"}, 2, "name one manifest"},
 		{nil, 1, "KEY_VAULT_URL is not set"},
 	} {
-		out, said := offline(t, planHead+"  - {name: a, identity: build-bot, organization: contoso, scopes: [vso.code]}\n", tc.code, tc.args...)
+		out,
+			said := offline(t, planHead+
+			"  - {name: a, identity: build-bot, organization: contoso, scopes: [vso.code]}\n", tc.code, tc.args...)
 		if !strings.Contains(out+said, tc.says) {
 			t.Errorf("%v: said %s%s", tc.args, out, said)
 		}

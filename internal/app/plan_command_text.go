@@ -53,7 +53,8 @@ func summary(r web.PlanReport) string {
 		counts[c.Action]++
 	}
 	var parts []string
-	for _, action := range []string{"create", "rotate", "adopt", "revoke", "revoke-orphan", "announce", "release", "refuse", "sign-in"} {
+	for _, action := range []string{"create", "rotate", "adopt", "revoke", "revoke-orphan", "announce", "release",
+		"refuse", "sign-in"} {
 		if n := counts[action]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, action))
 		}
@@ -102,7 +103,8 @@ func warningTable(r web.PlanReport) table {
 	why := func(global, full, expiring bool) string {
 		var parts []string
 		if global {
-			parts = append(parts, "valid in all organizations: stops working on "+rotation.GlobalEnd().Format(time.DateOnly))
+			parts = append(parts, "valid in all organizations: stops working on "+rotation.GlobalEnd().
+				Format(time.DateOnly))
 		}
 		if full {
 			parts = append(parts, "may do all that its user may")
@@ -123,7 +125,8 @@ func warningTable(r web.PlanReport) table {
 	}
 	for _, p := range r.Unmanaged {
 		if w := why(p.Global, p.FullScope, p.Expiring); w != "" {
-			t.rows = append(t.rows, []string{"unmanaged", p.DisplayName, p.Identity + " in " + p.Organization, moment(p.ValidTo), w})
+			t.rows = append(t.rows, []string{"unmanaged", p.DisplayName, p.Identity + " in " + p.Organization,
+				moment(p.ValidTo), w})
 		}
 	}
 	return t
@@ -167,22 +170,27 @@ type schedule struct {
 
 func writeSchedule(w io.Writer, format, path string, m *manifest.Manifest) error {
 	all := []schedule{}
-	t := table{title: "Schedule", head: []string{"Identity", "PAT", "Organization", "Lifetime", "Replaced after", "Old one ends", "Scopes"}, names: 1}
+	t := table{title: "Schedule", head: []string{"Identity", "PAT", "Organization", "Lifetime", "Replaced after",
+		"Old one ends", "Scopes"}, names: 1}
 	for _, s := range m.PATs {
 		made := rotation.GlobalEnd() // any moment does: what follows counts from it
 		after := rotation.Due(s, made, made.Add(s.Lifetime)).Sub(made).Truncate(time.Minute)
-		e := schedule{Name: s.Name, Identity: s.Identity, Organization: s.Organization, DisplayName: s.DisplayName, Scopes: s.Scopes,
-			Lifetime: manifest.FormatDuration(s.Lifetime), RotateBefore: manifest.FormatDuration(s.RotateBefore), Overlap: manifest.FormatDuration(s.Overlap),
+		e := schedule{Name: s.Name, Identity: s.Identity, Organization: s.Organization, DisplayName: s.DisplayName,
+			Scopes:   s.Scopes,
+			Lifetime: manifest.FormatDuration(s.Lifetime), RotateBefore: manifest.FormatDuration(s.RotateBefore),
+			Overlap:     manifest.FormatDuration(s.Overlap),
 			RotateAfter: manifest.FormatDuration(after)}
 		all = append(all, e)
-		t.rows = append(t.rows, []string{s.Identity, s.Name, s.Organization, e.Lifetime, roughly(after), e.Overlap + " later", strings.Join(s.Scopes, " ")})
+		t.rows = append(t.rows, []string{s.Identity, s.Name, s.Organization, e.Lifetime, roughly(after), e.Overlap +
+			" later", strings.Join(s.Scopes, " ")})
 	}
 	if format == "json" {
 		return writeJSON(w, struct {
 			PATs []schedule `json:"pats"`
 		}{all})
 	}
-	return writeTables(w, format, "Schedule of "+path, fmt.Sprintf("%d in the manifest; nobody was asked what there is.", len(all)), t)
+	return writeTables(w, format, "Schedule of "+path,
+		fmt.Sprintf("%d in the manifest; nobody was asked what there is.", len(all)), t)
 }
 
 // roughly writes a duration for people.
@@ -234,7 +242,8 @@ func markdown(b *strings.Builder, title, summary string, tables []table) {
 		if len(t.rows) == 0 {
 			continue
 		}
-		fmt.Fprintf(b, "\n### %s\n\n| %s |\n|%s\n", t.title, strings.Join(t.head, " | "), strings.Repeat(" --- |", len(t.head)))
+		fmt.Fprintf(b, "\n### %s\n\n| %s |\n|%s\n", t.title, strings.Join(t.head, " | "),
+			strings.Repeat(" --- |", len(t.head)))
 		for _, row := range t.rows[:min(len(t.rows), maxRows)] {
 			cells := make([]string, len(row))
 			for i, cell := range row {

@@ -99,15 +99,21 @@ func (r *reader) url(name, value, example string) *url.URL {
 func ReadSettings(getenv func(string) string) (Settings, error) {
 	r := &reader{getenv: getenv}
 	s := Settings{
-		Manifest:  r.text("PATROL_MANIFEST", "pats.yaml"),
-		Vault:     r.url("KEY_VAULT_URL", r.required("KEY_VAULT_URL", "the vault's address, like https://contoso.vault.azure.net"), "https://contoso.vault.azure.net"),
-		Authority: r.url("AZURE_AUTHORITY_HOST", r.text("AZURE_AUTHORITY_HOST", "https://login.microsoftonline.com"), "https://login.microsoftonline.com"),
-		DevOps:    r.url("AZURE_DEVOPS_URL", r.text("AZURE_DEVOPS_URL", "https://dev.azure.com"), "https://dev.azure.com"),
-		VSSPS:     r.url("AZURE_DEVOPS_VSSPS_URL", r.text("AZURE_DEVOPS_VSSPS_URL", "https://vssps.dev.azure.com"), "https://vssps.dev.azure.com"),
+		Manifest: r.text("PATROL_MANIFEST", "pats.yaml"),
+		Vault: r.url("KEY_VAULT_URL",
+			r.required("KEY_VAULT_URL", "the vault's address, like https://contoso.vault.azure.net"),
+			"https://contoso.vault.azure.net"),
+		Authority: r.url("AZURE_AUTHORITY_HOST", r.text("AZURE_AUTHORITY_HOST", "https://login.microsoftonline.com"),
+			"https://login.microsoftonline.com"),
+		DevOps: r.url("AZURE_DEVOPS_URL", r.text("AZURE_DEVOPS_URL", "https://dev.azure.com"),
+			"https://dev.azure.com"),
+		VSSPS: r.url("AZURE_DEVOPS_VSSPS_URL", r.text("AZURE_DEVOPS_VSSPS_URL", "https://vssps.dev.azure.com"),
+			"https://vssps.dev.azure.com"),
 
-		CommandQueue:    r.required("COMMAND_QUEUE", "the queue of commands, in our samples pat-commands"),
-		VaultEventQueue: r.required("VAULT_EVENT_QUEUE", "the queue of Key Vault's events, in our samples vault-events"),
-		EventTopic:      r.required("EVENT_TOPIC", "the topic of patrol's events, in our samples pat-events"),
+		CommandQueue: r.required("COMMAND_QUEUE", "the queue of commands, in our samples pat-commands"),
+		VaultEventQueue: r.required("VAULT_EVENT_QUEUE",
+			"the queue of Key Vault's events, in our samples vault-events"),
+		EventTopic: r.required("EVENT_TOPIC", "the topic of patrol's events, in our samples pat-events"),
 
 		ManagedIdentity:  r.text("AZURE_CLIENT_ID", ""),
 		Tenant:           r.required("ENTRA_TENANT_ID", "the id of the tenant"),
@@ -126,13 +132,16 @@ func ReadSettings(getenv func(string) string) (Settings, error) {
 
 	if schedule := r.required("CHECK_SCHEDULE", "six fields of NCRONTAB, like 0 0 */6 * * *"); schedule != "" {
 		if n := len(strings.Fields(schedule)); n != 6 {
-			r.wrong("CHECK_SCHEDULE", fmt.Sprintf("has %d fields and needs six (second minute hour day month weekday), like 0 0 */6 * * *", n))
+			r.wrong("CHECK_SCHEDULE",
+				fmt.Sprintf("has %d fields and needs six (second minute hour day month weekday), like 0 0 */6 * * *",
+					n))
 		}
 	}
 	switch s.ClientCredential {
 	case "managed-identity":
 		if s.ManagedIdentity == "" {
-			r.wrong("AZURE_CLIENT_ID", "is not set: give it the client id of the app's user-assigned managed identity, or set ENTRA_CLIENT_CREDENTIAL to certificate or none")
+			r.wrong("AZURE_CLIENT_ID",
+				"is not set: give it the client id of the app's user-assigned managed identity, or set ENTRA_CLIENT_CREDENTIAL to certificate or none")
 		}
 	case "certificate":
 		if s.Certificate == "" {
@@ -163,11 +172,13 @@ func (r *reader) bus(s *Settings) {
 	switch {
 	case s.BusConnectionString != "": // wins, as in the Functions host
 	case s.BusNamespace == "":
-		r.wrong(busSetting+"__fullyQualifiedNamespace", "is not set: give it the namespace's host, like contoso.servicebus.windows.net")
+		r.wrong(busSetting+"__fullyQualifiedNamespace",
+			"is not set: give it the namespace's host, like contoso.servicebus.windows.net")
 	case strings.ContainsAny(s.BusNamespace, "/;="):
 		r.wrong(busSetting+"__fullyQualifiedNamespace", "must be a host name only, like contoso.servicebus.windows.net")
 	}
-	if c := r.text(busSetting+"__credential", "managedidentity"); s.BusConnectionString == "" && !strings.EqualFold(c, "managedidentity") {
+	if c := r.text(busSetting+"__credential", "managedidentity"); s.BusConnectionString == "" &&
+		!strings.EqualFold(c, "managedidentity") {
 		r.wrong(busSetting+"__credential", "must be managedidentity")
 	}
 }
@@ -187,13 +198,16 @@ func (r *reader) local(s *Settings) {
 	for _, u := range []struct {
 		name string
 		url  *url.URL
-	}{{"KEY_VAULT_URL", s.Vault}, {"AZURE_AUTHORITY_HOST", s.Authority}, {"AZURE_DEVOPS_URL", s.DevOps}, {"AZURE_DEVOPS_VSSPS_URL", s.VSSPS}, {"PUBLIC_URL", s.Public}} {
+	}{{"KEY_VAULT_URL", s.Vault}, {"AZURE_AUTHORITY_HOST", s.Authority}, {"AZURE_DEVOPS_URL", s.DevOps},
+		{"AZURE_DEVOPS_VSSPS_URL", s.VSSPS}, {"PUBLIC_URL", s.Public}} {
 		if u.url != nil && !loopback(u.url.Host) {
-			r.wrong("PATROL_LOCAL", "is for a stack on this machine only, and "+u.name+" points elsewhere: unset PATROL_LOCAL, or use a loopback address")
+			r.wrong("PATROL_LOCAL", "is for a stack on this machine only, and "+u.name+
+				" points elsewhere: unset PATROL_LOCAL, or use a loopback address")
 		}
 	}
 	if s.BusConnectionString == "" && s.BusNamespace != "" && !loopback(s.BusNamespace) {
-		r.wrong("PATROL_LOCAL", "is for a stack on this machine only, and "+busSetting+"__fullyQualifiedNamespace points elsewhere")
+		r.wrong("PATROL_LOCAL", "is for a stack on this machine only, and "+busSetting+
+			"__fullyQualifiedNamespace points elsewhere")
 	}
 }
 

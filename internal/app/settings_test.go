@@ -65,7 +65,8 @@ func TestEveryMissingSettingIsReportedAtOnce(t *testing.T) {
 	if !errors.As(err, &e) {
 		t.Fatalf("error is %v, want a *SettingsError", err)
 	}
-	for _, name := range []string{"KEY_VAULT_URL", "COMMAND_QUEUE", "VAULT_EVENT_QUEUE", "EVENT_TOPIC", "ENTRA_TENANT_ID", "ENTRA_CLIENT_ID",
+	for _, name := range []string{"KEY_VAULT_URL", "COMMAND_QUEUE", "VAULT_EVENT_QUEUE", "EVENT_TOPIC",
+		"ENTRA_TENANT_ID", "ENTRA_CLIENT_ID",
 		"CHECK_SCHEDULE", "AZURE_CLIENT_ID", "ServiceBusConnection__fullyQualifiedNamespace"} {
 		if !strings.Contains(err.Error(), name+" is not set: give it ") {
 			t.Errorf("nothing is said about %s in: %s", name, err)
@@ -83,21 +84,34 @@ func TestAWrongSettingIsSaidWithWhatToDo(t *testing.T) {
 		set  map[string]string
 		want string // in the error; empty: accepted
 	}{
-		{"plain http to Azure", map[string]string{"KEY_VAULT_URL": "http://contoso.vault.azure.net"}, "KEY_VAULT_URL must begin with https://"},
-		{"no URL", map[string]string{"AZURE_DEVOPS_URL": "dev.azure.com"}, "AZURE_DEVOPS_URL is not a URL: write it like https://dev.azure.com"},
-		{"a URL with a key", map[string]string{"PUBLIC_URL": "https://x.example?code=c4n4ry"}, "PUBLIC_URL must be a plain URL"},
-		{"five fields of cron", map[string]string{"CHECK_SCHEDULE": "0 */6 * * *"}, "CHECK_SCHEDULE has 5 fields and needs six"},
-		{"unknown credential", map[string]string{"ENTRA_CLIENT_CREDENTIAL": "secret"}, "ENTRA_CLIENT_CREDENTIAL must be managed-identity, certificate or none"},
-		{"certificate without a name", map[string]string{"ENTRA_CLIENT_CREDENTIAL": "certificate"}, "ENTRA_CERTIFICATE is not set"},
+		{"plain http to Azure", map[string]string{"KEY_VAULT_URL": "http://contoso.vault.azure.net"},
+			"KEY_VAULT_URL must begin with https://"},
+		{"no URL", map[string]string{"AZURE_DEVOPS_URL": "dev.azure.com"},
+			"AZURE_DEVOPS_URL is not a URL: write it like https://dev.azure.com"},
+		{"a URL with a key", map[string]string{"PUBLIC_URL": "https://x.example?code=c4n4ry"},
+			"PUBLIC_URL must be a plain URL"},
+		{"five fields of cron", map[string]string{"CHECK_SCHEDULE": "0 */6 * * *"},
+			"CHECK_SCHEDULE has 5 fields and needs six"},
+		{"unknown credential", map[string]string{"ENTRA_CLIENT_CREDENTIAL": "secret"},
+			"ENTRA_CLIENT_CREDENTIAL must be managed-identity, certificate or none"},
+		{"certificate without a name", map[string]string{"ENTRA_CLIENT_CREDENTIAL": "certificate"},
+			"ENTRA_CERTIFICATE is not set"},
 		{"public client", map[string]string{"ENTRA_CLIENT_CREDENTIAL": "none", "AZURE_CLIENT_ID": ""}, ""},
 		{"log level", map[string]string{"LOG_LEVEL": "loud"}, "LOG_LEVEL must be debug, info, warn or error"},
-		{"namespace as URL", map[string]string{"ServiceBusConnection__fullyQualifiedNamespace": "sb://contoso.servicebus.windows.net/"}, "must be a host name only"},
-		{"other bus credential", map[string]string{"ServiceBusConnection__credential": "clientsecret"}, "ServiceBusConnection__credential must be managedidentity"},
-		{"connection string instead", map[string]string{"ServiceBusConnection__fullyQualifiedNamespace": "", "ServiceBusConnection": "Endpoint=sb://127.0.0.1;UseDevelopmentEmulator=true"}, ""},
-		{"local with Azure's addresses", map[string]string{"PATROL_LOCAL": "true"}, "PATROL_LOCAL is for a stack on this machine only, and KEY_VAULT_URL points elsewhere"},
+		{"namespace as URL",
+			map[string]string{"ServiceBusConnection__fullyQualifiedNamespace": "sb://contoso.servicebus.windows.net/"},
+			"must be a host name only"},
+		{"other bus credential", map[string]string{"ServiceBusConnection__credential": "clientsecret"},
+			"ServiceBusConnection__credential must be managedidentity"},
+		{"connection string instead", map[string]string{"ServiceBusConnection__fullyQualifiedNamespace": "",
+			"ServiceBusConnection": "Endpoint=sb://127.0.0.1;UseDevelopmentEmulator=true"}, ""},
+		{"local with Azure's addresses", map[string]string{"PATROL_LOCAL": "true"},
+			"PATROL_LOCAL is for a stack on this machine only, and KEY_VAULT_URL points elsewhere"},
 		{"local misspelt", map[string]string{"PATROL_LOCAL": "yes"}, "PATROL_LOCAL must be true or false"},
-		{"local", map[string]string{"PATROL_LOCAL": "true", "KEY_VAULT_URL": "https://127.0.0.1:8443", "AZURE_AUTHORITY_HOST": "https://[::1]:1", "AZURE_DEVOPS_URL": "https://devops.localhost:2",
-			"AZURE_DEVOPS_VSSPS_URL": "https://localhost", "PUBLIC_URL": "http://127.0.0.1:7071", "ServiceBusConnection__fullyQualifiedNamespace": "localhost:5671"}, ""},
+		{"local", map[string]string{"PATROL_LOCAL": "true", "KEY_VAULT_URL": "https://127.0.0.1:8443",
+			"AZURE_AUTHORITY_HOST": "https://[::1]:1", "AZURE_DEVOPS_URL": "https://devops.localhost:2",
+			"AZURE_DEVOPS_VSSPS_URL": "https://localhost", "PUBLIC_URL": "http://127.0.0.1:7071",
+			"ServiceBusConnection__fullyQualifiedNamespace": "localhost:5671"}, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()

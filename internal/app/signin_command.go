@@ -57,7 +57,8 @@ var errUntold = errors.New("the app tells of it")
 // SignIn is the command that signs an identity in from an operator's machine.
 func SignIn(ctx context.Context, args []string, p Process) error {
 	flags := flag.NewFlagSet("sign-in", flag.ContinueOnError)
-	device := flags.Bool("device-code", false, "sign in on another device, with a code; Microsoft advises to block this")
+	device := flags.Bool("device-code", false,
+		"sign in on another device, with a code; Microsoft advises to block this")
 	noBrowser := flags.Bool("no-browser", false, "print the page's address and open nothing")
 	confirm := flags.String("confirm-user-id", "", "accept this `object id` though another one has signed in before")
 	patience := flags.Duration("timeout", 10*time.Minute, "how long to wait for the person")
@@ -93,7 +94,8 @@ func SignIn(ctx context.Context, args []string, p Process) error {
 		return fmt.Errorf("the vault can't be used: %w", err)
 	}
 	if !before.SignedIn.IsZero() {
-		fmt.Fprintf(p.Out, "There is a sign-in of %s already; a new one takes its place.\n", before.SignedIn.Format(time.RFC3339))
+		fmt.Fprintf(p.Out, "There is a sign-in of %s already; a new one takes its place.\n",
+			before.SignedIn.Format(time.RFC3339))
 	}
 	if *device {
 		err = signInByDevice(ctx, client, identity, who.User, *confirm, p)
@@ -108,7 +110,8 @@ func SignIn(ctx context.Context, args []string, p Process) error {
 	case err != nil:
 		return explain(err, identity, s.ClientID)
 	}
-	fmt.Fprintf(p.Out, "Signed in as %s: stored in %s as %s. The app takes it within a minute.\n", who.User, s.Vault, entra.SecretName(identity))
+	fmt.Fprintf(p.Out, "Signed in as %s: stored in %s as %s. The app takes it within a minute.\n", who.User, s.Vault,
+		entra.SecretName(identity))
 	return nil
 }
 
@@ -119,7 +122,8 @@ func explain(err error, identity, clientID string) error {
 		return fmt.Errorf("%w\nIf that is right: handler sign-in -confirm-user-id %s %s", err, r.UserID, identity)
 	}
 	if entra.NeedsAdminConsent(err) {
-		return fmt.Errorf("%w\nAn administrator of the tenant can do it: az ad app permission admin-consent --id %s", err, clientID)
+		return fmt.Errorf("%w\nAn administrator of the tenant can do it: az ad app permission admin-consent --id %s",
+			err, clientID)
 	}
 	return err
 }
@@ -138,11 +142,14 @@ func names(m *manifest.Manifest) []string {
 func readSignInSettings(getenv func(string) string) (Settings, error) {
 	r := &reader{getenv: getenv}
 	s := Settings{
-		Manifest:  r.text("PATROL_MANIFEST", "pats.yaml"),
-		Vault:     r.url("KEY_VAULT_URL", r.required("KEY_VAULT_URL", "the vault's address, like https://contoso.vault.azure.net"), "https://contoso.vault.azure.net"),
-		Authority: r.url("AZURE_AUTHORITY_HOST", r.text("AZURE_AUTHORITY_HOST", "https://login.microsoftonline.com"), "https://login.microsoftonline.com"),
-		Tenant:    r.required("ENTRA_TENANT_ID", "the id of the tenant"),
-		ClientID:  r.required("ENTRA_CLIENT_ID", "the id of the app registration that people sign in to"),
+		Manifest: r.text("PATROL_MANIFEST", "pats.yaml"),
+		Vault: r.url("KEY_VAULT_URL",
+			r.required("KEY_VAULT_URL", "the vault's address, like https://contoso.vault.azure.net"),
+			"https://contoso.vault.azure.net"),
+		Authority: r.url("AZURE_AUTHORITY_HOST", r.text("AZURE_AUTHORITY_HOST", "https://login.microsoftonline.com"),
+			"https://login.microsoftonline.com"),
+		Tenant:   r.required("ENTRA_TENANT_ID", "the id of the tenant"),
+		ClientID: r.required("ENTRA_CLIENT_ID", "the id of the app registration that people sign in to"),
 	}
 	r.local(&s)
 	if len(r.problems) > 0 {
@@ -158,7 +165,8 @@ func signInClient(s Settings, m *manifest.Manifest, p Process) (*entra.Client, e
 	options.Telemetry.ApplicationID = telemetryID(p.Version)
 	cred := p.Credential
 	if cred == nil {
-		c, err := azidentity.NewDefaultAzureCredential(&azidentity.DefaultAzureCredentialOptions{ClientOptions: options, DisableInstanceDiscovery: s.Local})
+		c, err := azidentity.NewDefaultAzureCredential(&azidentity.DefaultAzureCredentialOptions{ClientOptions: options,
+			DisableInstanceDiscovery: s.Local})
 		if err != nil {
 			return nil, errors.New("there is no Azure sign-in on this machine: run az login")
 		}
@@ -171,7 +179,7 @@ func signInClient(s Settings, m *manifest.Manifest, p Process) (*entra.Client, e
 	}
 	c := entra.Config{
 		Tenant: s.Tenant, ClientID: s.ClientID, AuthorityHost: s.Authority.String(), Identities: whoSignsIn(m),
-		Store: v.Identities(), DisableInstanceDiscovery: s.Local, HTTPClient: client, Now: o.Now, Log: o.Log,
+		Store: vault.NewStore(v), DisableInstanceDiscovery: s.Local, HTTPClient: client, Now: o.Now, Log: o.Log,
 		Notify: func(context.Context, rotation.Event) error { return errUntold },
 	}
 	return entra.New(c)
@@ -180,13 +188,15 @@ func signInClient(s Settings, m *manifest.Manifest, p Process) (*entra.Client, e
 func signInByDevice(ctx context.Context, client *entra.Client, identity, user, confirm string, p Process) error {
 	fmt.Fprint(p.Err, deviceWarning)
 	return client.SignInByDevice(ctx, identity, confirm, func(d entra.DeviceCode) {
-		fmt.Fprintf(p.Out, "To sign in as %s, open %s\nand enter the code %s (good until %s).\n", user, d.URL, d.UserCode, d.Expires.Local().Format(time.TimeOnly))
+		fmt.Fprintf(p.Out, "To sign in as %s, open %s\nand enter the code %s (good until %s).\n", user, d.URL,
+			d.UserCode, d.Expires.Local().Format(time.TimeOnly))
 	})
 }
 
 // signInHere waits for the browser's answer on a loopback port, which Entra
 // ignores when it compares http://localhost.
-func signInHere(ctx context.Context, client *entra.Client, identity, user, confirm string, noBrowser bool, p Process) error {
+func signInHere(ctx context.Context, client *entra.Client, identity, user, confirm string, noBrowser bool,
+	p Process) error {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "localhost:0")
 	if err != nil {
 		return fmt.Errorf("listening for the browser: %w", err)

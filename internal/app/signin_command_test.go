@@ -23,8 +23,8 @@ import (
 	"github.com/azure-patrol/patrol/internal/app"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
 	"github.com/azure-patrol/patrol/sandbox/entra"
-	"github.com/azure-patrol/patrol/sandbox/entra/browser"
-	"github.com/azure-patrol/patrol/sandbox/pipe"
+	"github.com/azure-patrol/patrol/sandbox/entra/htmlclient"
+	"github.com/azure-patrol/patrol/sandbox/memnet"
 )
 
 const signInManifest = `apiVersion: patrol/v1
@@ -44,7 +44,7 @@ const signInSecret = "patrol-identity-build-bot"
 type desk struct {
 	t       *testing.T
 	cloud   *cloud.Cloud
-	network *pipe.Network
+	network *memnet.Network
 	env     map[string]string
 	device  string // user code, once it is shown
 	person  func(page string)
@@ -56,7 +56,7 @@ type desk struct {
 
 func newDesk(t *testing.T) *desk {
 	t.Helper()
-	d := &desk{t: t, network: &pipe.Network{}}
+	d := &desk{t: t, network: &memnet.Network{}}
 	c, err := cloud.New(cloud.Config{Network: d.network, Genuine: true})
 	d.must(err)
 	t.Cleanup(c.Close)
@@ -83,14 +83,16 @@ func (d *desk) must(err error) {
 // and for command lines.
 func (d *desk) register(native ...string) {
 	d.t.Helper()
-	token, err := d.cloud.Credential().GetToken(d.t.Context(), policy.TokenRequestOptions{Scopes: []string{"https://vault.azure.net/.default"}})
+	token, err := d.cloud.Credential().GetToken(d.t.Context(),
+		policy.TokenRequestOptions{Scopes: []string{"https://vault.azure.net/.default"}})
 	d.must(err)
 	identity, err := d.cloud.Entra.VerifyAccessToken(token.Token)
 	d.must(err)
 	d.cloud.Entra.AddApp(entra.App{ClientID: d.env["ENTRA_CLIENT_ID"], Name: "patrol",
 		Web: []string{d.env["PUBLIC_URL"] + "/api/signin/callback"}, Native: native, AllowPublicClient: len(native) > 0,
-		Scopes:    []string{entra.DevOps + "/vso.pats", entra.DevOps + "/vso.pats_manage"},
-		Federated: []entra.FederatedCredential{{Issuer: d.cloud.Entra.Issuer(), Subject: identity.ObjectID, Audience: entra.TokenExchange}}})
+		Scopes: []string{entra.DevOps + "/vso.pats", entra.DevOps + "/vso.pats_manage"},
+		Federated: []entra.FederatedCredential{{Issuer: d.cloud.Entra.Issuer(), Subject: identity.ObjectID,
+			Audience: entra.TokenExchange}}})
 }
 
 // Write sees what the command prints, and the user code among it.
@@ -136,11 +138,11 @@ func (d *desk) run(args ...string) int {
 
 // signsIn is a person with a browser on the operator's machine: the answer goes
 // to the loopback address that the page names.
-func (d *desk) signsIn(p browser.Person) func(string) {
+func (d *desk) signsIn(p htmlclient.Person) func(string) {
 	return func(page string) {
 		network := d.cloud.Transport()
 		defer network.CloseIdleConnections()
-		end, err := p.Walk(d.t.Context(), browser.New(network), page)
+		end, err := p.Walk(d.t.Context(), htmlclient.New(network), page)
 		if err != nil || len(end.Forms) != 1 {
 			d.t.Errorf("%v: %+v", err, end)
 			return
@@ -195,21 +197,24 @@ func (d *desk) appWorks() {
 	defer func() { d.must(a.Close(d.t.Context())) }()
 	w := httptest.NewRecorder()
 	a.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/api/check?dryRun=true", nil))
-	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "provision") || strings.Contains(w.Body.String(), "sign-in") {
+	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "provision") || strings.Contains(w.Body.String(),
+		"sign-in") {
 		d.t.Errorf("the app's plan: %d %s", w.Code, w.Body)
 	}
 }
 
 func TestAnOperatorSignsAnIdentityInFromTheCommandLine(t *testing.T) {
 	d := newDesk(t)
-	d.person = d.signsIn(browser.Person{User: cloud.User})
+	d.person = d.signsIn(htmlclient.Person{User: cloud.User})
 	if code := d.run("sign-in", "build-bot"); code != 0 {
 		t.Fatalf("exit code %d: %s", code, d.said())
 	}
-	if said := d.said(); !strings.Contains(said, d.opened[0]) || !strings.Contains(said, "Signed in as build-bot@contoso.com") {
+	if said := d.said(); !strings.Contains(said, d.opened[0]) ||
+		!strings.Contains(said, "Signed in as build-bot@contoso.com") {
 		t.Errorf("said %s", said)
 	}
-	if q := d.opened[0]; !strings.Contains(q, "response_mode=form_post") || !strings.Contains(q, "redirect_uri=http%3A%2F%2Flocalhost%3A") {
+	if q := d.opened[0]; !strings.Contains(q, "response_mode=form_post") ||
+		!strings.Contains(q, "redirect_uri=http%3A%2F%2Flocalhost%3A") {
 		t.Errorf("opened %s", q)
 	}
 	vs := d.cloud.Vault.Versions(signInSecret)
@@ -225,7 +230,8 @@ func TestAnOperatorSignsAnIdentityInOnAnotherDevice(t *testing.T) {
 	if code := d.run("sign-in", "-device-code", "build-bot"); code != 0 {
 		t.Fatalf("exit code %d: %s", code, d.said())
 	}
-	if said := d.said(); !strings.Contains(said, "Microsoft advises tenants to block the device code flow") || len(d.opened) != 0 {
+	if said := d.said(); !strings.Contains(said, "Microsoft advises tenants to block the device code flow") ||
+		len(d.opened) != 0 {
 		t.Errorf("said %s", said)
 	}
 	d.appWorks()
@@ -233,25 +239,28 @@ func TestAnOperatorSignsAnIdentityInOnAnotherDevice(t *testing.T) {
 
 func TestTheCommandLineRefusesEverybodyElse(t *testing.T) {
 	d := newDesk(t)
-	d.person = d.signsIn(browser.Person{User: "mallory@contoso.com"})
-	if code := d.run("sign-in", "build-bot"); code != 1 || !strings.Contains(d.said(), "(wrong-user)") || !strings.Contains(d.said(), cloud.User) {
+	d.person = d.signsIn(htmlclient.Person{User: "mallory@contoso.com"})
+	if code := d.run("sign-in", "build-bot"); code != 1 || !strings.Contains(d.said(), "(wrong-user)") ||
+		!strings.Contains(d.said(), cloud.User) {
 		t.Errorf("exit code %d: %s", code, d.said())
 	}
 	d.person = func(code string) { d.must(d.cloud.Entra.ApproveDevice(code, "mallory@contoso.com")) }
 	if code := d.run("sign-in", "-device-code", "build-bot"); code != 1 || !strings.Contains(d.said(), "(wrong-user)") {
 		t.Errorf("exit code %d: %s", code, d.said())
 	}
-	d.person = d.signsIn(browser.Person{User: cloud.User, CancelAt: "consent"})
+	d.person = d.signsIn(htmlclient.Person{User: cloud.User, CancelAt: "consent"})
 	if code := d.run("sign-in", "build-bot"); code != 1 || !strings.Contains(d.said(), "AADSTS65004") {
 		t.Errorf("exit code %d: %s", code, d.said())
 	}
 	d.person = func(code string) { d.must(d.cloud.Entra.DeclineDevice(code)) }
-	if code := d.run("sign-in", "-device-code", "build-bot"); code != 1 || !strings.Contains(d.said(), "(authorization-declined)") {
+	if code := d.run("sign-in", "-device-code", "build-bot"); code != 1 ||
+		!strings.Contains(d.said(), "(authorization-declined)") {
 		t.Errorf("exit code %d: %s", code, d.said())
 	}
 	d.cloud.Entra.Switch(func(s *entra.Switches) { s.NoUserConsent = true })
-	d.person = d.signsIn(browser.Person{User: cloud.User})
-	if code := d.run("sign-in", "build-bot"); code != 1 || !strings.Contains(d.said(), "az ad app permission admin-consent --id "+d.env["ENTRA_CLIENT_ID"]) {
+	d.person = d.signsIn(htmlclient.Person{User: cloud.User})
+	if code := d.run("sign-in", "build-bot"); code != 1 ||
+		!strings.Contains(d.said(), "az ad app permission admin-consent --id "+d.env["ENTRA_CLIENT_ID"]) {
 		t.Errorf("exit code %d: %s", code, d.said())
 	}
 	if n := len(d.cloud.Vault.Versions(signInSecret)); n != 0 {
@@ -261,7 +270,7 @@ func TestTheCommandLineRefusesEverybodyElse(t *testing.T) {
 
 func TestAnAccountThatWasMadeAnewIsConfirmedOnTheCommandLine(t *testing.T) {
 	d := newDesk(t)
-	d.person = d.signsIn(browser.Person{User: cloud.User})
+	d.person = d.signsIn(htmlclient.Person{User: cloud.User})
 	if code := d.run("sign-in", "build-bot"); code != 0 {
 		t.Fatalf("exit code %d: %s", code, d.said())
 	}
@@ -320,7 +329,7 @@ func TestALoopbackAddressTakesTheOneAnswerThatBelongsToIt(t *testing.T) {
 				t.Errorf("%s %s for %s: %d", r.Method, r.URL, r.Host, resp.StatusCode)
 			}
 		}
-		d.signsIn(browser.Person{User: cloud.User})(page)
+		d.signsIn(htmlclient.Person{User: cloud.User})(page)
 	}
 	if code := d.run("sign-in", "build-bot"); code != 0 {
 		t.Errorf("exit code %d: %s", code, d.said())
@@ -354,11 +363,13 @@ func TestACommandLineThatCanNotWorkSaysWhy(t *testing.T) {
 	}
 	d.register() // no platform for command lines
 	d.person = func(code string) { d.must(d.cloud.Entra.ApproveDevice(code, cloud.User)) }
-	if code := d.run("sign-in", "-device-code", "-timeout", "30s", "build-bot"); code != 1 || !strings.Contains(d.said(), "public client flows") {
+	if code := d.run("sign-in", "-device-code", "-timeout", "30s", "build-bot"); code != 1 ||
+		!strings.Contains(d.said(), "public client flows") {
 		t.Errorf("exit code %d: %s", code, d.said())
 	}
 	d.env = map[string]string{}
-	if code := d.run("sign-in", "build-bot"); code != 1 || !strings.Contains(d.said(), "KEY_VAULT_URL is not set") || !strings.Contains(d.said(), "ENTRA_CLIENT_ID is not set") ||
+	if code := d.run("sign-in", "build-bot"); code != 1 || !strings.Contains(d.said(), "KEY_VAULT_URL is not set") ||
+		!strings.Contains(d.said(), "ENTRA_CLIENT_ID is not set") ||
 		strings.Contains(d.said(), "COMMAND_QUEUE") {
 		t.Errorf("exit code %d: %s", code, d.said())
 	}
@@ -379,7 +390,8 @@ func TestAnOperatorWithoutTheVaultAsksNobodyToSignIn(t *testing.T) {
 		Getenv: d.settings, Out: d, Err: &d.err, Outside: app.Outside{Transport: transport}, Credential: stranger{},
 		Open: func(context.Context, string) error { return errors.New("a page was opened") },
 	})
-	if err == nil || !strings.Contains(err.Error(), "the vault can't be used") || strings.Contains(d.said(), "browser") {
+	if err == nil || !strings.Contains(err.Error(), "the vault can't be used") ||
+		strings.Contains(d.said(), "browser") {
 		t.Errorf("%v: %s", err, d.said())
 	}
 }

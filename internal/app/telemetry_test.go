@@ -30,8 +30,8 @@ import (
 	"github.com/azure-patrol/patrol/internal/telemetry"
 	"github.com/azure-patrol/patrol/internal/telemetry/otlptest"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 	"github.com/azure-patrol/patrol/sandbox/simulation"
 )
@@ -148,7 +148,8 @@ func TestOneTraceLeadsFromTheTriggerToTheEvent(t *testing.T) {
 				t.Errorf("%d spans %q", got[want], want)
 			}
 		}
-		for _, want := range []string{"Client.SetSecret > HTTP PUT", "Client.UpdateSecretProperties > HTTP PATCH", "Client.GetSecret > HTTP GET", "entra token"} {
+		for _, want := range []string{"Client.SetSecret > HTTP PUT", "Client.UpdateSecretProperties > HTTP PATCH",
+			"Client.GetSecret > HTTP GET", "entra token"} {
 			found := false
 			for path := range got {
 				found = found || strings.HasSuffix(path, want)
@@ -177,7 +178,8 @@ func TestOneTraceLeadsFromTheTriggerToTheEvent(t *testing.T) {
 		// points back to the one that scheduled it.
 		w.spans.Reset()
 		time.Sleep(time.Hour)
-		if code := w.HTTP("POST", "/api/pats/jenkins-agents/rotate", map[string]string{"reason": "requested"}, nil); code != 202 {
+		if code := w.HTTP("POST", "/api/pats/jenkins-agents/rotate", map[string]string{"reason": "requested"},
+			nil); code != 202 {
 			t.Fatalf("rotate answered %d", code)
 		}
 		w.Settle()
@@ -200,7 +202,8 @@ func TestOneTraceLeadsFromTheTriggerToTheEvent(t *testing.T) {
 				}
 			}
 		}
-		if got := paths(w.spans.GetSpans(), revoked); !linked || got["process pat-commands > revoke > devops revoke > HTTP DELETE"] != 1 {
+		if got := paths(w.spans.GetSpans(), revoked); !linked ||
+			got["process pat-commands > revoke > devops revoke > HTTP DELETE"] != 1 {
 			t.Errorf("linked %v: %v", linked, got)
 		}
 	})
@@ -214,11 +217,14 @@ func TestMetricsTellTheStory(t *testing.T) {
 		w.Settle()
 		time.Sleep(26 * time.Hour)
 		// A create that is refused, and made up for by the next sweep.
-		if err := w.Cloud.Panel.Inject(control.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: control.Status, Status: 400, Body: `{"message":"no"}`}); err != nil {
+		if err := w.Cloud.Panel.Inject(faults.Fault{Service: devops.ServiceName, Operation: devops.CreatePat,
+			Mode: faults.Status, Status: 400, Body: `{"message":"no"}`}); err != nil {
 			t.Fatal(err)
 		}
-		if err := w.Cloud.Panel.Inject(control.Fault{Service: keyvault.Service, Operation: keyvault.ListSecrets, Mode: control.Status, Status: 429,
-			Header: map[string]string{"Retry-After": "1"}, Body: keyvault.ErrorBody("Throttled", "slow down", "")}); err != nil {
+		if err := w.Cloud.Panel.Inject(faults.Fault{Service: keyvault.Service, Operation: keyvault.ListSecrets,
+			Mode: faults.Status, Status: 429,
+			Header: map[string]string{"Retry-After": "1"}, Body: keyvault.ErrorBody("Throttled", "slow down",
+				"")}); err != nil {
 			t.Fatal(err)
 		}
 		w.HTTP("POST", "/api/pats/jenkins-agents/rotate", map[string]string{"reason": "requested"}, nil)
@@ -258,10 +264,14 @@ func TestMetricsTellTheStory(t *testing.T) {
 			{1, "patrol.failures", []string{"patrol.step", "create"}},
 			{1, "patrol.revocations", []string{"patrol.cause", "overlap-ended"}},
 			{1, "patrol.upstream.throttled", []string{"patrol.service", "vault"}},
-			{int64(w.Cloud.Panel.Count(devops.ServiceName, devops.CreatePat)), "patrol.upstream.calls", []string{"patrol.service", "devops", "patrol.operation", "create"}},
-			{1, "patrol.upstream.calls", []string{"patrol.service", "devops", "patrol.operation", "create", "patrol.status_class", "4xx"}},
-			{int64(w.Cloud.Panel.Count(keyvault.Service, keyvault.SetSecret)), "patrol.upstream.calls", []string{"patrol.service", "vault", "patrol.operation", "set"}},
-			{int64(w.Cloud.Panel.Count("servicebus", "send "+cloud.EventTopic)), "patrol.upstream.calls", []string{"patrol.service", "servicebus", "patrol.operation", "send pat-events"}},
+			{int64(w.Cloud.Panel.Count(devops.ServiceName, devops.CreatePat)), "patrol.upstream.calls",
+				[]string{"patrol.service", "devops", "patrol.operation", "create"}},
+			{1, "patrol.upstream.calls", []string{"patrol.service", "devops", "patrol.operation", "create",
+				"patrol.status_class", "4xx"}},
+			{int64(w.Cloud.Panel.Count(keyvault.Service, keyvault.SetSecret)), "patrol.upstream.calls",
+				[]string{"patrol.service", "vault", "patrol.operation", "set"}},
+			{int64(w.Cloud.Panel.Count("servicebus", "send "+cloud.EventTopic)), "patrol.upstream.calls",
+				[]string{"patrol.service", "servicebus", "patrol.operation", "send pat-events"}},
 		} {
 			if n := sum(want.name, want.pairs...); n != want.n {
 				t.Errorf("%s %q is %d, want %d", want.name, want.pairs, n, want.n)
@@ -273,8 +283,10 @@ func TestMetricsTellTheStory(t *testing.T) {
 				units[m.Name] = m.Unit
 			}
 		}
-		for name, unit := range map[string]string{"patrol.pats": "{pat}", "patrol.pat.seconds_to_expiry": "s", "patrol.pat.seconds_to_expiry.min": "s", "patrol.pat.life_left": "s",
-			"patrol.signin.required": "1", "patrol.sweep.duration": "s", "patrol.sweep.age": "s", "patrol.command.age": "s", "patrol.upstream.calls": "{call}"} {
+		for name, unit := range map[string]string{"patrol.pats": "{pat}", "patrol.pat.seconds_to_expiry": "s",
+			"patrol.pat.seconds_to_expiry.min": "s", "patrol.pat.life_left": "s",
+			"patrol.signin.required": "1", "patrol.sweep.duration": "s", "patrol.sweep.age": "s",
+			"patrol.command.age": "s", "patrol.upstream.calls": "{call}"} {
 			if units[name] != unit {
 				t.Errorf("%s has the unit %q, want %q", name, units[name], unit)
 			}
@@ -289,28 +301,36 @@ func TestNoTokenIsExportedWhateverTheServicesAnswer(t *testing.T) {
 		w.sweep(t)
 		v, _ := w.Latest("jenkins-agents")
 		secrets := strings.Join(w.Cloud.Tokens(), " ")
-		headers := map[string]string{"X-Ms-Request-Id": v.Value, "X-Vss-E2eid": v.Value, "Activityid": v.Value, "Location": "https://localhost/?" + v.Value, "Content-Type": "application/json"}
-		for i, f := range []control.Fault{
-			{Service: devops.ServiceName, Operation: devops.CreatePat, Status: 400, Body: `{"$id":"1","message":` + fmt.Sprintf("%q", secrets) + `}`},
-			{Service: devops.ServiceName, Operation: devops.CreatePat, Status: 203, Body: "<html>" + secrets + "</html>"},
+		headers := map[string]string{"X-Ms-Request-Id": v.Value, "X-Vss-E2eid": v.Value, "Activityid": v.Value,
+			"Location": "https://localhost/?" + v.Value, "Content-Type": "application/json"}
+		for i, f := range []faults.Fault{
+			{Service: devops.ServiceName, Operation: devops.CreatePat, Status: 400, Body: `{"$id":"1","message":` +
+				fmt.Sprintf("%q", secrets) + `}`},
+			{Service: devops.ServiceName, Operation: devops.CreatePat, Status: 203, Body: "<html>" + secrets +
+				"</html>"},
 			{Service: devops.ServiceName, Operation: devops.CreatePat, Status: 302},
 			{Service: devops.ServiceName, Operation: devops.ConnectionData, Status: 500, Times: 10, Body: secrets},
-			{Service: keyvault.Service, Operation: keyvault.SetSecret, Status: 400, Body: keyvault.ErrorBody(secrets, secrets, secrets)},
-			{Service: keyvault.Service, Operation: keyvault.GetSecret, Status: 403, Body: keyvault.ErrorBody("Forbidden", secrets, "ForbiddenByRbac")},
-			{Service: keyvault.Service, Operation: keyvault.GetSecret, Mode: control.ResetAfter, Times: 10},
+			{Service: keyvault.Service, Operation: keyvault.SetSecret, Status: 400, Body: keyvault.ErrorBody(secrets,
+				secrets, secrets)},
+			{Service: keyvault.Service, Operation: keyvault.GetSecret, Status: 403,
+				Body: keyvault.ErrorBody("Forbidden", secrets, "ForbiddenByRbac")},
+			{Service: keyvault.Service, Operation: keyvault.GetSecret, Mode: faults.ResetAfter, Times: 10},
 			{Service: "entra", Operation: "token refresh_token", Status: 400, Times: -1,
-				Body: `{"error":"invalid_grant","error_description":` + fmt.Sprintf("%q", "AADSTS700082: "+secrets) + `,"error_codes":[700082]}`},
+				Body: `{"error":"invalid_grant","error_description":` + fmt.Sprintf("%q", "AADSTS700082: "+secrets) +
+					`,"error_codes":[700082]}`},
 		} {
 			if f.Mode == "" {
-				f.Mode, f.Header = control.Status, headers
+				f.Mode, f.Header = faults.Status, headers
 			}
 			if err := w.Cloud.Panel.Inject(f); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(2 * time.Hour) // past every token that Entra has given
 			current, _ := w.Latest("jenkins-agents")
-			w.Command("jenkins-agents", fmt.Sprintf(`{"command":"reconcile","pat":"jenkins-agents","reason":"requested","from":%q,"requestedBy":%q,"operation":"%d"}`,
-				current.Tags["CredentialId"], "https://x/?code="+v.Value, i))
+			w.Command("jenkins-agents",
+				fmt.Sprintf(
+					`{"command":"reconcile","pat":"jenkins-agents","reason":"requested","from":%q,"requestedBy":%q,"operation":"%d"}`,
+					current.Tags["CredentialId"], "https://x/?code="+v.Value, i))
 			w.Settle()
 			w.HTTP("GET", "/api/pats/jenkins-agents?code="+v.Value, nil, nil)
 			time.Sleep(time.Hour)
@@ -363,8 +383,9 @@ func TestSettingsSwitchTheExportOn(t *testing.T) {
 	if err := os.WriteFile(manifest, []byte(oneManifest), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	maps.Copy(env, map[string]string{"PATROL_MANIFEST": manifest, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.Start(t), "OTEL_EXPORTER_OTLP_HEADERS": "api-key=k3y",
-		"ServiceBusConnection": "Endpoint=sb://bus.test;SharedAccessKeyName=key;SharedAccessKey=c4n4ry;UseDevelopmentEmulator=true"})
+	maps.Copy(env, map[string]string{"PATROL_MANIFEST": manifest, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.Start(t),
+		"OTEL_EXPORTER_OTLP_HEADERS": "api-key=k3y",
+		"ServiceBusConnection":       "Endpoint=sb://bus.test;SharedAccessKeyName=key;SharedAccessKey=c4n4ry;UseDevelopmentEmulator=true"})
 	settings, err := app.ReadSettings(func(name string) string { return env[name] })
 	if err != nil {
 		t.Fatal(err)
@@ -382,7 +403,10 @@ func TestSettingsSwitchTheExportOn(t *testing.T) {
 		`{"Data":{"m":"eyJjb21tYW5kIjoicmVjb25jaWxlIiwicGF0Ijoibm9uZSIsImF0dGVtcHQiOjB9"},"Metadata":{"MessageId":"\"m-1\"","SessionId":"\"none\"","DeliveryCount":"1","ApplicationProperties":{}}}`))
 	r.Header.Set("Content-Type", "application/json")
 	a.Handler().ServeHTTP(httptest.NewRecorder(), r)
-	collector.Until(t, func() bool { return len(collector.Spans()) == 2 && collector.Metric("patrol.upstream.calls") != nil })
+	collector.Until(t, func() bool {
+		return len(collector.Spans()) == 2 &&
+			collector.Metric("patrol.upstream.calls") != nil
+	})
 	names := map[string]bool{}
 	for _, s := range collector.Spans() {
 		names[s.GetName()] = true

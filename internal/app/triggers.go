@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/internal/bus"
-	"github.com/azure-patrol/patrol/internal/funchost"
+	"github.com/azure-patrol/patrol/internal/customhandler"
 	"github.com/azure-patrol/patrol/internal/rotation"
 	"github.com/azure-patrol/patrol/internal/web"
 )
@@ -31,21 +31,24 @@ func (a *App) handle(s Settings, api http.Handler) {
 // handleBroken answers every function with what is wrong.
 func (a *App) handleBroken() {
 	report := errors.New("patrol is not configured: " + strings.Join(a.broken, "; "))
-	refuse := a.held(func(context.Context, funchost.Message) error { return report })
-	a.mux.HandleTimer("CheckExpiry", func(context.Context, funchost.Timer) error { return report })
+	refuse := a.held(func(context.Context, customhandler.Message) error { return report })
+	a.mux.HandleTimer("CheckExpiry", func(context.Context, customhandler.Timer) error { return report })
 	for _, name := range []string{"Reconcile", "VaultEvent", "DeadLetter"} {
 		a.mux.HandleServiceBus(name, refuse)
 	}
 	a.mux.HandleHTTP("/api/", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		web.Fail(w, web.Problem{Status: http.StatusServiceUnavailable, Type: "configuration", Title: "patrol is not configured",
+		web.Fail(w, web.Problem{Status: http.StatusServiceUnavailable, Type: "configuration",
+			Title:  "patrol is not configured",
 			Detail: "Settings or the manifest cannot be used; errors says what to do.", Errors: a.broken})
 	}))
-	a.mux.HandleHTTP("GET /api/health", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { web.Unhealthy(w, "configuration") }))
+	a.mux.HandleHTTP("GET /api/health",
+		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { web.Unhealthy(w, "configuration") }))
 }
 
 // held keeps a failing message for a while.
-func (a *App) held(f func(context.Context, funchost.Message) error) func(context.Context, funchost.Message) error {
-	return func(ctx context.Context, m funchost.Message) error {
+func (a *App) held(f func(context.Context, customhandler.Message) error) func(context.Context,
+	customhandler.Message) error {
+	return func(ctx context.Context, m customhandler.Message) error {
 		err := f(ctx, m)
 		if err != nil {
 			_ = a.outside.Wait(ctx, hold)
@@ -62,7 +65,7 @@ func sweepPauses() []time.Duration {
 }
 
 // checkExpiry is the timer: one sweep.
-func (a *App) checkExpiry(ctx context.Context, t funchost.Timer) error {
+func (a *App) checkExpiry(ctx context.Context, t customhandler.Timer) error {
 	last, next := a.sweeps.Last(), time.Time{}
 	if t.Status != nil {
 		last, next = t.Status.Last, t.Status.Next
@@ -76,7 +79,7 @@ func (a *App) checkExpiry(ctx context.Context, t funchost.Timer) error {
 }
 
 // reconcile works on one command.
-func (a *App) reconcile(ctx context.Context, m funchost.Message) error {
+func (a *App) reconcile(ctx context.Context, m customhandler.Message) error {
 	c, err := bus.DecodeCommand(m.Body)
 	if err != nil {
 		return a.refuse(ctx, m, "not-a-command", err)
@@ -114,8 +117,9 @@ const (
 
 // quarantine puts a command off until a crash by it would count as the first one
 // again, and tells of it in the end.
-func (a *App) quarantine(ctx context.Context, c rotation.Command, m funchost.Message) error {
-	a.log.ErrorContext(ctx, "a command has ended its process before, perhaps by itself: put off", "pat", c.PAT, "delivery", m.DeliveryCount)
+func (a *App) quarantine(ctx context.Context, c rotation.Command, m customhandler.Message) error {
+	a.log.ErrorContext(ctx, "a command has ended its process before, perhaps by itself: put off", "pat", c.PAT,
+		"delivery", m.DeliveryCount)
 	if c.Attempt < maxQuarantines {
 		c.Attempt++
 		c.At = a.outside.Now().Add(crashWindow)
@@ -126,14 +130,15 @@ func (a *App) quarantine(ctx context.Context, c rotation.Command, m funchost.Mes
 		s = rotation.Spec{Name: c.PAT}
 	}
 	return a.bus.Publish(ctx, &rotation.RotationFailed{
-		Spec: s, RotationID: rotation.RotationID(s.Name, m.MessageID), Step: "receive", Class: rotation.Transient, Code: "crash-loop",
+		Spec: s, RotationID: rotation.RotationID(s.Name, m.MessageID), Step: "receive", Class: rotation.Transient,
+		Code:    "crash-loop",
 		Message: "the handler ended each time it worked on a command: see its log; the next sweep looks at the PAT again",
 		Attempt: c.Attempt, At: a.outside.Now(),
 	})
 }
 
 // refuse completes a message that nobody can work on, with an event that says why.
-func (a *App) refuse(ctx context.Context, m funchost.Message, code string, err error) error {
+func (a *App) refuse(ctx context.Context, m customhandler.Message, code string, err error) error {
 	a.log.ErrorContext(ctx, "message refused", "code", code, "error", err.Error(), "message", m.MessageID)
 	name := m.SessionID
 	if s, ok := a.manifest.PAT(name); ok {
@@ -143,7 +148,8 @@ func (a *App) refuse(ctx context.Context, m funchost.Message, code string, err e
 		name = "unknown"
 	}
 	return a.bus.Publish(ctx, &rotation.RotationFailed{
-		Spec: rotation.Spec{Name: name}, RotationID: rotation.RotationID(name, m.MessageID), Step: "receive", Class: rotation.Configuration, Code: code,
+		Spec: rotation.Spec{Name: name}, RotationID: rotation.RotationID(name, m.MessageID), Step: "receive",
+		Class: rotation.Configuration, Code: code,
 		Message: fmt.Sprintf("message %q on the command queue was refused: %s", m.MessageID, err), At: a.outside.Now(),
 	})
 }
@@ -152,7 +158,7 @@ func (a *App) refuse(ctx context.Context, m funchost.Message, code string, err e
 // is about a managed PAT's current version and there is something to do. Each of
 // patrol's own writes causes events, and the near-expiry event comes minutes after a
 // version that lives for less than 30 days: acting on them would rotate for ever.
-func (a *App) vaultEvent(ctx context.Context, m funchost.Message) error {
+func (a *App) vaultEvent(ctx context.Context, m customhandler.Message) error {
 	if m.DeliveryCount >= poisonous {
 		a.log.ErrorContext(ctx, "an event of the vault has ended its process before: ignored", "message", m.MessageID)
 		return nil
@@ -195,7 +201,8 @@ func (a *App) hint(ctx context.Context, e vaultEvent, operation string) error {
 		log.DebugContext(ctx, "event about an earlier version, or one that needs nothing")
 		return nil
 	}
-	return a.bus.Send(ctx, rotation.Command{PAT: s.Name, Reason: rotation.Look, RequestedBy: "vault-event", Operation: operation})
+	return a.bus.Send(ctx, rotation.Command{PAT: s.Name, Reason: rotation.Check, RequestedBy: "vault-event",
+		Operation: operation})
 }
 
 // wanting reports whether a version is one that patrol has not seen yet, or is due.
@@ -207,7 +214,7 @@ func (a *App) wanting(s rotation.Spec, v rotation.Version) bool {
 }
 
 // deadLetter tells of a command that the host gave up on.
-func (a *App) deadLetter(ctx context.Context, m funchost.Message) error {
+func (a *App) deadLetter(ctx context.Context, m customhandler.Message) error {
 	c, err := bus.DecodeCommand(m.Body)
 	s, known := a.manifest.PAT(c.PAT)
 	switch {
@@ -225,7 +232,8 @@ func (a *App) deadLetter(ctx context.Context, m funchost.Message) error {
 	}
 	a.log.ErrorContext(ctx, "command in the dead-letter queue", "pat", s.Name, "code", reason, "message", m.MessageID)
 	return a.bus.Publish(ctx, &rotation.RotationFailed{
-		Spec: s, RotationID: rotation.RotationID(s.Name, m.MessageID), Step: "dead-letter", Class: rotation.Transient, Code: reason,
+		Spec: s, RotationID: rotation.RotationID(s.Name, m.MessageID), Step: "dead-letter", Class: rotation.Transient,
+		Code:    reason,
 		Message: "the Functions host gave up on a command: see the handler's log for what failed; the next sweep looks at the PAT again",
 		Attempt: c.Attempt, At: a.outside.Now(),
 	})

@@ -67,12 +67,14 @@ func decodeVaultEvent(raw []byte) (vaultEvent, error) {
 	if err != nil {
 		return vaultEvent{}, fmt.Errorf("%w: it has no data", errNotAVaultEvent)
 	}
-	e := vaultEvent{Type: kind, Secret: looseString(envelope["subject"]), Version: looseString(data["version"]), Vault: looseString(data["vaultname"])}
+	e := vaultEvent{Type: kind, Secret: looseString(envelope["subject"]), Version: looseString(data["version"]),
+		Vault: looseString(data["vaultname"])}
 	if e.Secret == "" {
 		e.Secret = looseString(data["objectname"])
 	}
 	if u, err := url.Parse(looseString(data["id"])); err == nil {
-		if parts := strings.Split(strings.Trim(u.Path, "/"), "/"); len(parts) == 3 && strings.EqualFold(parts[0], "secrets") {
+		if parts := strings.Split(strings.Trim(u.Path, "/"), "/"); len(parts) == 3 &&
+			strings.EqualFold(parts[0], "secrets") {
 			e.Secret, e.Version = parts[1], parts[2]
 			e.Vault, _, _ = strings.Cut(u.Host, ".")
 		}

@@ -194,7 +194,8 @@ func classify(err error, doing string) error {
 	}
 	out := &rotation.Error{Class: rotation.Transient, Code: "service-bus", Message: doing + " failed", Err: err}
 	if errors.Is(err, azservicebus.ErrMessageTooLarge) {
-		out.Class, out.Code, out.Message = rotation.Configuration, "message-too-large", doing+" failed: the message is larger than the namespace permits"
+		out.Class, out.Code, out.Message = rotation.Configuration, "message-too-large", doing+
+			" failed: the message is larger than the namespace permits"
 		return out
 	}
 	if e, ok := errors.AsType[*azservicebus.Error](err); ok {

@@ -17,7 +17,7 @@ import (
 	"github.com/azure-patrol/patrol/events"
 	"github.com/azure-patrol/patrol/internal/bus"
 	"github.com/azure-patrol/patrol/internal/rotation"
-	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	azure "github.com/azure-patrol/patrol/sandbox/servicebus"
 	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
 )
@@ -26,7 +26,7 @@ import (
 type stand struct {
 	bus   *bus.Bus
 	azure *azure.Bus
-	panel control.Panel
+	panel faults.Injector
 	mu    sync.Mutex
 	sent  []azure.Message
 }
@@ -37,7 +37,8 @@ func open(t *testing.T, key string) *stand {
 	var err error
 	s.azure, err = azure.New(azure.Config{
 		Entities: broker.Entities{
-			Queues: []broker.Queue{{Name: "pat-commands", Properties: broker.Properties{RequiresSession: true, RequiresDuplicateDetection: true}}},
+			Queues: []broker.Queue{{Name: "pat-commands", Properties: broker.Properties{RequiresSession: true,
+				RequiresDuplicateDetection: true}}},
 			Topics: []broker.Topic{{Name: "pat-events", Subscriptions: []broker.Subscription{{Name: "all"}}}},
 		},
 		KeyName: "key", Key: "right", Panel: &s.panel,
@@ -51,9 +52,11 @@ func open(t *testing.T, key string) *stand {
 		t.Fatal(err)
 	}
 	s.bus, err = bus.New(bus.Config{
-		ConnectionString: "Endpoint=sb://bus.test;SharedAccessKeyName=key;SharedAccessKey=" + key + ";UseDevelopmentEmulator=true",
-		Queue:            "pat-commands", Topic: "pat-events", VaultHost: "contoso.vault.azure.net",
-		Options: azservicebus.ClientOptions{NewWebSocketConn: func(context.Context, azservicebus.NewWebSocketConnArgs) (net.Conn, error) {
+		ConnectionString: "Endpoint=sb://bus.test;SharedAccessKeyName=key;SharedAccessKey=" + key +
+			";UseDevelopmentEmulator=true",
+		Queue: "pat-commands", Topic: "pat-events", VaultHost: "contoso.vault.azure.net",
+		Options: azservicebus.ClientOptions{NewWebSocketConn: func(context.Context, azservicebus.NewWebSocketConnArgs) (
+			net.Conn, error) {
 			near, far := net.Pipe()
 			go s.azure.ServeConn(far)
 			return near, nil
@@ -81,8 +84,8 @@ func TestCommandsGoInOneBatchAndALaterOneIsScheduled(t *testing.T) {
 		later := time.Now().Add(2 * time.Hour).UTC()
 		cs := []rotation.Command{
 			{PAT: "a", Reason: rotation.Expiring, From: "x", RevokePrevious: rotation.AfterOverlap, Operation: "op"},
-			{PAT: "b", Reason: rotation.Look, Operation: "op"},
-			{PAT: "c", Reason: rotation.Look, Operation: "op", At: later},
+			{PAT: "b", Reason: rotation.Check, Operation: "op"},
+			{PAT: "c", Reason: rotation.Check, Operation: "op", At: later},
 		}
 		// A repeat is dropped by the queue.
 		for range 2 {
@@ -97,14 +100,16 @@ func TestCommandsGoInOneBatchAndALaterOneIsScheduled(t *testing.T) {
 			t.Errorf("%d sends for two times two commands", n)
 		}
 		i := slices.IndexFunc(s.sent, func(m azure.Message) bool { return m.SessionID == "a" })
-		if m := s.sent[i]; m.ID != "a/expiring/x/0/op" || m.ContentType != "application/json" || m.Subject != "reconcile" {
+		if m := s.sent[i]; m.ID != "a/expiring/x/0/op" || m.ContentType != "application/json" ||
+			m.Subject != "reconcile" {
 			t.Errorf("message %+v", m)
 		}
 		got, err := bus.DecodeCommand(s.sent[i].Body)
 		if err != nil || got != cs[0] {
 			t.Errorf("read back %+v, %v; want %+v", got, err, cs[0])
 		}
-		if i := slices.IndexFunc(s.sent, func(m azure.Message) bool { return m.SessionID == "c" }); !s.sent[i].Scheduled.Equal(later) {
+		if i := slices.IndexFunc(s.sent,
+			func(m azure.Message) bool { return m.SessionID == "c" }); !s.sent[i].Scheduled.Equal(later) {
 			t.Errorf("scheduled for %s, want %s", s.sent[i].Scheduled, later)
 		}
 	})
@@ -113,26 +118,34 @@ func TestCommandsGoInOneBatchAndALaterOneIsScheduled(t *testing.T) {
 func TestEachEventCarriesItsIDAndProperties(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC)
-	spec := rotation.Spec{Name: "jenkins-agents", Identity: "build-bot", Organization: "contoso", DisplayName: "Jenkins agents", Scopes: []string{"vso.code"}}
+	spec := rotation.Spec{Name: "jenkins-agents", Identity: "build-bot", Organization: "contoso",
+		DisplayName: "Jenkins agents", Scopes: []string{"vso.code"}}
 	for _, tc := range []struct {
 		event                  rotation.Event
 		id, kind, subject      string
 		organization, identity string
 	}{
-		{&rotation.Rotated{Spec: spec, RotationID: "r1", Reason: rotation.Expiring, SecretID: "https://v/secrets/jenkins-agents/1", SecretVersion: "1", AuthorizationID: "a1",
-			ValidFrom: now, ValidTo: now.Add(time.Hour), Previous: &rotation.Replaced{Version: "0", AuthorizationID: "a0", RevokeAt: now}, At: now},
+		{&rotation.Rotated{Spec: spec, RotationID: "r1", Reason: rotation.Expiring,
+			SecretID: "https://v/secrets/jenkins-agents/1", SecretVersion: "1", AuthorizationID: "a1",
+			ValidFrom: now, ValidTo: now.Add(time.Hour), Previous: &rotation.Replaced{Version: "0",
+				AuthorizationID: "a0", RevokeAt: now}, At: now},
 			"r1/rotated", events.TypeRotated, "jenkins-agents", "contoso", "build-bot"},
-		{&rotation.Revoked{Spec: spec, RotationID: "r1", AuthorizationID: "a0", SecretVersion: "0", Cause: rotation.OverlapEnded, At: now},
+		{&rotation.Revoked{Spec: spec, RotationID: "r1", AuthorizationID: "a0", SecretVersion: "0",
+			Cause: rotation.OverlapEnded, At: now},
 			"r1/revoked/a0", events.TypeRevoked, "jenkins-agents", "contoso", "build-bot"},
-		{&rotation.RotationFailed{Spec: spec, RotationID: "r1", Step: "create", Class: rotation.Policy, Code: "x", Message: "y", Attempt: 3, At: now},
+		{&rotation.RotationFailed{Spec: spec, RotationID: "r1", Step: "create", Class: rotation.Policy, Code: "x",
+			Message: "y", Attempt: 3, At: now},
 			"r1/failed/create/3", events.TypeRotationFailed, "jenkins-agents", "contoso", "build-bot"},
-		{&rotation.ExpiringPAT{Owner: spec.Owner(), PAT: rotation.PAT{AuthorizationID: "a9", DisplayName: "own", ValidTo: now}, Days: 7, At: now},
+		{&rotation.ExpiringPAT{Owner: spec.Owner(), PAT: rotation.PAT{AuthorizationID: "a9", DisplayName: "own",
+			ValidTo: now}, Days: 7, At: now},
 			"a9/expiring/7", events.TypeExpiring, "a9", "contoso", "build-bot"},
 		{&rotation.SignedIn{Identity: "build-bot", User: "build-bot@contoso.com", At: now},
 			"build-bot/signed-in/1795507200", events.TypeSignedIn, "build-bot", "", "build-bot"},
-		{&rotation.SignInRequired{Identity: "build-bot", User: "build-bot@contoso.com", Code: "AADSTS700082", SignInURL: "https://x/signin", At: now},
+		{&rotation.SignInRequired{Identity: "build-bot", User: "build-bot@contoso.com", Code: "AADSTS700082",
+			SignInURL: "https://x/signin", At: now},
 			"build-bot/sign-in-required/1795507200", events.TypeSignInRequired, "build-bot", "", "build-bot"},
-		{&rotation.SignInExpiring{Identity: "build-bot", User: "build-bot@contoso.com", Code: "inactivity", SignInURL: "https://x/signin", Until: now, At: now},
+		{&rotation.SignInExpiring{Identity: "build-bot", User: "build-bot@contoso.com", Code: "inactivity",
+			SignInURL: "https://x/signin", Until: now, At: now},
 			"build-bot/sign-in-expiring/1795507200", events.TypeSignInExpiring, "build-bot", "", "build-bot"},
 	} {
 		t.Run(tc.kind, func(t *testing.T) {
@@ -149,8 +162,10 @@ func TestEachEventCarriesItsIDAndProperties(t *testing.T) {
 					t.Fatal(err)
 				}
 				text := func(key string) string { v, _ := m.Properties[key].(string); return v }
-				got := []string{m.ID, e.ID, m.Subject, e.Type, text("type"), m.SessionID, e.Subject, text("subject"), text("organization"), text("identity"), e.Source, m.ContentType}
-				want := []string{tc.id, tc.id, tc.kind, tc.kind, tc.kind, tc.subject, tc.subject, tc.subject, tc.organization, tc.identity, "/patrol/contoso.vault.azure.net", events.ContentType}
+				got := []string{m.ID, e.ID, m.Subject, e.Type, text("type"), m.SessionID, e.Subject, text("subject"),
+					text("organization"), text("identity"), e.Source, m.ContentType}
+				want := []string{tc.id, tc.id, tc.kind, tc.kind, tc.kind, tc.subject, tc.subject, tc.subject,
+					tc.organization, tc.identity, "/patrol/contoso.vault.azure.net", events.ContentType}
 				if !slices.Equal(got, want) {
 					t.Errorf("got  %q\nwant %q", got, want)
 				}
@@ -166,12 +181,13 @@ func TestAFailureToSendHasAClassAndNoSecret(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		name, key string
-		fault     *control.Fault
+		fault     *faults.Fault
 		class     rotation.Class
 		want      string
 	}{
 		{"no role", "wr0ng-c4n4ry", nil, rotation.Configuration, "Azure Service Bus Data Sender"},
-		{"busy past the SDK's retries", "right", &control.Fault{Service: "servicebus", Times: -1, Mode: control.Status, Status: 503}, rotation.Transient, "failed"},
+		{"busy past the SDK's retries", "right", &faults.Fault{Service: "servicebus", Times: -1, Mode: faults.Status,
+			Status: 503}, rotation.Transient, "failed"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -183,9 +199,10 @@ func TestAFailureToSendHasAClassAndNoSecret(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				err := s.bus.Send(t.Context(), rotation.Command{PAT: "a", Reason: rotation.Look})
+				err := s.bus.Send(t.Context(), rotation.Command{PAT: "a", Reason: rotation.Check})
 				e, ok := errors.AsType[*rotation.Error](err)
-				if !ok || e.Class != tc.class || !strings.Contains(e.Message, tc.want) || strings.Contains(err.Error(), "c4n4ry") {
+				if !ok || e.Class != tc.class || !strings.Contains(e.Message, tc.want) || strings.Contains(err.Error(),
+					"c4n4ry") {
 					t.Errorf("error %v, want class %s and %q", err, tc.class, tc.want)
 				}
 			})
@@ -195,7 +212,8 @@ func TestAFailureToSendHasAClassAndNoSecret(t *testing.T) {
 
 func TestABusWantsToKnowWhereToSend(t *testing.T) {
 	t.Parallel()
-	for _, c := range []bus.Config{{}, {Queue: "q", Topic: "t"}, {Queue: "q", Topic: "t", Namespace: "x"}, {ConnectionString: "x", Topic: "t"}} {
+	for _, c := range []bus.Config{{}, {Queue: "q", Topic: "t"}, {Queue: "q", Topic: "t", Namespace: "x"},
+		{ConnectionString: "x", Topic: "t"}} {
 		if _, err := bus.New(c); err == nil {
 			t.Errorf("%+v was accepted", c)
 		}
@@ -204,7 +222,8 @@ func TestABusWantsToKnowWhereToSend(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Send(t.Context(), rotation.Command{PAT: "a"}); rotation.ClassOf(err) != rotation.Configuration || strings.Contains(err.Error(), "c4n4ry") {
+	if err := b.Send(t.Context(), rotation.Command{PAT: "a"}); rotation.ClassOf(err) != rotation.Configuration ||
+		strings.Contains(err.Error(), "c4n4ry") {
 		t.Errorf("a broken connection string gives %v", err)
 	}
 }

@@ -46,8 +46,9 @@ const reconcile = "reconcile"
 
 func encodeCommand(c rotation.Command) (*azservicebus.Message, error) {
 	body, err := json.Marshal(command{
-		Command: reconcile, PAT: c.PAT, Reason: string(c.Reason), From: c.From, RevokePrevious: string(c.RevokePrevious),
-		RequestedBy: c.RequestedBy, Attempt: c.Attempt, Operation: c.Operation,
+		Command: reconcile, PAT: c.PAT, Reason: string(c.Reason), From: c.From,
+		RevokePrevious: string(c.RevokePrevious),
+		RequestedBy:    c.RequestedBy, Attempt: c.Attempt, Operation: c.Operation,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encoding a command: %w", err)
@@ -81,7 +82,8 @@ func short(id string) string {
 func DecodeCommand(body []byte) (rotation.Command, error) {
 	var c command
 	if len(body) > MaxCommand {
-		return rotation.Command{}, fmt.Errorf("%w: %d bytes, and %d are permitted", ErrNotACommand, len(body), MaxCommand)
+		return rotation.Command{}, fmt.Errorf("%w: %d bytes, and %d are permitted", ErrNotACommand, len(body),
+			MaxCommand)
 	}
 	if !utf8.Valid(body) {
 		return rotation.Command{}, fmt.Errorf("%w: not UTF-8", ErrNotACommand)
@@ -98,7 +100,8 @@ func DecodeCommand(body []byte) (rotation.Command, error) {
 	}
 	wrong := func(field, want string) error { return fmt.Errorf("%w: %q must be %s", ErrNotACommand, field, want) }
 	out := rotation.Command{PAT: c.PAT, Reason: rotation.Reason(c.Reason), From: c.From,
-		RevokePrevious: rotation.RevokePrevious(c.RevokePrevious), RequestedBy: c.RequestedBy, Attempt: c.Attempt, Operation: c.Operation}
+		RevokePrevious: rotation.RevokePrevious(c.RevokePrevious), RequestedBy: c.RequestedBy, Attempt: c.Attempt,
+		Operation: c.Operation}
 	switch {
 	case c.Command != reconcile:
 		return rotation.Command{}, wrong("command", `"reconcile"`)
@@ -110,9 +113,9 @@ func DecodeCommand(body []byte) (rotation.Command, error) {
 		return rotation.Command{}, fmt.Errorf("%w: a field is too long", ErrNotACommand)
 	}
 	switch out.Reason {
-	case rotation.Provision, rotation.Expiring, rotation.Requested, rotation.Compromised, rotation.Drift, rotation.Look:
+	case rotation.Provision, rotation.Expiring, rotation.Requested, rotation.Compromised, rotation.Drift, rotation.Check:
 	case "":
-		out.Reason = rotation.Look
+		out.Reason = rotation.Check
 	default:
 		return rotation.Command{}, wrong("reason", "provision, expiring, requested, compromised, drift or look")
 	}
@@ -155,13 +158,15 @@ func cloudEvent(e rotation.Event, source string) (ev events.Event, identity stri
 	switch e := e.(type) {
 	case *rotation.Rotated:
 		d := events.Rotated{
-			PAT: e.Spec.Name, Organization: e.Spec.Organization, Identity: e.Spec.Identity, DisplayName: e.Spec.DisplayName,
-			Scopes: e.Spec.Scopes, RotationID: e.RotationID, Reason: string(e.Reason),
+			PAT: e.Spec.Name, Organization: e.Spec.Organization, Identity: e.Spec.Identity,
+			DisplayName: e.Spec.DisplayName,
+			Scopes:      e.Spec.Scopes, RotationID: e.RotationID, Reason: string(e.Reason),
 			Secret:          events.SecretRef{ID: e.SecretID, Name: e.Spec.Name, Version: e.SecretVersion},
 			AuthorizationID: e.AuthorizationID, ValidFrom: e.ValidFrom.UTC(), ValidTo: e.ValidTo.UTC(),
 		}
 		if p := e.Previous; p != nil {
-			d.Previous = &events.Previous{Version: p.Version, AuthorizationID: p.AuthorizationID, RevokeAt: p.RevokeAt.UTC()}
+			d.Previous = &events.Previous{Version: p.Version, AuthorizationID: p.AuthorizationID,
+				RevokeAt: p.RevokeAt.UTC()}
 		}
 		return events.NewRotated(source, e.At.UTC(), d), e.Spec.Identity
 	case *rotation.Revoked:
@@ -171,8 +176,10 @@ func cloudEvent(e rotation.Event, source string) (ev events.Event, identity stri
 		}), e.Spec.Identity
 	case *rotation.RotationFailed:
 		return events.NewRotationFailed(source, e.At.UTC(), e.Attempt, events.RotationFailed{
-			PAT: e.Spec.Name, Organization: e.Spec.Organization, RotationID: e.RotationID, Step: e.Step, Class: string(e.Class),
-			Code: e.Code, Message: e.Message, RetryAt: events.TimeOrNull(e.RetryAt.UTC()), ValidTo: events.TimeOrNull(e.ValidTo.UTC()),
+			PAT: e.Spec.Name, Organization: e.Spec.Organization, RotationID: e.RotationID, Step: e.Step,
+			Class: string(e.Class),
+			Code:  e.Code, Message: e.Message, RetryAt: events.TimeOrNull(e.RetryAt.UTC()),
+			ValidTo: events.TimeOrNull(e.ValidTo.UTC()),
 		}), e.Spec.Identity
 	case *rotation.ExpiringPAT:
 		return events.NewExpiring(source, e.At.UTC(), e.Days, events.Expiring{
@@ -190,5 +197,6 @@ func cloudEvent(e rotation.Event, source string) (ev events.Event, identity stri
 			Identity: e.Identity, User: e.User, Code: e.Code, SignInURL: e.SignInURL, Until: e.Until.UTC(),
 		}), e.Identity
 	}
-	panic(fmt.Sprintf("no CloudEvent for %T", e)) // the interface is sealed: a new event without its mapping is a fault here
+	// the interface is sealed: a new event without its mapping is a fault here
+	panic(fmt.Sprintf("no CloudEvent for %T", e))
 }

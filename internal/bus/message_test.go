@@ -11,13 +11,17 @@ import (
 
 func TestACommandIsReadWithItsDefaults(t *testing.T) {
 	t.Parallel()
-	got, err := bus.DecodeCommand([]byte(`{"command":"reconcile","pat":"jenkins-agents","reason":"expiring","from":"a1","revokePrevious":"now","requestedBy":"ada","attempt":2,"later":"field"}`))
-	want := rotation.Command{PAT: "jenkins-agents", Reason: rotation.Expiring, From: "a1", RevokePrevious: rotation.Now, RequestedBy: "ada", Attempt: 2}
+	got,
+		err := bus.DecodeCommand(
+		[]byte(
+			`{"command":"reconcile","pat":"jenkins-agents","reason":"expiring","from":"a1","revokePrevious":"now","requestedBy":"ada","attempt":2,"later":"field"}`))
+	want := rotation.Command{PAT: "jenkins-agents", Reason: rotation.Expiring, From: "a1", RevokePrevious: rotation.Now,
+		RequestedBy: "ada", Attempt: 2}
 	if err != nil || got != want {
 		t.Errorf("got %+v and %v, want %+v", got, err, want)
 	}
 	got, err = bus.DecodeCommand([]byte(`{"command":"reconcile","pat":"x"}`))
-	want = rotation.Command{PAT: "x", Reason: rotation.Look, RevokePrevious: rotation.AfterOverlap}
+	want = rotation.Command{PAT: "x", Reason: rotation.Check, RevokePrevious: rotation.AfterOverlap}
 	if err != nil || got != want {
 		t.Errorf("got %+v and %v, want %+v", got, err, want)
 	}
@@ -33,11 +37,13 @@ var hostile = []struct{ name, body, want string }{
 	{"another command", `{"command":"destroy","pat":"x"}`, `"command" must be "reconcile"`},
 	{"no PAT", `{"command":"reconcile"}`, `"pat" must be`},
 	{"a PAT of the wrong type", `{"command":"reconcile","pat":7}`, `"pat" must be a string`},
-	{"a name that no vault permits", `{"command":"reconcile","pat":"` + strings.Repeat("x", 128) + `"}`, `"pat" must be`},
+	{"a name that no vault permits", `{"command":"reconcile","pat":"` + strings.Repeat("x", 128) + `"}`,
+		`"pat" must be`},
 	{"negative attempt", `{"command":"reconcile","pat":"x","attempt":-1}`, `"attempt" must be`},
 	{"huge attempt", `{"command":"reconcile","pat":"x","attempt":1e9}`, `"attempt" must be`},
 	{"unknown reason", `{"command":"reconcile","pat":"x","reason":"fun"}`, `"reason" must be`},
-	{"unknown revokePrevious", `{"command":"reconcile","pat":"x","revokePrevious":"never"}`, `"revokePrevious" must be`},
+	{"unknown revokePrevious", `{"command":"reconcile","pat":"x","revokePrevious":"never"}`,
+		`"revokePrevious" must be`},
 	{"endless text", `{"command":"reconcile","pat":"x","requestedBy":"` + strings.Repeat("y", 600) + `"}`, "too long"},
 	{"two objects", `{"command":"reconcile","pat":"x"}{}`, "something follows"},
 	{"too large", `{"command":"reconcile","pat":"x","z":"` + strings.Repeat("y", bus.MaxCommand) + `"}`, "bytes"},
@@ -62,7 +68,8 @@ func TestWhatIsNoCommandIsRefusedWithoutQuotingIt(t *testing.T) {
 
 func TestTheSameOrderHasTheSameMessageID(t *testing.T) {
 	t.Parallel()
-	c := rotation.Command{PAT: "jenkins-agents", Reason: rotation.Expiring, From: "a1", Attempt: 1, Operation: "2026-11-01T08:00Z"}
+	c := rotation.Command{PAT: "jenkins-agents", Reason: rotation.Expiring, From: "a1", Attempt: 1,
+		Operation: "2026-11-01T08:00Z"}
 	if got, want := bus.MessageID(c), "jenkins-agents/expiring/a1/1/2026-11-01T08:00Z"; got != want {
 		t.Errorf("message id %q, want %q", got, want)
 	}
@@ -80,7 +87,9 @@ func TestTheSameOrderHasTheSameMessageID(t *testing.T) {
 }
 
 func FuzzDecodeCommand(f *testing.F) {
-	f.Add([]byte(`{"command":"reconcile","pat":"jenkins-agents","reason":"expiring","from":"a","revokePrevious":"overlap","requestedBy":"x","attempt":0}`))
+	f.Add(
+		[]byte(
+			`{"command":"reconcile","pat":"jenkins-agents","reason":"expiring","from":"a","revokePrevious":"overlap","requestedBy":"x","attempt":0}`))
 	for _, h := range hostile {
 		f.Add([]byte(h.body))
 	}

@@ -27,7 +27,8 @@ func TestMessagesCarryTheTraceOfTheirSend(t *testing.T) {
 		traced, err := bus.New(bus.Config{
 			ConnectionString: "Endpoint=sb://bus.test;SharedAccessKeyName=key;SharedAccessKey=right;UseDevelopmentEmulator=true",
 			Queue:            "pat-commands", Topic: "pat-events", VaultHost: "contoso.vault.azure.net",
-			Options: azservicebus.ClientOptions{NewWebSocketConn: func(context.Context, azservicebus.NewWebSocketConnArgs) (net.Conn, error) {
+			Options: azservicebus.ClientOptions{NewWebSocketConn: func(context.Context,
+				azservicebus.NewWebSocketConnArgs) (net.Conn, error) {
 				near, far := net.Pipe()
 				go s.azure.ServeConn(far)
 				return near, nil
@@ -46,10 +47,12 @@ func TestMessagesCarryTheTraceOfTheirSend(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := traced.Send(t.Context(), rotation.Command{PAT: "a", Reason: rotation.Look}, rotation.Command{PAT: "b", Reason: rotation.Look, At: time.Now().Add(time.Hour)}); err != nil {
+		if err := traced.Send(t.Context(), rotation.Command{PAT: "a", Reason: rotation.Check},
+			rotation.Command{PAT: "b", Reason: rotation.Check, At: time.Now().Add(time.Hour)}); err != nil {
 			t.Fatal(err)
 		}
-		if err := traced.Publish(t.Context(), &rotation.SignedIn{Identity: "build-bot", User: "x@contoso.com", At: time.Now()}); err != nil {
+		if err := traced.Publish(t.Context(), &rotation.SignedIn{Identity: "build-bot", User: "x@contoso.com",
+			At: time.Now()}); err != nil {
 			t.Fatal(err)
 		}
 		if err := traced.Close(t.Context()); err != nil {
@@ -67,7 +70,8 @@ func TestMessagesCarryTheTraceOfTheirSend(t *testing.T) {
 				t.Errorf("%s carries %v", m.SessionID, m.Properties)
 			}
 			if m.SessionID == "build-bot" {
-				if e, err := events.Decode(m.Body); err != nil || e.TraceParent != parent || m.Properties["identity"] != "build-bot" {
+				if e, err := events.Decode(m.Body); err != nil || e.TraceParent != parent ||
+					m.Properties["identity"] != "build-bot" {
 					t.Errorf("event %+v, %v, with %v", e, err, m.Properties)
 				}
 			}
@@ -77,7 +81,7 @@ func TestMessagesCarryTheTraceOfTheirSend(t *testing.T) {
 		}
 
 		// Without anybody who records, there is no trace of it.
-		if err := s.bus.Send(t.Context(), rotation.Command{PAT: "c", Reason: rotation.Look}); err != nil {
+		if err := s.bus.Send(t.Context(), rotation.Command{PAT: "c", Reason: rotation.Check}); err != nil {
 			t.Fatal(err)
 		}
 		if p := s.sent[len(s.sent)-1].Properties; len(p) != 0 {
@@ -96,7 +100,8 @@ func TestASendThatFailsIsToldSo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, err := range []error{b.Send(t.Context(), rotation.Command{PAT: "a"}), b.Publish(t.Context(), &rotation.SignedIn{Identity: "i", User: "u", At: time.Now()})} {
+	for _, err := range []error{b.Send(t.Context(), rotation.Command{PAT: "a"}),
+		b.Publish(t.Context(), &rotation.SignedIn{Identity: "i", User: "u", At: time.Now()})} {
 		if err == nil || !errors.Is(failed, err) {
 			t.Errorf("%v was told as %v", err, failed)
 		}

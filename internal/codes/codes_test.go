@@ -17,14 +17,14 @@ import (
 // it, and the family of the table that it belongs to. An empty family: it is a code
 // that patrol has shown before.
 var handedOn = map[string]string{
-	"internal/devops result: r.Error":                                                   "<patTokenError>",
-	"internal/devops decodeError: w.TypeKey":                                            "<...>Exception",
-	"internal/devops number: text[i:end]":                                               "TF<number>, VS<number>",
-	"internal/entra readRefusal: body.Error":                                            "<OAuth error>",
-	"internal/entra ReadCallback: v.Get(\"error\")":                                     "<OAuth error>",
-	"internal/entra deviceFailure: m[1]":                                                "<OAuth error>",
-	"internal/entra parseRequired: f[0]":                                                "",
-	"internal/funchost message: m.ApplicationProperties[\"DeadLetterReason\"].(string)": "<dead-letter reason>",
+	"internal/devops result: r.Error":                                                        "<patTokenError>",
+	"internal/devops decodeError: w.TypeKey":                                                 "<...>Exception",
+	"internal/devops number: text[i:end]":                                                    "TF<number>, VS<number>",
+	"internal/entra readRefusal: body.Error":                                                 "<OAuth error>",
+	"internal/entra ReadCallback: v.Get(\"error\")":                                          "<OAuth error>",
+	"internal/entra deviceFailure: m[1]":                                                     "<OAuth error>",
+	"internal/entra parseRequired: f[0]":                                                     "",
+	"internal/customhandler message: m.ApplicationProperties[\"DeadLetterReason\"].(string)": "<dead-letter reason>",
 }
 
 // typePrefix goes before the code in a problem's type.
@@ -103,6 +103,7 @@ import (
 	"fmt"
 	"log/slog"
 
+	"github.com/azure-patrol/patrol/internal/reconcile"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
@@ -115,7 +116,7 @@ func fail(code, message string) error { return &rotation.Error{Code: code, Messa
 func word() (message, code string) { return "", "by-result" }
 
 func literal() error   { return &rotation.Error{Code: "by-literal"} }
-func constant() error  { return &rotation.Refusal{Code: named} }
+func constant() error  { return &reconcile.Refusal{Code: named} }
 func parameter() error { return fail("by-parameter", "") }
 func position() failure { return failure{"by-position", ""} }
 func closure() error {
@@ -164,7 +165,7 @@ func TestNoWayToMakeACodeIsOverlooked(t *testing.T) {
 			t.Errorf("%s was not found; what was found:\n%s", want, got)
 		}
 	}
-	if !strings.Contains(got, "\nexample.go:19: the table has no code by-literal") {
+	if !strings.Contains(got, "\nexample.go:20: the table has no code by-literal") {
 		t.Errorf("a fault does not name its line:\n%s", got)
 	}
 }

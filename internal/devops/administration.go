@@ -62,7 +62,8 @@ func (Administration) call(o rotation.Owner, doing, scope string) *call {
 }
 
 // do sends a call, and says what a sign-in that does not cover it means.
-func (ad Administration) do(ctx context.Context, k *call, method, resource string, q url.Values, body any) (*answer, error) {
+func (ad Administration) do(ctx context.Context, k *call, method, resource string, q url.Values, body any) (*answer,
+	error) {
 	a, err := ad.client.do(ctx, k, method, resource, q, body)
 	if e := rotation.AsError(err); e != nil && (e.Code == "unknown-scope" || e.Code == "declined-scopes") {
 		return nil, k.scopesMissing(err)
@@ -95,9 +96,11 @@ func (k *call) administratorRefused(a *answer, e serviceError, scope string) err
 		return k.with(a, k.fail(rotation.Configuration, administration.NotAdministrator,
 			"the identity's user is not a Project Collection Administrator of the organization: add it in the organization's settings under Permissions, or use another identity", nil))
 	case s == http.StatusNotFound && e.typeKey == "":
-		return k.with(a, k.fail(rotation.Configuration, administration.OrganizationUnknown, "Azure DevOps knows no such organization", nil))
+		return k.with(a, k.fail(rotation.Configuration, administration.OrganizationUnknown,
+			"Azure DevOps knows no such organization", nil))
 	case s == http.StatusNotFound && k.item != "":
-		return k.with(a, k.fail(rotation.Configuration, administration.UserUnknown, "Azure DevOps knows no such user in the organization", rotation.ErrNotFound))
+		return k.with(a, k.fail(rotation.Configuration, administration.UserUnknown,
+			"Azure DevOps knows no such user in the organization", rotation.ErrNotFound))
 	}
 	return nil
 }
@@ -204,11 +207,13 @@ func (ad Administration) userPATs(ctx context.Context, k *call, size int) ([]rot
 
 // RevokePATs ends PATs of anybody, MaxRevocations at most. It may be repeated: a
 // PAT that is gone already is none that Azure DevOps complains of.
-func (ad Administration) RevokePATs(ctx context.Context, o rotation.Owner, authorizationIDs []string) (activityID string, err error) {
+func (ad Administration) RevokePATs(ctx context.Context, o rotation.Owner,
+	authorizationIDs []string) (activityID string, err error) {
 	k := ad.call(o, "revoking users' PATs", tokensScope)
 	k.empty = true
 	if n := len(authorizationIDs); n == 0 || n > MaxRevocations {
-		return "", k.fail(rotation.Configuration, "batch-size", fmt.Sprintf("one call revokes 1 to %d PATs, not %d", MaxRevocations, n), nil)
+		return "", k.fail(rotation.Configuration, "batch-size", fmt.Sprintf("one call revokes 1 to %d PATs, not %d",
+			MaxRevocations, n), nil)
 	}
 	body := make([]revocation, len(authorizationIDs))
 	for i, id := range authorizationIDs {
@@ -232,13 +237,15 @@ func (k *call) settled(a *answer) (activityID string, err error) {
 
 // AddRevocationRule ends the self-describing tokens of everybody in the
 // organization that have one of the scopes and were made before the rule's date.
-func (ad Administration) AddRevocationRule(ctx context.Context, o rotation.Owner, r administration.Rule) (activityID string, err error) {
+func (ad Administration) AddRevocationRule(ctx context.Context, o rotation.Owner,
+	r administration.Rule) (activityID string, err error) {
 	k := ad.call(o, "making a revocation rule", tokensScope)
 	k.empty = true
 	if len(r.Scopes) == 0 || r.CreatedBefore.IsZero() {
 		return "", k.fail(rotation.Configuration, "bad-rule", "a revocation rule needs scopes and a date", nil)
 	}
-	a, err := ad.do(ctx, k, http.MethodPost, rulesResource, nil, ruleRequest{strings.Join(r.Scopes, " "), wireTime(r.CreatedBefore)})
+	a, err := ad.do(ctx, k, http.MethodPost, rulesResource, nil, ruleRequest{strings.Join(r.Scopes, " "),
+		wireTime(r.CreatedBefore)})
 	if err != nil {
 		return "", err
 	}
@@ -248,7 +255,8 @@ func (ad Administration) AddRevocationRule(ctx context.Context, o rotation.Owner
 // AuditLog reads the events of tokens from an organization's audit log, newest
 // first. Azure DevOps keeps them for 90 days, and cannot be asked for one kind:
 // a short window is a quick one.
-func (ad Administration) AuditLog(ctx context.Context, o rotation.Owner, query administration.AuditQuery) (administration.AuditPage, error) {
+func (ad Administration) AuditLog(ctx context.Context, o rotation.Owner, query administration.AuditQuery) (
+	administration.AuditPage, error) {
 	k := ad.call(o, "reading the audit log", auditScope)
 	limit := query.Limit
 	if limit <= 0 {

@@ -12,8 +12,8 @@ import (
 	"github.com/azure-patrol/patrol/internal/administration"
 	"github.com/azure-patrol/patrol/internal/devops"
 	"github.com/azure-patrol/patrol/internal/rotation"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	azure "github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 )
 
 const grace = "grace@contoso.com"
@@ -45,7 +45,8 @@ func ids(pats []rotation.PAT) (out []string) {
 
 func TestUsersAreFoundOnEveryPage(t *testing.T) {
 	administer(t, func(t *testing.T, s *stand, admin devops.Administration) {
-		s.azure.AddUser(azure.User{UPN: "jürgen.größe@contoso.com", MailAddress: "JG@contoso.com", DisplayName: "Jürgen Größe 日本"})
+		s.azure.AddUser(azure.User{UPN: "jürgen.größe@contoso.com", MailAddress: "JG@contoso.com",
+			DisplayName: "Jürgen Größe 日本"})
 		s.azure.AddUser(azure.User{UPN: "twin@contoso.com"})
 		s.azure.AddUser(azure.User{UPN: "twin_fabrikam#EXT#@contoso.com", MailAddress: "twin@contoso.com"})
 		s.azure.AddUser(azure.User{UPN: "far@contoso.com", Organizations: []string{"fabrikam"}})
@@ -58,7 +59,8 @@ func TestUsersAreFoundOnEveryPage(t *testing.T) {
 				{[]string{"ADA@contoso.COM"}, []string{ada}},
 				{[]string{" jg@contoso.com "}, []string{"jürgen.größe@contoso.com"}},
 				{[]string{"JÜRGEN.GRÖßE@contoso.com"}, []string{"jürgen.größe@contoso.com"}},
-				{[]string{"twin@contoso.com", grace}, []string{grace, "twin@contoso.com", "twin_fabrikam#EXT#@contoso.com"}},
+				{[]string{"twin@contoso.com", grace}, []string{grace, "twin@contoso.com",
+					"twin_fabrikam#EXT#@contoso.com"}},
 				{[]string{s.azure.Descriptor(grace)}, []string{grace}},
 				{[]string{strings.ToLower(s.azure.Descriptor(grace))}, nil},
 				{[]string{"far@contoso.com", "nobody@contoso.com", ""}, nil},
@@ -76,7 +78,8 @@ func TestAUsersPATsAreListedToTheEnd(t *testing.T) {
 	administer(t, func(t *testing.T, s *stand, admin devops.Administration) {
 		var want []string
 		for i := range 230 {
-			id, _ := s.azure.Seed("contoso", grace, "p", "vso.wiki vso.code", time.Now().Add(time.Duration(1+i)*time.Hour), i == 3)
+			id, _ := s.azure.Seed("contoso", grace, "p", "vso.wiki vso.code",
+				time.Now().Add(time.Duration(1+i)*time.Hour), i == 3)
 			want = append(want, id)
 		}
 		gone, _ := s.azure.Seed("contoso", grace, "gone", "vso.code", time.Now().Add(time.Hour), false)
@@ -93,7 +96,8 @@ func TestAUsersPATsAreListedToTheEnd(t *testing.T) {
 			if n := s.count(azure.ListUserPats); n != calls {
 				t.Errorf("pages of %d: %d calls, want %d", size, n, calls)
 			}
-			if p := pats[3]; !p.Global || pats[4].Global || p.DisplayName != "p" || !slices.Equal(p.Scopes, []string{"vso.code", "vso.wiki"}) || p.ValidTo.Location() != time.UTC {
+			if p := pats[3]; !p.Global || pats[4].Global || p.DisplayName != "p" ||
+				!slices.Equal(p.Scopes, []string{"vso.code", "vso.wiki"}) || p.ValidTo.Location() != time.UTC {
 				t.Errorf("%+v", p)
 			}
 		}
@@ -110,7 +114,8 @@ func TestAPATWithoutNameOrEndIsListedAllTheSame(t *testing.T) {
 			{"authorizationId":"4","validTo":"2099-01-01T00:00:00","isValid":true,"isPublic":true},
 			{"authorizationId":"5","validTo":"1999-01-01T00:00:00","isValid":true}],"continuationToken":null}`)
 		pats, err := admin.UserPATs(t.Context(), owner, "aad.eA")
-		if err != nil || !slices.Equal(ids(pats), []string{"1", "2"}) || !pats[0].Global || pats[1].Global || !pats[1].ValidTo.IsZero() {
+		if err != nil || !slices.Equal(ids(pats), []string{"1", "2"}) || !pats[0].Global || pats[1].Global ||
+			!pats[1].ValidTo.IsZero() {
 			t.Errorf("%+v, %v", pats, err)
 		}
 	})
@@ -133,7 +138,8 @@ func TestAnAdministratorRevokesAnybodysPATs(t *testing.T) {
 						t.Fatalf("%q, %v", activity, err)
 					}
 				}
-				if left, err := admin.UserPATs(t.Context(), owner, s.azure.Descriptor(grace)); err != nil || !slices.Equal(ids(left), []string{kept}) {
+				if left, err := admin.UserPATs(t.Context(), owner, s.azure.Descriptor(grace)); err != nil ||
+					!slices.Equal(ids(left), []string{kept}) {
 					t.Errorf("%d are left, %v", len(left), err)
 				}
 				_, err := admin.RevokePATs(t.Context(), owner, []string{kept, "11111111-2222-3333-4444-555555555555"})
@@ -154,8 +160,8 @@ func TestAnAdministratorRevokesAnybodysPATs(t *testing.T) {
 func TestARevocationIsRepeatedWhenItsAnswerIsLost(t *testing.T) {
 	administer(t, func(t *testing.T, s *stand, admin devops.Administration) {
 		id, _ := s.azure.Seed("contoso", grace, "p", "vso.code", time.Now().Add(time.Hour), false)
-		s.fault(t, control.Fault{Operation: azure.RevokeUserPats, Mode: control.ResetAfter})
-		s.fault(t, control.Fault{Operation: azure.RevokeUserPats, Mode: control.Status, Status: 503, Skip: 1})
+		s.fault(t, faults.Fault{Operation: azure.RevokeUserPats, Mode: faults.ResetAfter})
+		s.fault(t, faults.Fault{Operation: azure.RevokeUserPats, Mode: faults.Status, Status: 503, Skip: 1})
 		if _, err := admin.RevokePATs(t.Context(), owner, []string{id}); err != nil {
 			t.Error(err)
 		}
@@ -168,12 +174,15 @@ func TestARevocationIsRepeatedWhenItsAnswerIsLost(t *testing.T) {
 func TestARevocationRuleNamesScopesAndDate(t *testing.T) {
 	administer(t, func(t *testing.T, s *stand, admin devops.Administration) {
 		before := time.Now().Add(-time.Hour)
-		activity, err := admin.AddRevocationRule(t.Context(), owner, administration.Rule{Scopes: []string{"vso.code", "vso.packaging"}, CreatedBefore: before})
+		activity, err := admin.AddRevocationRule(t.Context(), owner,
+			administration.Rule{Scopes: []string{"vso.code", "vso.packaging"}, CreatedBefore: before})
 		rules := s.azure.RevocationRules()
-		if err != nil || activity == "" || len(rules) != 1 || rules[0].Scopes != "vso.code vso.packaging" || rules[0].CreatedBefore.Sub(before).Abs() > time.Millisecond || rules[0].Actor != ada {
+		if err != nil || activity == "" || len(rules) != 1 || rules[0].Scopes != "vso.code vso.packaging" ||
+			rules[0].CreatedBefore.Sub(before).Abs() > time.Millisecond || rules[0].Actor != ada {
 			t.Errorf("%q, %v, %+v", activity, err, rules)
 		}
-		for name, r := range map[string]administration.Rule{"no scopes": {CreatedBefore: before}, "no date": {Scopes: []string{"vso.code"}}} {
+		for name, r := range map[string]administration.Rule{"no scopes": {CreatedBefore: before},
+			"no date": {Scopes: []string{"vso.code"}}} {
 			_, err := admin.AddRevocationRule(t.Context(), owner, r)
 			wants(t, name, err, rotation.Configuration, "bad-rule")
 		}
@@ -185,7 +194,8 @@ func everyCall(t *testing.T, admin devops.Administration, o rotation.Owner, desc
 	_, users := admin.Users(t.Context(), o, []string{ada})
 	_, pats := admin.UserPATs(t.Context(), o, descriptor)
 	_, revoke := admin.RevokePATs(t.Context(), o, []string{"11111111-2222-3333-4444-555555555555"})
-	_, rule := admin.AddRevocationRule(t.Context(), o, administration.Rule{Scopes: []string{"vso.code"}, CreatedBefore: time.Now()})
+	_, rule := admin.AddRevocationRule(t.Context(), o, administration.Rule{Scopes: []string{"vso.code"},
+		CreatedBefore: time.Now()})
 	_, audit := admin.AuditLog(t.Context(), o, administration.AuditQuery{})
 	return map[string]error{"users": users, "PATs": pats, "revoke": revoke, "rule": rule, "audit": audit}
 }
@@ -234,7 +244,8 @@ func TestASignInWithoutTheScopesIsToldSo(t *testing.T) {
 			if name == "users" || name == "audit" {
 				code = administration.ScopesMissing
 			}
-			if e := wants(t, name, err, rotation.Configuration, code); !strings.Contains(e.Message, "administrator: true") {
+			if e := wants(t, name, err, rotation.Configuration, code); !strings.Contains(e.Message,
+				"administrator: true") {
 				t.Errorf("%s: %v", name, e)
 			}
 		}
@@ -259,7 +270,8 @@ func TestASignInWithoutTheScopesIsToldSo(t *testing.T) {
 func TestAnUnknownUserAndAnUnknownOrganizationAreTwoThings(t *testing.T) {
 	administer(t, func(t *testing.T, s *stand, admin devops.Administration) {
 		_, err := admin.UserPATs(t.Context(), owner, "aad.MTExMTExMTEtMjIyMi0zMzMzLTQ0NDQtNTU1NTU1NTU1NTU1")
-		if wants(t, "an unknown user", err, rotation.Configuration, administration.UserUnknown); !errors.Is(err, rotation.ErrNotFound) {
+		if wants(t, "an unknown user", err, rotation.Configuration, administration.UserUnknown); !errors.Is(err,
+			rotation.ErrNotFound) {
 			t.Errorf("%v is not ErrNotFound", err)
 		}
 		_, err = admin.UserPATs(t.Context(), owner, "")
@@ -269,7 +281,8 @@ func TestAnUnknownUserAndAnUnknownOrganizationAreTwoThings(t *testing.T) {
 		if n := s.count(azure.ListUserPats); n != 1 {
 			t.Errorf("%d lists were asked for", n)
 		}
-		for name, err := range everyCall(t, admin, rotation.Owner{Identity: "build-bot", Organization: "nobody"}, s.azure.Descriptor(grace)) {
+		for name, err := range everyCall(t, admin, rotation.Owner{Identity: "build-bot", Organization: "nobody"},
+			s.azure.Descriptor(grace)) {
 			wants(t, name, err, rotation.Configuration, administration.OrganizationUnknown)
 		}
 	})
@@ -288,16 +301,21 @@ func TestAdministrationTakesNoPageForAnAnswer(t *testing.T) {
 		{"302", 302, "text/html", "<html>Sign in</html>", rotation.Transient, "sign-in-page"},
 		{"a page with 200", 200, "text/html", "<html>Sign in</html>", rotation.Transient, "sign-in-page"},
 		{"broken", 200, "application/json", "{", rotation.Transient, "bad-answer"},
-		{"throttled", 429, "application/json", `{"message":"TF400733: The request has been canceled"}`, rotation.Throttled, "TF400733"},
-		{"internal", 500, "application/json", `{"message":"TF400898: An Internal Error Occurred."}`, rotation.Transient, "TF400898"},
-		{"malformed", 400, "application/json", `{"message":"TF400898: An Internal Error Occurred."}`, rotation.Configuration, "TF400898"},
+		{"throttled", 429, "application/json", `{"message":"TF400733: The request has been canceled"}`,
+			rotation.Throttled, "TF400733"},
+		{"internal", 500, "application/json", `{"message":"TF400898: An Internal Error Occurred."}`, rotation.Transient,
+			"TF400898"},
+		{"malformed", 400, "application/json", `{"message":"TF400898: An Internal Error Occurred."}`,
+			rotation.Configuration, "TF400898"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			administer(t, func(t *testing.T, s *stand, admin devops.Administration) {
-				s.fault(t, control.Fault{Mode: control.Status, Status: c.status, Times: -1, Header: map[string]string{"Content-Type": c.kind}, Body: c.body})
+				s.fault(t, faults.Fault{Mode: faults.Status, Status: c.status, Times: -1,
+					Header: map[string]string{"Content-Type": c.kind}, Body: c.body})
 				for name, err := range everyCall(t, admin, owner, s.azure.Descriptor(grace)) {
 					e := wants(t, name, err, c.class, c.code)
-					if strings.Contains(fmt.Sprintf("%+v", e), "Internal Error") || strings.Contains(e.Error(), "Sign in<") {
+					if strings.Contains(fmt.Sprintf("%+v", e), "Internal Error") ||
+						strings.Contains(e.Error(), "Sign in<") {
 						t.Errorf("%s quotes the answer: %v", name, e)
 					}
 				}
@@ -314,22 +332,29 @@ func TestListsOfAdministrationThatMakeNoSenseAreRefused(t *testing.T) {
 			header          [2]string
 			call            func() error
 		}{
-			{azure.GraphUsers, `{}`, [2]string{}, func() error { _, err := admin.Users(ctx, owner, []string{ada}); return err }},
-			{azure.GraphUsers, `{"value":[{"principalName":"ada@contoso.com"}]}`, [2]string{}, func() error { _, err := admin.Users(ctx, owner, []string{ada}); return err }},
-			{azure.GraphUsers, `{"value":[]}`, [2]string{"X-MS-ContinuationToken", "again"}, func() error { _, err := admin.Users(ctx, owner, []string{ada}); return err }},
-			{azure.ListUserPats, `{}`, [2]string{}, func() error { _, err := admin.UserPATs(ctx, owner, "aad.eA"); return err }},
-			{azure.ListUserPats, `{"value":[{"validTo":"2099-01-01T00:00:00"}]}`, [2]string{}, func() error { _, err := admin.UserPATs(ctx, owner, "aad.eA"); return err }},
-			{azure.ListUserPats, `{"value":[],"continuationToken":"11111111-2222-3333-4444-555555555555"}`, [2]string{}, func() error { _, err := admin.UserPATs(ctx, owner, "aad.eA"); return err }},
+			{azure.GraphUsers, `{}`, [2]string{},
+				func() error { _, err := admin.Users(ctx, owner, []string{ada}); return err }},
+			{azure.GraphUsers, `{"value":[{"principalName":"ada@contoso.com"}]}`, [2]string{},
+				func() error { _, err := admin.Users(ctx, owner, []string{ada}); return err }},
+			{azure.GraphUsers, `{"value":[]}`, [2]string{"X-MS-ContinuationToken", "again"},
+				func() error { _, err := admin.Users(ctx, owner, []string{ada}); return err }},
+			{azure.ListUserPats, `{}`, [2]string{},
+				func() error { _, err := admin.UserPATs(ctx, owner, "aad.eA"); return err }},
+			{azure.ListUserPats, `{"value":[{"validTo":"2099-01-01T00:00:00"}]}`, [2]string{},
+				func() error { _, err := admin.UserPATs(ctx, owner, "aad.eA"); return err }},
+			{azure.ListUserPats, `{"value":[],"continuationToken":"11111111-2222-3333-4444-555555555555"}`, [2]string{},
+				func() error { _, err := admin.UserPATs(ctx, owner, "aad.eA"); return err }},
 			{azure.QueryAudit, `{}`, [2]string{}, func() error {
 				_, err := admin.AuditLog(ctx, owner, administration.AuditQuery{})
 				return err
 			}},
-			{azure.QueryAudit, `{"decoratedAuditLogEntries":[],"hasMore":true,"continuationToken":"again"}`, [2]string{}, func() error {
-				_, err := admin.AuditLog(ctx, owner, administration.AuditQuery{})
-				return err
-			}},
+			{azure.QueryAudit, `{"decoratedAuditLogEntries":[],"hasMore":true,"continuationToken":"again"}`,
+				[2]string{}, func() error {
+					_, err := admin.AuditLog(ctx, owner, administration.AuditQuery{})
+					return err
+				}},
 		} {
-			s.fault(t, control.Fault{Operation: c.operation, Mode: control.Status, Status: 200, Times: -1, Body: c.body,
+			s.fault(t, faults.Fault{Operation: c.operation, Mode: faults.Status, Status: 200, Times: -1, Body: c.body,
 				Header: map[string]string{"Content-Type": "application/json", "X-Dummy": "", c.header[0]: c.header[1]}})
 			wants(t, c.body, c.call(), rotation.Transient, "bad-answer")
 			s.panel.ClearFaults()
@@ -368,7 +393,8 @@ func TestAStandInsTokensStayWithIt(t *testing.T) {
 	administer(t, func(t *testing.T, s *stand, admin devops.Administration) {
 		var host string
 		s.azure.OnRequest(func(r *http.Request) { host = r.Host })
-		if _, err := admin.AuditLog(t.Context(), owner, administration.AuditQuery{}); err != nil || host != "vssps.dev.azure.com" {
+		if _, err := admin.AuditLog(t.Context(), owner, administration.AuditQuery{}); err != nil ||
+			host != "vssps.dev.azure.com" {
 			t.Errorf("the audit log was asked at %s: %v", host, err)
 		}
 	}, func(c *devops.Config, _ *stand) { c.URL = "https://vssps.dev.azure.com" })
@@ -381,7 +407,8 @@ func TestAPauseHoldsAdministrationToo(t *testing.T) {
 		if _, err := s.List(t.Context(), owner); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := admin.Users(t.Context(), owner, []string{ada}); err != nil || time.Since(start) != 12*time.Second || s.azure.Impatient(ada) != 0 {
+		if _, err := admin.Users(t.Context(), owner, []string{ada}); err != nil ||
+			time.Since(start) != 12*time.Second || s.azure.Impatient(ada) != 0 {
 			t.Errorf("%v after %v", err, time.Since(start))
 		}
 	})
@@ -439,19 +466,23 @@ func TestTheAuditLogTellsWhatBecameOfPATs(t *testing.T) {
 				if !slices.Equal(got, want) {
 					t.Fatalf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 				}
-				if e := page.Entries[1]; e.ActivityID != activity || e.AuthorizationID != hers || e.Owner != grace || e.UserAgent != "patrol/1.2.3" || e.At.IsZero() || e.IPAddress == "" {
+				if e := page.Entries[1]; e.ActivityID != activity || e.AuthorizationID != hers || e.Owner != grace ||
+					e.UserAgent != "patrol/1.2.3" || e.At.IsZero() || e.IPAddress == "" {
 					t.Errorf("%+v", e)
 				}
 				short, err := admin.AuditLog(ctx, owner, administration.AuditQuery{Limit: 2})
-				if err != nil || len(short.Entries) != 2 || !short.More || short.Entries[0].Action != "Token.PatExpiredEvent" {
+				if err != nil || len(short.Entries) != 2 || !short.More ||
+					short.Entries[0].Action != "Token.PatExpiredEvent" {
 					t.Errorf("two entries: %+v, %v", short, err)
 				}
-				window, err := admin.AuditLog(ctx, owner, administration.AuditQuery{From: begun.Add(30 * time.Second), To: begun.Add(90 * time.Second)})
+				window, err := admin.AuditLog(ctx, owner, administration.AuditQuery{From: begun.Add(30 * time.Second),
+					To: begun.Add(90 * time.Second)})
 				if err != nil || len(window.Entries) != 1 || window.Entries[0].Action != "Token.PatUpdateEvent" {
 					t.Errorf("a minute: %+v, %v", window, err)
 				}
 				time.Sleep(90 * 24 * time.Hour)
-				if late, err := admin.AuditLog(ctx, owner, administration.AuditQuery{}); err != nil || len(late.Entries) != 0 || late.Entries == nil {
+				if late, err := admin.AuditLog(ctx, owner, administration.AuditQuery{}); err != nil ||
+					len(late.Entries) != 0 || late.Entries == nil {
 					t.Errorf("after 90 days: %+v, %v", late, err)
 				}
 			})
@@ -470,7 +501,8 @@ func TestOtherEventsAndFreeTextStayInTheAuditLog(t *testing.T) {
 		if err != nil || len(page.Entries) != 1 || page.More {
 			t.Fatalf("%+v, %v", page, err)
 		}
-		if e := page.Entries[0]; e.Actor != "Azure DevOps Service" || e.DisplayName != "leaked" || e.Owner != "ada" || e.AuthorizationID != "" || e.ActivityID != "a" || strings.Contains(fmt.Sprint(e), "quote") {
+		if e := page.Entries[0]; e.Actor != "Azure DevOps Service" || e.DisplayName != "leaked" || e.Owner != "ada" ||
+			e.AuthorizationID != "" || e.ActivityID != "a" || strings.Contains(fmt.Sprint(e), "quote") {
 			t.Errorf("%+v", e)
 		}
 	})

@@ -128,7 +128,8 @@ func New(cfg Config) (*Client, error) {
 	for _, base := range bases {
 		u, err := url.Parse(base)
 		insecure := cfg.ClientOptions.InsecureAllowCredentialWithHTTP && err == nil && u.Scheme == "http"
-		if err != nil || u.Host == "" || u.Scheme != "https" && !insecure || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		if err != nil || u.Host == "" || u.Scheme != "https" && !insecure || u.RawQuery != "" || u.Fragment != "" ||
+			u.User != nil {
 			problems = append(problems, fmt.Errorf("the Azure DevOps URL %q is not an https URL without a query", base))
 		}
 	}
@@ -264,7 +265,8 @@ func (c *Client) Create(ctx context.Context, o rotation.Owner, r rotation.PATReq
 // Update moves a PAT's end; its token stays. The answer's ValidTo counts: a
 // policy may have shortened it. rotation.ErrNotFound if there is no such PAT.
 // It names the end and not a difference, so repeating it is safe.
-func (c *Client) Update(ctx context.Context, o rotation.Owner, authorizationID string, validTo time.Time) (rotation.PAT, error) {
+func (c *Client) Update(ctx context.Context, o rotation.Owner, authorizationID string, validTo time.Time) (rotation.PAT,
+	error) {
 	return c.update(ctx, o, updateRequest{AuthorizationID: authorizationID, ValidTo: wireTime(validTo)})
 }
 
@@ -305,7 +307,8 @@ func (c *Client) Revoke(ctx context.Context, o rotation.Owner, authorizationID s
 	}
 	for _, p := range active {
 		if strings.EqualFold(p.AuthorizationID, authorizationID) {
-			return k.fail(rotation.Transient, "still-active", "Azure DevOps does not find the PAT, and lists it as active", nil)
+			return k.fail(rotation.Transient, "still-active",
+				"Azure DevOps does not find the PAT, and lists it as active", nil)
 		}
 	}
 	return nil
@@ -331,7 +334,9 @@ func (c *Client) Prove(ctx context.Context, o rotation.Owner, token rotation.Sec
 	case "":
 		return "", k.badAnswer(a, errors.New("no user"))
 	case anonymousID:
-		return "", k.with(a, k.fail(rotation.Policy, "anonymous", "the organization let the token in as an anonymous user: it does not accept the token", nil))
+		return "",
+			k.with(a, k.fail(rotation.Policy, "anonymous",
+				"the organization let the token in as an anonymous user: it does not accept the token", nil))
 	default:
 		return id, nil
 	}
@@ -354,7 +359,8 @@ func (c *Client) do(ctx context.Context, k *call, method, resource string, q url
 	return a, err
 }
 
-func (c *Client) send(ctx context.Context, k *call, method, resource, version string, q url.Values, body any) (*answer, error) {
+func (c *Client) send(ctx context.Context, k *call, method, resource, version string, q url.Values, body any) (*answer,
+	error) {
 	base := c.vsspsURL
 	switch resource {
 	case connectionResource:
@@ -366,7 +372,8 @@ func (c *Client) send(ctx context.Context, k *call, method, resource, version st
 	for name, values := range q {
 		query[name] = values
 	}
-	req, err := runtime.NewRequest(ctx, method, base+"/"+url.PathEscape(k.owner.Organization)+"/_apis/"+resource+k.item+"?"+query.Encode())
+	req, err := runtime.NewRequest(ctx, method, base+"/"+url.PathEscape(k.owner.Organization)+"/_apis/"+resource+k.item+
+		"?"+query.Encode())
 	if err != nil {
 		return nil, k.fail(rotation.Configuration, "bad-request", "the request cannot be made", nil)
 	}

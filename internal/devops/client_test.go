@@ -15,8 +15,8 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/devops"
 	"github.com/azure-patrol/patrol/internal/rotation"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	azure "github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 )
 
 func lifecycle(t *testing.T, s *stand) {
@@ -27,8 +27,10 @@ func lifecycle(t *testing.T, s *stand) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if made.DisplayName != want.DisplayName || !slices.Equal(made.Scopes, []string{"vso.build", "vso.code"}) || made.Global ||
-		made.ValidTo.Sub(want.ValidTo).Abs() > 10*time.Millisecond || time.Since(made.ValidFrom).Abs() > time.Minute || made.AuthorizationID == "" {
+	if made.DisplayName != want.DisplayName || !slices.Equal(made.Scopes, []string{"vso.build", "vso.code"}) ||
+		made.Global ||
+		made.ValidTo.Sub(want.ValidTo).Abs() > 10*time.Millisecond || time.Since(made.ValidFrom).Abs() > time.Minute ||
+		made.AuthorizationID == "" {
 		t.Errorf("made %+v", made)
 	}
 	if !s.azure.Works("contoso", made.Token.Reveal()) {
@@ -47,7 +49,8 @@ func lifecycle(t *testing.T, s *stand) {
 	}
 	later := time.Now().Add(40 * 24 * time.Hour)
 	moved, err := s.Update(ctx, owner, made.AuthorizationID, later)
-	if err != nil || moved.ValidTo.Sub(later).Abs() > 10*time.Millisecond || moved.AuthorizationID != made.AuthorizationID {
+	if err != nil || moved.ValidTo.Sub(later).Abs() > 10*time.Millisecond ||
+		moved.AuthorizationID != made.AuthorizationID {
 		t.Errorf("moved %v, %v", moved, err)
 	}
 	if !s.azure.Works("contoso", made.Token.Reveal()) {
@@ -72,9 +75,15 @@ func lifecycle(t *testing.T, s *stand) {
 func TestAPATsLifeOverTLS(t *testing.T) {
 	t.Parallel()
 	var s *stand
-	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.azure.ServeHTTP(w, r) }))
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.azure.ServeHTTP(w,
+			r)
+	}))
 	defer server.Close()
-	s = newStand(t, server.Client(), func(c *devops.Config, _ *stand) { c.URL, c.VSSPSURL = server.URL+"/", server.URL })
+	s = newStand(t, server.Client(), func(c *devops.Config, _ *stand) {
+		c.URL, c.VSSPSURL = server.URL+"/",
+			server.URL
+	})
 	lifecycle(t, s)
 }
 
@@ -103,7 +112,8 @@ func TestEveryRequestSaysWhatAzureDevOpsNeeds(t *testing.T) {
 		var seen int
 		s.azure.OnRequest(func(r *http.Request) {
 			seen++
-			for name, want := range map[string]string{"Accept": "application/json", "X-TFS-FedAuthRedirect": "Suppress", "User-Agent": "patrol/1.2.3"} {
+			for name, want := range map[string]string{"Accept": "application/json", "X-TFS-FedAuthRedirect": "Suppress",
+				"User-Agent": "patrol/1.2.3"} {
 				if got := r.Header.Get(name); got != want {
 					t.Errorf("%s: %s = %q, want %q", r.Method, name, got, want)
 				}
@@ -134,7 +144,8 @@ func TestEveryRequestSaysWhatAzureDevOpsNeeds(t *testing.T) {
 func TestAListIsReadToItsEnd(t *testing.T) {
 	story(t, func(t *testing.T, s *stand) {
 		for i := range 250 {
-			s.azure.Seed("contoso", ada, "p", "vso.wiki vso.code ", time.Now().Add(time.Duration(1+i)*time.Hour), i == 7)
+			s.azure.Seed("contoso", ada, "p", "vso.wiki vso.code ", time.Now().Add(time.Duration(1+i)*time.Hour),
+				i == 7)
 		}
 		gone, _ := s.azure.Seed("contoso", ada, "gone", "vso.code", time.Now().Add(time.Hour), false)
 		s.azure.Revoke(gone)
@@ -152,7 +163,9 @@ func TestAListIsReadToItsEnd(t *testing.T) {
 
 func TestAListThatNeverEndsIsGivenUp(t *testing.T) {
 	story(t, func(t *testing.T, s *stand) {
-		s.fault(t, control.Fault{Mode: control.Status, Status: 200, Times: -1, Header: map[string]string{"Content-Type": "application/json"}, Body: `{"continuationToken":"again","patTokens":[]}`})
+		s.fault(t, faults.Fault{Mode: faults.Status, Status: 200, Times: -1,
+			Header: map[string]string{"Content-Type": "application/json"},
+			Body:   `{"continuationToken":"again","patTokens":[]}`})
 		_, err := s.List(t.Context(), owner)
 		wants(t, "the same page for ever", err, rotation.Transient, "bad-answer")
 		if n := s.count(azure.ListPats); n != 2 {
@@ -290,10 +303,13 @@ func TestAnUnfamiliarTokenIsTakenWithAWarning(t *testing.T) {
 	story(t, func(t *testing.T, s *stand) {
 		for token, warned := range map[string]bool{
 			"short": true, strings.Repeat("a", 52): false, strings.Repeat("1", 52): true,
-			strings.Repeat("a", 76) + "AZDO" + "0Az9": false, strings.Repeat("a", 84): true, strings.Repeat("-", 76) + "AZDO" + "0Az9": true,
+			strings.Repeat("a", 76) + "AZDO" + "0Az9": false, strings.Repeat("a", 84): true, strings.Repeat("-", 76) +
+				"AZDO" + "0Az9": true,
 		} {
 			s.log.Reset()
-			s.says(t, azure.CreatePat, 200, "application/json", `{"patToken":{"authorizationId":"1","validTo":"2027-01-01T00:00:00Z","token":"`+token+`"},"patTokenError":0}`)
+			s.says(t, azure.CreatePat, 200, "application/json",
+				`{"patToken":{"authorizationId":"1","validTo":"2027-01-01T00:00:00Z","token":"`+token+
+					`"},"patTokenError":0}`)
 			made, err := s.Create(t.Context(), owner, request("x"))
 			if err != nil || made.Token.Reveal() != token {
 				t.Errorf("%d characters: %v", len(token), err)
@@ -312,7 +328,8 @@ func TestAnAnswerThatIsNoSuccessHasAClass(t *testing.T) {
 		page = "<html>Sign in</html>"
 	)
 	problem := func(typeKey, message string) string {
-		return `{"$id":"1","innerException":null,"message":"` + message + `","typeName":"A.B.` + typeKey + `, A","typeKey":"` + typeKey + `","errorCode":0,"eventId":3000}`
+		return `{"$id":"1","innerException":null,"message":"` + message + `","typeName":"A.B.` + typeKey +
+			`, A","typeKey":"` + typeKey + `","errorCode":0,"eventId":3000}`
 	}
 	for _, c := range []struct {
 		name       string
@@ -325,30 +342,54 @@ func TestAnAnswerThatIsNoSuccessHasAClass(t *testing.T) {
 		tries      int            // of a list; 0: 1
 		creations  int            // 0: 1
 	}{
-		{name: "PAT on the PATs", status: 401, kind: js, body: problem("InvalidAccessException", "The requested operation is not allowed."), class: rotation.Configuration, code: "InvalidAccessException", tries: 2, creations: 2},
-		{name: "unauthorized", status: 401, kind: js, body: problem("UnauthorizedRequestException", "TF400813: The user 'x' is not authorized"), class: rotation.Configuration, code: "TF400813", tries: 2, creations: 2},
-		{name: "unauthorized as a page", status: 401, kind: html, body: page, header: [2]string{"X-TFS-ServiceError", "TF400813%3A%20The%20user"}, class: rotation.Configuration, code: "TF400813", tries: 2, creations: 2},
+		{name: "PAT on the PATs", status: 401, kind: js, body: problem("InvalidAccessException",
+			"The requested operation is not allowed."), class: rotation.Configuration, code: "InvalidAccessException",
+			tries: 2, creations: 2},
+		{name: "unauthorized", status: 401, kind: js, body: problem("UnauthorizedRequestException",
+			"TF400813: The user 'x' is not authorized"), class: rotation.Configuration, code: "TF400813", tries: 2,
+			creations: 2},
+		{name: "unauthorized as a page", status: 401, kind: html, body: page, header: [2]string{"X-TFS-ServiceError",
+			"TF400813%3A%20The%20user"}, class: rotation.Configuration, code: "TF400813", tries: 2, creations: 2},
 		{name: "empty 401", status: 401, class: rotation.Configuration, code: "http-401", tries: 2, creations: 2},
-		{name: "service principal", status: 403, kind: js, body: problem("InvalidAccessException", "Service principals are not allowed to perform this action."), class: rotation.Configuration, code: "InvalidAccessException"},
-		{name: "redirect", status: 302, kind: html, body: page, header: [2]string{"Location", "https://dev.azure.com/_signin"}, class: rotation.Transient, code: "sign-in-page", tries: 2, creations: 2},
-		{name: "see other", status: 303, header: [2]string{"Location", "/_signin"}, class: rotation.Transient, code: "sign-in-page", tries: 2, creations: 2},
-		{name: "203", status: 203, kind: html, body: page, class: rotation.Transient, code: "sign-in-page", tries: 2, creations: 2},
-		{name: "203 with JSON", status: 203, kind: js, body: "{}", class: rotation.Transient, code: "sign-in-page", tries: 2, creations: 2},
-		{name: "a page with 200", status: 200, kind: html, body: page, class: rotation.Transient, code: "sign-in-page", create: rotation.Ambiguous},
-		{name: "text with 200", status: 200, kind: "text/plain", body: "hello", class: rotation.Transient, code: "bad-answer", create: rotation.Ambiguous},
-		{name: "broken JSON", status: 200, kind: js, body: "{", class: rotation.Transient, code: "bad-answer", create: rotation.Ambiguous},
-		{name: "malformed request", status: 400, kind: js, body: problem("JsonReaderException", "TF400898: An Internal Error Occurred. Activity Id: 1"), class: rotation.Configuration, code: "TF400898"},
-		{name: "older shape", status: 400, kind: js, body: `{"count":1,"value":{"Message":"VS403403: no"}}`, class: rotation.Configuration, code: "VS403403"},
-		{name: "type name alone", status: 400, kind: js, body: `{"typeName":"A.B.OddException, A","errorCode":"x"}`, class: rotation.Configuration, code: "OddException"},
+		{name: "service principal", status: 403, kind: js, body: problem("InvalidAccessException",
+			"Service principals are not allowed to perform this action."), class: rotation.Configuration,
+			code: "InvalidAccessException"},
+		{name: "redirect", status: 302, kind: html, body: page, header: [2]string{"Location",
+			"https://dev.azure.com/_signin"}, class: rotation.Transient, code: "sign-in-page", tries: 2, creations: 2},
+		{name: "see other", status: 303, header: [2]string{"Location", "/_signin"}, class: rotation.Transient,
+			code: "sign-in-page", tries: 2, creations: 2},
+		{name: "203", status: 203, kind: html, body: page, class: rotation.Transient, code: "sign-in-page", tries: 2,
+			creations: 2},
+		{name: "203 with JSON", status: 203, kind: js, body: "{}", class: rotation.Transient, code: "sign-in-page",
+			tries: 2, creations: 2},
+		{name: "a page with 200", status: 200, kind: html, body: page, class: rotation.Transient, code: "sign-in-page",
+			create: rotation.Ambiguous},
+		{name: "text with 200", status: 200, kind: "text/plain", body: "hello", class: rotation.Transient,
+			code: "bad-answer", create: rotation.Ambiguous},
+		{name: "broken JSON", status: 200, kind: js, body: "{", class: rotation.Transient, code: "bad-answer",
+			create: rotation.Ambiguous},
+		{name: "malformed request", status: 400, kind: js, body: problem("JsonReaderException",
+			"TF400898: An Internal Error Occurred. Activity Id: 1"), class: rotation.Configuration, code: "TF400898"},
+		{name: "older shape", status: 400, kind: js, body: `{"count":1,"value":{"Message":"VS403403: no"}}`,
+			class: rotation.Configuration, code: "VS403403"},
+		{name: "type name alone", status: 400, kind: js, body: `{"typeName":"A.B.OddException, A","errorCode":"x"}`,
+			class: rotation.Configuration, code: "OddException"},
 		{name: "text", status: 400, kind: "text/plain", body: "no", class: rotation.Configuration, code: "http-400"},
 		{name: "no organization", status: 404, kind: html, body: page, class: rotation.Configuration, code: "http-404"},
-		{name: "throttled", status: 429, kind: js, body: problem("RequestBlockedException", "TF400733: The request has been canceled"), class: rotation.Throttled, code: "TF400733", tries: 4},
-		{name: "request time-out", status: 408, class: rotation.Transient, code: "http-408", create: rotation.Ambiguous, tries: 4},
-		{name: "internal", status: 500, kind: js, body: problem("X", "TF400898: An Internal Error Occurred"), class: rotation.Transient, code: "TF400898", create: rotation.Ambiguous, tries: 4},
-		{name: "gateway", status: 502, kind: html, body: page, class: rotation.Transient, code: "http-502", create: rotation.Ambiguous, tries: 4},
-		{name: "unavailable", status: 503, class: rotation.Transient, code: "http-503", create: rotation.Ambiguous, tries: 4},
-		{name: "gateway time-out", status: 504, class: rotation.Transient, code: "http-504", create: rotation.Ambiguous, tries: 4},
-		{name: "off line", status: 503, header: [2]string{"X-VSS-HostOfflineError", "off"}, class: rotation.Transient, code: "organization-offline"},
+		{name: "throttled", status: 429, kind: js, body: problem("RequestBlockedException",
+			"TF400733: The request has been canceled"), class: rotation.Throttled, code: "TF400733", tries: 4},
+		{name: "request time-out", status: 408, class: rotation.Transient, code: "http-408", create: rotation.Ambiguous,
+			tries: 4},
+		{name: "internal", status: 500, kind: js, body: problem("X", "TF400898: An Internal Error Occurred"),
+			class: rotation.Transient, code: "TF400898", create: rotation.Ambiguous, tries: 4},
+		{name: "gateway", status: 502, kind: html, body: page, class: rotation.Transient, code: "http-502",
+			create: rotation.Ambiguous, tries: 4},
+		{name: "unavailable", status: 503, class: rotation.Transient, code: "http-503", create: rotation.Ambiguous,
+			tries: 4},
+		{name: "gateway time-out", status: 504, class: rotation.Transient, code: "http-504", create: rotation.Ambiguous,
+			tries: 4},
+		{name: "off line", status: 503, header: [2]string{"X-VSS-HostOfflineError", "off"}, class: rotation.Transient,
+			code: "organization-offline"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			story(t, func(t *testing.T, s *stand) {
@@ -356,7 +397,7 @@ func TestAnAnswerThatIsNoSuccessHasAClass(t *testing.T) {
 				if c.header[0] != "" {
 					h[c.header[0]] = c.header[1]
 				}
-				s.fault(t, control.Fault{Mode: control.Status, Status: c.status, Header: h, Body: c.body, Times: -1})
+				s.fault(t, faults.Fault{Mode: faults.Status, Status: c.status, Header: h, Body: c.body, Times: -1})
 				_, err := s.List(t.Context(), owner)
 				wants(t, "list", err, c.class, c.code)
 				if n := s.count(azure.ListPats); n != max(c.tries, 1) {
@@ -377,7 +418,8 @@ func TestAnAnswerThatIsNoSuccessHasAClass(t *testing.T) {
 				if e.ActivityID == "" {
 					t.Error("no activity id")
 				}
-				if text := fmt.Sprintf("%v %+v %#v", e, e, e); strings.Contains(text, "Sign in") || strings.Contains(text, "Internal Error") {
+				if text := fmt.Sprintf("%v %+v %#v", e, e, e); strings.Contains(text, "Sign in") ||
+					strings.Contains(text, "Internal Error") {
 					t.Errorf("the answer is quoted: %s", text)
 				}
 			})
@@ -387,19 +429,22 @@ func TestAnAnswerThatIsNoSuccessHasAClass(t *testing.T) {
 
 func TestALostAnswerToACreationIsAmbiguous(t *testing.T) {
 	for name, c := range map[string]struct {
-		fault control.Fault
+		fault faults.Fault
 		code  string
 		made  int
 	}{
-		"reset before":       {control.Fault{Mode: control.ResetBefore}, "connection-lost", 0},
-		"reset after":        {control.Fault{Mode: control.ResetAfter}, "connection-lost", 1},
-		"silence before":     {control.Fault{Mode: control.HangBefore}, "timed-out", 0},
-		"silence after":      {control.Fault{Mode: control.HangAfter}, "timed-out", 1},
-		"broken gateway":     {control.Fault{Mode: control.StatusAfter, Status: 502}, "http-502", 1},
-		"unavailable after":  {control.Fault{Mode: control.StatusAfter, Status: 503}, "http-503", 1},
-		"a page after":       {control.Fault{Mode: control.StatusAfter, Status: 200, Header: map[string]string{"Content-Type": "text/html"}}, "bad-answer", 1},
-		"half an answer":     {control.Fault{Mode: control.StatusAfter, Status: 200, Header: map[string]string{"Content-Type": "application/json", "Content-Length": "500"}, Body: "{"}, "connection-lost", 1},
-		"answers in silence": {control.Fault{Mode: control.Slow, Delay: 2 * time.Minute}, "timed-out", 0},
+		"reset before":      {faults.Fault{Mode: faults.ResetBefore}, "connection-lost", 0},
+		"reset after":       {faults.Fault{Mode: faults.ResetAfter}, "connection-lost", 1},
+		"silence before":    {faults.Fault{Mode: faults.HangBefore}, "timed-out", 0},
+		"silence after":     {faults.Fault{Mode: faults.HangAfter}, "timed-out", 1},
+		"broken gateway":    {faults.Fault{Mode: faults.StatusAfter, Status: 502}, "http-502", 1},
+		"unavailable after": {faults.Fault{Mode: faults.StatusAfter, Status: 503}, "http-503", 1},
+		"a page after": {faults.Fault{Mode: faults.StatusAfter, Status: 200,
+			Header: map[string]string{"Content-Type": "text/html"}}, "bad-answer", 1},
+		"half an answer": {faults.Fault{Mode: faults.StatusAfter, Status: 200,
+			Header: map[string]string{"Content-Type": "application/json", "Content-Length": "500"}, Body: "{"},
+			"connection-lost", 1},
+		"answers in silence": {faults.Fault{Mode: faults.Slow, Delay: 2 * time.Minute}, "timed-out", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			story(t, func(t *testing.T, s *stand) {
@@ -440,7 +485,7 @@ func TestACreationThatNeverLeftIsNotAmbiguous(t *testing.T) {
 	})
 	t.Run("deadline while under way", func(t *testing.T) {
 		story(t, func(t *testing.T, s *stand) {
-			s.fault(t, control.Fault{Operation: azure.CreatePat, Mode: control.HangAfter})
+			s.fault(t, faults.Fault{Operation: azure.CreatePat, Mode: faults.HangAfter})
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
 			_, err := s.Create(ctx, owner, request("x"))
@@ -455,33 +500,34 @@ func TestReadsUpdatesAndRevocationsAreRepeated(t *testing.T) {
 	story(t, func(t *testing.T, s *stand) {
 		ctx := t.Context()
 		id, token := s.azure.Seed("contoso", ada, "x", "vso.code", time.Now().Add(100*time.Hour), false)
-		for _, mode := range []control.Mode{control.ResetBefore, control.ResetAfter, control.HangBefore, control.HangAfter} {
-			s.fault(t, control.Fault{Mode: mode})
+		for _, mode := range []faults.Mode{faults.ResetBefore, faults.ResetAfter, faults.HangBefore, faults.HangAfter} {
+			s.fault(t, faults.Fault{Mode: mode})
 			if pats, err := s.List(ctx, owner); err != nil || len(pats) != 1 {
 				t.Errorf("list after %s: %v", mode, err)
 			}
-			s.fault(t, control.Fault{Mode: mode})
+			s.fault(t, faults.Fault{Mode: mode})
 			if _, err := s.Prove(ctx, owner, rotation.NewSecret(token)); err != nil {
 				t.Errorf("prove after %s: %v", mode, err)
 			}
-			s.fault(t, control.Fault{Mode: mode})
+			s.fault(t, faults.Fault{Mode: mode})
 			if _, err := s.Get(ctx, owner, id); err != nil {
 				t.Errorf("get after %s: %v", mode, err)
 			}
-			s.fault(t, control.Fault{Mode: mode})
-			if p, err := s.Update(ctx, owner, id, time.Now().Add(200*time.Hour)); err != nil || p.ValidTo.Sub(time.Now().Add(200*time.Hour)).Abs() > 10*time.Minute {
+			s.fault(t, faults.Fault{Mode: mode})
+			if p, err := s.Update(ctx, owner, id, time.Now().Add(200*time.Hour)); err != nil ||
+				p.ValidTo.Sub(time.Now().Add(200*time.Hour)).Abs() > 10*time.Minute {
 				t.Errorf("update after %s: %v %v", mode, p.ValidTo, err)
 			}
 		}
 		for _, sw := range []azure.SecondDelete{azure.DeleteNoContent, azure.DeleteNotFound, azure.DeleteError} {
 			s.azure.Switch(func(x *azure.Switches) { x.SecondDelete = sw })
 			id, _ := s.azure.Seed("contoso", ada, "x", "vso.code", time.Now().Add(100*time.Hour), false)
-			s.fault(t, control.Fault{Operation: azure.RevokePat, Mode: control.ResetAfter})
+			s.fault(t, faults.Fault{Operation: azure.RevokePat, Mode: faults.ResetAfter})
 			if err := s.Revoke(ctx, owner, id); err != nil {
 				t.Errorf("revoke, whose first answer was lost, switch %d: %v", sw, err)
 			}
 		}
-		s.fault(t, control.Fault{Mode: control.ResetBefore, Times: -1})
+		s.fault(t, faults.Fault{Mode: faults.ResetBefore, Times: -1})
 		before := s.count(azure.ListPats)
 		_, err := s.List(ctx, owner)
 		wants(t, "a network that stays down", err, rotation.Transient, "connection-lost")
@@ -516,7 +562,7 @@ func TestRevokingWhatIsGoneIsASuccessOnceTheListAgrees(t *testing.T) {
 		s.says(t, azure.RevokePat, 200, "application/json", `{"patToken":null,"patTokenError":"accessDenied"}`)
 		wants(t, "refused", s.Revoke(ctx, owner, id), rotation.Policy, "accessDenied")
 		for _, status := range []int{200, 202, 204} {
-			s.fault(t, control.Fault{Operation: azure.RevokePat, Mode: control.Status, Status: status})
+			s.fault(t, faults.Fault{Operation: azure.RevokePat, Mode: faults.Status, Status: status})
 			if err := s.Revoke(ctx, owner, id); err != nil {
 				t.Errorf("an empty %d: %v", status, err)
 			}
@@ -536,7 +582,8 @@ func TestAPATThatIsNotThereIsNotFound(t *testing.T) {
 				t.Errorf("get, switch %d: %v", sw, err)
 			}
 		}
-		if _, err := s.Update(t.Context(), owner, id, time.Now().Add(time.Hour)); !errors.Is(err, rotation.ErrNotFound) {
+		if _, err := s.Update(t.Context(), owner, id, time.Now().Add(time.Hour)); !errors.Is(err,
+			rotation.ErrNotFound) {
 			t.Errorf("update: %v", err)
 		}
 		old, _ := s.azure.Seed("contoso", ada, "x", "vso.code", time.Now().Add(-time.Hour), false)
@@ -611,7 +658,9 @@ func TestTheVersionsSuffixIsLearnt(t *testing.T) {
 	})
 	t.Run("neither", func(t *testing.T) {
 		story(t, func(t *testing.T, s *stand) {
-			s.fault(t, control.Fault{Mode: control.Status, Status: 400, Times: -1, Header: map[string]string{"Content-Type": "application/json"}, Body: `{"typeKey":"VssInvalidPreviewVersionException"}`})
+			s.fault(t, faults.Fault{Mode: faults.Status, Status: 400, Times: -1,
+				Header: map[string]string{"Content-Type": "application/json"},
+				Body:   `{"typeKey":"VssInvalidPreviewVersionException"}`})
 			_, err := s.List(t.Context(), owner)
 			wants(t, "list", err, rotation.Configuration, "VssInvalidPreviewVersionException")
 			if n := s.count(azure.ListPats); n != 2 {
@@ -630,7 +679,9 @@ func TestAWrongConfigurationIsToldAtOnce(t *testing.T) {
 		}
 	}
 	e := &entra{}
-	if _, err := devops.New(devops.Config{Credential: e.credential, URL: "http://127.0.0.1:1", VSSPSURL: "http://127.0.0.1:1", ClientOptions: policy.ClientOptions{InsecureAllowCredentialWithHTTP: true}}); err != nil {
+	if _, err := devops.New(devops.Config{Credential: e.credential, URL: "http://127.0.0.1:1",
+		VSSPSURL:      "http://127.0.0.1:1",
+		ClientOptions: policy.ClientOptions{InsecureAllowCredentialWithHTTP: true}}); err != nil {
 		t.Error(err)
 	}
 }

@@ -119,11 +119,13 @@ func (k *call) refusal(a *answer) error {
 	case !k.basic.Empty() && (s == http.StatusUnauthorized || s == http.StatusForbidden):
 		return k.notSignedIn(a)
 	case s == http.StatusUnauthorized:
-		return k.with(a, k.fail(rotation.Configuration, code, "Azure DevOps does not accept the identity, even with a new bearer token: is its user a member of the organization, and does the application have vso.pats and vso.pats_manage?", nil))
+		return k.with(a, k.fail(rotation.Configuration, code,
+			"Azure DevOps does not accept the identity, even with a new bearer token: is its user a member of the organization, and does the application have vso.pats and vso.pats_manage?", nil))
 	case s == http.StatusForbidden:
 		return k.with(a, k.fail(rotation.Configuration, code, "Azure DevOps forbids it to the identity", nil))
 	case e.preview && s == http.StatusBadRequest:
-		return &previewError{k.with(a, k.fail(rotation.Configuration, code, "Azure DevOps does not have this version of its API", nil))}
+		return &previewError{k.with(a, k.fail(rotation.Configuration, code,
+			"Azure DevOps does not have this version of its API", nil))}
 	case k.absence && (s == http.StatusNotFound || s >= 400 && s < 500 && strings.Contains(e.typeKey, "NotFound")):
 		return rotation.ErrNotFound
 	case s == http.StatusNotFound:
@@ -197,14 +199,16 @@ func meaning(value string) (rotation.Class, string) {
 		return rotation.Transient, "Azure DevOps cannot read its policies"
 	case "failedToIssueAccessToken", "failedToUpdateAccessToken":
 		return rotation.Ambiguous, "Azure DevOps failed half-way"
-	case "hostAuthorizationNotFound", "authorizationNotFound", "tokenNotFound", "invalidAuthorizationId", "invalidToken":
+	case "hostAuthorizationNotFound", "authorizationNotFound", "tokenNotFound", "invalidAuthorizationId",
+		"invalidToken":
 		return "", "Azure DevOps knows no such PAT"
 	case "sourceNotSupported", "invalidSource", "invalidSourceIP", "duplicateHash", "sshPolicyDisabled",
 		"invalidTokenType", "invalidAudience", "invalidSubject", "deploymentHostNotSupported":
 		return rotation.Configuration, "Azure DevOps does not take the request"
 	}
 	// The values that were added over the years are mostly policies.
-	if strings.Contains(value, "Policy") || strings.HasSuffix(value, "Blocked") || strings.HasSuffix(value, "Violation") {
+	if strings.Contains(value, "Policy") || strings.HasSuffix(value, "Blocked") ||
+		strings.HasSuffix(value, "Violation") {
 		return rotation.Policy, "a policy that patrol does not know forbids it"
 	}
 	return rotation.Transient, "Azure DevOps refuses it for a reason that patrol does not know"

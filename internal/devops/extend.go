@@ -25,25 +25,30 @@ const sameMoment = 10 * time.Millisecond
 // ValidTo of the answer counts: a policy may have shortened it. If a policy has
 // left no later end at all, the error's code is LongLivedPAT, and the PAT is
 // returned with it: one from before the policy may end earlier than it did.
-func (c *Client) Extend(ctx context.Context, o rotation.Owner, authorizationID string, validTo time.Time) (rotation.PAT, error) {
+func (c *Client) Extend(ctx context.Context, o rotation.Owner, authorizationID string, validTo time.Time) (rotation.PAT,
+	error) {
 	k := &call{owner: o, doing: "extending a PAT"}
 	was, p, err := c.get(ctx, o, authorizationID)
 	switch {
 	case errors.Is(err, rotation.ErrNotFound):
-		return rotation.PAT{}, k.fail(rotation.Configuration, UnknownPAT, "the identity has no such PAT in the organization", rotation.ErrNotFound)
+		return rotation.PAT{}, k.fail(rotation.Configuration, UnknownPAT,
+			"the identity has no such PAT in the organization", rotation.ErrNotFound)
 	case err != nil:
 		return rotation.PAT{}, err
 	case !p.ValidTo.After(c.now()):
-		return rotation.PAT{}, k.fail(rotation.Configuration, ExpiredPAT, "the PAT has run out: it cannot be prolonged any more", nil)
+		return rotation.PAT{}, k.fail(rotation.Configuration, ExpiredPAT,
+			"the PAT has run out: it cannot be prolonged any more", nil)
 	case validTo.Before(p.ValidTo.Add(-sameMoment)):
 		return rotation.PAT{}, k.fail(rotation.Configuration, NotLater, "the PAT lives longer than that already", nil)
 	}
 	// What is not named should stay as it is; naming it makes sure.
 	global := p.Global
-	after, err := c.update(ctx, o, updateRequest{authorizationID, was.DisplayName, was.Scope, wireTime(validTo), &global})
+	after, err := c.update(ctx, o, updateRequest{authorizationID, was.DisplayName, was.Scope, wireTime(validTo),
+		&global})
 	switch {
 	case errors.Is(err, rotation.ErrNotFound):
-		return rotation.PAT{}, k.fail(rotation.Configuration, RevokedPAT, "the PAT has been revoked", rotation.ErrNotFound)
+		return rotation.PAT{}, k.fail(rotation.Configuration, RevokedPAT, "the PAT has been revoked",
+			rotation.ErrNotFound)
 	case err != nil:
 		return rotation.PAT{}, err
 	case after.ValidTo.Sub(validTo).Abs() <= sameMoment:

@@ -9,8 +9,8 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/devops"
 	"github.com/azure-patrol/patrol/internal/rotation"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	azure "github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 )
 
 func TestAnExtensionMovesTheEndAndNothingElse(t *testing.T) {
@@ -19,16 +19,19 @@ func TestAnExtensionMovesTheEndAndNothingElse(t *testing.T) {
 			t.Run(fmt.Sprintf("all fields %v, global %v", all, global), func(t *testing.T) {
 				story(t, func(t *testing.T, s *stand) {
 					s.azure.Switch(func(sw *azure.Switches) { sw.UpdateNeedsAll = all })
-					id, token := s.azure.Seed("contoso", ada, "ci ü 日本", "vso.work_write vso.work vso.code", time.Now().Add(24*time.Hour), global)
+					id, token := s.azure.Seed("contoso", ada, "ci ü 日本", "vso.work_write vso.work vso.code",
+						time.Now().Add(24*time.Hour), global)
 					later := time.Now().Add(100 * 24 * time.Hour)
 					for range 2 { // the second time as after a lost answer
 						p, err := s.Extend(t.Context(), owner, id, later)
-						if err != nil || p.ValidTo.Sub(later).Abs() > 10*time.Millisecond || p.AuthorizationID != id || p.Global != global {
+						if err != nil || p.ValidTo.Sub(later).Abs() > 10*time.Millisecond || p.AuthorizationID != id ||
+							p.Global != global {
 							t.Fatalf("%+v, %v", p, err)
 						}
 					}
 					got := s.azure.PATs("contoso", ada)[0]
-					if got.DisplayName != "ci ü 日本" || !slices.Equal(got.Scopes, []string{"vso.work_write", "vso.work", "vso.code"}) || got.Global != global || got.Token != token {
+					if got.DisplayName != "ci ü 日本" || !slices.Equal(got.Scopes, []string{"vso.work_write", "vso.work",
+						"vso.code"}) || got.Global != global || got.Token != token {
 						t.Errorf("%+v", got)
 					}
 					_, err := s.Update(t.Context(), owner, id, later)
@@ -74,7 +77,8 @@ func TestAnExtensionThatAzureDevOpsRefusesSaysWhy(t *testing.T) {
 
 		_, err = s.Extend(ctx, owner, seed(-time.Hour), later)
 		wants(t, "expired", err, rotation.Configuration, devops.ExpiredPAT)
-		s.says(t, azure.UpdatePat, 200, "application/json", `{"patToken":null,"patTokenError":"expiredPatCannotBeExtended"}`)
+		s.says(t, azure.UpdatePat, 200, "application/json",
+			`{"patToken":null,"patTokenError":"expiredPatCannotBeExtended"}`)
 		_, err = s.Extend(ctx, owner, seed(time.Hour), later)
 		wants(t, "expired in between", err, rotation.Configuration, devops.ExpiredPAT)
 
@@ -131,8 +135,9 @@ func TestAnExtensionIsRepeatedWhenItsAnswerIsLost(t *testing.T) {
 	story(t, func(t *testing.T, s *stand) {
 		id, _ := s.azure.Seed("contoso", ada, "ci", "vso.code", time.Now().Add(time.Hour), false)
 		later := time.Now().Add(48 * time.Hour)
-		s.fault(t, control.Fault{Operation: azure.UpdatePat, Mode: control.ResetAfter})
-		if p, err := s.Extend(t.Context(), owner, id, later); err != nil || p.ValidTo.Sub(later).Abs() > 10*time.Millisecond {
+		s.fault(t, faults.Fault{Operation: azure.UpdatePat, Mode: faults.ResetAfter})
+		if p, err := s.Extend(t.Context(), owner, id, later); err != nil ||
+			p.ValidTo.Sub(later).Abs() > 10*time.Millisecond {
 			t.Errorf("%+v, %v", p, err)
 		}
 	})
@@ -149,14 +154,15 @@ func TestAPATThatHasEndedIsStillKnown(t *testing.T) {
 		}
 		for _, gone := range []azure.GetGone{azure.GetRevoked, azure.GetError, azure.GetNull, azure.GetNotFound} {
 			s.azure.Switch(func(sw *azure.Switches) { sw.GetGone = gone })
-			for id, want := range map[string]bool{revoked: true, expired: true, hers: false, "11111111-2222-3333-4444-555555555555": false} {
+			for id, want := range map[string]bool{revoked: true, expired: true, hers: false,
+				"11111111-2222-3333-4444-555555555555": false} {
 				if got, err := s.Known(t.Context(), owner, id); err != nil || got != want {
 					t.Errorf("switch %d: %v, %v, want %v", gone, got, err, want)
 				}
 			}
 		}
 		s.says(t, azure.GetPat, 500, "text/plain", "")
-		s.fault(t, control.Fault{Operation: azure.GetPat, Mode: control.Status, Status: 500, Times: 3})
+		s.fault(t, faults.Fault{Operation: azure.GetPat, Mode: faults.Status, Status: 500, Times: 3})
 		_, err := s.Known(t.Context(), owner, revoked)
 		wants(t, "an error", err, rotation.Transient, "http-500")
 	})

@@ -9,7 +9,8 @@ import (
 )
 
 func FuzzTimes(f *testing.F) {
-	for _, s := range []string{`"2027-01-15T09:30:00Z"`, `"2026-11-20T08:11:02.4466667"`, `"0001-01-01T00:00:00"`, `null`, `""`, `"soon"`, `7`, `"9999-12-31T23:59:59.9999999+14:00"`} {
+	for _, s := range []string{`"2027-01-15T09:30:00Z"`, `"2026-11-20T08:11:02.4466667"`, `"0001-01-01T00:00:00"`,
+		`null`, `""`, `"soon"`, `7`, `"9999-12-31T23:59:59.9999999+14:00"`} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -34,7 +35,9 @@ func FuzzTimes(f *testing.F) {
 }
 
 func FuzzResults(f *testing.F) {
-	f.Add([]byte(`{"patToken":{"displayName":"a","validTo":"2027-01-15T09:30:00Z","scope":"vso.code","targetAccounts":null,"validFrom":"2026-11-20T08:11:02Z","authorizationId":"1","token":"t"},"patTokenError":"none"}`))
+	f.Add(
+		[]byte(
+			`{"patToken":{"displayName":"a","validTo":"2027-01-15T09:30:00Z","scope":"vso.code","targetAccounts":null,"validFrom":"2026-11-20T08:11:02Z","authorizationId":"1","token":"t"},"patTokenError":"none"}`))
 	f.Add([]byte(`{"patToken":null,"patTokenError":"fullScopePatPolicyViolation","patTokenErrorMessage":null}`))
 	f.Add([]byte(`{"patToken":{},"patTokenError":12}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -54,7 +57,9 @@ func FuzzResults(f *testing.F) {
 }
 
 func FuzzPages(f *testing.F) {
-	f.Add([]byte(`{"continuationToken":"","patTokens":[{"authorizationId":"1","validTo":"2027-01-15T09:30:00","scope":" a  b a "}]}`))
+	f.Add(
+		[]byte(
+			`{"continuationToken":"","patTokens":[{"authorizationId":"1","validTo":"2027-01-15T09:30:00","scope":" a  b a "}]}`))
 	f.Add([]byte(`{"continuationToken":null,"patTokens":null}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var page pagedPATs
@@ -115,7 +120,9 @@ func FuzzRetryAfter(f *testing.F) {
 }
 
 func FuzzUsers(f *testing.F) {
-	f.Add([]byte(`{"count":1,"value":[{"subjectKind":"user","principalName":"ada@contoso.com","mailAddress":null,"displayName":"Ada","origin":"aad","descriptor":"aad.Zm9v"}]}`), "ada@contoso.com")
+	f.Add(
+		[]byte(
+			`{"count":1,"value":[{"subjectKind":"user","principalName":"ada@contoso.com","mailAddress":null,"displayName":"Ada","origin":"aad","descriptor":"aad.Zm9v"}]}`), "ada@contoso.com")
 	f.Add([]byte(`{"value":null}`), "")
 	f.Fuzz(func(t *testing.T, b []byte, name string) {
 		var page graphUsers
@@ -128,7 +135,8 @@ func FuzzUsers(f *testing.F) {
 				t.Fatalf("%+v is nobody", u)
 			}
 			name = strings.TrimSpace(name)
-			if u.Is(name) && !strings.EqualFold(name, u.PrincipalName) && !strings.EqualFold(name, u.MailAddress) && name != u.Descriptor {
+			if u.Is(name) && !strings.EqualFold(name, u.PrincipalName) && !strings.EqualFold(name, u.MailAddress) &&
+				name != u.Descriptor {
 				t.Fatalf("%q is %+v", name, u)
 			}
 			if isDescriptor(u.Descriptor) && strings.ContainsAny(u.Descriptor, "/?#%\\ ") {
@@ -139,8 +147,12 @@ func FuzzUsers(f *testing.F) {
 }
 
 func FuzzSessions(f *testing.F) {
-	f.Add([]byte(`{"value":[{"authorizationId":"5d1f0b7e-33c0-4f2b-9c55-0a6f1e2d3c44","validFrom":"2026-10-01T00:00:00","validTo":"2027-01-01T00:00:00","displayName":null,"scope":"vso.build vso.code","targetAccounts":["7c1d"],"token":null,"isValid":true,"isPublic":false}],"continuationToken":null}`))
-	f.Add([]byte(`{"value":[{"isValid":null,"validTo":"0001-01-01T00:00:00"}],"continuationToken":"5d1f0b7e-33c0-4f2b-9c55-0a6f1e2d3c44"}`))
+	f.Add(
+		[]byte(
+			`{"value":[{"authorizationId":"5d1f0b7e-33c0-4f2b-9c55-0a6f1e2d3c44","validFrom":"2026-10-01T00:00:00","validTo":"2027-01-01T00:00:00","displayName":null,"scope":"vso.build vso.code","targetAccounts":["7c1d"],"token":null,"isValid":true,"isPublic":false}],"continuationToken":null}`))
+	f.Add(
+		[]byte(
+			`{"value":[{"isValid":null,"validTo":"0001-01-01T00:00:00"}],"continuationToken":"5d1f0b7e-33c0-4f2b-9c55-0a6f1e2d3c44"}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var page sessionPage
 		if json.Unmarshal(trimBOM(b), &page) != nil {
@@ -152,7 +164,8 @@ func FuzzSessions(f *testing.F) {
 			if err == nil && p.AuthorizationID == "" {
 				t.Fatalf("%+v", p)
 			}
-			if w.valid(now) && (w.IsPublic || w.IsValid != nil && !*w.IsValid || !p.ValidTo.IsZero() && !p.ValidTo.After(now)) {
+			if w.valid(now) && (w.IsPublic || w.IsValid != nil && !*w.IsValid || !p.ValidTo.IsZero() &&
+				!p.ValidTo.After(now)) {
 				t.Fatalf("%+v is not valid", w)
 			}
 		}
@@ -160,8 +173,12 @@ func FuzzSessions(f *testing.F) {
 }
 
 func FuzzAuditLogs(f *testing.F) {
-	f.Add([]byte(`{"decoratedAuditLogEntries":[{"actionId":"Token.PatCreateEvent","timestamp":"2026-11-20T08:11:02Z","data":{"DisplayName":"ci"}}],"hasMore":false,"continuationToken":null}`))
-	f.Add([]byte(`{"value":{"decoratedAuditLogEntries":[{"actionId":"Git.X","data":{"DisplayName":7}}],"hasMore":true,"continuationToken":"x"}}`))
+	f.Add(
+		[]byte(
+			`{"decoratedAuditLogEntries":[{"actionId":"Token.PatCreateEvent","timestamp":"2026-11-20T08:11:02Z","data":{"DisplayName":"ci"}}],"hasMore":false,"continuationToken":null}`))
+	f.Add(
+		[]byte(
+			`{"value":{"decoratedAuditLogEntries":[{"actionId":"Git.X","data":{"DisplayName":7}}],"hasMore":true,"continuationToken":"x"}}`))
 	f.Add([]byte(`{"value":[]}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var page auditPage

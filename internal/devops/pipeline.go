@@ -57,9 +57,11 @@ func newPipeline(c *Client, cfg Config) runtime.Pipeline {
 	o.APIVersion = ""
 	o.Transport = newTransport(o.Transport)
 	return runtime.NewPipeline("patrol", c.userAgent, runtime.PipelineOptions{
-		PerRetry:               []policy.Policy{r, authorization{c}},
-		AllowedHeaders:         []string{"X-VSS-E2EID", "ActivityId", "X-TFS-Session", "Retry-After", "X-RateLimit-Delay", "X-RateLimit-Remaining"},
-		AllowedQueryParameters: []string{"api-version", "displayFilterOption", "$top", "pageSize", "batchSize", "isPublic", "subjectTypes"},
+		PerRetry: []policy.Policy{r, authorization{c}},
+		AllowedHeaders: []string{"X-VSS-E2EID", "ActivityId", "X-TFS-Session", "Retry-After",
+			"X-RateLimit-Delay", "X-RateLimit-Remaining"},
+		AllowedQueryParameters: []string{"api-version", "displayFilterOption", "$top", "pageSize", "batchSize",
+			"isPublic", "subjectTypes"},
 	}, &o)
 }
 
@@ -154,7 +156,8 @@ func (r retries) Do(req *policy.Request) (*http.Response, error) {
 		}
 		if err == nil {
 			runtime.Drain(resp)
-			r.client.log.DebugContext(ctx, "repeating a call", "doing", k.doing, "organization", k.owner.Organization, "status", resp.StatusCode, "retryAfter", asked)
+			r.client.log.DebugContext(ctx, "repeating a call", "doing", k.doing, "organization", k.owner.Organization,
+				"status", resp.StatusCode, "retryAfter", asked)
 		}
 		pause := time.Duration(0) // wait does the rest
 		if asked == 0 {
@@ -250,7 +253,8 @@ func retryAfter(h http.Header, status int, now time.Time) time.Duration {
 		d = time.Duration(min(seconds, maxPause.Seconds()) * float64(time.Second))
 	} else if date, err := http.ParseTime(v); err == nil {
 		d = date.Sub(now)
-	} else if reset, err := strconv.ParseInt(h.Get("X-RateLimit-Reset"), 10, 64); err == nil && status == http.StatusTooManyRequests {
+	} else if reset, err := strconv.ParseInt(h.Get("X-RateLimit-Reset"), 10, 64); err == nil &&
+		status == http.StatusTooManyRequests {
 		d = time.Unix(reset, 0).Sub(now)
 	}
 	return min(max(d, 0), maxPause)

@@ -17,8 +17,8 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/devops"
 	"github.com/azure-patrol/patrol/internal/rotation"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	azure "github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 )
 
 func TestRetryAfterIsHonoured(t *testing.T) {
@@ -29,7 +29,8 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 		for _, status := range []int{429, 503} {
 			t.Run(name+", "+strconv.Itoa(status), func(t *testing.T) {
 				story(t, func(t *testing.T, s *stand) {
-					s.fault(t, control.Fault{Mode: control.Status, Status: status, Header: map[string]string{"Retry-After": value()}})
+					s.fault(t, faults.Fault{Mode: faults.Status, Status: status,
+						Header: map[string]string{"Retry-After": value()}})
 					start := time.Now()
 					if _, err := s.List(t.Context(), owner); err != nil {
 						t.Fatal(err)
@@ -45,7 +46,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 
 func TestALongPauseIsLeftToTheCaller(t *testing.T) {
 	story(t, func(t *testing.T, s *stand) {
-		s.fault(t, control.Fault{Mode: control.Status, Status: 429, Header: map[string]string{"Retry-After": "300"}})
+		s.fault(t, faults.Fault{Mode: faults.Status, Status: 429, Header: map[string]string{"Retry-After": "300"}})
 		start := time.Now()
 		_, err := s.List(t.Context(), owner)
 		if e := wants(t, "list", err, rotation.Throttled, "http-429"); e.After != 5*time.Minute {
@@ -59,7 +60,8 @@ func TestALongPauseIsLeftToTheCaller(t *testing.T) {
 		if n := s.count(azure.CreatePat); n != 0 {
 			t.Errorf("%d creations in the pause", n)
 		}
-		if _, err := s.List(t.Context(), rotation.Owner{Identity: "night-bot", Organization: "contoso"}); err != nil || time.Since(start) != 0 {
+		if _, err := s.List(t.Context(), rotation.Owner{Identity: "night-bot", Organization: "contoso"}); err != nil ||
+			time.Since(start) != 0 {
 			t.Errorf("another identity: %v after %v", err, time.Since(start))
 		}
 		time.Sleep(4*time.Minute + 30*time.Second)
@@ -71,7 +73,9 @@ func TestALongPauseIsLeftToTheCaller(t *testing.T) {
 
 func TestTheBudgetsResetStandsInForRetryAfter(t *testing.T) {
 	story(t, func(t *testing.T, s *stand) {
-		s.fault(t, control.Fault{Mode: control.Status, Status: 429, Header: map[string]string{"X-RateLimit-Reset": strconv.FormatInt(time.Now().Add(2*time.Minute).Unix(), 10)}})
+		s.fault(t, faults.Fault{Mode: faults.Status, Status: 429,
+			Header: map[string]string{"X-RateLimit-Reset": strconv.FormatInt(time.Now().Add(2*time.Minute).Unix(),
+				10)}})
 		_, err := s.Create(t.Context(), owner, request("x"))
 		if e := wants(t, "create", err, rotation.Throttled, "http-429"); e.After != 2*time.Minute {
 			t.Errorf("After = %v", e.After)
@@ -82,7 +86,7 @@ func TestTheBudgetsResetStandsInForRetryAfter(t *testing.T) {
 func TestAnAbsurdRetryAfterIsNotBelieved(t *testing.T) {
 	story(t, func(t *testing.T, s *stand) {
 		for _, value := range []string{"99999999999999999999", "Inf", "1e300"} {
-			s.fault(t, control.Fault{Mode: control.Status, Status: 429, Header: map[string]string{"Retry-After": value}})
+			s.fault(t, faults.Fault{Mode: faults.Status, Status: 429, Header: map[string]string{"Retry-After": value}})
 			_, err := s.List(t.Context(), owner)
 			if e := wants(t, value, err, rotation.Throttled, "http-429"); e.After != time.Hour {
 				t.Errorf("%s: After = %v", value, e.After)
@@ -90,7 +94,7 @@ func TestAnAbsurdRetryAfterIsNotBelieved(t *testing.T) {
 			time.Sleep(time.Hour)
 		}
 		for _, value := range []string{"-1", "NaN", "soon", "0"} {
-			s.fault(t, control.Fault{Mode: control.Status, Status: 429, Header: map[string]string{"Retry-After": value}})
+			s.fault(t, faults.Fault{Mode: faults.Status, Status: 429, Header: map[string]string{"Retry-After": value}})
 			start := time.Now()
 			if _, err := s.List(t.Context(), owner); err != nil || time.Since(start) > 2*time.Second {
 				t.Errorf("%s: %v after %v", value, err, time.Since(start))
@@ -111,10 +115,12 @@ func TestAPauseThatComesWithASuccessIsKept(t *testing.T) {
 				short, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 				defer cancel()
 				_, err := s.List(short, owner)
-				if e := wants(t, "a caller in a hurry", err, rotation.Throttled, "paused"); e.After != 12*time.Second || time.Since(start) != 0 {
+				if e := wants(t, "a caller in a hurry", err, rotation.Throttled, "paused"); e.After != 12*time.Second ||
+					time.Since(start) != 0 {
 					t.Errorf("After = %v after %v", e.After, time.Since(start))
 				}
-				if _, err := s.Create(t.Context(), owner, request("x")); err != nil || time.Since(start) != 12*time.Second {
+				if _, err := s.Create(t.Context(), owner, request("x")); err != nil ||
+					time.Since(start) != 12*time.Second {
 					t.Errorf("%v after %v", err, time.Since(start))
 				}
 				if n := s.azure.Impatient(ada); n != 0 {
@@ -264,8 +270,9 @@ func TestSignInErrorsComeThroughUnchanged(t *testing.T) {
 		// Refused, and then the sign-in turns out to be dead: nothing was made.
 		s.azure.Challenge(ada)
 		s.entra.err = nil
-		s.panel.OnCall(func(int, control.Call) *control.Fault { s.entra.err = want; return nil })
-		if _, err := s.Create(t.Context(), owner, request("x")); !errors.Is(err, want) || len(s.azure.PATs("", "")) != 0 {
+		s.panel.OnCall(func(int, faults.Call) *faults.Fault { s.entra.err = want; return nil })
+		if _, err := s.Create(t.Context(), owner, request("x")); !errors.Is(err, want) ||
+			len(s.azure.PATs("", "")) != 0 {
 			t.Errorf("%v", err)
 		}
 	})
@@ -305,7 +312,8 @@ func TestNoRedirectIsFollowed(t *testing.T) {
 		})
 		return &n
 	}
-	redirect := control.Fault{Mode: control.Status, Status: 302, Times: -1, Header: map[string]string{"Location": "https://vssps.dev.azure.com/_signin"}}
+	redirect := faults.Fault{Mode: faults.Status, Status: 302, Times: -1,
+		Header: map[string]string{"Location": "https://vssps.dev.azure.com/_signin"}}
 	t.Run("by the client", func(t *testing.T) {
 		story(t, func(t *testing.T, s *stand) {
 			n := signIn(s)
@@ -339,7 +347,7 @@ func (f follower) Do(r *http.Request) (*http.Response, error) { return f.client.
 
 func TestRetriesCanBeTuned(t *testing.T) {
 	story(t, func(t *testing.T, s *stand) {
-		s.fault(t, control.Fault{Mode: control.Status, Status: 503, Times: -1})
+		s.fault(t, faults.Fault{Mode: faults.Status, Status: 503, Times: -1})
 		start := time.Now()
 		_, err := s.List(t.Context(), owner)
 		wants(t, "list", err, rotation.Transient, "http-503")
@@ -351,7 +359,7 @@ func TestRetriesCanBeTuned(t *testing.T) {
 	})
 	t.Run("off", func(t *testing.T) {
 		story(t, func(t *testing.T, s *stand) {
-			s.fault(t, control.Fault{Mode: control.Status, Status: 503})
+			s.fault(t, faults.Fault{Mode: faults.Status, Status: 503})
 			_, err := s.List(t.Context(), owner)
 			wants(t, "list", err, rotation.Transient, "http-503")
 		}, func(c *devops.Config, _ *stand) { c.ClientOptions.Retry.MaxRetries = -1 })
@@ -360,7 +368,7 @@ func TestRetriesCanBeTuned(t *testing.T) {
 
 func TestADelayedAnswerIsWaitedFor(t *testing.T) {
 	story(t, func(t *testing.T, s *stand) {
-		s.fault(t, control.Fault{Operation: azure.CreatePat, Mode: control.Slow, Delay: 35 * time.Second})
+		s.fault(t, faults.Fault{Operation: azure.CreatePat, Mode: faults.Slow, Delay: 35 * time.Second})
 		if _, err := s.Create(t.Context(), owner, request("x")); err != nil {
 			t.Error(err)
 		}
@@ -388,15 +396,19 @@ func TestNoTokenLeaksIntoErrorsAndLogs(t *testing.T) {
 				err = errors.Unwrap(err)
 			}
 		}
-		for _, f := range []control.Fault{
-			{Mode: control.Status, Status: 400, Header: map[string]string{"Content-Type": "application/json", "X-TFS-ServiceError": leak}, Body: `{"typeKey":"` + pat + `Exception","message":"` + leak + `"}`},
-			{Mode: control.Status, Status: 500, Body: leak},
-			{Mode: control.Status, Status: 302, Header: map[string]string{"Location": "https://x/" + leak}},
-			{Mode: control.Status, Status: 200, Header: map[string]string{"Content-Type": "application/json"}, Body: `{"patTokenError":"` + pat + `"}`},
-			{Mode: control.Status, Status: 200, Header: map[string]string{"Content-Type": "application/json"}, Body: `{"patToken":{"authorizationId":"1","validTo":"` + pat + `","token":"` + pat + `"}}`},
-			{Mode: control.Status, Status: 200, Header: map[string]string{"Content-Type": "application/json"}, Body: `{"patToken":{"token":["` + pat + `"]}}`},
-			{Mode: control.ResetAfter},
-			{Mode: control.HangAfter},
+		for _, f := range []faults.Fault{
+			{Mode: faults.Status, Status: 400, Header: map[string]string{"Content-Type": "application/json",
+				"X-TFS-ServiceError": leak}, Body: `{"typeKey":"` + pat + `Exception","message":"` + leak + `"}`},
+			{Mode: faults.Status, Status: 500, Body: leak},
+			{Mode: faults.Status, Status: 302, Header: map[string]string{"Location": "https://x/" + leak}},
+			{Mode: faults.Status, Status: 200, Header: map[string]string{"Content-Type": "application/json"},
+				Body: `{"patTokenError":"` + pat + `"}`},
+			{Mode: faults.Status, Status: 200, Header: map[string]string{"Content-Type": "application/json"},
+				Body: `{"patToken":{"authorizationId":"1","validTo":"` + pat + `","token":"` + pat + `"}}`},
+			{Mode: faults.Status, Status: 200, Header: map[string]string{"Content-Type": "application/json"},
+				Body: `{"patToken":{"token":["` + pat + `"]}}`},
+			{Mode: faults.ResetAfter},
+			{Mode: faults.HangAfter},
 		} {
 			f.Times = -1
 			s.fault(t, f)

@@ -18,9 +18,9 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/devops"
 	"github.com/azure-patrol/patrol/internal/rotation"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	azure "github.com/azure-patrol/patrol/sandbox/devops"
-	"github.com/azure-patrol/patrol/sandbox/pipe"
+	"github.com/azure-patrol/patrol/sandbox/faults"
+	"github.com/azure-patrol/patrol/sandbox/memnet"
 )
 
 const ada = "ada@contoso.com"
@@ -82,8 +82,8 @@ type stand struct {
 	*devops.Client
 	azure   *azure.Service
 	entra   *entra
-	panel   *control.Panel
-	network *pipe.Network
+	panel   *faults.Injector
+	network *memnet.Network
 	log     *bytes.Buffer
 	adaID   string
 }
@@ -93,8 +93,9 @@ type setting func(*devops.Config, *stand)
 
 func newStand(t *testing.T, transport *http.Client, settings ...setting) *stand {
 	t.Helper()
-	s := &stand{panel: &control.Panel{}, log: &bytes.Buffer{}, entra: &entra{
-		life: time.Hour, scopes: []string{"vso.pats", "vso.pats_manage"}, dead: map[string]bool{}, people: map[string]string{"build-bot": ada, "night-bot": "grace@contoso.com"},
+	s := &stand{panel: &faults.Injector{}, log: &bytes.Buffer{}, entra: &entra{
+		life: time.Hour, scopes: []string{"vso.pats", "vso.pats_manage"}, dead: map[string]bool{},
+		people: map[string]string{"build-bot": ada, "night-bot": "grace@contoso.com"},
 	}}
 	s.azure = azure.New(azure.Config{Panel: s.panel, Verify: s.entra.verify})
 	s.azure.AddOrganization(azure.Organization{Name: "contoso"})
@@ -124,12 +125,13 @@ func story(t *testing.T, tell func(*testing.T, *stand), settings ...setting) {
 	t.Helper()
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var network pipe.Network
+		var network memnet.Network
 		transport := network.Transport()
 		s := newStand(t, &http.Client{Transport: transport}, settings...)
 		s.network = &network
 		server := &http.Server{Handler: s.azure}
-		for _, address := range []string{"dev.azure.com:443", "vssps.dev.azure.com:443", "auditservice.dev.azure.com:443"} {
+		for _, address := range []string{"dev.azure.com:443", "vssps.dev.azure.com:443",
+			"auditservice.dev.azure.com:443"} {
 			l, err := network.Listen(address)
 			if err != nil {
 				t.Fatal(err)
@@ -145,7 +147,7 @@ func story(t *testing.T, tell func(*testing.T, *stand), settings ...setting) {
 	})
 }
 
-func (s *stand) fault(t *testing.T, f control.Fault) {
+func (s *stand) fault(t *testing.T, f faults.Fault) {
 	t.Helper()
 	if err := s.panel.Inject(f); err != nil {
 		t.Fatal(err)
@@ -155,13 +157,15 @@ func (s *stand) fault(t *testing.T, f control.Fault) {
 // says makes an operation answer a body, once, without an effect.
 func (s *stand) says(t *testing.T, operation string, status int, contentType, body string) {
 	t.Helper()
-	s.fault(t, control.Fault{Operation: operation, Mode: control.Status, Status: status, Header: map[string]string{"Content-Type": contentType}, Body: body})
+	s.fault(t, faults.Fault{Operation: operation, Mode: faults.Status, Status: status,
+		Header: map[string]string{"Content-Type": contentType}, Body: body})
 }
 
 func (s *stand) count(operation string) int { return s.panel.Count(azure.ServiceName, operation) }
 
 func request(name string) rotation.PATRequest {
-	return rotation.PATRequest{DisplayName: name, Scopes: []string{"vso.code", "vso.build"}, ValidTo: time.Now().Add(30 * 24 * time.Hour)}
+	return rotation.PATRequest{DisplayName: name, Scopes: []string{"vso.code", "vso.build"},
+		ValidTo: time.Now().Add(30 * 24 * time.Hour)}
 }
 
 // wants checks an error's class and code.

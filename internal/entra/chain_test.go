@@ -16,8 +16,8 @@ import (
 	"github.com/azure-patrol/patrol/internal/entra"
 	"github.com/azure-patrol/patrol/internal/rotation"
 	"github.com/azure-patrol/patrol/internal/vault"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	fake "github.com/azure-patrol/patrol/sandbox/entra"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/identity"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 )
@@ -26,7 +26,7 @@ import (
 // identity -> vault -> assertion -> refresh token -> access token.
 func TestManagedIdentityVaultAuthorityChain(t *testing.T) {
 	mi := "chain-" + rand.Text() // the credential's token cache is process-wide
-	authority := fake.New(fake.Config{Panel: &control.Panel{}})
+	authority := fake.New(fake.Config{Panel: &faults.Injector{}})
 	authority.AddUser(fake.User{UPN: bot, ObjectID: botID})
 	principal := authority.AddIdentity(fake.ManagedIdentity{ClientID: mi})
 	authority.AddApp(fake.App{ClientID: app, Web: []string{redirect}, Scopes: patScopes,
@@ -34,7 +34,7 @@ func TestManagedIdentityVaultAuthorityChain(t *testing.T) {
 	login := httptest.NewTLSServer(authority)
 	defer login.Close()
 
-	panel := &control.Panel{}
+	panel := &faults.Injector{}
 	endpoint := httptest.NewServer(identity.New(identity.Config{Tokens: authority, Header: "h", Assigned: []string{mi}, Panel: panel}))
 	defer endpoint.Close()
 	t.Setenv("IDENTITY_ENDPOINT", endpoint.URL+"/msi/token")
@@ -68,7 +68,7 @@ func TestManagedIdentityVaultAuthorityChain(t *testing.T) {
 	start := func() *entra.Client {
 		c, err := entra.New(entra.Config{
 			Tenant: authority.Tenant(), ClientID: app, AuthorityHost: login.URL, DisableInstanceDiscovery: true, HTTPClient: login.Client(),
-			Credential: entra.Credential{ManagedIdentity: cred}, Store: store.Identities(),
+			Credential: entra.Credential{ManagedIdentity: cred}, Store: vault.NewStore(store),
 			Identities: map[string]entra.Identity{"build-bot": {User: bot}}, PublicURL: "https://127.0.0.1",
 		})
 		if err != nil {

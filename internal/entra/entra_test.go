@@ -20,9 +20,9 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/entra"
 	"github.com/azure-patrol/patrol/internal/rotation"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	fake "github.com/azure-patrol/patrol/sandbox/entra"
-	"github.com/azure-patrol/patrol/sandbox/pipe"
+	"github.com/azure-patrol/patrol/sandbox/faults"
+	"github.com/azure-patrol/patrol/sandbox/memnet"
 )
 
 const (
@@ -128,7 +128,7 @@ func (v *memoryVault) set(change func(*memoryVault)) {
 type world struct {
 	t         *testing.T
 	authority *fake.Server
-	panel     *control.Panel
+	panel     *faults.Injector
 	http      *http.Client
 	vault     *memoryVault
 	principal string // of the app's managed identity
@@ -161,12 +161,12 @@ func (j *journal) String() string {
 
 func newWorld(t *testing.T, switches fake.Switches) *world {
 	t.Helper()
-	w := &world{t: t, panel: &control.Panel{}, vault: &memoryVault{versions: map[string][]version{}}}
+	w := &world{t: t, panel: &faults.Injector{}, vault: &memoryVault{versions: map[string][]version{}}}
 	w.authority = fake.New(fake.Config{Panel: w.panel, Switches: switches})
 	w.authority.AddUser(fake.User{UPN: bot, ObjectID: botID})
 	w.principal = w.authority.AddIdentity(fake.ManagedIdentity{ClientID: miClient})
 	w.register()
-	var network pipe.Network
+	var network memnet.Network
 	l, err := network.Listen("login.microsoftonline.com:443")
 	if err != nil {
 		t.Fatal(err)
@@ -545,7 +545,7 @@ func TestManyCallersMakeOneRefresh(t *testing.T) {
 		w := newWorld(t, fake.Switches{StrictRotation: true})
 		w.signIn(w.start())
 		c := w.start()
-		w.mustDo(w.panel.Inject(control.Fault{Service: "entra", Operation: "token refresh_token", Mode: control.Slow, Delay: time.Second}))
+		w.mustDo(w.panel.Inject(faults.Fault{Service: "entra", Operation: "token refresh_token", Mode: faults.Slow, Delay: time.Second}))
 		var wg sync.WaitGroup
 		for range 50 {
 			wg.Go(func() { w.mustToken(c) })
@@ -562,7 +562,7 @@ func TestManyCallersShareOneFailure(t *testing.T) {
 		w := newWorld(t, fake.Switches{})
 		w.signIn(w.start())
 		c := w.start()
-		w.mustDo(w.panel.Inject(control.Fault{Service: "entra", Operation: "token refresh_token", Mode: control.HangBefore, Delay: time.Second}))
+		w.mustDo(w.panel.Inject(faults.Fault{Service: "entra", Operation: "token refresh_token", Mode: faults.HangBefore, Delay: time.Second}))
 		var wg sync.WaitGroup
 		for range 50 {
 			wg.Go(func() { w.wantError(c, rotation.Transient, "entra-unreachable") })
@@ -580,7 +580,7 @@ func TestACallerThatGivesUpDoesNotCutTheRefreshOff(t *testing.T) {
 		w := newWorld(t, fake.Switches{StrictRotation: true})
 		w.signIn(w.start())
 		c := w.start(func(cfg *entra.Config) { cfg.PersistEveryRotation = true })
-		w.mustDo(w.panel.Inject(control.Fault{Service: "entra", Operation: "token refresh_token", Mode: control.Slow, Delay: 10 * time.Second}))
+		w.mustDo(w.panel.Inject(faults.Fault{Service: "entra", Operation: "token refresh_token", Mode: faults.Slow, Delay: 10 * time.Second}))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		start := time.Now()
@@ -645,15 +645,15 @@ func TestClassesOfFailures(t *testing.T) {
 
 func TestAnswersThatAreNotEntrasAreTransient(t *testing.T) {
 	for name, tc := range map[string]struct {
-		fault control.Fault
+		fault faults.Fault
 		code  string
 	}{
-		"gateway page":     {control.Fault{Mode: control.Status, Status: 502, Body: "<html>bad gateway</html>"}, "http-502"},
-		"page with 200":    {control.Fault{Mode: control.Status, Status: 200, Body: "<html>sign in to the proxy</html>"}, "entra-answer"},
-		"page with 400":    {control.Fault{Mode: control.Status, Status: 400, Body: "<html>no</html>"}, "http-400"},
-		"broken":           {control.Fault{Mode: control.ResetBefore}, "entra-unreachable"},
-		"no answer at all": {control.Fault{Mode: control.HangBefore}, "entra-unreachable"},
-		"redirect": {control.Fault{Mode: control.Status, Status: 307, Header: map[string]string{"Location": "https://evil.example/token"}},
+		"gateway page":     {faults.Fault{Mode: faults.Status, Status: 502, Body: "<html>bad gateway</html>"}, "http-502"},
+		"page with 200":    {faults.Fault{Mode: faults.Status, Status: 200, Body: "<html>sign in to the proxy</html>"}, "entra-answer"},
+		"page with 400":    {faults.Fault{Mode: faults.Status, Status: 400, Body: "<html>no</html>"}, "http-400"},
+		"broken":           {faults.Fault{Mode: faults.ResetBefore}, "entra-unreachable"},
+		"no answer at all": {faults.Fault{Mode: faults.HangBefore}, "entra-unreachable"},
+		"redirect": {faults.Fault{Mode: faults.Status, Status: 307, Header: map[string]string{"Location": "https://evil.example/token"}},
 			"http-307"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -24,8 +24,8 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/entra"
 	"github.com/azure-patrol/patrol/internal/rotation"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	fake "github.com/azure-patrol/patrol/sandbox/entra"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 )
 
 type roundTripper func(*http.Request) (*http.Response, error)
@@ -435,13 +435,13 @@ func TestTokensStayOutOfErrorsAndLogs(t *testing.T) {
 		body := func() string { // an answer that has everything, and can't be read
 			return fmt.Sprintf(`{"access_token":%q,"refresh_token":%q`, w.answers[0], forms[len(forms)-1].Get("refresh_token"))
 		}
-		for _, f := range []control.Fault{
-			{Mode: control.Status, Status: 200, Body: body()},
-			{Mode: control.Status, Status: 400, Body: body() + "}"},
-			{Mode: control.Status, Status: 500, Body: body()},
-			{Mode: control.Status, Status: 400, Body: fmt.Sprintf(`{"error":%q,"error_description":%q,"trace_id":%q}`, w.answers[0], w.answers[0], w.answers[0])},
-			{Mode: control.ResetBefore},
-			{Mode: control.HangBefore},
+		for _, f := range []faults.Fault{
+			{Mode: faults.Status, Status: 200, Body: body()},
+			{Mode: faults.Status, Status: 400, Body: body() + "}"},
+			{Mode: faults.Status, Status: 500, Body: body()},
+			{Mode: faults.Status, Status: 400, Body: fmt.Sprintf(`{"error":%q,"error_description":%q,"trace_id":%q}`, w.answers[0], w.answers[0], w.answers[0])},
+			{Mode: faults.ResetBefore},
+			{Mode: faults.HangBefore},
 		} {
 			f.Service, f.Operation, f.Times = "entra", "token refresh_token", -1
 			w.mustDo(w.panel.Inject(f))

@@ -11,7 +11,7 @@ import (
 	"github.com/azure-patrol/patrol/internal/entra"
 	"github.com/azure-patrol/patrol/internal/rotation"
 	fake "github.com/azure-patrol/patrol/sandbox/entra"
-	"github.com/azure-patrol/patrol/sandbox/entra/browser"
+	"github.com/azure-patrol/patrol/sandbox/entra/htmlclient"
 )
 
 const (
@@ -44,13 +44,13 @@ func challenge() string {
 // what the browser brings back to the redirect URI.
 func (w *world) browse(page, user string) url.Values {
 	w.t.Helper()
-	b := browser.New(w.http.Transport)
+	b := htmlclient.New(w.http.Transport)
 	at, err := b.Open(w.t.Context(), page)
 	w.mustDo(err)
 	if step, _ := at.Step(); at.Status != 200 || step != "account" || at.Forms[0].Fields.Get("user") != bot {
 		w.t.Fatalf("%d %s", at.Status, at.HTML)
 	}
-	at, err = browser.Person{User: user}.Walk(w.t.Context(), b, page)
+	at, err = htmlclient.Person{User: user}.Walk(w.t.Context(), b, page)
 	w.mustDo(err)
 	if !at.Left() || !strings.HasPrefix(at.URL.String(), redirect+"?") {
 		w.t.Fatalf("at %s (%d): %s", at.URL, at.Status, at.HTML)

@@ -15,8 +15,8 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/entra"
 	"github.com/azure-patrol/patrol/internal/rotation"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	fake "github.com/azure-patrol/patrol/sandbox/entra"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 )
 
 func strict(cfg *entra.Config) { cfg.PersistEveryRotation = true }
@@ -152,7 +152,7 @@ func TestTheEndByInactivityIsAnnouncedFourteenDaysBefore(t *testing.T) {
 		w.signIn(w.start())
 		w.told()
 		until := time.Now().UTC().Truncate(time.Second).Add(90 * day)
-		outage := control.Fault{Service: "entra", Operation: "token refresh_token", Mode: control.Status, Status: 503, Times: -1}
+		outage := faults.Fault{Service: "entra", Operation: "token refresh_token", Mode: faults.Status, Status: 503, Times: -1}
 		w.mustDo(w.panel.Inject(outage))
 		for range 75 {
 			time.Sleep(day)
@@ -358,7 +358,7 @@ func TestManyClaimsChallengesMakeOneForcedRefresh(t *testing.T) {
 		w.mustToken(c)
 		before := w.refreshes()
 		w.mustDo(w.authority.InvalidateAccessTokens(bot))
-		w.mustDo(w.panel.Inject(control.Fault{Service: "entra", Operation: "token refresh_token", Mode: control.Slow, Delay: time.Second}))
+		w.mustDo(w.panel.Inject(faults.Fault{Service: "entra", Operation: "token refresh_token", Mode: faults.Slow, Delay: time.Second}))
 		const challenge = `{"access_token":{"nbf":{"essential":true,"value":"1604106651"}}}`
 		var all sync.WaitGroup
 		for range 20 {

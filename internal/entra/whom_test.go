@@ -17,9 +17,9 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/entra"
 	"github.com/azure-patrol/patrol/internal/rotation"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	fake "github.com/azure-patrol/patrol/sandbox/entra"
-	"github.com/azure-patrol/patrol/sandbox/entra/browser"
+	"github.com/azure-patrol/patrol/sandbox/entra/htmlclient"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 )
 
 const (
@@ -29,9 +29,9 @@ const (
 
 // walk goes through the authority's pages as a person does and reads what comes
 // back.
-func (w *world) walk(page string, p browser.Person) entra.Callback {
+func (w *world) walk(page string, p htmlclient.Person) entra.Callback {
 	w.t.Helper()
-	end, err := p.Walk(w.t.Context(), browser.New(w.http.Transport), page)
+	end, err := p.Walk(w.t.Context(), htmlclient.New(w.http.Transport), page)
 	w.mustDo(err)
 	if !end.Left() || !strings.HasPrefix(end.URL.String(), redirect+"?") {
 		w.t.Fatalf("the walk ended at %s: %s", end.URL, end.HTML)
@@ -49,7 +49,7 @@ func (w *world) signInAs(c *entra.Client, user string, change ...func(*entra.Cod
 	w.t.Helper()
 	page, err := c.SignInURL(w.t.Context(), "build-bot", start())
 	w.mustDo(err)
-	back := w.walk(page, browser.Person{User: user})
+	back := w.walk(page, htmlclient.Person{User: user})
 	if back.Refused != nil {
 		return back.Refused
 	}
@@ -146,7 +146,7 @@ func TestAnAccountOfAnotherTenantIsRefused(t *testing.T) {
 	page, err := c.SignInURL(t.Context(), "build-bot", start())
 	w.mustDo(err)
 	page = strings.Replace(page, "/"+other+"/", "/"+fake.DefaultTenant+"/", 1)
-	back := w.walk(page, browser.Person{User: bot})
+	back := w.walk(page, htmlclient.Person{User: bot})
 	refusal(t, complete(t, c, back.Code.Reveal()), "wrong-tenant", entra.WrongTenant)
 	if w.vault.count() != 0 {
 		t.Error("it was stored")
@@ -292,16 +292,16 @@ func TestAnAdministratorsConsentOpensTheWay(t *testing.T) {
 	c := w.start()
 	page, err := c.SignInURL(t.Context(), "build-bot", start())
 	w.mustDo(err)
-	back := w.walk(page, browser.Person{User: bot})
+	back := w.walk(page, htmlclient.Person{User: bot})
 	if back.Refused == nil || !entra.NeedsAdminConsent(back.Refused) {
 		t.Fatalf("%+v", back)
 	}
 	link, err := c.AdminConsentLink("build-bot", redirect, "st")
 	w.mustDo(err)
-	if denied := w.walk(link, browser.Person{User: "admin@contoso.com", CancelAt: "consent"}); denied.Refused == nil || denied.AdminConsent {
+	if denied := w.walk(link, htmlclient.Person{User: "admin@contoso.com", CancelAt: "consent"}); denied.Refused == nil || denied.AdminConsent {
 		t.Errorf("%+v", denied)
 	}
-	if granted := w.walk(link, browser.Person{User: "admin@contoso.com"}); !granted.AdminConsent || granted.Refused != nil {
+	if granted := w.walk(link, htmlclient.Person{User: "admin@contoso.com"}); !granted.AdminConsent || granted.Refused != nil {
 		t.Fatalf("%+v", granted)
 	}
 	w.mustDo(w.signInAs(c, bot))
@@ -315,7 +315,7 @@ func TestADeclinedConsentIsSaidPlainly(t *testing.T) {
 	w := newWorld(t, fake.Switches{})
 	page, err := w.start().SignInURL(t.Context(), "build-bot", start())
 	w.mustDo(err)
-	back := w.walk(page, browser.Person{User: bot, CancelAt: "consent"})
+	back := w.walk(page, htmlclient.Person{User: bot, CancelAt: "consent"})
 	if r := back.Refused; r == nil || r.Code != "AADSTS65004" || r.Class != rotation.SignIn || !strings.Contains(r.Message, "declined") || entra.NeedsAdminConsent(r) {
 		t.Errorf("%+v", back)
 	}
@@ -366,7 +366,7 @@ func (w *world) signInPublicly() {
 	r.RedirectURI = "http://localhost:50123"
 	page, err := c.SignInURL(w.t.Context(), "build-bot", r)
 	w.mustDo(err)
-	end, err := browser.Person{User: bot}.Walk(w.t.Context(), browser.New(w.http.Transport), page)
+	end, err := htmlclient.Person{User: bot}.Walk(w.t.Context(), htmlclient.New(w.http.Transport), page)
 	w.mustDo(err)
 	w.mustDo(complete(w.t, c, end.URL.Query().Get("code"), func(g *entra.CodeGrant) { g.RedirectURI = r.RedirectURI }))
 }
@@ -415,13 +415,13 @@ func TestCodesAndVerifiersStayOutOfErrorsAndLogs(t *testing.T) {
 		w := newWorld(t, fake.Switches{})
 		c := w.start()
 		said := fmt.Sprintf("%+v %#v", entra.CodeGrant{Code: rotation.NewSecret("canary"), Verifier: rotation.NewSecret(verifier)}, entra.Callback{Code: rotation.NewSecret("canary")})
-		for _, f := range []control.Fault{
-			{Mode: control.Status, Status: 400, Body: `{"error":"invalid_grant","error_description":"AADSTS70000: canary","error_codes":[70000]}`},
-			{Mode: control.Status, Status: 200, Body: `{"canary`},
-			{Mode: control.Status, Status: 500, Body: "canary"},
-			{Mode: control.Status, Status: 302, Header: map[string]string{"Location": "https://evil.example/"}},
-			{Mode: control.ResetAfter},
-			{Mode: control.HangBefore},
+		for _, f := range []faults.Fault{
+			{Mode: faults.Status, Status: 400, Body: `{"error":"invalid_grant","error_description":"AADSTS70000: canary","error_codes":[70000]}`},
+			{Mode: faults.Status, Status: 200, Body: `{"canary`},
+			{Mode: faults.Status, Status: 500, Body: "canary"},
+			{Mode: faults.Status, Status: 302, Header: map[string]string{"Location": "https://evil.example/"}},
+			{Mode: faults.ResetAfter},
+			{Mode: faults.HangBefore},
 		} {
 			f.Service, f.Operation, f.Times = "entra", "token authorization_code", -1
 			w.mustDo(w.panel.Inject(f))

@@ -42,8 +42,10 @@ const (
 
 // Store keeps the secret. An error is rotation.ErrNotFound or has a class.
 type Store interface {
-	Read(ctx context.Context, name string) (value rotation.Secret, tags map[string]string, version string, created time.Time, err error)
-	Write(ctx context.Context, name string, value rotation.Secret, contentType string, tags map[string]string, expires time.Time) (version string, created time.Time, err error)
+	Read(ctx context.Context, name string) (value rotation.Secret, tags map[string]string, version string,
+		created time.Time, err error)
+	Write(ctx context.Context, name string, value rotation.Secret, contentType string, tags map[string]string,
+		expires time.Time) (version string, created time.Time, err error)
 }
 
 // ErrSealed is given for text that this app did not seal, or sealed for another
@@ -218,7 +220,8 @@ func (r *Keyring) replace(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("storing the app's keys: %w", err)
 	}
-	if _, _, err := r.store.Write(ctx, SecretName, rotation.NewSecret(string(value)), ContentType, nil, k.Made.Add(2*life)); err != nil {
+	if _, _, err := r.store.Write(ctx, SecretName, rotation.NewSecret(string(value)), ContentType, nil,
+		k.Made.Add(2*life)); err != nil {
 		return fmt.Errorf("storing the app's keys: %w", err)
 	}
 	// Of two instances that do this at once the later one's write counts.

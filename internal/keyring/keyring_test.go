@@ -29,7 +29,8 @@ func (s *store) Read(context.Context, string) (rotation.Secret, map[string]strin
 	return rotation.NewSecret(s.value), nil, "v", time.Time{}, nil
 }
 
-func (s *store) Write(_ context.Context, name string, value rotation.Secret, _ string, _ map[string]string, _ time.Time) (string, time.Time, error) {
+func (s *store) Write(_ context.Context, name string, value rotation.Secret, _ string, _ map[string]string,
+	_ time.Time) (string, time.Time, error) {
 	if name != keyring.SecretName {
 		return "", time.Time{}, errors.New("another secret was written")
 	}
@@ -81,11 +82,12 @@ func TestWhatWasNotSealedHereDoesNotOpen(t *testing.T) {
 		"another purpose": {"form", sealed},
 		"another app":     {"cookie", foreign},
 		"cut":             {"cookie", sealed[:len(sealed)-1]},
-		"changed":         {"cookie", strings.TrimSuffix(sealed, last) + strings.Map(func(c rune) rune { return c ^ 1 }, last)},
-		"empty":           {"cookie", ""},
-		"key id alone":    {"cookie", sealed[:9]},
-		"no base64":       {"cookie", sealed[:9] + "***"},
-		"too long":        {"cookie", sealed + strings.Repeat("A", 9<<10)},
+		"changed": {"cookie", strings.TrimSuffix(sealed, last) + strings.Map(func(c rune) rune { return c ^ 1 },
+			last)},
+		"empty":        {"cookie", ""},
+		"key id alone": {"cookie", sealed[:9]},
+		"no base64":    {"cookie", sealed[:9] + "***"},
+		"too long":     {"cookie", sealed + strings.Repeat("A", 9<<10)},
 	} {
 		if got, err := r.Open(t.Context(), tt.purpose, tt.text); !errors.Is(err, keyring.ErrSealed) {
 			t.Errorf("%s: opened %q, %v", name, got, err)
@@ -116,7 +118,8 @@ func TestForgedTextDoesNotMakeTheVaultBusy(t *testing.T) {
 	seal(t, r, "cookie", "x")
 	before := s.reads
 	for range 1000 {
-		if _, err := r.Open(t.Context(), "cookie", "AAAAAAAA.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"); !errors.Is(err, keyring.ErrSealed) {
+		if _, err := r.Open(t.Context(), "cookie", "AAAAAAAA.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"); !errors.Is(err,
+			keyring.ErrSealed) {
 			t.Fatal(err)
 		}
 	}
@@ -131,7 +134,8 @@ func TestAVaultThatCannotBeReadIsNotAForgery(t *testing.T) {
 	if _, err := r.Seal(t.Context(), "cookie", nil); rotation.ClassOf(err) != rotation.Transient {
 		t.Errorf("sealing: %v", err)
 	}
-	if _, err := r.Open(t.Context(), "cookie", "AAAAAAAA.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"); errors.Is(err, keyring.ErrSealed) || err == nil {
+	if _, err := r.Open(t.Context(), "cookie", "AAAAAAAA.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"); errors.Is(err,
+		keyring.ErrSealed) || err == nil {
 		t.Errorf("opening: %v", err)
 	}
 }

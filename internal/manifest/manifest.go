@@ -112,7 +112,8 @@ func Read(path string) (*Manifest, []Warning, error) {
 	if err != nil {
 		what, do := "the manifest cannot be read", "see that it is a readable file, and what PATROL_MANIFEST says"
 		if errors.Is(err, fs.ErrNotExist) {
-			what, do = "there is no manifest here", "put pats.yaml beside host.json, or say in PATROL_MANIFEST where it is"
+			what, do = "there is no manifest here",
+				"put pats.yaml beside host.json, or say in PATROL_MANIFEST where it is"
 		}
 		return nil, nil, Problems{{File: path, What: what, Do: do}}
 	}

@@ -58,12 +58,14 @@ func parse(t *testing.T, text string) *manifest.Manifest {
 
 func TestASoundFileBecomesSpecsInItsOrder(t *testing.T) {
 	m := parse(t, sample)
-	if want := map[string]manifest.Identity{"build-bot": {Name: "build-bot", User: "build-bot@contoso.com"}}; !reflect.DeepEqual(m.Identities, want) {
+	if want := map[string]manifest.Identity{"build-bot": {Name: "build-bot",
+		User: "build-bot@contoso.com"}}; !reflect.DeepEqual(m.Identities, want) {
 		t.Errorf("got %+v, want %+v", m.Identities, want)
 	}
 	want := []rotation.Spec{{
 		Name: "jenkins-agents", Identity: "build-bot", Organization: "contoso", DisplayName: "Jenkins agents",
-		Scopes: []string{"vso.agentpools_manage", "vso.build_execute"}, Lifetime: 30 * day, RotateBefore: 10 * day, Overlap: day,
+		Scopes: []string{"vso.agentpools_manage", "vso.build_execute"}, Lifetime: 30 * day, RotateBefore: 10 * day,
+		Overlap: day,
 	}, {
 		Name: "nuget-feed", Identity: "build-bot", Organization: "contoso", DisplayName: "nuget-feed",
 		Scopes: []string{"vso.packaging"}, Lifetime: 7 * day, RotateBefore: 3 * day, Overlap: 2 * time.Hour,
@@ -86,7 +88,8 @@ func TestAPATIsFoundWithoutCaseAsInKeyVault(t *testing.T) {
 }
 
 func TestWithoutDefaultsTheBuiltInOnesApply(t *testing.T) {
-	m := parse(t, head+"  - {name: 007, identity: bot, organization: c, scopes: [vso.code], adopt: 0F5AD7A2-3c7b-4d0f-9f0c-6d1b2a3c4d5e}\n")
+	m := parse(t, head+
+		"  - {name: 007, identity: bot, organization: c, scopes: [vso.code], adopt: 0F5AD7A2-3c7b-4d0f-9f0c-6d1b2a3c4d5e}\n")
 	want := rotation.Spec{
 		Name: "007", Identity: "bot", Organization: "c", DisplayName: "007", Scopes: []string{"vso.code"},
 		Lifetime: 30 * day, RotateBefore: 10 * day, Overlap: day, Adopt: "0f5ad7a2-3c7b-4d0f-9f0c-6d1b2a3c4d5e",
@@ -97,7 +100,8 @@ func TestWithoutDefaultsTheBuiltInOnesApply(t *testing.T) {
 }
 
 func TestDefaultsMergeKeyByKey(t *testing.T) {
-	m := parse(t, "defaults: {lifetime: 60d, overlap: 90m}\n"+head+"  - {name: a, identity: bot, organization: c, scopes: [vso.code], rotateBefore: 5d}\n")
+	m := parse(t, "defaults: {lifetime: 60d, overlap: 90m}\n"+head+
+		"  - {name: a, identity: bot, organization: c, scopes: [vso.code], rotateBefore: 5d}\n")
 	if s := m.PATs[0]; s.Lifetime != 60*day || s.RotateBefore != 5*day || s.Overlap != 90*time.Minute {
 		t.Errorf("got %+v", s)
 	}
@@ -134,106 +138,188 @@ func TestEachRuleHasItsMessage(t *testing.T) {
 		// The file.
 		{"empty", "", `pats.yaml: the file is empty; begin with apiVersion: patrol/v1`},
 		{"comments only", "# nothing\n", `pats.yaml: the file is empty; begin with apiVersion: patrol/v1`},
-		{"null", "~", `pats.yaml:1:1: the manifest must be a mapping, not empty; write its keys below it, indented: apiVersion, identities, defaults, pats`},
-		{"list", "- a", `pats.yaml:1:1: the manifest must be a mapping, not a list; write its keys below it, indented: apiVersion, identities, defaults, pats`},
-		{"tab", "apiVersion: patrol/v1\npats:\n\t- a", `pats.yaml:3: this is not YAML: found character that cannot start any token; look at the indentation, colons and quotes around here`},
-		{"open bracket", head + "  - {name: a", `pats.yaml:3: this is not YAML: did not find expected ',' or '}'; look at the indentation, colons and quotes around here`},
-		{"unknown anchor", head + "  - *a\n", `pats.yaml: this is not YAML: unknown anchor 'a' referenced; look at the indentation, colons and quotes around here`},
-		{"not UTF-8", "a: \xff", `pats.yaml: this is not YAML: invalid leading UTF-8 octet; look at the indentation, colons and quotes around here`},
-		{"too large", strings.Repeat("#", 32<<20+1), `pats.yaml: the file is larger than 33554432 bytes; split the PATs over several deployments`},
-		{"two documents", pat("") + "---\n" + pat(""), `pats.yaml:5:1: a second document begins here; keep one and remove the --- before it`},
-		{"broken second document", pat("") + "---\n{", `pats.yaml:6: this is not YAML: did not find expected node content; look at the indentation, colons and quotes around here`},
+		{"null", "~",
+			`pats.yaml:1:1: the manifest must be a mapping, not empty; write its keys below it, indented: apiVersion, identities, defaults, pats`},
+		{"list", "- a",
+			`pats.yaml:1:1: the manifest must be a mapping, not a list; write its keys below it, indented: apiVersion, identities, defaults, pats`},
+		{"tab", "apiVersion: patrol/v1\npats:\n\t- a",
+			`pats.yaml:3: this is not YAML: found character that cannot start any token; look at the indentation, colons and quotes around here`},
+		{"open bracket", head + "  - {name: a",
+			`pats.yaml:3: this is not YAML: did not find expected ',' or '}'; look at the indentation, colons and quotes around here`},
+		{"unknown anchor", head + "  - *a\n",
+			`pats.yaml: this is not YAML: unknown anchor 'a' referenced; look at the indentation, colons and quotes around here`},
+		{"not UTF-8", "a: \xff",
+			`pats.yaml: this is not YAML: invalid leading UTF-8 octet; look at the indentation, colons and quotes around here`},
+		{"too large", strings.Repeat("#", 32<<20+1),
+			`pats.yaml: the file is larger than 33554432 bytes; split the PATs over several deployments`},
+		{"two documents", pat("") + "---\n" + pat(""),
+			`pats.yaml:5:1: a second document begins here; keep one and remove the --- before it`},
+		{"broken second document", pat("") + "---\n{",
+			`pats.yaml:6: this is not YAML: did not find expected node content; look at the indentation, colons and quotes around here`},
 		// The top.
 		{"all missing", "{}", `pats.yaml:1:1: apiVersion is missing; write apiVersion: patrol/v1
 pats.yaml:1:1: identities is missing; declare who owns the PATs: identities, a name, and user below it
 pats.yaml:1:1: pats is missing; declare the PATs below it, or write pats: [] if there are none`},
-		{"version", strings.Replace(pat(""), "/v1", "/v2", 1), `pats.yaml:1:13: apiVersion is "patrol/v2", which this version of patrol does not know; write apiVersion: patrol/v1`},
-		{"version empty", strings.Replace(pat(""), "patrol/v1", "", 1), `pats.yaml:1:12: apiVersion is empty; write apiVersion: patrol/v1`},
-		{"unknown key", "default: {}\n" + pat(""), `pats.yaml:1:1: the manifest has an unknown key "default"; did you mean defaults?`},
-		{"case of a key", "Defaults: {}\n" + pat(""), `pats.yaml:1:1: the manifest has an unknown key "Defaults"; did you mean defaults?`},
-		{"key far from all", "x-notes: {}\n" + pat(""), `pats.yaml:1:1: the manifest has an unknown key "x-notes"; the keys here are apiVersion, identities, defaults, pats`},
-		{"key twice", pat("") + "pats: []\n", `pats.yaml:5:1: the manifest has "pats" twice; keep this one or the one in line 3`},
-		{"key that is no word", "? [a]\n: b\n" + pat(""), `pats.yaml:1:3: a key of the manifest is a list; write a plain word before the colon`},
+		{"version", strings.Replace(pat(""), "/v1", "/v2", 1),
+			`pats.yaml:1:13: apiVersion is "patrol/v2", which this version of patrol does not know; write apiVersion: patrol/v1`},
+		{"version empty", strings.Replace(pat(""), "patrol/v1", "", 1),
+			`pats.yaml:1:12: apiVersion is empty; write apiVersion: patrol/v1`},
+		{"unknown key", "default: {}\n" + pat(""),
+			`pats.yaml:1:1: the manifest has an unknown key "default"; did you mean defaults?`},
+		{"case of a key", "Defaults: {}\n" + pat(""),
+			`pats.yaml:1:1: the manifest has an unknown key "Defaults"; did you mean defaults?`},
+		{"key far from all", "x-notes: {}\n" + pat(""),
+			`pats.yaml:1:1: the manifest has an unknown key "x-notes"; the keys here are apiVersion, identities, defaults, pats`},
+		{"key twice", pat("") + "pats: []\n",
+			`pats.yaml:5:1: the manifest has "pats" twice; keep this one or the one in line 3`},
+		{"key that is no word", "? [a]\n: b\n" + pat(""),
+			`pats.yaml:1:3: a key of the manifest is a list; write a plain word before the colon`},
 		// Identities.
-		{"identities a list", identity("  - bot"), `pats.yaml:2:28: PAT "a" has an identity "bot" that is not declared; declare it under identities
+		{"identities a list", identity("  - bot"),
+			`pats.yaml:2:28: PAT "a" has an identity "bot" that is not declared; declare it under identities
 pats.yaml:4:3: identities must be a mapping, not a list; write one name and colon per line below it, indented`},
-		{"no user", identity("  bot: {}"), `pats.yaml:4:3: identity "bot" has no user; write the user principal name of who signs in, such as build-bot@contoso.com`},
-		{"user without domain", identity("  bot: {user: bot}"), `pats.yaml:4:15: user "bot" is not a user principal name; write the user principal name of who signs in, such as build-bot@contoso.com`},
-		{"user with blank", identity("  bot: {user: b t@contoso.com}"), `pats.yaml:4:15: user "b t@contoso.com" is not a user principal name; write the user principal name of who signs in, such as build-bot@contoso.com`},
-		{"user with a broken domain", identity("  bot: {user: b@contoso..com}"), `pats.yaml:4:15: user "b@contoso..com" is not a user principal name; write the user principal name of who signs in, such as build-bot@contoso.com`},
-		{"user empty", identity("  bot:\n    user:"), `pats.yaml:5:10: user of identity "bot" is empty; write the user principal name of who signs in, such as build-bot@contoso.com`},
-		{"identity without body", identity("  bot:"), `pats.yaml:4:7: identity "bot" must be a mapping, not empty; write its keys below it, indented: user, administrator`},
-		{"administrator a word", identity("  bot: {user: b@c.d, administrator: yes}"), `pats.yaml:4:37: administrator of identity "bot" is neither true nor false; write true or false`},
-		{"identity twice without case", identity("  bot: {user: b@c.d}\n  Bot: {user: b@c.d}"), `pats.yaml:5:3: identity "Bot" is declared in line 4 already; give it another name: Key Vault does not tell upper case from lower`},
-		{"identity with a strange name", identity("  bot: {user: b@c.d}\n  b_t: {user: b@c.d}"), `pats.yaml:5:3: identity "b_t" has a name that Key Vault does not take; use letters a-z, digits and hyphens only, as Key Vault does`},
-		{"identity with a long name", identity("  bot: {user: b@c.d}\n  " + strings.Repeat("b", 101) + ": {user: b@c.d}"), `pats.yaml:5:3: the name of identity "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb..." is 101 characters long; make it 100 characters or fewer`},
-		{"token of an identity", identity("  bot: {user: b@c.d, password: hunter2}"), `pats.yaml:4:22: a token does not belong into this file; revoke it, remove it from the file and its history, and let patrol make a new one`},
+		{"no user", identity("  bot: {}"),
+			`pats.yaml:4:3: identity "bot" has no user; write the user principal name of who signs in, such as build-bot@contoso.com`},
+		{"user without domain", identity("  bot: {user: bot}"),
+			`pats.yaml:4:15: user "bot" is not a user principal name; write the user principal name of who signs in, such as build-bot@contoso.com`},
+		{"user with blank", identity("  bot: {user: b t@contoso.com}"),
+			`pats.yaml:4:15: user "b t@contoso.com" is not a user principal name; write the user principal name of who signs in, such as build-bot@contoso.com`},
+		{"user with a broken domain", identity("  bot: {user: b@contoso..com}"),
+			`pats.yaml:4:15: user "b@contoso..com" is not a user principal name; write the user principal name of who signs in, such as build-bot@contoso.com`},
+		{"user empty", identity("  bot:\n    user:"),
+			`pats.yaml:5:10: user of identity "bot" is empty; write the user principal name of who signs in, such as build-bot@contoso.com`},
+		{"identity without body", identity("  bot:"),
+			`pats.yaml:4:7: identity "bot" must be a mapping, not empty; write its keys below it, indented: user, administrator`},
+		{"administrator a word", identity("  bot: {user: b@c.d, administrator: yes}"),
+			`pats.yaml:4:37: administrator of identity "bot" is neither true nor false; write true or false`},
+		{"identity twice without case", identity("  bot: {user: b@c.d}\n  Bot: {user: b@c.d}"),
+			`pats.yaml:5:3: identity "Bot" is declared in line 4 already; give it another name: Key Vault does not tell upper case from lower`},
+		{"identity with a strange name", identity("  bot: {user: b@c.d}\n  b_t: {user: b@c.d}"),
+			`pats.yaml:5:3: identity "b_t" has a name that Key Vault does not take; use letters a-z, digits and hyphens only, as Key Vault does`},
+		{"identity with a long name", identity("  bot: {user: b@c.d}\n  " + strings.Repeat("b", 101) +
+			": {user: b@c.d}"),
+			`pats.yaml:5:3: the name of identity "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb..." is 101 characters long; make it 100 characters or fewer`},
+		{"token of an identity", identity("  bot: {user: b@c.d, password: hunter2}"),
+			`pats.yaml:4:22: a token does not belong into this file; revoke it, remove it from the file and its history, and let patrol make a new one`},
 		// Defaults.
-		{"defaults of anything else", "defaults: {scopes: [vso.code]}\n" + pat(""), `pats.yaml:1:12: defaults has an unknown key "scopes"; the keys here are lifetime, rotateBefore, overlap`},
-		{"defaults contradict each other, told once", "defaults: {lifetime: 5d}\n" + pat("") + "  - {name: b, identity: bot, organization: contoso, scopes: [vso.code]}\n",
+		{"defaults of anything else", "defaults: {scopes: [vso.code]}\n" + pat(""),
+			`pats.yaml:1:12: defaults has an unknown key "scopes"; the keys here are lifetime, rotateBefore, overlap`},
+		{"defaults contradict each other, told once", "defaults: {lifetime: 5d}\n" + pat("") +
+			"  - {name: b, identity: bot, organization: contoso, scopes: [vso.code]}\n",
 			`pats.yaml:1:1: defaults: rotateBefore 10d must be shorter than lifetime 5d, or each PAT is due when it is made; shorten rotateBefore or lengthen lifetime`},
-		{"a broken default is not told again by each PAT", "defaults: {lifetime: 5x, rotateBefore: 40d}\n" + pat(", overlap: 2d"), `pats.yaml:1:22: lifetime "5x" is not a duration; write a whole number and one unit: 45s, 90m, 24h or 30d`},
+		{"a broken default is not told again by each PAT", "defaults: {lifetime: 5x, rotateBefore: 40d}\n" +
+			pat(", overlap: 2d"),
+			`pats.yaml:1:22: lifetime "5x" is not a duration; write a whole number and one unit: 45s, 90m, 24h or 30d`},
 		// PATs.
-		{"pats empty", head, `pats.yaml:3:6: pats must be a list, not empty; write one PAT per dash below it, or pats: [] if there are none`},
-		{"pats a mapping", head + "  a: {}\n", `pats.yaml:4:3: pats must be a list, not a mapping; write one PAT per dash below it, or pats: [] if there are none`},
-		{"a PAT that is a word", head + "  - jenkins\n", `pats.yaml:4:5: PAT 1 must be a mapping, not a single value; write its keys below it, indented: name, identity, organization, displayName, scopes, lifetime, rotateBefore, overlap, adopt`},
-		{"nothing in it", head + "  - {}\n", `pats.yaml:4:5: PAT 1 has no name; name it like the Key Vault secret that it shall be
+		{"pats empty", head,
+			`pats.yaml:3:6: pats must be a list, not empty; write one PAT per dash below it, or pats: [] if there are none`},
+		{"pats a mapping", head + "  a: {}\n",
+			`pats.yaml:4:3: pats must be a list, not a mapping; write one PAT per dash below it, or pats: [] if there are none`},
+		{"a PAT that is a word", head + "  - jenkins\n",
+			`pats.yaml:4:5: PAT 1 must be a mapping, not a single value; write its keys below it, indented: name, identity, organization, displayName, scopes, lifetime, rotateBefore, overlap, adopt`},
+		{"nothing in it", head + "  - {}\n",
+			`pats.yaml:4:5: PAT 1 has no name; name it like the Key Vault secret that it shall be
 pats.yaml:4:5: PAT 1 has no identity; name one of the identities above
 pats.yaml:4:5: PAT 1 has no organization; write the name that follows dev.azure.com/ in its address, such as contoso
 pats.yaml:4:5: PAT 1 has no scopes; write what it may do, such as scopes: [vso.code]`},
-		{"typing error", pat(", lifetme: 7d"), `pats.yaml:4:73: PAT 1 has an unknown key "lifetme"; did you mean lifetime?`},
-		{"underscores", pat(", display_name: x"), `pats.yaml:4:73: PAT 1 has an unknown key "display_name"; did you mean displayName?`},
-		{"the same key twice", pat(", name: b"), `pats.yaml:4:73: PAT 1 has "name" twice; keep this one or the one in line 4`},
-		{"merge", "apiVersion: patrol/v1\nidentities: {bot: &b {user: bot@contoso.com}}\npats:\n  - {<<: *b, name: a, identity: bot, organization: contoso, scopes: [vso.code]}\n", `pats.yaml:4:6: merging with << is not supported; write the keys out, or use an alias for one value`},
-		{"all organizations", pat(", allOrgs: true"), `pats.yaml:4:73: allOrgs is refused: Azure DevOps retires global PATs on 2026-12-01; remove it and declare one PAT per organization`},
-		{"a token in the file", pat(", token: canary"), `pats.yaml:4:73: a token does not belong into this file; revoke it, remove it from the file and its history, and let patrol make a new one`},
-		{"name", strings.Replace(pat(""), "name: a", "name: a_b", 1), `pats.yaml:4:12: PAT "a_b" has a name that Key Vault does not take; use letters a-z, digits and hyphens only, as Key Vault does`},
-		{"name too long", strings.Replace(pat(""), "name: a", "name: "+strings.Repeat("a", 128), 1), `pats.yaml:4:12: the name of PAT "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa..." is 128 characters long; make it 127 characters or fewer`},
-		{"name of patrol's own", strings.Replace(pat(""), "name: a", "name: Patrol-x", 1), `pats.yaml:4:12: PAT "Patrol-x" begins with patrol-, which is for patrol's own secrets; give it another name`},
-		{"name a list", strings.Replace(pat(""), "name: a", "name: [a]", 1), `pats.yaml:4:12: name of PAT 1 must be text, not a list; name it like the Key Vault secret that it shall be`},
-		{"name with a tag", strings.Replace(pat(""), "name: a", "name: !!binary YQ==", 1), `pats.yaml:4:12: name of PAT 1 has a YAML tag; remove the tag`},
-		{"name twice without case", pat("") + "  - {name: A, identity: bot, organization: contoso, scopes: [vso.code]}\n",
+		{"typing error", pat(", lifetme: 7d"),
+			`pats.yaml:4:73: PAT 1 has an unknown key "lifetme"; did you mean lifetime?`},
+		{"underscores", pat(", display_name: x"),
+			`pats.yaml:4:73: PAT 1 has an unknown key "display_name"; did you mean displayName?`},
+		{"the same key twice", pat(", name: b"),
+			`pats.yaml:4:73: PAT 1 has "name" twice; keep this one or the one in line 4`},
+		{"merge",
+			"apiVersion: patrol/v1\nidentities: {bot: &b {user: bot@contoso.com}}\npats:\n  - {<<: *b, name: a, identity: bot, organization: contoso, scopes: [vso.code]}\n", `pats.yaml:4:6: merging with << is not supported; write the keys out, or use an alias for one value`},
+		{"all organizations", pat(", allOrgs: true"),
+			`pats.yaml:4:73: allOrgs is refused: Azure DevOps retires global PATs on 2026-12-01; remove it and declare one PAT per organization`},
+		{"a token in the file", pat(", token: canary"),
+			`pats.yaml:4:73: a token does not belong into this file; revoke it, remove it from the file and its history, and let patrol make a new one`},
+		{"name", strings.Replace(pat(""), "name: a", "name: a_b", 1),
+			`pats.yaml:4:12: PAT "a_b" has a name that Key Vault does not take; use letters a-z, digits and hyphens only, as Key Vault does`},
+		{"name too long", strings.Replace(pat(""), "name: a", "name: "+strings.Repeat("a", 128), 1),
+			`pats.yaml:4:12: the name of PAT "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa..." is 128 characters long; make it 127 characters or fewer`},
+		{"name of patrol's own", strings.Replace(pat(""), "name: a", "name: Patrol-x", 1),
+			`pats.yaml:4:12: PAT "Patrol-x" begins with patrol-, which is for patrol's own secrets; give it another name`},
+		{"name a list", strings.Replace(pat(""), "name: a", "name: [a]", 1),
+			`pats.yaml:4:12: name of PAT 1 must be text, not a list; name it like the Key Vault secret that it shall be`},
+		{"name with a tag", strings.Replace(pat(""), "name: a", "name: !!binary YQ==", 1),
+			`pats.yaml:4:12: name of PAT 1 has a YAML tag; remove the tag`},
+		{"name twice without case", pat("") +
+			"  - {name: A, identity: bot, organization: contoso, scopes: [vso.code]}\n",
 			`pats.yaml:5:12: PAT "A" is declared in line 4 already; give it another name: Key Vault does not tell upper case from lower`},
-		{"identity misspelt", strings.Replace(pat(""), "identity: bot", "identity: bto", 1), `pats.yaml:4:25: PAT "a" has an identity "bto" that is not declared; did you mean bot?`},
-		{"identity unknown", strings.Replace(pat(""), "identity: bot", "identity: somebody", 1), `pats.yaml:4:25: PAT "a" has an identity "somebody" that is not declared; declare it under identities, or use one that is there: bot`},
-		{"organization with an underscore", strings.Replace(pat(""), "contoso,", "con_toso,", 1), `pats.yaml:4:44: organization "con_toso" of PAT "a" is not the name of an organization; write the name that follows dev.azure.com/ in its address, such as contoso`},
-		{"organization begins with a hyphen", strings.Replace(pat(""), "contoso,", "-contoso,", 1), `pats.yaml:4:44: organization "-contoso" of PAT "a" is not the name of an organization; write the name that follows dev.azure.com/ in its address, such as contoso`},
-		{"organization too long", strings.Replace(pat(""), "contoso,", strings.Repeat("c", 51)+",", 1), `pats.yaml:4:44: organization "cccccccccccccccccccccccccccccccccccccccc..." of PAT "a" is not the name of an organization; write the name that follows dev.azure.com/ in its address, such as contoso`},
-		{"organization as an address", strings.Replace(pat(""), "contoso,", "https://dev.azure.com/contoso/proj,", 1), `pats.yaml:4:44: organization "https://dev.azure.com/contoso/proj" of PAT "a" is not the name of an organization; write organization: contoso`},
-		{"organization as an old address", strings.Replace(pat(""), "contoso,", "contoso.visualstudio.com,", 1), `pats.yaml:4:44: organization "contoso.visualstudio.com" of PAT "a" is not the name of an organization; write organization: contoso`},
-		{"display name with blanks", pat(`, displayName: " x"`), `pats.yaml:4:86: displayName of PAT "a" has blanks around it or line breaks in it; write one line without blanks around it`},
-		{"display name of two lines", pat(`, displayName: "x\ny"`), `pats.yaml:4:86: displayName of PAT "a" has blanks around it or line breaks in it; write one line without blanks around it`},
-		{"display name too long", pat(`, displayName: ` + strings.Repeat("x", 201)), `pats.yaml:4:86: displayName of PAT "a" is 201 bytes long; make it 200 bytes or fewer`},
-		{"display name with our mark", pat(`, displayName: x (patrol abcdef-abcdefghij)`), `pats.yaml:4:86: displayName of PAT "a" has patrol's own mark, which is added to each new PAT; write it without what is in brackets`},
-		{"one display name twice", pat(", displayName: X") + "  - {name: b, identity: bot, organization: Contoso, scopes: [vso.code], displayName: x}\n",
+		{"identity misspelt", strings.Replace(pat(""), "identity: bot", "identity: bto", 1),
+			`pats.yaml:4:25: PAT "a" has an identity "bto" that is not declared; did you mean bot?`},
+		{"identity unknown", strings.Replace(pat(""), "identity: bot", "identity: somebody", 1),
+			`pats.yaml:4:25: PAT "a" has an identity "somebody" that is not declared; declare it under identities, or use one that is there: bot`},
+		{"organization with an underscore", strings.Replace(pat(""), "contoso,", "con_toso,", 1),
+			`pats.yaml:4:44: organization "con_toso" of PAT "a" is not the name of an organization; write the name that follows dev.azure.com/ in its address, such as contoso`},
+		{"organization begins with a hyphen", strings.Replace(pat(""), "contoso,", "-contoso,", 1),
+			`pats.yaml:4:44: organization "-contoso" of PAT "a" is not the name of an organization; write the name that follows dev.azure.com/ in its address, such as contoso`},
+		{"organization too long", strings.Replace(pat(""), "contoso,", strings.Repeat("c", 51)+",", 1),
+			`pats.yaml:4:44: organization "cccccccccccccccccccccccccccccccccccccccc..." of PAT "a" is not the name of an organization; write the name that follows dev.azure.com/ in its address, such as contoso`},
+		{"organization as an address", strings.Replace(pat(""), "contoso,", "https://dev.azure.com/contoso/proj,", 1),
+			`pats.yaml:4:44: organization "https://dev.azure.com/contoso/proj" of PAT "a" is not the name of an organization; write organization: contoso`},
+		{"organization as an old address", strings.Replace(pat(""), "contoso,", "contoso.visualstudio.com,", 1),
+			`pats.yaml:4:44: organization "contoso.visualstudio.com" of PAT "a" is not the name of an organization; write organization: contoso`},
+		{"display name with blanks", pat(`, displayName: " x"`),
+			`pats.yaml:4:86: displayName of PAT "a" has blanks around it or line breaks in it; write one line without blanks around it`},
+		{"display name of two lines", pat(`, displayName: "x\ny"`),
+			`pats.yaml:4:86: displayName of PAT "a" has blanks around it or line breaks in it; write one line without blanks around it`},
+		{"display name too long", pat(`, displayName: ` + strings.Repeat("x", 201)),
+			`pats.yaml:4:86: displayName of PAT "a" is 201 bytes long; make it 200 bytes or fewer`},
+		{"display name with our mark", pat(`, displayName: x (patrol abcdef-abcdefghij)`),
+			`pats.yaml:4:86: displayName of PAT "a" has patrol's own mark, which is added to each new PAT; write it without what is in brackets`},
+		{"one display name twice", pat(", displayName: X") +
+			"  - {name: b, identity: bot, organization: Contoso, scopes: [vso.code], displayName: x}\n",
 			`pats.yaml:5:86: PAT "b" has the same user, organization and displayName as the one in line 4; give one of them another displayName`},
 		{"one display name, two identities, one user", `apiVersion: patrol/v1
 identities: {bot: {user: bot@contoso.com}, two: {user: Bot@contoso.com}}
 pats:
   - {name: a, identity: bot, organization: c, scopes: [vso.code], displayName: b}
   - {name: b, identity: two, organization: c, scopes: [vso.code]}
-`, `pats.yaml:5:5: PAT "b" has the same user, organization and displayName as the one in line 4; give one of them another displayName`},
-		{"no scope", strings.Replace(pat(""), "[vso.code]", "[]", 1), `pats.yaml:4:61: scopes of PAT "a" is empty; write a list, such as scopes: [vso.code, vso.build]`},
-		{"scopes as text", strings.Replace(pat(""), "[vso.code]", "vso.code vso.build", 1), `pats.yaml:4:61: scopes of PAT "a" must be a list, not a single value; write a list, such as scopes: [vso.code, vso.build]`},
-		{"scopes for applications", strings.Replace(pat(""), "[vso.code]", "[user_impersonation, vso.pats]", 1), `pats.yaml:4:62: user_impersonation is for Microsoft Entra applications only: no personal access token can have it; remove it or correct it
+`,
+			`pats.yaml:5:5: PAT "b" has the same user, organization and displayName as the one in line 4; give one of them another displayName`},
+		{"no scope", strings.Replace(pat(""), "[vso.code]", "[]", 1),
+			`pats.yaml:4:61: scopes of PAT "a" is empty; write a list, such as scopes: [vso.code, vso.build]`},
+		{"scopes as text", strings.Replace(pat(""), "[vso.code]", "vso.code vso.build", 1),
+			`pats.yaml:4:61: scopes of PAT "a" must be a list, not a single value; write a list, such as scopes: [vso.code, vso.build]`},
+		{"scopes for applications", strings.Replace(pat(""), "[vso.code]", "[user_impersonation, vso.pats]", 1),
+			`pats.yaml:4:62: user_impersonation is for Microsoft Entra applications only: no personal access token can have it; remove it or correct it
 pats.yaml:4:82: vso.pats is for Microsoft Entra applications only: no personal access token can have it; remove it or correct it`},
-		{"scope without prefix", strings.Replace(pat(""), "[vso.code]", "[code]", 1), `pats.yaml:4:62: "code" is not a scope: write vso.code; remove it or correct it`},
-		{"scope empty", strings.Replace(pat(""), "[vso.code]", "[vso.code, ~]", 1), `pats.yaml:4:72: a scope of PAT "a" is empty; write a list, such as scopes: [vso.code, vso.build]`},
-		{"scope too long", strings.Replace(pat(""), "[vso.code]", "[vso."+strings.Repeat("x", 130)+"]", 1), `pats.yaml:4:62: a scope of PAT "a" is 134 characters long; write a list, such as scopes: [vso.code, vso.build]`},
-		{"too many scopes", strings.Replace(pat(""), "[vso.code]", "["+strings.Repeat("vso.code,", 101)+"]", 1), `pats.yaml:4:61: 101 scopes of PAT "a" are more than 100; keep what the PAT needs`},
-		{"duration without unit", pat(", lifetime: 30"), `pats.yaml:4:83: lifetime "30" is not a duration; write a whole number and one unit: 45s, 90m, 24h or 30d`},
-		{"duration of two units", pat(", overlap: 1h30m"), `pats.yaml:4:82: overlap "1h30m" is not a duration; write a whole number and one unit: 45s, 90m, 24h or 30d`},
-		{"duration with a fraction", pat(", overlap: 1.5h"), `pats.yaml:4:82: overlap "1.5h" is not a duration; write a whole number and one unit: 45s, 90m, 24h or 30d`},
-		{"duration below zero", pat(", overlap: -1h"), `pats.yaml:4:82: overlap "-1h" is not a duration; write a whole number and one unit: 45s, 90m, 24h or 30d`},
-		{"duration beyond numbers", pat(", overlap: 99999999999d"), `pats.yaml:4:82: overlap "99999999999d" is not a duration; write a whole number and one unit: 45s, 90m, 24h or 30d`},
-		{"duration a list", pat(", overlap: [1h]"), `pats.yaml:4:82: overlap must be text, not a list; write a whole number and one unit: 45s, 90m, 24h or 30d`},
-		{"life over a year", pat(", lifetime: 366d"), `pats.yaml:4:83: lifetime 366d is longer than Azure DevOps lets a PAT live; write 365d or less`},
-		{"no time before", pat(", rotateBefore: 0d, overlap: 1s"), `pats.yaml:4:87: rotateBefore is zero; write how long, such as 10d`},
-		{"rotate before the beginning", pat(", lifetime: 10d"), `pats.yaml:4:5: PAT "a": rotateBefore 10d must be shorter than lifetime 10d, or each PAT is due when it is made; shorten rotateBefore or lengthen lifetime`},
-		{"overlap beyond the end", pat(", rotateBefore: 23h"), `pats.yaml:4:5: PAT "a": overlap 1d must not be longer than rotateBefore 23h, or the replaced PAT runs out before its overlap ends; shorten overlap or lengthen rotateBefore`},
-		{"adopt a name", pat(", adopt: jenkins"), `pats.yaml:4:80: adopt of PAT "a" is not a GUID; write the authorization id of the PAT to adopt, as rotation-failed with code ambiguous-adoption lists it`},
-		{"adopt without dashes", pat(", adopt: 0f5ad7a203c7b04d0f09f0c06d1b2a3c4d5e"), `pats.yaml:4:80: adopt of PAT "a" is not a GUID; write the authorization id of the PAT to adopt, as rotation-failed with code ambiguous-adoption lists it`},
-		{"alias to itself", "apiVersion: patrol/v1\nidentities: {bot: {user: bot@contoso.com}}\npats: &a\n  - *a\n", `pats.yaml:4:5: PAT 1 must be a mapping, not a list; write its keys below it, indented: name, identity, organization, displayName, scopes, lifetime, rotateBefore, overlap, adopt`},
+		{"scope without prefix", strings.Replace(pat(""), "[vso.code]", "[code]", 1),
+			`pats.yaml:4:62: "code" is not a scope: write vso.code; remove it or correct it`},
+		{"scope empty", strings.Replace(pat(""), "[vso.code]", "[vso.code, ~]", 1),
+			`pats.yaml:4:72: a scope of PAT "a" is empty; write a list, such as scopes: [vso.code, vso.build]`},
+		{"scope too long", strings.Replace(pat(""), "[vso.code]", "[vso."+strings.Repeat("x", 130)+"]", 1),
+			`pats.yaml:4:62: a scope of PAT "a" is 134 characters long; write a list, such as scopes: [vso.code, vso.build]`},
+		{"too many scopes", strings.Replace(pat(""), "[vso.code]", "["+strings.Repeat("vso.code,", 101)+"]", 1),
+			`pats.yaml:4:61: 101 scopes of PAT "a" are more than 100; keep what the PAT needs`},
+		{"duration without unit", pat(", lifetime: 30"),
+			`pats.yaml:4:83: lifetime "30" is not a duration; write a whole number and one unit: 45s, 90m, 24h or 30d`},
+		{"duration of two units", pat(", overlap: 1h30m"),
+			`pats.yaml:4:82: overlap "1h30m" is not a duration; write a whole number and one unit: 45s, 90m, 24h or 30d`},
+		{"duration with a fraction", pat(", overlap: 1.5h"),
+			`pats.yaml:4:82: overlap "1.5h" is not a duration; write a whole number and one unit: 45s, 90m, 24h or 30d`},
+		{"duration below zero", pat(", overlap: -1h"),
+			`pats.yaml:4:82: overlap "-1h" is not a duration; write a whole number and one unit: 45s, 90m, 24h or 30d`},
+		{"duration beyond numbers", pat(", overlap: 99999999999d"),
+			`pats.yaml:4:82: overlap "99999999999d" is not a duration; write a whole number and one unit: 45s, 90m, 24h or 30d`},
+		{"duration a list", pat(", overlap: [1h]"),
+			`pats.yaml:4:82: overlap must be text, not a list; write a whole number and one unit: 45s, 90m, 24h or 30d`},
+		{"life over a year", pat(", lifetime: 366d"),
+			`pats.yaml:4:83: lifetime 366d is longer than Azure DevOps lets a PAT live; write 365d or less`},
+		{"no time before", pat(", rotateBefore: 0d, overlap: 1s"),
+			`pats.yaml:4:87: rotateBefore is zero; write how long, such as 10d`},
+		{"rotate before the beginning", pat(", lifetime: 10d"),
+			`pats.yaml:4:5: PAT "a": rotateBefore 10d must be shorter than lifetime 10d, or each PAT is due when it is made; shorten rotateBefore or lengthen lifetime`},
+		{"overlap beyond the end", pat(", rotateBefore: 23h"),
+			`pats.yaml:4:5: PAT "a": overlap 1d must not be longer than rotateBefore 23h, or the replaced PAT runs out before its overlap ends; shorten overlap or lengthen rotateBefore`},
+		{"adopt a name", pat(", adopt: jenkins"),
+			`pats.yaml:4:80: adopt of PAT "a" is not a GUID; write the authorization id of the PAT to adopt, as rotation-failed with code ambiguous-adoption lists it`},
+		{"adopt without dashes", pat(", adopt: 0f5ad7a203c7b04d0f09f0c06d1b2a3c4d5e"),
+			`pats.yaml:4:80: adopt of PAT "a" is not a GUID; write the authorization id of the PAT to adopt, as rotation-failed with code ambiguous-adoption lists it`},
+		{"alias to itself", "apiVersion: patrol/v1\nidentities: {bot: {user: bot@contoso.com}}\npats: &a\n  - *a\n",
+			`pats.yaml:4:5: PAT 1 must be a mapping, not a list; write its keys below it, indented: name, identity, organization, displayName, scopes, lifetime, rotateBefore, overlap, adopt`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m, _, err := manifest.Parse("pats.yaml", []byte(tt.text))
@@ -267,7 +353,8 @@ pats:
     scopes: [vso.packaging]
     lifetime: 7d
 `))
-	want := `pats.yaml:1:13: apiVersion is "patrol/v2", which this version of patrol does not know; write apiVersion: patrol/v1
+	want :=
+		`pats.yaml:1:13: apiVersion is "patrol/v2", which this version of patrol does not know; write apiVersion: patrol/v1
 pats.yaml:4:11: user "build-bot" is not a user principal name; write the user principal name of who signs in, such as build-bot@contoso.com
 pats.yaml:6:11: PAT "jenkins_agents" has a name that Key Vault does not take; use letters a-z, digits and hyphens only, as Key Vault does
 pats.yaml:7:15: PAT "jenkins_agents" has an identity "build-bto" that is not declared; did you mean build-bot?
@@ -279,7 +366,8 @@ pats.yaml:13:5: PAT 2 has an unknown key "organisation"; did you mean organizati
 	if err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}
-	if problems, ok := errors.AsType[manifest.Problems](err); !ok || len(problems) != 9 || problems[2].Line != 6 || problems[2].Column != 11 || problems[2].Do == "" {
+	if problems, ok := errors.AsType[manifest.Problems](err); !ok || len(problems) != 9 || problems[2].Line != 6 ||
+		problems[2].Column != 11 || problems[2].Do == "" {
 		t.Errorf("got %#v", problems)
 	}
 }
@@ -294,7 +382,8 @@ func TestWhatIsOnlyDoubtfulWarns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `pats.yaml:7:14: with overlap 0s a replaced PAT dies at once; write the time that consumers need to read the new one
+	want :=
+		`pats.yaml:7:14: with overlap 0s a replaced PAT dies at once; write the time that consumers need to read the new one
 pats.yaml:8:30: scope vso.code of PAT "a" is included in vso.code_write; remove it
 pats.yaml:8:40: vso.brand_new is not in Azure DevOps' list of scopes: Azure DevOps may refuse it; check its spelling
 pats.yaml:8:55: scope vso.code of PAT "a" is there twice; remove one
@@ -306,7 +395,8 @@ pats.yaml:8:65: vso.tokens lets its bearer manage other tokens; use a narrower s
 		t.Errorf("scopes %q", got)
 	}
 	m, warnings, err = manifest.Parse("pats.yaml", []byte("apiVersion: patrol/v1\nidentities: {}\npats: []\n"))
-	if err != nil || len(m.PATs) != 0 || len(warnings) != 1 || warnings[0].String() != "pats.yaml:3:1: no PAT is declared, so there is nothing to keep fresh; declare at least one" {
+	if err != nil || len(m.PATs) != 0 || len(warnings) != 1 ||
+		warnings[0].String() != "pats.yaml:3:1: no PAT is declared, so there is nothing to keep fresh; declare at least one" {
 		t.Errorf("no PATs: %+v %v %v", m, warnings, err)
 	}
 }
@@ -324,7 +414,8 @@ func TestAliasesCannotMultiplyTheWork(t *testing.T) {
 	var laughs strings.Builder
 	laughs.WriteString("a0: &a0 [x]\n")
 	for i := 1; i < 60; i++ {
-		fmt.Fprintf(&laughs, "a%d: &a%d [%s]\n", i, i, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d,", i-1), 10), ","))
+		fmt.Fprintf(&laughs, "a%d: &a%d [%s]\n", i, i, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d,", i-1), 10),
+			","))
 	}
 	keys := make([]string, 60)
 	for i := range keys {
@@ -343,7 +434,8 @@ func TestAliasesCannotMultiplyTheWork(t *testing.T) {
 		}
 	}
 	nested := head + strings.Repeat("[", 20_000)
-	if _, _, err := manifest.Parse("pats.yaml", []byte(nested)); err == nil || !strings.Contains(err.Error(), "not YAML") {
+	if _, _, err := manifest.Parse("pats.yaml", []byte(nested)); err == nil || !strings.Contains(err.Error(),
+		"not YAML") {
 		t.Error("20,000 brackets were accepted")
 	}
 }
@@ -351,10 +443,12 @@ func TestAliasesCannotMultiplyTheWork(t *testing.T) {
 func TestReadTellsAMissingFileFromAnUnreadableOne(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "pats.yaml")
-	if _, _, err := manifest.Read(path); err == nil || !strings.HasSuffix(err.Error(), "pats.yaml: there is no manifest here; put pats.yaml beside host.json, or say in PATROL_MANIFEST where it is") {
+	if _, _, err := manifest.Read(path); err == nil || !strings.HasSuffix(err.Error(),
+		"pats.yaml: there is no manifest here; put pats.yaml beside host.json, or say in PATROL_MANIFEST where it is") {
 		t.Errorf("missing: %v", err)
 	}
-	if _, _, err := manifest.Read(dir); err == nil || !strings.HasSuffix(err.Error(), ": the manifest cannot be read; see that it is a readable file, and what PATROL_MANIFEST says") {
+	if _, _, err := manifest.Read(dir); err == nil || !strings.HasSuffix(err.Error(),
+		": the manifest cannot be read; see that it is a readable file, and what PATROL_MANIFEST says") {
 		t.Errorf("a folder: %v", err)
 	}
 	if err := os.WriteFile(path, []byte(sample), 0o600); err != nil {
@@ -372,13 +466,15 @@ func TestReadTellsAMissingFileFromAnUnreadableOne(t *testing.T) {
 }
 
 func TestDurationsComeBackAsTheyWereWritten(t *testing.T) {
-	for text, want := range map[string]time.Duration{"45s": 45 * time.Second, "90m": 90 * time.Minute, "25h": 25 * time.Hour, "30d": 30 * day, "0s": 0} {
+	for text, want := range map[string]time.Duration{"45s": 45 * time.Second, "90m": 90 * time.Minute,
+		"25h": 25 * time.Hour, "30d": 30 * day, "0s": 0} {
 		got, ok := manifest.ParseDuration(text)
 		if !ok || got != want || manifest.FormatDuration(got) != text {
 			t.Errorf("%s: %v %v %s", text, got, ok, manifest.FormatDuration(got))
 		}
 	}
-	for _, text := range []string{"", "d", "1", "1w", "1D", " 1d", "+1d", "1 d", "¼d", "1e3s", "106752d", "9223372036854775808s"} {
+	for _, text := range []string{"", "d", "1", "1w", "1D", " 1d", "+1d", "1 d", "¼d", "1e3s", "106752d",
+		"9223372036854775808s"} {
 		if got, ok := manifest.ParseDuration(text); ok {
 			t.Errorf("%q gave %v", text, got)
 		}
@@ -388,9 +484,11 @@ func TestDurationsComeBackAsTheyWereWritten(t *testing.T) {
 func TestGuestsAreUsersToo(t *testing.T) {
 	for user, want := range map[string]bool{
 		"anna_fabrikam.com#EXT#@contoso.onmicrosoft.com": true, "o'neil@contoso.com": true, "a@b.c": true,
-		"a@b": false, "@b.c": false, "a@b@c.d": false, "a@-b.c": false, "a b@c.d": false, "ä@c.d": false, strings.Repeat("a", 260) + "@b.c": false,
+		"a@b": false, "@b.c": false, "a@b@c.d": false, "a@-b.c": false, "a b@c.d": false, "ä@c.d": false,
+		strings.Repeat("a", 260) + "@b.c": false,
 	} {
-		_, _, err := manifest.Parse("pats.yaml", []byte("apiVersion: patrol/v1\npats: []\nidentities:\n  bot:\n    user: \""+user+"\"\n"))
+		_, _, err := manifest.Parse("pats.yaml",
+			[]byte("apiVersion: patrol/v1\npats: []\nidentities:\n  bot:\n    user: \""+user+"\"\n"))
 		if (err == nil) != want {
 			t.Errorf("%s: %v", user, err)
 		}
@@ -399,9 +497,12 @@ func TestGuestsAreUsersToo(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(sample))
-	f.Add([]byte(head + "  - {name: a, identity: bot, organization: &o c, scopes: &s [vso.code], adopt: 0F5AD7A2-3c7b-4d0f-9f0c-6d1b2a3c4d5e}\n  - {name: b, identity: bot, organization: *o, scopes: *s}\n"))
+	f.Add([]byte(head +
+		"  - {name: a, identity: bot, organization: &o c, scopes: &s [vso.code], adopt: 0F5AD7A2-3c7b-4d0f-9f0c-6d1b2a3c4d5e}\n  - {name: b, identity: bot, organization: *o, scopes: *s}\n"))
 	f.Add([]byte("a: &a [*a]\n<<: *a\n? {}\n: !!binary x\n---\n{}"))
-	f.Add([]byte("defaults: {lifetime: 0s, rotateBefore: 1, overlap: [1d]}\npats: [~, {<<: {name: x}}, {allOrgs: true}]\nidentities: {a: ~, A: {administrator: maybe}}"))
+	f.Add(
+		[]byte(
+			"defaults: {lifetime: 0s, rotateBefore: 1, overlap: [1d]}\npats: [~, {<<: {name: x}}, {allOrgs: true}]\nidentities: {a: ~, A: {administrator: maybe}}"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, _, err := manifest.Parse("pats.yaml", b)
 		quoted := bytes.ContainsAny(b, `%\`) // the input may say %! itself
@@ -411,7 +512,8 @@ func FuzzParse(f *testing.F) {
 				t.Fatalf("an error that is no list of problems: %#v", err)
 			}
 			for i, p := range problems {
-				if p.What == "" || p.Do == "" || !quoted && strings.Contains(p.String(), "%!") || i > 0 && p.Line < problems[i-1].Line {
+				if p.What == "" || p.Do == "" || !quoted && strings.Contains(p.String(), "%!") || i > 0 &&
+					p.Line < problems[i-1].Line {
 					t.Fatalf("problem %d: %+v", i, p)
 				}
 			}
@@ -420,7 +522,8 @@ func FuzzParse(f *testing.F) {
 		for _, s := range m.PATs {
 			_, exists := m.Identities[s.Identity]
 			found, ok := m.PAT(strings.ToUpper(s.Name))
-			if !exists || !ok || found.Name != s.Name || len(s.Scopes) == 0 || s.DisplayName == "" || s.Organization == "" ||
+			if !exists || !ok || found.Name != s.Name || len(s.Scopes) == 0 || s.DisplayName == "" ||
+				s.Organization == "" ||
 				s.Overlap < 0 || s.Overlap > s.RotateBefore || s.RotateBefore >= s.Lifetime || s.Lifetime > 365*day {
 				t.Fatalf("accepted %+v", s)
 			}

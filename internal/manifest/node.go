@@ -27,27 +27,31 @@ type parser struct {
 // problem notes what is wrong at n. what and do are sentences without capitals and
 // full stops.
 func (p *parser) problem(n *yaml.Node, do, what string, args ...any) {
-	p.problems = append(p.problems, Problem{File: p.file, Line: n.Line, Column: n.Column, What: fmt.Sprintf(what, args...), Do: do})
+	p.problems = append(p.problems, Problem{File: p.file, Line: n.Line, Column: n.Column,
+		What: fmt.Sprintf(what, args...), Do: do})
 }
 
 func (p *parser) warn(n *yaml.Node, do, what string, args ...any) {
 	if len(p.warnings) >= maxProblems {
 		return
 	}
-	p.warnings = append(p.warnings, Warning{File: p.file, Line: n.Line, Column: n.Column, What: fmt.Sprintf(what, args...), Do: do})
+	p.warnings = append(p.warnings, Warning{File: p.file, Line: n.Line, Column: n.Column,
+		What: fmt.Sprintf(what, args...), Do: do})
 }
 
 // document parses the one document of a file. nil: it noted why there is none.
 func (p *parser) document(data []byte) *yaml.Node {
 	if len(data) > maxSize {
-		p.problems = append(p.problems, Problem{File: p.file, What: fmt.Sprintf("the file is larger than %d bytes", maxSize), Do: "split the PATs over several deployments"})
+		p.problems = append(p.problems, Problem{File: p.file, What: fmt.Sprintf("the file is larger than %d bytes",
+			maxSize), Do: "split the PATs over several deployments"})
 		return nil
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, second yaml.Node
 	err := dec.Decode(&doc)
 	if err == io.EOF {
-		p.problems = append(p.problems, Problem{File: p.file, What: "the file is empty", Do: "begin with apiVersion: " + APIVersion})
+		p.problems = append(p.problems, Problem{File: p.file, What: "the file is empty", Do: "begin with apiVersion: " +
+			APIVersion})
 		return nil
 	}
 	if err != nil {
@@ -78,7 +82,8 @@ func (p *parser) syntax(err error) {
 		what = what[len(m[0]):]
 	}
 	// "Around", because the parser counts some lines from 0 and others from 1.
-	p.problems = append(p.problems, Problem{File: p.file, Line: line, What: "this is not YAML: " + what, Do: "look at the indentation, colons and quotes around here"})
+	p.problems = append(p.problems, Problem{File: p.file, Line: line, What: "this is not YAML: " + what,
+		Do: "look at the indentation, colons and quotes around here"})
 }
 
 // value follows an alias.
@@ -95,10 +100,12 @@ type field struct{ key, at *yaml.Node }
 
 // mapping reads the keys of n and notes the unknown, doubled and strange ones.
 // nil: n is no mapping. refuse may tell more about a key that is not known.
-func (p *parser) mapping(n *yaml.Node, is string, known []string, refuse func(key string) (what, do string)) map[string]field {
+func (p *parser) mapping(n *yaml.Node, is string, known []string, refuse func(key string) (what,
+	do string)) map[string]field {
 	v := value(n)
 	if v.Kind != yaml.MappingNode {
-		p.problem(n, "write its keys below it, indented: "+strings.Join(known, ", "), "%s must be a mapping, not %s", is, kind(v))
+		p.problem(n, "write its keys below it, indented: "+strings.Join(known, ", "), "%s must be a mapping, not %s",
+			is, kind(v))
 		return nil
 	}
 	if len(v.Content) > 2*maxKeys {
@@ -113,7 +120,8 @@ func (p *parser) mapping(n *yaml.Node, is string, known []string, refuse func(ke
 			continue
 		}
 		if first, twice := fields[name]; twice {
-			p.problem(key, fmt.Sprintf("keep this one or the one in line %d", first.key.Line), "%s has %s twice", is, quote(name))
+			p.problem(key, fmt.Sprintf("keep this one or the one in line %d", first.key.Line), "%s has %s twice", is,
+				quote(name))
 			continue
 		}
 		fields[name] = field{key, at}
@@ -140,7 +148,8 @@ func (p *parser) mapping(n *yaml.Node, is string, known []string, refuse func(ke
 func (p *parser) entries(n *yaml.Node, is string) (fields []field, names []string) {
 	v := value(n)
 	if v.Kind != yaml.MappingNode {
-		p.problem(n, "write one name and colon per line below it, indented", "%s must be a mapping, not %s", is, kind(v))
+		p.problem(n, "write one name and colon per line below it, indented", "%s must be a mapping, not %s", is,
+			kind(v))
 		return nil, nil
 	}
 	for i := 0; i+1 < len(v.Content); i += 2 {

@@ -73,7 +73,8 @@ func (p *parser) identities(f field, m *Manifest) {
 		key := fields[i].key
 		is := "identity " + quote(name)
 		if first, twice := seen[strings.ToLower(name)]; twice {
-			p.problem(key, "give it another name: Key Vault does not tell upper case from lower", "%s is declared in line %d already", is, first.Line)
+			p.problem(key, "give it another name: Key Vault does not tell upper case from lower",
+				"%s is declared in line %d already", is, first.Line)
 			continue
 		}
 		seen[strings.ToLower(name)] = key
@@ -115,7 +116,8 @@ func (p *parser) bool(n *yaml.Node, is string) bool {
 func (p *parser) pats(f field, m *Manifest, defaults times, where *yaml.Node) {
 	list := value(f.at)
 	if list.Kind != yaml.SequenceNode {
-		p.problem(f.at, "write one PAT per dash below it, or pats: [] if there are none", "pats must be a list, not %s", kind(list))
+		p.problem(f.at, "write one PAT per dash below it, or pats: [] if there are none", "pats must be a list, not %s",
+			kind(list))
 		return
 	}
 	if len(list.Content) == 0 {
@@ -136,7 +138,8 @@ func (p *parser) pats(f field, m *Manifest, defaults times, where *yaml.Node) {
 			return
 		}
 		is := fmt.Sprintf("PAT %d", i+1)
-		keys := p.mapping(at, is, []string{"name", "identity", "organization", "displayName", "scopes", "lifetime", "rotateBefore", "overlap", "adopt"}, patRefused)
+		keys := p.mapping(at, is, []string{"name", "identity", "organization", "displayName", "scopes", "lifetime",
+			"rotateBefore", "overlap", "adopt"}, patRefused)
 		if keys == nil {
 			continue
 		}
@@ -154,7 +157,8 @@ func (p *parser) pats(f field, m *Manifest, defaults times, where *yaml.Node) {
 		if name, n, ok := need("name", "name it like the Key Vault secret that it shall be"); ok {
 			is = "PAT " + quote(name)
 			if first, twice := names[strings.ToLower(name)]; twice {
-				p.problem(n, "give it another name: Key Vault does not tell upper case from lower", "%s is declared in line %d already", is, first)
+				p.problem(n, "give it another name: Key Vault does not tell upper case from lower",
+					"%s is declared in line %d already", is, first)
 			} else {
 				names[strings.ToLower(name)] = n.Line
 				nameOK = p.name(n, name, is, 127)
@@ -203,7 +207,8 @@ func (p *parser) pats(f field, m *Manifest, defaults times, where *yaml.Node) {
 		if user != "" && spec.Organization != "" && spec.DisplayName != "" {
 			key := [3]string{user, strings.ToLower(spec.Organization), strings.ToLower(spec.DisplayName)}
 			if first, twice := tokens[key]; twice && (nameOK || spec.DisplayName != spec.Name) {
-				p.problem(displayAt, "give one of them another displayName", "%s has the same user, organization and displayName as the one in line %d", is, first)
+				p.problem(displayAt, "give one of them another displayName",
+					"%s has the same user, organization and displayName as the one in line %d", is, first)
 			} else if !twice {
 				tokens[key] = at.Line
 			}
@@ -243,9 +248,11 @@ func (p *parser) pats(f field, m *Manifest, defaults times, where *yaml.Node) {
 func (p *parser) name(n *yaml.Node, name, is string, longest int) bool {
 	switch {
 	case strings.Trim(name, alphanumeric+"-") != "" || name == "":
-		p.problem(n, "use letters a-z, digits and hyphens only, as Key Vault does", "%s has a name that Key Vault does not take", is)
+		p.problem(n, "use letters a-z, digits and hyphens only, as Key Vault does",
+			"%s has a name that Key Vault does not take", is)
 	case len(name) > longest:
-		p.problem(n, fmt.Sprintf("make it %d characters or fewer", longest), "the name of %s is %d characters long", is, len(name))
+		p.problem(n, fmt.Sprintf("make it %d characters or fewer", longest), "the name of %s is %d characters long", is,
+			len(name))
 	case len(name) >= 7 && strings.EqualFold(name[:7], "patrol-"):
 		p.problem(n, "give it another name", "%s begins with patrol-, which is for patrol's own secrets", is)
 	default:
@@ -257,11 +264,13 @@ func (p *parser) name(n *yaml.Node, name, is string, longest int) bool {
 func (p *parser) displayName(n *yaml.Node, s, is string) {
 	switch {
 	case strings.TrimSpace(s) != s || strings.ContainsFunc(s, unicode.IsControl):
-		p.problem(n, "write one line without blanks around it", "displayName of %s has blanks around it or line breaks in it", is)
+		p.problem(n, "write one line without blanks around it",
+			"displayName of %s has blanks around it or line breaks in it", is)
 	case len(s) > 200:
 		p.problem(n, "make it 200 bytes or fewer", "displayName of %s is %d bytes long", is, len(s))
 	case strings.Contains(s, "(patrol "):
-		p.problem(n, "write it without what is in brackets", "displayName of %s has patrol's own mark, which is added to each new PAT", is)
+		p.problem(n, "write it without what is in brackets",
+			"displayName of %s has patrol's own mark, which is added to each new PAT", is)
 	}
 }
 
@@ -348,7 +357,8 @@ func (p *parser) durations(fields map[string]field, defaults times) (t times, in
 		default:
 			*d.to = v
 			if v == 0 {
-				p.warn(f.at, "write the time that consumers need to read the new one", "with overlap %s a replaced PAT dies at once", s)
+				p.warn(f.at, "write the time that consumers need to read the new one",
+					"with overlap %s a replaced PAT dies at once", s)
 			}
 		}
 	}
@@ -360,11 +370,13 @@ func (p *parser) durations(fields map[string]field, defaults times) (t times, in
 func (p *parser) relation(t times, at *yaml.Node, is string) bool {
 	before := len(p.problems)
 	if t.rotateBefore >= t.lifetime {
-		p.problem(at, "shorten rotateBefore or lengthen lifetime", "%s: rotateBefore %s must be shorter than lifetime %s, or each PAT is due when it is made",
+		p.problem(at, "shorten rotateBefore or lengthen lifetime",
+			"%s: rotateBefore %s must be shorter than lifetime %s, or each PAT is due when it is made",
 			is, FormatDuration(t.rotateBefore), FormatDuration(t.lifetime))
 	}
 	if t.overlap > t.rotateBefore {
-		p.problem(at, "shorten overlap or lengthen rotateBefore", "%s: overlap %s must not be longer than rotateBefore %s, or the replaced PAT runs out before its overlap ends",
+		p.problem(at, "shorten overlap or lengthen rotateBefore",
+			"%s: overlap %s must not be longer than rotateBefore %s, or the replaced PAT runs out before its overlap ends",
 			is, FormatDuration(t.overlap), FormatDuration(t.rotateBefore))
 	}
 	return len(p.problems) > before
@@ -414,7 +426,8 @@ const alphanumeric = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345
 // validUser knows user principal names, those of guests (#EXT#) included.
 func validUser(s string) bool {
 	local, domain, ok := strings.Cut(s, "@")
-	if !ok || local == "" || strings.Trim(local, alphanumeric+"'._!#^~+-") != "" || len(s) > 256 || !strings.Contains(domain, ".") {
+	if !ok || local == "" || strings.Trim(local, alphanumeric+"'._!#^~+-") != "" || len(s) > 256 ||
+		!strings.Contains(domain, ".") {
 		return false
 	}
 	for label := range strings.SplitSeq(domain, ".") {
@@ -467,7 +480,8 @@ func organizationOf(s string) string {
 func tokenRefused(key string) (what, do string) {
 	switch strings.ToLower(key) {
 	case "token", "pat", "value", "secret", "password", "refreshtoken":
-		return "a token does not belong into this file", "revoke it, remove it from the file and its history, and let patrol make a new one"
+		return "a token does not belong into this file",
+			"revoke it, remove it from the file and its history, and let patrol make a new one"
 	}
 	return "", ""
 }

@@ -24,28 +24,3 @@ func (r Record) Write(ctx context.Context, log *slog.Logger, more ...any) {
 	log.InfoContext(ctx, "act", append([]any{"who", who, "trigger", r.Trigger, "act", r.Act, "target", r.Target,
 		"outcome", r.Outcome, "activity", r.Activity}, more...)...)
 }
-
-// record writes down what a reconcile has done to PATs.
-func (w *work) record(ctx context.Context, d Decision, err error) {
-	r := Record{Trigger: "command", Act: string(d.Action), Target: w.spec.Name, Outcome: "done"}
-	r.Who, r.Activity = w.order.origin()
-	switch d.Action {
-	case Rotate, Adopt, RevokeOrphan:
-	case Revoke:
-		if d.Cause != CauseRequested {
-			r.Who = "" // its time has come: nobody asked today
-		}
-	default:
-		return
-	}
-	if err != nil {
-		r.Outcome = "failed"
-		if e := AsError(err); e != nil {
-			r.Outcome = "failed: " + e.Code
-			if e.ActivityID != "" {
-				r.Activity = e.ActivityID
-			}
-		}
-	}
-	r.Write(ctx, w.Log, "rule", d.Rule)
-}

@@ -13,7 +13,7 @@ const (
 	Drift       Reason = "drift"
 	// Look asks to reconcile without an order to rotate: a revocation that is
 	// due, an orphan that has become old enough, a hint from the vault.
-	Look Reason = "look"
+	Check Reason = "look"
 )
 
 // RevokePrevious says when the replaced PATs end.
@@ -63,13 +63,13 @@ type Replaced struct {
 }
 
 // Cause says why a PAT was revoked.
-type Cause string
+type RevocationCause string
 
 const (
-	OverlapEnded   Cause = "overlap-ended"
-	CauseRequested Cause = "requested"
-	Expired        Cause = "expired"
-	Orphan         Cause = "orphan"
+	OverlapEnded   RevocationCause = "overlap-ended"
+	CauseRequested RevocationCause = "requested"
+	Expired        RevocationCause = "expired"
+	Orphan         RevocationCause = "orphan"
 )
 
 // Revoked: a replaced or orphaned PAT has been revoked (patrol.pat.revoked).
@@ -78,7 +78,7 @@ type Revoked struct {
 	RotationID      string // of the rotation that replaced it
 	AuthorizationID string
 	SecretVersion   string // empty for an orphan
-	Cause           Cause
+	Cause           RevocationCause
 	At              time.Time
 }
 

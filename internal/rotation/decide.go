@@ -52,14 +52,14 @@ type Decision struct {
 	Reason  Reason // of a rotation
 	Message string // for people
 
-	RevokePrevious RevokePrevious // Rotate: when the replaced PAT ends
-	PAT            PAT            // RevokeOrphan, Adopt
-	Version        *Version       // Revoke: the replaced version
-	Cause          Cause          // Revoke
-	RotationID     string         // Revoke: of the rotation that replaced it
-	Candidates     []string       // Refuse: authorization ids
-	Next           time.Time      // Nothing: when to look again
-	Again          bool           // Nothing: Next is worth a scheduled command, the sweeps may come too late
+	RevokePrevious RevokePrevious  // Rotate: when the replaced PAT ends
+	PAT            PAT             // RevokeOrphan, Adopt
+	Version        *Version        // Revoke: the replaced version
+	Cause          RevocationCause // Revoke
+	RotationID     string          // Revoke: of the rotation that replaced it
+	Candidates     []string        // Refuse: authorization ids
+	Next           time.Time       // Nothing: when to look again
+	Schedule       bool            // Nothing: Next is worth a scheduled command, the sweeps may come too late
 }
 
 // A rule looks at one thing. ok is false when it does not apply.
@@ -93,8 +93,8 @@ func Decide(s Spec, o Observed, now time.Time) Decision {
 			return d
 		}
 	}
-	next, again := nextLook(s, o, now)
-	return Decision{Action: Nothing, Rule: "nothing", Next: next, Again: again,
+	next, again := nextCheck(s, o, now)
+	return Decision{Action: Nothing, Rule: "nothing", Next: next, Schedule: again,
 		Message: "nothing to do before " + next.UTC().Format(time.RFC3339)}
 }
 
@@ -113,13 +113,14 @@ func unannouncedRule(_ Spec, o Observed, _ time.Time) (Decision, bool) {
 	if c == nil || c.Ledger.RotationID == "" || !c.Ledger.AnnouncedAt.IsZero() {
 		return Decision{}, false
 	}
-	return Decision{Action: Announce, Message: "rotation " + c.Ledger.RotationID + " is stored and not yet announced"}, true
+	return Decision{Action: Announce, Message: "rotation " + c.Ledger.RotationID + " is stored and not yet announced"},
+		true
 }
 
 // orphanRule: a PAT with this entry's marker that no version knows, left by an
 // attempt that ended between create and store.
 func orphanRule(s Spec, o Observed, now time.Time) (Decision, bool) {
-	for _, p := range orphans(s, o) {
+	for _, p := range Orphans(s, o) {
 		if now.Sub(p.ValidFrom) >= OrphanAge && !o.Failed[p.AuthorizationID] {
 			return Decision{Action: RevokeOrphan, PAT: p,
 				Message: "no version of the secret knows this PAT of an interrupted attempt"}, true
@@ -133,7 +134,8 @@ func missingRule(_ Spec, o Observed, _ time.Time) (Decision, bool) {
 	if o.Current != nil {
 		return Decision{}, false
 	}
-	return Decision{Action: Rotate, Reason: Provision, RevokePrevious: AfterOverlap, Message: "the vault has no such secret yet"}, true
+	return Decision{Action: Rotate, Reason: Provision, RevokePrevious: AfterOverlap,
+		Message: "the vault has no such secret yet"}, true
 }
 
 // adoptionRule: a secret that patrol did not write. It is taken over if exactly
@@ -153,7 +155,7 @@ func adoptionRule(s Spec, o Observed, _ time.Time) (Decision, bool) {
 	}
 	switch {
 	case len(found) == 0 && !o.conclusive():
-		return Decision{Action: Nothing, Next: o.Current.Created.Add(clockSkew + storeSlack), Again: true,
+		return Decision{Action: Nothing, Next: o.Current.Created.Add(ClockSkew + StoreSlack), Schedule: true,
 			Message: "the secret was put there a moment ago, after the PATs were listed"}, true
 	case s.Adopt != "" || len(found) == 0:
 		return Decision{Action: Rotate, Reason: Provision, RevokePrevious: AfterOverlap,
@@ -162,7 +164,8 @@ func adoptionRule(s Spec, o Observed, _ time.Time) (Decision, bool) {
 		return Decision{Action: Adopt, PAT: found[0], Message: "exactly one active PAT bears the declared name"}, true
 	}
 	d := Decision{Action: Refuse, Message: fmt.Sprintf("%d active PATs are named %q: "+
-		"say which one the secret holds with `adopt: <authorization id>` in the manifest; candidates: ", len(found), s.DisplayName)}
+		"say which one the secret holds with `adopt: <authorization id>` in the manifest; candidates: ", len(found),
+		s.DisplayName)}
 	for _, p := range found {
 		d.Candidates = append(d.Candidates, p.AuthorizationID)
 	}
@@ -181,7 +184,7 @@ func orderedRule(_ Spec, o Observed, _ time.Time) (Decision, bool) {
 	if o.Order.RequestedBy != "" {
 		d.Message += " by " + o.Order.RequestedBy
 	}
-	if d.Reason == "" || d.Reason == Look {
+	if d.Reason == "" || d.Reason == Check {
 		d.Reason = Requested
 	}
 	return d, true
@@ -203,7 +206,8 @@ func movedRule(s Spec, o Observed, _ time.Time) (Decision, bool) {
 	switch {
 	case !strings.EqualFold(l.ProviderAddress, o.ProviderAddress):
 		return Decision{Action: Rotate, Reason: Drift, RevokePrevious: AfterOverlap,
-			Message: fmt.Sprintf("the manifest moved the PAT from %s to %s", l.ProviderAddress, o.ProviderAddress)}, true
+				Message: fmt.Sprintf("the manifest moved the PAT from %s to %s", l.ProviderAddress, o.ProviderAddress)},
+			true
 	case l.Identity != s.Identity:
 		return Decision{Action: Rotate, Reason: Drift, RevokePrevious: AfterOverlap,
 			Message: fmt.Sprintf("the manifest moved the PAT from identity %s to %s", l.Identity, s.Identity)}, true
@@ -214,11 +218,12 @@ func movedRule(s Spec, o Observed, _ time.Time) (Decision, bool) {
 // goneRule: the current PAT has run out, or somebody revoked it.
 func goneRule(_ Spec, o Observed, now time.Time) (Decision, bool) {
 	c := o.Current
-	if _, ok := o.pat(c.Ledger.AuthorizationID); ok {
+	if _, ok := o.Find(c.Ledger.AuthorizationID); ok {
 		return Decision{}, false
 	}
 	if !c.Expires.IsZero() && !c.Expires.After(now) {
-		return Decision{Action: Rotate, Reason: Expiring, RevokePrevious: AfterOverlap, Message: "the current PAT has run out"}, true
+		return Decision{Action: Rotate, Reason: Expiring, RevokePrevious: AfterOverlap,
+			Message: "the current PAT has run out"}, true
 	}
 	if !o.conclusive() {
 		return Decision{}, false
@@ -229,17 +234,18 @@ func goneRule(_ Spec, o Observed, now time.Time) (Decision, bool) {
 
 // scopesRule: the manifest asks for other scopes than the current PAT has.
 func scopesRule(s Spec, o Observed, _ time.Time) (Decision, bool) {
-	p, ok := o.pat(o.Current.Ledger.AuthorizationID)
+	p, ok := o.Find(o.Current.Ledger.AuthorizationID)
 	if !ok || slices.Equal(p.Scopes, s.Scopes) {
 		return Decision{}, false
 	}
 	return Decision{Action: Rotate, Reason: Drift, RevokePrevious: AfterOverlap,
-		Message: fmt.Sprintf("the manifest asks for scopes %s, the PAT has %s", strings.Join(s.Scopes, " "), strings.Join(p.Scopes, " "))}, true
+		Message: fmt.Sprintf("the manifest asks for scopes %s, the PAT has %s", strings.Join(s.Scopes, " "),
+			strings.Join(p.Scopes, " "))}, true
 }
 
 // dueRule: the PAT comes near its end.
 func dueRule(s Spec, o Observed, now time.Time) (Decision, bool) {
-	due, clamped, ok := o.due(s)
+	due, clamped, ok := o.DueAt(s)
 	if !ok || now.Before(due) {
 		return Decision{}, false
 	}
@@ -261,7 +267,7 @@ func replacedRule(_ Spec, o Observed, now time.Time) (Decision, bool) {
 			continue
 		}
 		d := Decision{Action: Revoke, Version: &v, Cause: OverlapEnded, RotationID: o.successor(i).Ledger.RotationID}
-		switch listed := o.lists(v.Ledger.AuthorizationID); {
+		switch listed := o.Lists(v.Ledger.AuthorizationID); {
 		case !v.Expires.IsZero() && !v.Expires.After(now) && !o.livesAt(v.Ledger.AuthorizationID, now):
 			d.Cause, d.Message = Expired, "the replaced PAT has run out"
 		case o.endsNow(i) || !listed:
@@ -275,7 +281,7 @@ func replacedRule(_ Spec, o Observed, now time.Time) (Decision, bool) {
 }
 
 // pat finds an active PAT.
-func (o Observed) pat(authorizationID string) (PAT, bool) {
+func (o Observed) Find(authorizationID string) (PAT, bool) {
 	for _, p := range o.PATs {
 		if strings.EqualFold(p.AuthorizationID, authorizationID) {
 			return p, true
@@ -284,15 +290,15 @@ func (o Observed) pat(authorizationID string) (PAT, bool) {
 	return PAT{}, false
 }
 
-func (o Observed) lists(authorizationID string) bool {
-	_, ok := o.pat(authorizationID)
+func (o Observed) Lists(authorizationID string) bool {
+	_, ok := o.Find(authorizationID)
 	return ok
 }
 
 // livesAt reports whether a PAT is listed with an end after t: its end may have been
 // moved after its version's properties were read.
 func (o Observed) livesAt(authorizationID string, t time.Time) bool {
-	p, ok := o.pat(authorizationID)
+	p, ok := o.Find(authorizationID)
 	return ok && p.ValidTo.After(t)
 }
 
@@ -300,14 +306,14 @@ func (o Observed) livesAt(authorizationID string, t time.Time) bool {
 // that a PAT missing in it is gone. Another instance may have stored the version
 // after this process fetched the list.
 func (o Observed) conclusive() bool {
-	return o.ListedAt.After(o.Current.Created.Add(clockSkew))
+	return o.ListedAt.After(o.Current.Created.Add(ClockSkew))
 }
 
 // due is when the current PAT shall be replaced. ok is false when its end is not
 // known.
-func (o Observed) due(s Spec) (due time.Time, clamped, ok bool) {
+func (o Observed) DueAt(s Spec) (due time.Time, clamped, ok bool) {
 	from, to := o.Current.Created, o.Current.Expires
-	if p, listed := o.pat(o.Current.Ledger.AuthorizationID); listed {
+	if p, listed := o.Find(o.Current.Ledger.AuthorizationID); listed {
 		from, to = p.ValidFrom, p.ValidTo
 	}
 	if to.IsZero() {
@@ -341,7 +347,8 @@ func (o Observed) revocations() []time.Time {
 func (o Observed) endsNow(i int) bool {
 	for ; i >= 0; i-- {
 		next := o.successor(i)
-		if at := next.Ledger.RevokePreviousAt; !at.IsZero() && (next.Ledger.Reason == Compromised || !at.After(next.Created.Add(storeSlack/2))) {
+		if at := next.Ledger.RevokePreviousAt; !at.IsZero() && (next.Ledger.Reason == Compromised ||
+			!at.After(next.Created.Add(StoreSlack/2))) {
 			return true
 		}
 	}
@@ -357,7 +364,7 @@ func (o Observed) successor(i int) Version {
 }
 
 // orphans are the PATs of this entry that no version knows, whatever their age.
-func orphans(s Spec, o Observed) []PAT {
+func Orphans(s Spec, o Observed) []PAT {
 	known := map[string]bool{}
 	attempts := map[string]bool{RotationID(s.Name, ""): true}
 	if c := o.Current; c != nil {
@@ -387,9 +394,9 @@ func orphans(s Spec, o Observed) []PAT {
 
 // nextLook is when something may have to be done. again is true when that is a young
 // orphan, for which nobody has scheduled anything yet.
-func nextLook(s Spec, o Observed, now time.Time) (next time.Time, again bool) {
+func nextCheck(s Spec, o Observed, now time.Time) (next time.Time, again bool) {
 	next = now.Add(Day)
-	if due, _, ok := o.due(s); ok {
+	if due, _, ok := o.DueAt(s); ok {
 		next = due
 	}
 	for _, at := range o.revocations() {
@@ -397,7 +404,7 @@ func nextLook(s Spec, o Observed, now time.Time) (next time.Time, again bool) {
 			next = at
 		}
 	}
-	for _, p := range orphans(s, o) {
+	for _, p := range Orphans(s, o) {
 		if at := p.ValidFrom.Add(OrphanAge); at.After(now) && at.Before(next) {
 			next, again = at, true
 		}

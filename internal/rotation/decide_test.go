@@ -26,7 +26,8 @@ func day(n float64) time.Time { return born.Add(time.Duration(n * float64(rotati
 func spec() rotation.Spec {
 	return rotation.Spec{
 		Name: "jenkins-agents", Identity: "build-bot", Organization: "contoso", DisplayName: "Jenkins agents",
-		Scopes: []string{"vso.agentpools_manage", "vso.build_execute"}, Lifetime: 30 * rotation.Day, RotateBefore: 10 * rotation.Day, Overlap: rotation.Day,
+		Scopes: []string{"vso.agentpools_manage", "vso.build_execute"}, Lifetime: 30 * rotation.Day,
+		RotateBefore: 10 * rotation.Day, Overlap: rotation.Day,
 	}
 }
 
@@ -34,9 +35,11 @@ func spec() rotation.Spec {
 // it, looked at a moment ago.
 func settled(now time.Time) rotation.Observed {
 	return rotation.Observed{
-		Current: &rotation.Version{Name: "jenkins-agents", ID: "v1", Enabled: true, Created: born, Expires: day(30), Ledger: rotation.Ledger{
-			AuthorizationID: id1, ProviderAddress: address, ValidityDays: 30, RotationID: rotation.RotationID("jenkins-agents", ""),
-			Identity: "build-bot", Reason: rotation.Provision, AnnouncedAt: born}},
+		Current: &rotation.Version{Name: "jenkins-agents", ID: "v1", Enabled: true, Created: born, Expires: day(30),
+			Ledger: rotation.Ledger{
+				AuthorizationID: id1, ProviderAddress: address, ValidityDays: 30,
+				RotationID: rotation.RotationID("jenkins-agents", ""),
+				Identity:   "build-bot", Reason: rotation.Provision, AnnouncedAt: born}},
 		PATs:            []rotation.PAT{pat(id1, 0, 30)},
 		ListedAt:        now,
 		VaultTag:        vaultTag,
@@ -46,7 +49,8 @@ func settled(now time.Time) rotation.Observed {
 }
 
 func pat(id string, from, to float64) rotation.PAT {
-	return rotation.PAT{AuthorizationID: id, DisplayName: rotation.DisplayName("Jenkins agents", vaultTag, "aaaaaaaaaa"),
+	return rotation.PAT{AuthorizationID: id, DisplayName: rotation.DisplayName("Jenkins agents", vaultTag,
+		"aaaaaaaaaa"),
 		Scopes: spec().Scopes, ValidFrom: day(from), ValidTo: day(to)}
 }
 
@@ -55,8 +59,10 @@ func pat(id string, from, to float64) rotation.PAT {
 func replaced(o rotation.Observed, revokeAt float64) rotation.Observed {
 	o.Current.Ledger.Previous, o.Current.Ledger.PreviousVersion = id2, "v0"
 	o.Current.Ledger.RevokePreviousAt = day(revokeAt)
-	o.Replaced = []rotation.Version{{Name: "jenkins-agents", ID: "v0", Enabled: true, Created: day(-20), Expires: day(10), Ledger: rotation.Ledger{
-		AuthorizationID: id2, ProviderAddress: address, Identity: "build-bot", RotationID: "zzzzzzzzzz", AnnouncedAt: day(-20)}}}
+	o.Replaced = []rotation.Version{{Name: "jenkins-agents", ID: "v0", Enabled: true, Created: day(-20),
+		Expires: day(10), Ledger: rotation.Ledger{
+			AuthorizationID: id2, ProviderAddress: address, Identity: "build-bot", RotationID: "zzzzzzzzzz",
+			AnnouncedAt: day(-20)}}}
 	o.PATs = append(o.PATs, pat(id2, -20, 10))
 	return o
 }
@@ -71,27 +77,30 @@ func TestEachRuleDecidesAsTheDesignSays(t *testing.T) {
 		rule   string
 		reason rotation.Reason
 		revoke rotation.RevokePrevious
-		cause  rotation.Cause
+		cause  rotation.RevocationCause
 		id     string // of the PAT or the replaced version that the action is about
 		text   string // in the message
 	}
 	for _, tc := range []situation{
 		{name: "at rest there is nothing to do", now: 5, action: rotation.Nothing, rule: "nothing"},
 
-		{name: "a lost sign-in comes before everything", now: 25, action: rotation.ReportSignIn, rule: "sign-in", text: "AADSTS700082",
+		{name: "a lost sign-in comes before everything", now: 25, action: rotation.ReportSignIn, rule: "sign-in",
+			text: "AADSTS700082",
 			change: func(_ *rotation.Spec, o *rotation.Observed) {
 				o.SignIn = &rotation.Error{Class: rotation.SignIn, Code: "AADSTS700082", Message: "sign in again"}
 				o.Current.Ledger.AnnouncedAt = time.Time{}
 			}},
 
-		{name: "an unannounced version is announced before it is looked at any further", now: 25, action: rotation.Announce, rule: "unannounced",
+		{name: "an unannounced version is announced before it is looked at any further", now: 25,
+			action: rotation.Announce, rule: "unannounced",
 			change: func(_ *rotation.Spec, o *rotation.Observed) { o.Current.Ledger.AnnouncedAt = time.Time{} }},
 		{name: "an adopted version has nothing to announce", now: 5, action: rotation.Nothing, rule: "nothing",
 			change: func(_ *rotation.Spec, o *rotation.Observed) {
 				o.Current.Ledger.AnnouncedAt, o.Current.Ledger.RotationID = time.Time{}, ""
 			}},
 
-		{name: "an unknown PAT with our marker is revoked once it is 15 minutes old", now: 5, action: rotation.RevokeOrphan, rule: "orphan", id: idX,
+		{name: "an unknown PAT with our marker is revoked once it is 15 minutes old", now: 5,
+			action: rotation.RevokeOrphan, rule: "orphan", id: idX,
 			change: func(_ *rotation.Spec, o *rotation.Observed) {
 				p := pat(idX, 0, 35)
 				p.ValidFrom = day(5).Add(-rotation.OrphanAge)
@@ -103,15 +112,21 @@ func TestEachRuleDecidesAsTheDesignSays(t *testing.T) {
 				p.ValidFrom = day(5).Add(-rotation.OrphanAge + time.Second)
 				o.PATs = append(o.PATs, p)
 			}},
-		{name: "an orphan goes even before the first provision", now: 5, action: rotation.RevokeOrphan, rule: "orphan", id: idX,
-			change: func(_ *rotation.Spec, o *rotation.Observed) { o.Current, o.PATs = nil, []rotation.PAT{pat(idX, 0, 30)} }},
-		{name: "an orphan that was named before the manifest renamed the entry is known by its rotation id", now: 5, action: rotation.RevokeOrphan, rule: "orphan", id: idX,
+		{name: "an orphan goes even before the first provision", now: 5, action: rotation.RevokeOrphan, rule: "orphan",
+			id: idX,
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				o.Current, o.PATs = nil,
+					[]rotation.PAT{pat(idX, 0, 30)}
+			}},
+		{name: "an orphan that was named before the manifest renamed the entry is known by its rotation id", now: 5,
+			action: rotation.RevokeOrphan, rule: "orphan", id: idX,
 			change: func(_ *rotation.Spec, o *rotation.Observed) {
 				p := pat(idX, 0, 30)
 				p.DisplayName = rotation.DisplayName("Old name", vaultTag, rotation.RotationID("jenkins-agents", "v1"))
 				o.PATs = append(o.PATs, p)
 			}},
-		{name: "another deployment's PAT of the same name is not ours", now: 5, action: rotation.Nothing, rule: "nothing",
+		{name: "another deployment's PAT of the same name is not ours", now: 5, action: rotation.Nothing,
+			rule: "nothing",
 			change: func(_ *rotation.Spec, o *rotation.Observed) {
 				p := pat(idX, 0, 30)
 				p.DisplayName = rotation.DisplayName("Jenkins agents", "zz99zz", "aaaaaaaaaa")
@@ -125,81 +140,104 @@ func TestEachRuleDecidesAsTheDesignSays(t *testing.T) {
 			}},
 		{name: "a replaced PAT in its overlap is no orphan", now: 0.5, action: rotation.Nothing, rule: "nothing",
 			change: func(_ *rotation.Spec, o *rotation.Observed) { *o = replaced(*o, 1) }},
-		{name: "an orphan whose revocation has just failed does not hold up the rest", now: 25, action: rotation.Rotate, rule: "due", reason: rotation.Expiring,
+		{name: "an orphan whose revocation has just failed does not hold up the rest", now: 25, action: rotation.Rotate,
+			rule: "due", reason: rotation.Expiring,
 			revoke: rotation.AfterOverlap,
 			change: func(_ *rotation.Spec, o *rotation.Observed) {
 				o.PATs = append(o.PATs, pat(idX, 0, 30))
 				o.Failed[idX] = true
 			}},
 
-		{name: "no secret yet", now: 5, action: rotation.Rotate, rule: "missing", reason: rotation.Provision, revoke: rotation.AfterOverlap,
+		{name: "no secret yet", now: 5, action: rotation.Rotate, rule: "missing", reason: rotation.Provision,
+			revoke: rotation.AfterOverlap,
 			change: func(_ *rotation.Spec, o *rotation.Observed) { o.Current, o.PATs = nil, nil }},
 
-		{name: "a secret put there by hand is adopted if exactly one PAT bears the declared name", now: 5, action: rotation.Adopt, rule: "adoption", id: idX,
+		{name: "a secret put there by hand is adopted if exactly one PAT bears the declared name", now: 5,
+			action: rotation.Adopt, rule: "adoption", id: idX,
 			change: func(_ *rotation.Spec, o *rotation.Observed) {
 				o.Current.Ledger = rotation.Ledger{}
-				o.PATs = []rotation.PAT{{AuthorizationID: idX, DisplayName: "jenkins AGENTS"}, {AuthorizationID: id2, DisplayName: "other"}}
+				o.PATs = []rotation.PAT{{AuthorizationID: idX, DisplayName: "jenkins AGENTS"},
+					{AuthorizationID: id2, DisplayName: "other"}}
 			}},
-		{name: "without such a PAT a new one takes its place", now: 5, action: rotation.Rotate, rule: "adoption", reason: rotation.Provision, revoke: rotation.AfterOverlap,
+		{name: "without such a PAT a new one takes its place", now: 5, action: rotation.Rotate, rule: "adoption",
+			reason: rotation.Provision, revoke: rotation.AfterOverlap,
 			change: func(_ *rotation.Spec, o *rotation.Observed) { o.Current.Ledger, o.PATs = rotation.Ledger{}, nil }},
-		{name: "a list older than the secret proves nothing about adoption", now: 5, action: rotation.Nothing, rule: "adoption", text: "a moment ago",
+		{name: "a list older than the secret proves nothing about adoption", now: 5, action: rotation.Nothing,
+			rule: "adoption", text: "a moment ago",
 			change: func(_ *rotation.Spec, o *rotation.Observed) {
 				o.Current.Ledger, o.PATs = rotation.Ledger{}, nil
 				o.ListedAt = o.Current.Created.Add(time.Minute)
 			}},
-		{name: "several candidates need a person", now: 5, action: rotation.Refuse, rule: "adoption", text: id2 + ", " + idX,
+		{name: "several candidates need a person", now: 5, action: rotation.Refuse, rule: "adoption", text: id2 + ", " +
+			idX,
 			change: func(_ *rotation.Spec, o *rotation.Observed) {
 				o.Current.Ledger = rotation.Ledger{}
-				o.PATs = []rotation.PAT{{AuthorizationID: idX, DisplayName: "Jenkins agents"}, {AuthorizationID: id2, DisplayName: "Jenkins agents"}}
+				o.PATs = []rotation.PAT{{AuthorizationID: idX, DisplayName: "Jenkins agents"},
+					{AuthorizationID: id2, DisplayName: "Jenkins agents"}}
 			}},
-		{name: "the manifest settles which of several is adopted", now: 5, action: rotation.Adopt, rule: "adoption", id: id2,
+		{name: "the manifest settles which of several is adopted", now: 5, action: rotation.Adopt, rule: "adoption",
+			id: id2,
 			change: func(s *rotation.Spec, o *rotation.Observed) {
 				s.Adopt = id2
 				o.Current.Ledger = rotation.Ledger{}
-				o.PATs = []rotation.PAT{{AuthorizationID: idX, DisplayName: "Jenkins agents"}, {AuthorizationID: id2, DisplayName: "Jenkins agents"}}
+				o.PATs = []rotation.PAT{{AuthorizationID: idX, DisplayName: "Jenkins agents"},
+					{AuthorizationID: id2, DisplayName: "Jenkins agents"}}
 			}},
-		{name: "the named one is gone: rotated, nothing revoked", now: 5, action: rotation.Rotate, rule: "adoption", reason: rotation.Provision, revoke: rotation.AfterOverlap,
+		{name: "the named one is gone: rotated, nothing revoked", now: 5, action: rotation.Rotate, rule: "adoption",
+			reason: rotation.Provision, revoke: rotation.AfterOverlap,
 			change: func(s *rotation.Spec, o *rotation.Observed) {
 				s.Adopt = id3
 				o.Current.Ledger = rotation.Ledger{}
 				o.PATs = []rotation.PAT{{AuthorizationID: idX, DisplayName: "Jenkins agents"}}
 			}},
 
-		{name: "ordered away from the current PAT", now: 5, action: rotation.Rotate, rule: "ordered", reason: rotation.Compromised, revoke: rotation.Now, text: "ordered by ada",
+		{name: "ordered away from the current PAT", now: 5, action: rotation.Rotate, rule: "ordered",
+			reason: rotation.Compromised, revoke: rotation.Now, text: "ordered by ada",
 			change: func(_ *rotation.Spec, o *rotation.Observed) {
-				o.Order = rotation.Command{Reason: rotation.Compromised, From: strings.ToUpper(id1), RevokePrevious: rotation.Now, RequestedBy: "ada"}
+				o.Order = rotation.Command{Reason: rotation.Compromised, From: strings.ToUpper(id1),
+					RevokePrevious: rotation.Now, RequestedBy: "ada"}
 			}},
 		{name: "an order away from another PAT has been carried out", now: 5, action: rotation.Nothing, rule: "nothing",
 			change: func(_ *rotation.Spec, o *rotation.Observed) {
 				o.Order = rotation.Command{Reason: rotation.Requested, From: id2, RevokePrevious: rotation.Now}
 			}},
-		{name: "an order without a reason counts as requested", now: 5, action: rotation.Rotate, rule: "ordered", reason: rotation.Requested, revoke: rotation.AfterOverlap,
+		{name: "an order without a reason counts as requested", now: 5, action: rotation.Rotate, rule: "ordered",
+			reason: rotation.Requested, revoke: rotation.AfterOverlap,
 			change: func(_ *rotation.Spec, o *rotation.Observed) {
-				o.Order = rotation.Command{Reason: rotation.Look, From: id1, RevokePrevious: rotation.AfterOverlap}
+				o.Order = rotation.Command{Reason: rotation.Check, From: id1, RevokePrevious: rotation.AfterOverlap}
 			}},
 
-		{name: "a disabled latest version is replaced", now: 5, action: rotation.Rotate, rule: "disabled", reason: rotation.Drift, revoke: rotation.AfterOverlap,
+		{name: "a disabled latest version is replaced", now: 5, action: rotation.Rotate, rule: "disabled",
+			reason: rotation.Drift, revoke: rotation.AfterOverlap,
 			change: func(_ *rotation.Spec, o *rotation.Observed) { o.Current.Enabled = false }},
-		{name: "moved to another organization", now: 5, action: rotation.Rotate, rule: "moved", reason: rotation.Drift, revoke: rotation.AfterOverlap, text: "fabrikam",
+		{name: "moved to another organization", now: 5, action: rotation.Rotate, rule: "moved", reason: rotation.Drift,
+			revoke: rotation.AfterOverlap, text: "fabrikam",
 			change: func(_ *rotation.Spec, o *rotation.Observed) {
 				o.ProviderAddress, o.PATs = "https://dev.azure.com/fabrikam", nil
 			}},
-		{name: "moved to another identity", now: 5, action: rotation.Rotate, rule: "moved", reason: rotation.Drift, revoke: rotation.AfterOverlap, text: "release-bot",
+		{name: "moved to another identity", now: 5, action: rotation.Rotate, rule: "moved", reason: rotation.Drift,
+			revoke: rotation.AfterOverlap, text: "release-bot",
 			change: func(s *rotation.Spec, o *rotation.Observed) { s.Identity, o.PATs = "release-bot", nil }},
 
-		{name: "somebody revoked the current PAT", now: 5, action: rotation.Rotate, rule: "gone", reason: rotation.Compromised, revoke: rotation.Now,
+		{name: "somebody revoked the current PAT", now: 5, action: rotation.Rotate, rule: "gone",
+			reason: rotation.Compromised, revoke: rotation.Now,
 			change: func(_ *rotation.Spec, o *rotation.Observed) { o.PATs = nil }},
-		{name: "a list from before the version was stored proves nothing", now: 0.001, action: rotation.Nothing, rule: "nothing",
+		{name: "a list from before the version was stored proves nothing", now: 0.001, action: rotation.Nothing,
+			rule:   "nothing",
 			change: func(_ *rotation.Spec, o *rotation.Observed) { o.PATs = nil }},
-		{name: "the current PAT has run out", now: 31, action: rotation.Rotate, rule: "gone", reason: rotation.Expiring, revoke: rotation.AfterOverlap,
+		{name: "the current PAT has run out", now: 31, action: rotation.Rotate, rule: "gone", reason: rotation.Expiring,
+			revoke: rotation.AfterOverlap,
 			change: func(_ *rotation.Spec, o *rotation.Observed) { o.PATs = nil }},
 
-		{name: "other scopes are drift", now: 5, action: rotation.Rotate, rule: "scopes", reason: rotation.Drift, revoke: rotation.AfterOverlap,
+		{name: "other scopes are drift", now: 5, action: rotation.Rotate, rule: "scopes", reason: rotation.Drift,
+			revoke: rotation.AfterOverlap,
 			change: func(s *rotation.Spec, _ *rotation.Observed) { s.Scopes = []string{"vso.code"} }},
 
 		{name: "not due before its time", now: 17.9, action: rotation.Nothing, rule: "nothing"},
-		{name: "due at rotateBefore at the latest", now: 20, action: rotation.Rotate, rule: "due", reason: rotation.Expiring, revoke: rotation.AfterOverlap},
-		{name: "a clamped life is rotated at the same fraction", now: 5, action: rotation.Rotate, rule: "due", reason: rotation.Expiring, revoke: rotation.AfterOverlap, text: "policy",
+		{name: "due at rotateBefore at the latest", now: 20, action: rotation.Rotate, rule: "due",
+			reason: rotation.Expiring, revoke: rotation.AfterOverlap},
+		{name: "a clamped life is rotated at the same fraction", now: 5, action: rotation.Rotate, rule: "due",
+			reason: rotation.Expiring, revoke: rotation.AfterOverlap, text: "policy",
 			change: func(_ *rotation.Spec, o *rotation.Observed) {
 				o.Current.Expires, o.PATs = day(7), []rotation.PAT{pat(id1, 0, 7)}
 			}},
@@ -210,24 +248,31 @@ func TestEachRuleDecidesAsTheDesignSays(t *testing.T) {
 
 		{name: "a replaced PAT stays for its overlap", now: 0.9, action: rotation.Nothing, rule: "nothing",
 			change: func(_ *rotation.Spec, o *rotation.Observed) { *o = replaced(*o, 1) }},
-		{name: "a replaced PAT ends with its overlap", now: 1, action: rotation.Revoke, rule: "replaced", cause: rotation.OverlapEnded, id: id2,
+		{name: "a replaced PAT ends with its overlap", now: 1, action: rotation.Revoke, rule: "replaced",
+			cause: rotation.OverlapEnded, id: id2,
 			change: func(_ *rotation.Spec, o *rotation.Observed) { *o = replaced(*o, 1) }},
-		{name: "a replaced PAT that ran out is closed", now: 10, action: rotation.Revoke, rule: "replaced", cause: rotation.Expired, id: id2,
+		{name: "a replaced PAT that ran out is closed", now: 10, action: rotation.Revoke, rule: "replaced",
+			cause: rotation.Expired, id: id2,
 			change: func(_ *rotation.Spec, o *rotation.Observed) { *o = replaced(*o, 10) }},
-		{name: "a leaked one ends at once", now: 0.01, action: rotation.Revoke, rule: "replaced", cause: rotation.CauseRequested, id: id2,
+		{name: "a leaked one ends at once", now: 0.01, action: rotation.Revoke, rule: "replaced",
+			cause: rotation.CauseRequested, id: id2,
 			change: func(_ *rotation.Spec, o *rotation.Observed) { *o = replaced(*o, 0) }},
-		{name: "ending a leaked one at once ends those in their overlap before it", now: 0.01, action: rotation.Revoke, rule: "replaced", cause: rotation.CauseRequested, id: id3,
+		{name: "ending a leaked one at once ends those in their overlap before it", now: 0.01, action: rotation.Revoke,
+			rule: "replaced", cause: rotation.CauseRequested, id: id3,
 			change: func(_ *rotation.Spec, o *rotation.Observed) {
 				*o = replaced(*o, 0)
 				o.Replaced[0].Ledger.Previous, o.Replaced[0].Ledger.PreviousVersion = id3, "v00"
 				o.Replaced[0].Ledger.RevokePreviousAt = day(2)
-				o.Replaced = append(o.Replaced, rotation.Version{ID: "v00", Created: day(-25), Expires: day(5), Ledger: rotation.Ledger{AuthorizationID: id3}})
+				o.Replaced = append(o.Replaced, rotation.Version{ID: "v00", Created: day(-25), Expires: day(5),
+					Ledger: rotation.Ledger{AuthorizationID: id3}})
 				o.PATs = append(o.PATs, pat(id3, -25, 5))
 				o.Failed[id2] = true
 			}},
-		{name: "rotation comes before the revocation of what it replaced", now: 25, action: rotation.Rotate, rule: "due", reason: rotation.Expiring, revoke: rotation.AfterOverlap,
+		{name: "rotation comes before the revocation of what it replaced", now: 25, action: rotation.Rotate,
+			rule: "due", reason: rotation.Expiring, revoke: rotation.AfterOverlap,
 			change: func(_ *rotation.Spec, o *rotation.Observed) { *o = replaced(*o, 1) }},
-		{name: "a ledger without a revocation time keeps the replaced PAT to its own end", now: 5, action: rotation.Nothing, rule: "nothing",
+		{name: "a ledger without a revocation time keeps the replaced PAT to its own end", now: 5,
+			action: rotation.Nothing, rule: "nothing",
 			change: func(_ *rotation.Spec, o *rotation.Observed) {
 				*o = replaced(*o, 1)
 				o.Current.Ledger.RevokePreviousAt = time.Time{}
@@ -245,9 +290,11 @@ func TestEachRuleDecidesAsTheDesignSays(t *testing.T) {
 				id = got.Version.Ledger.AuthorizationID
 			}
 			want := []string{string(tc.action), tc.rule, string(tc.reason), string(tc.revoke), string(tc.cause), tc.id}
-			have := []string{string(got.Action), got.Rule, string(got.Reason), string(got.RevokePrevious), string(got.Cause), id}
+			have := []string{string(got.Action), got.Rule, string(got.Reason), string(got.RevokePrevious),
+				string(got.Cause), id}
 			if !slices.Equal(want, have) {
-				t.Errorf("action, rule, reason, revoke, cause, id:\n got %q\nwant %q\nmessage: %s", have, want, got.Message)
+				t.Errorf("action, rule, reason, revoke, cause, id:\n got %q\nwant %q\nmessage: %s", have, want,
+					got.Message)
 			}
 			if !strings.Contains(got.Message, tc.text) || got.Message == "" {
 				t.Errorf("message %q, want it to contain %q", got.Message, tc.text)
@@ -262,19 +309,19 @@ func TestNothingTellsWhenToLookAgain(t *testing.T) {
 	due := rotation.Due(s, born, day(30))
 
 	// At rest: when it is due.
-	if d := rotation.Decide(s, settled(day(5)), day(5)); !d.Next.Equal(due) || d.Again {
-		t.Errorf("next look at %s (again %t), want %s", d.Next, d.Again, due)
+	if d := rotation.Decide(s, settled(day(5)), day(5)); !d.Next.Equal(due) || d.Schedule {
+		t.Errorf("next look at %s (again %t), want %s", d.Next, d.Schedule, due)
 	}
 	// With a replaced PAT: when that one ends.
-	if d := rotation.Decide(s, replaced(settled(day(0.5)), 1), day(0.5)); !d.Next.Equal(day(1)) || d.Again {
-		t.Errorf("next look at %s (again %t), want the end of the overlap, %s", d.Next, d.Again, day(1))
+	if d := rotation.Decide(s, replaced(settled(day(0.5)), 1), day(0.5)); !d.Next.Equal(day(1)) || d.Schedule {
+		t.Errorf("next look at %s (again %t), want the end of the overlap, %s", d.Next, d.Schedule, day(1))
 	}
 	// With a young orphan: when it is old enough, and nobody else will ask for that look.
 	o := settled(day(5))
 	p := pat(idX, 5, 35)
 	o.PATs = append(o.PATs, p)
-	if d := rotation.Decide(s, o, day(5)); !d.Next.Equal(day(5).Add(rotation.OrphanAge)) || !d.Again {
-		t.Errorf("next look at %s (again %t), want the orphan's age limit", d.Next, d.Again)
+	if d := rotation.Decide(s, o, day(5)); !d.Next.Equal(day(5).Add(rotation.OrphanAge)) || !d.Schedule {
+		t.Errorf("next look at %s (again %t), want the orphan's age limit", d.Next, d.Schedule)
 	}
 }
 
@@ -345,7 +392,8 @@ func TestTheMarkerCanBeReadBack(t *testing.T) {
 			t.Errorf("ParseDisplayName(%q) = %q, %q, %q, %t", name, d, tag, id, ok)
 		}
 	}
-	for _, foreign := range []string{"Jenkins agents", "x (patrol ab12cd-aaaaaaaaaa", "x (patrol ab12cd)", "x (patrol ab12-aaaaaaaaaa)", "x (patrol ab12cd-aaa)"} {
+	for _, foreign := range []string{"Jenkins agents", "x (patrol ab12cd-aaaaaaaaaa", "x (patrol ab12cd)",
+		"x (patrol ab12-aaaaaaaaaa)", "x (patrol ab12cd-aaa)"} {
 		if _, _, _, ok := rotation.ParseDisplayName(foreign); ok {
 			t.Errorf("%q was taken for a PAT of patrol", foreign)
 		}

@@ -72,3 +72,14 @@ func AsError(err error) *Error {
 	e, _ := errors.AsType[*Error](err)
 	return e
 }
+
+// Failure is why a PAT has not come to rest.
+type Failure struct {
+	PAT     string
+	Step    string
+	Class   Class
+	Code    string
+	Message string
+	Attempt int
+	At      time.Time
+}

@@ -50,7 +50,8 @@ func Noted(history string, n Note) string {
 	for {
 		parts := make([]string, len(notes))
 		for i, n := range notes {
-			parts[i] = strings.Join([]string{n.At.UTC().Format(time.RFC3339), n.Act, n.Until.UTC().Format(time.RFC3339), plain(n.By, maxName)}, " ")
+			parts[i] = strings.Join([]string{n.At.UTC().Format(time.RFC3339), n.Act, n.Until.UTC().Format(time.RFC3339),
+				plain(n.By, maxName)}, " ")
 		}
 		out := strings.Join(parts, "; ")
 		if utf8.RuneCountInString(out) <= maxNotes || len(notes) == 1 {
@@ -77,7 +78,7 @@ func plain(s string, limit int) string {
 
 // origin is what a version remembers of the command that made it. A command that was
 // put off carries its new time behind the operation.
-func (c Command) origin() (requestedBy, operation string) {
+func (c Command) Origin() (requestedBy, operation string) {
 	operation, _, _ = strings.Cut(c.Operation, "~")
 	return plain(c.RequestedBy, maxName), plain(operation, maxOperation)
 }

@@ -155,7 +155,7 @@ type Observer interface {
 	// Rotated: an attempt to replace a PAT has ended.
 	Rotated(ctx context.Context, s *Spec, reason Reason, err error)
 	// Revoked: a PAT has been revoked, or has run out after its replacement.
-	Revoked(ctx context.Context, s *Spec, cause Cause)
+	Revoked(ctx context.Context, s *Spec, cause RevocationCause)
 	// Failed: a reconcile has not come to rest.
 	Failed(ctx context.Context, s *Spec, f Failure)
 	// Sweep: a sweep begins; its end is told by done.
@@ -163,14 +163,14 @@ type Observer interface {
 }
 
 // unobserved is the Observer of a Reconciler without one. It costs nothing.
-type unobserved struct{}
+type NoObserver struct{}
 
-func (unobserved) Step(ctx context.Context, _ *Spec, _ string) (context.Context, func(error)) {
+func (NoObserver) Step(ctx context.Context, _ *Spec, _ string) (context.Context, func(error)) {
 	return ctx, func(error) {}
 }
-func (unobserved) Rotated(context.Context, *Spec, Reason, error) {}
-func (unobserved) Revoked(context.Context, *Spec, Cause)         {}
-func (unobserved) Failed(context.Context, *Spec, Failure)        {}
-func (unobserved) Sweep(ctx context.Context) (context.Context, func(*Plan, error)) {
+func (NoObserver) Rotated(context.Context, *Spec, Reason, error)   {}
+func (NoObserver) Revoked(context.Context, *Spec, RevocationCause) {}
+func (NoObserver) Failed(context.Context, *Spec, Failure)          {}
+func (NoObserver) Sweep(ctx context.Context) (context.Context, func(*Plan, error)) {
 	return ctx, func(*Plan, error) {}
 }

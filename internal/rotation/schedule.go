@@ -17,17 +17,17 @@ const (
 
 	// storeSlack is added to the overlap: readers' overlap counts from the
 	// moment when the new version can be read, and the store itself takes time.
-	storeSlack = time.Minute
+	StoreSlack = time.Minute
 
 	// clockSkew is how far two clocks (ours, the vault's, another instance's)
 	// may differ before a conclusion drawn from both is unsafe.
-	clockSkew = 2 * time.Minute
+	ClockSkew = 2 * time.Minute
 
 	// settleWindow is how long after its revocation time a replaced version is
 	// still looked at. The revocation itself is repeated until it succeeds as
 	// long as the PAT is listed as active, so the window only bounds how long
 	// a version that missed its closing tag is searched for.
-	settleWindow = Day
+	SettleWindow = Day
 )
 
 // Due is when a PAT shall be replaced, given when its life began and ends: its
@@ -43,7 +43,7 @@ func Due(s Spec, from, to time.Time) time.Time {
 		scale := float64(life) / float64(s.Lifetime)
 		before = time.Duration(float64(before) * scale)
 		spread = time.Duration(float64(spread) * scale)
-		before = max(before, min(s.Overlap+storeSlack, life/2))
+		before = max(before, min(s.Overlap+StoreSlack, life/2))
 	}
 	return to.Add(-before - time.Duration(fraction(s.Name)*float64(spread)))
 }
@@ -59,4 +59,4 @@ func fraction(name string) float64 {
 }
 
 // days is a life in days, rounded up.
-func days(life time.Duration) int { return int((life + Day - 1) / Day) }
+func WholeDays(life time.Duration) int { return int((life + Day - 1) / Day) }

@@ -62,7 +62,8 @@ func Check(scope string) Verdict {
 		}
 		switch scope {
 		case FullAccess:
-			v.Reason = FullAccess + " is full access: it may do everything that its owner may, and many tenants forbid it"
+			v.Reason = FullAccess +
+				" is full access: it may do everything that its owner may, and many tenants forbid it"
 		case "vso.tokens", "vso.tokenadministration":
 			v.Reason = scope + " lets its bearer manage other tokens"
 		}
@@ -80,7 +81,8 @@ func Check(scope string) Verdict {
 		v.Kind, v.Reason = Unknown, scope+" is not in Azure DevOps' list of scopes; vso.connected_server is"
 		return v
 	case "vso.tokens_administration":
-		v.Kind, v.Reason, v.Powerful = Unknown, scope+" is not in Azure DevOps' list of scopes; vso.tokenadministration is", true
+		v.Kind, v.Reason, v.Powerful = Unknown, scope+
+			" is not in Azure DevOps' list of scopes; vso.tokenadministration is", true
 		return v
 	}
 	if !plausible(scope) {

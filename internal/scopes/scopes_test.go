@@ -43,8 +43,10 @@ func TestAVerdictTellsWhatTheScopeIsWorth(t *testing.T) {
 		{"everything", scopes.Refused, false, "not a scope"},
 	} {
 		v := scopes.Check(c.scope)
-		if v.Scope != c.scope || v.Kind != c.kind || v.Powerful != c.powerful || !strings.Contains(v.Reason, c.reason) || c.reason == "" && v.Reason != "" {
-			t.Errorf("Check(%q) = %+v, want kind %v, powerful %v, a reason with %q", c.scope, v, c.kind, c.powerful, c.reason)
+		if v.Scope != c.scope || v.Kind != c.kind || v.Powerful != c.powerful ||
+			!strings.Contains(v.Reason, c.reason) || c.reason == "" && v.Reason != "" {
+			t.Errorf("Check(%q) = %+v, want kind %v, powerful %v, a reason with %q", c.scope, v, c.kind, c.powerful,
+				c.reason)
 		}
 	}
 }
@@ -73,7 +75,8 @@ func TestRedundantScopesAreFoundWithWhatIncludesThem(t *testing.T) {
 		{[]string{"vso.build_execute", "vso.build", "vso.wiki"}, map[string]string{"vso.build": "vso.build_execute"}},
 		{[]string{"vso.packaging", "vso.release", "vso.profile"}, map[string]string{"vso.profile": "vso.packaging"}},
 		{[]string{"vso.wiki", "vso.graph"}, map[string]string{}},
-		{[]string{"vso.wiki", "app_token", "vso.new"}, map[string]string{"vso.wiki": "app_token", "vso.new": "app_token"}},
+		{[]string{"vso.wiki", "app_token", "vso.new"}, map[string]string{"vso.wiki": "app_token",
+			"vso.new": "app_token"}},
 	} {
 		if got := scopes.Redundant(c.list); !maps.Equal(got, c.want) {
 			t.Errorf("Redundant(%v) = %v, want %v", c.list, got, c.want)

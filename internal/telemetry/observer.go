@@ -178,7 +178,7 @@ func (o observer) Rotated(ctx context.Context, s *rotation.Spec, reason rotation
 }
 
 // Revoked counts a revocation.
-func (o observer) Revoked(ctx context.Context, s *rotation.Spec, cause rotation.Cause) {
+func (o observer) Revoked(ctx context.Context, s *rotation.Spec, cause rotation.RevocationCause) {
 	o.metrics.revocations.Add(ctx, 1, withAttributes(attribute.String(keyCause, string(cause))))
 }
 
@@ -201,7 +201,7 @@ func (o observer) Sweep(ctx context.Context) (context.Context, func(*rotation.Pl
 		}
 		o.metrics.sweep.Record(ctx, o.now().Sub(start).Seconds(), withAttributes(attribute.String(keyOutcome, outcome)))
 		o.swept(ctx, p)
-		span.SetAttributes(attribute.Int(keyManaged, len(p.Items)), attribute.Int(keyUnmanaged, len(p.Strays)), attribute.Int(keyProblems, len(p.Problems)))
+		span.SetAttributes(attribute.Int(keyManaged, len(p.Items)), attribute.Int(keyUnmanaged, len(p.Unmanaged)), attribute.Int(keyProblems, len(p.Problems)))
 		finish(span, err)
 	}
 }
@@ -211,7 +211,7 @@ func (o observer) swept(ctx context.Context, p *rotation.Plan) {
 	next := picture{sweptAt: p.At, required: map[string]bool{}, states: map[rotation.State]int64{
 		// A state that no PAT is in is told, too: 0 can be compared, silence cannot.
 		rotation.StateMissing: 0, rotation.StateCurrent: 0, rotation.StateDue: 0, rotation.StateBlocked: 0, rotation.StateUnknown: 0,
-		rotation.StateReleased: int64(len(p.Released)), rotation.StateOther: int64(len(p.Strays)),
+		rotation.StateReleased: int64(len(p.Released)), rotation.StateOther: int64(len(p.Unmanaged)),
 	}}
 	for i := range p.Items {
 		it := &p.Items[i]

@@ -26,7 +26,8 @@ func configuration(code, format string, args ...any) *rotation.Error {
 }
 
 func unreadable(doing string) *rotation.Error {
-	return &rotation.Error{Class: rotation.Transient, Code: "vault-answer", Message: doing + ": the vault's answer could not be understood"}
+	return &rotation.Error{Class: rotation.Transient, Code: "vault-answer", Message: doing +
+		": the vault's answer could not be understood"}
 }
 
 // failure gives an SDK's error its class. The error itself is left behind: it
@@ -47,14 +48,18 @@ func (v *Vault) failure(doing string, err error) error {
 		e.Message, e.Err = doing+": the call was cancelled", context.Canceled
 	case errors.Is(err, context.DeadlineExceeded):
 		e.Message, e.Err = doing+": the vault did not answer in time", context.DeadlineExceeded
-	case ok && auth.RawResponse != nil && auth.RawResponse.StatusCode >= 400 && auth.RawResponse.StatusCode < 500 && auth.RawResponse.StatusCode != http.StatusTooManyRequests && auth.RawResponse.StatusCode != http.StatusRequestTimeout:
+	case ok && auth.RawResponse != nil && auth.RawResponse.StatusCode >= 400 && auth.RawResponse.StatusCode < 500 &&
+		auth.RawResponse.StatusCode != http.StatusTooManyRequests &&
+		auth.RawResponse.StatusCode != http.StatusRequestTimeout:
 		e.Class, e.Code = rotation.Configuration, "vault-credential"
-		e.Message = fmt.Sprintf("%s: the app's identity gets no token (%d): check AZURE_CLIENT_ID and that the managed identity is assigned to the app", doing, auth.RawResponse.StatusCode)
+		e.Message = fmt.Sprintf(
+			"%s: the app's identity gets no token (%d): check AZURE_CLIENT_ID and that the managed identity is assigned to the app", doing, auth.RawResponse.StatusCode)
 	case ok:
 		e.Code, e.Message = "vault-credential", doing+": the app's identity could not get a token for now"
 	case nonRetriable(err):
 		e.Class, e.Code = rotation.Configuration, "vault-credential"
-		e.Message = doing + ": there is no token for this vault: check that KEY_VAULT_URL is the address of a Key Vault and that the app has an identity"
+		e.Message = doing +
+			": there is no token for this vault: check that KEY_VAULT_URL is the address of a Key Vault and that the app has an identity"
 	default:
 		e.Message = doing + ": the vault could not be reached, or its answer was cut off"
 	}
@@ -78,19 +83,23 @@ func (v *Vault) answered(doing string, answer *azcore.ResponseError) error {
 		return fmt.Errorf("%s: %w", doing, rotation.ErrNotFound)
 	case s == http.StatusNotFound:
 		e.Class, e.Code = rotation.Configuration, "vault-url"
-		e.Message = fmt.Sprintf("%s: what answered does not speak for a Key Vault (%s): check KEY_VAULT_URL", doing, said)
+		e.Message = fmt.Sprintf("%s: what answered does not speak for a Key Vault (%s): check KEY_VAULT_URL", doing,
+			said)
 	case s == http.StatusUnauthorized:
 		e.Class, e.Code = rotation.Configuration, "vault-unauthorized"
-		e.Message = fmt.Sprintf("%s: the vault does not accept the app's token (%s): the vault and the app's managed identity must belong to the same tenant", doing, said)
+		e.Message = fmt.Sprintf(
+			"%s: the vault does not accept the app's token (%s): the vault and the app's managed identity must belong to the same tenant", doing, said)
 	case s == http.StatusForbidden && strings.Contains(inner(answer), "Firewall"):
 		e.Class, e.Code = rotation.Configuration, "vault-firewall"
-		e.Message = fmt.Sprintf("%s: the vault's firewall refused the app (%s): let the app's subnet or a private endpoint in", doing, said)
+		e.Message = fmt.Sprintf(
+			"%s: the vault's firewall refused the app (%s): let the app's subnet or a private endpoint in", doing, said)
 	case s == http.StatusForbidden && saysDisabled(answer):
 		e.Class, e.Code = rotation.Configuration, "vault-disabled"
 		e.Message = fmt.Sprintf("%s: its latest version is disabled (%s): enable it", doing, said)
 	case s == http.StatusForbidden:
 		e.Class, e.Code = rotation.Configuration, "vault-forbidden"
-		e.Message = fmt.Sprintf("%s: the vault refused the app (%s): give its managed identity the role Key Vault Secrets Officer on the vault (a new role takes minutes to work), and check the vault's firewall", doing, said)
+		e.Message = fmt.Sprintf(
+			"%s: the vault refused the app (%s): give its managed identity the role Key Vault Secrets Officer on the vault (a new role takes minutes to work), and check the vault's firewall", doing, said)
 	case s == http.StatusTooManyRequests:
 		e.Class, e.Code = rotation.Throttled, "vault-throttled"
 		e.Message = fmt.Sprintf("%s: the vault asks to slow down (%s)", doing, said)

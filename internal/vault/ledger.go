@@ -82,14 +82,17 @@ func encode(doing string, l rotation.Ledger, foreign map[string]string) (map[str
 			all[k] = value
 		}
 	}
-	for _, note := range []struct{ tag, value string }{{tagOperation, l.Operation}, {tagRequestedBy, l.RequestedBy}, {tagHistory, l.History}} {
+	for _, note := range []struct{ tag, value string }{{tagOperation, l.Operation}, {tagRequestedBy, l.RequestedBy},
+		{tagHistory, l.History}} {
 		if note.value != "" && len(all) < maxTags {
 			all[note.tag] = note.value
 		}
 	}
 	if n := len(all) - len(own); len(all) > maxTags {
-		return nil, configuration("vault-tags", "%s: it has %d tags that are not patrol's, and a secret has at most %d tags in all, of which patrol needs up to %d: remove %d of them",
-			doing, n, maxTags, ledgerTags, n-(maxTags-ledgerTags))
+		return nil,
+			configuration("vault-tags",
+				"%s: it has %d tags that are not patrol's, and a secret has at most %d tags in all, of which patrol needs up to %d: remove %d of them",
+				doing, n, maxTags, ledgerTags, n-(maxTags-ledgerTags))
 	}
 	return checked(doing, all)
 }
@@ -98,7 +101,8 @@ func encode(doing string, l rotation.Ledger, foreign map[string]string) (map[str
 // form.
 func checked(doing string, tags map[string]string) (map[string]*string, error) {
 	if len(tags) > maxTags {
-		return nil, configuration("vault-tags", "%s: a secret has at most %d tags, these are %d", doing, maxTags, len(tags))
+		return nil, configuration("vault-tags", "%s: a secret has at most %d tags, these are %d", doing, maxTags,
+			len(tags))
 	}
 	out := make(map[string]*string, len(tags))
 	for _, k := range slices.Sorted(maps.Keys(tags)) { // the same complaint every time
@@ -107,8 +111,12 @@ func checked(doing string, tags map[string]string) (map[string]*string, error) {
 		if !ledgerTag(k) && !strings.HasPrefix(k, "patrol-") {
 			limit = longestTag // the vault took it once
 		}
-		if k == "" || utf8.RuneCountInString(k) > limit || utf8.RuneCountInString(value) > limit || !utf8.ValidString(value) || !utf8.ValidString(k) {
-			return nil, configuration("vault-tags", "%s: the tag %q is longer than the %d characters that the vault allows, or not text: shorten it", doing, short(k), limit)
+		if k == "" || utf8.RuneCountInString(k) > limit || utf8.RuneCountInString(value) > limit ||
+			!utf8.ValidString(value) || !utf8.ValidString(k) {
+			return nil,
+				configuration("vault-tags",
+					"%s: the tag %q is longer than the %d characters that the vault allows, or not text: shorten it",
+					doing, short(k), limit)
 		}
 		out[k] = &value
 	}
@@ -121,7 +129,8 @@ func checked(doing string, tags map[string]string) (map[string]*string, error) {
 func decode(tags map[string]*string) (rotation.Ledger, map[string]string) {
 	text := func(tag string) string {
 		p := tags[tag]
-		if p == nil || len(*p) > longestTag || !utf8.ValidString(*p) || strings.ContainsFunc(*p, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		if p == nil || len(*p) > longestTag || !utf8.ValidString(*p) ||
+			strings.ContainsFunc(*p, func(r rune) bool { return !unicode.IsPrint(r) }) {
 			return ""
 		}
 		return strings.TrimSpace(*p)
@@ -172,7 +181,8 @@ func decode(tags map[string]*string) (rotation.Ledger, map[string]string) {
 
 func ledgerTag(k string) bool {
 	switch k {
-	case tagCredential, tagProvider, tagValidity, tagRotation, tagIdentity, tagReason, tagPrevious, tagPreviousVersion, tagRevokePrevious, tagAnnounced, tagRevoked,
+	case tagCredential, tagProvider, tagValidity, tagRotation, tagIdentity, tagReason, tagPrevious, tagPreviousVersion,
+		tagRevokePrevious, tagAnnounced, tagRevoked,
 		tagRequestedBy, tagOperation, tagHistory:
 		return true
 	}

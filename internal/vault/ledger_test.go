@@ -38,28 +38,38 @@ func TestTagsAreReadTolerantly(t *testing.T) {
 		{
 			"everything",
 			map[string]string{
-				"CredentialId": "auth-2", "ProviderAddress": "https://dev.azure.com/contoso", "ValidityPeriodDays": "30",
-				"patrol-rotation": "abcdefghij", "patrol-identity": "build-bot", "patrol-reason": "drift", "patrol-previous": "auth-1", "patrol-previous-version": version,
-				"patrol-revoke-previous-at": "2027-01-02T03:04:05Z", "patrol-announced-at": "2027-01-02T04:04:05+01:00", "patrol-revoked-at": "2027-01-03T00:00:00.5Z",
+				"CredentialId": "auth-2", "ProviderAddress": "https://dev.azure.com/contoso",
+				"ValidityPeriodDays": "30",
+				"patrol-rotation":    "abcdefghij", "patrol-identity": "build-bot", "patrol-reason": "drift",
+				"patrol-previous": "auth-1", "patrol-previous-version": version,
+				"patrol-revoke-previous-at": "2027-01-02T03:04:05Z", "patrol-announced-at": "2027-01-02T04:04:05+01:00",
+				"patrol-revoked-at": "2027-01-03T00:00:00.5Z",
 			},
 			rotation.Ledger{
 				AuthorizationID: "auth-2", ProviderAddress: "https://dev.azure.com/contoso", ValidityDays: 30,
-				RotationID: "abcdefghij", Identity: "build-bot", Reason: rotation.Drift, Previous: "auth-1", PreviousVersion: version,
-				RevokePreviousAt: time.Date(2027, 1, 2, 3, 4, 5, 0, time.UTC), AnnouncedAt: time.Date(2027, 1, 2, 3, 4, 5, 0, time.UTC), RevokedAt: time.Date(2027, 1, 3, 0, 0, 0, 5e8, time.UTC),
+				RotationID: "abcdefghij", Identity: "build-bot", Reason: rotation.Drift, Previous: "auth-1",
+				PreviousVersion:  version,
+				RevokePreviousAt: time.Date(2027, 1, 2, 3, 4, 5, 0, time.UTC), AnnouncedAt: time.Date(2027, 1, 2, 3, 4,
+					5, 0, time.UTC), RevokedAt: time.Date(2027, 1, 3, 0, 0, 0, 5e8, time.UTC),
 			}, nil,
 		},
 		{
 			"nonsense",
 			map[string]string{
-				"CredentialId": "line\nbreak", "ValidityPeriodDays": "sixty", "patrol-reason": "Because!", "patrol-previous-version": "../versions",
-				"patrol-revoke-previous-at": "tomorrow", "patrol-announced-at": "0001-01-01T00:00:00Z", "patrol-revoked-at": "2027-13-01T00:00:00Z",
-				"patrol-identity": "\xff", "ProviderAddress": strings.Repeat("x", 600),
+				"CredentialId": "line\nbreak", "ValidityPeriodDays": "sixty", "patrol-reason": "Because!",
+				"patrol-previous-version":   "../versions",
+				"patrol-revoke-previous-at": "tomorrow", "patrol-announced-at": "0001-01-01T00:00:00Z",
+				"patrol-revoked-at": "2027-13-01T00:00:00Z",
+				"patrol-identity":   "\xff", "ProviderAddress": strings.Repeat("x", 600),
 			},
 			rotation.Ledger{}, nil,
 		},
 		{"a negative life", map[string]string{"ValidityPeriodDays": "-1"}, rotation.Ledger{}, nil},
-		{"blanks around", map[string]string{"CredentialId": " auth-1 "}, rotation.Ledger{AuthorizationID: "auth-1"}, nil},
-		{"tags of others", map[string]string{"team": "", "credentialid": "x", "patrol-future": "y", "CredentialId": "auth-1"}, rotation.Ledger{AuthorizationID: "auth-1"}, map[string]string{"team": "", "credentialid": "x", "patrol-future": "y"}},
+		{"blanks around", map[string]string{"CredentialId": " auth-1 "}, rotation.Ledger{AuthorizationID: "auth-1"},
+			nil},
+		{"tags of others", map[string]string{"team": "", "credentialid": "x", "patrol-future": "y",
+			"CredentialId": "auth-1"}, rotation.Ledger{AuthorizationID: "auth-1"}, map[string]string{"team": "",
+			"credentialid": "x", "patrol-future": "y"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, foreign := vault.Decode(pointers(tt.tags))
@@ -77,7 +87,8 @@ func TestTagsAreReadTolerantly(t *testing.T) {
 }
 
 func TestForeignTagsCannotPoseAsTheLedger(t *testing.T) {
-	tags, err := vault.Encode("testing", rotation.Ledger{}, map[string]string{"patrol-revoked-at": "2027-01-01T00:00:00Z", "team": "ci"})
+	tags, err := vault.Encode("testing", rotation.Ledger{},
+		map[string]string{"patrol-revoked-at": "2027-01-01T00:00:00Z", "team": "ci"})
 	if err != nil || len(tags) != 1 || *tags["team"] != "ci" {
 		t.Errorf("tags %v, %v", tags, err)
 	}
@@ -87,8 +98,10 @@ func TestForeignTagsCannotPoseAsTheLedger(t *testing.T) {
 // written back such that it reads the same.
 func FuzzLedger(f *testing.F) {
 	f.Add(`{"CredentialId":"auth-1","ValidityPeriodDays":"30","patrol-reason":"drift"}`)
-	f.Add(`{"patrol-revoke-previous-at":"2027-01-02T04:04:05+01:00","patrol-announced-at":"9999-12-31T23:59:59-23:59","team":"ci"}`)
-	f.Add(`{"patrol-previous-version":"abababababababababababababababab","patrol-identity":" x ","patrol-rotation":"\u0000"}`)
+	f.Add(
+		`{"patrol-revoke-previous-at":"2027-01-02T04:04:05+01:00","patrol-announced-at":"9999-12-31T23:59:59-23:59","team":"ci"}`)
+	f.Add(
+		`{"patrol-previous-version":"abababababababababababababababab","patrol-identity":" x ","patrol-rotation":"\u0000"}`)
 	f.Add(`{"patrol-revoked-at":"2000-01-01T00:00:00.999999999Z","":"x","CredentialId":null}`)
 	f.Fuzz(func(t *testing.T, in string) {
 		var tags map[string]*string
@@ -140,7 +153,8 @@ func FuzzErrorBody(f *testing.F) {
 	f.Add(`<html>`)
 	f.Add(`{"error":"text"}`)
 	f.Fuzz(func(t *testing.T, in string) {
-		inner, message := vault.Details(&azcore.ResponseError{StatusCode: 403, RawResponse: &http.Response{StatusCode: 403, Body: io.NopCloser(strings.NewReader(in))}})
+		inner, message := vault.Details(&azcore.ResponseError{StatusCode: 403,
+			RawResponse: &http.Response{StatusCode: 403, Body: io.NopCloser(strings.NewReader(in))}})
 		if (inner != "" || message != "") && !json.Valid([]byte(in)) {
 			t.Fatalf("%q gave %q, %q", in, inner, message)
 		}

@@ -16,9 +16,9 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/rotation"
 	"github.com/azure-patrol/patrol/internal/vault"
-	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
-	"github.com/azure-patrol/patrol/sandbox/pipe"
+	"github.com/azure-patrol/patrol/sandbox/memnet"
 )
 
 const (
@@ -39,7 +39,7 @@ func (c credential) GetToken(ctx context.Context, _ policy.TokenRequestOptions) 
 type rig struct {
 	*vault.Vault
 	kv    *keyvault.Vault
-	panel *control.Panel
+	panel *faults.Injector
 	log   *bytes.Buffer
 }
 
@@ -48,8 +48,8 @@ type option func(*keyvault.Config, *vault.Config)
 // overPipe is for tests in virtual time.
 func overPipe(t *testing.T, opts ...option) *rig {
 	t.Helper()
-	r := &rig{panel: &control.Panel{}, log: &bytes.Buffer{}}
-	var network pipe.Network
+	r := &rig{panel: &faults.Injector{}, log: &bytes.Buffer{}}
+	var network memnet.Network
 	l, err := network.Listen("patrol-test.vault.azure.net:443")
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +71,7 @@ func overPipe(t *testing.T, opts ...option) *rig {
 // overTLS is for tests over loopback sockets.
 func overTLS(t *testing.T, opts ...option) *rig {
 	t.Helper()
-	r := &rig{panel: &control.Panel{}, log: &bytes.Buffer{}}
+	r := &rig{panel: &faults.Injector{}, log: &bytes.Buffer{}}
 	srv := httptest.NewUnstartedServer(nil)
 	loopback := func(_ *keyvault.Config, c *vault.Config) { c.DisableChallengeResourceVerification = true }
 	srv.StartTLS()
@@ -82,7 +82,8 @@ func overTLS(t *testing.T, opts ...option) *rig {
 	return r
 }
 
-func (r *rig) connect(t *testing.T, url string, transport http.RoundTripper, opts []option, serve func(http.Handler) func()) {
+func (r *rig) connect(t *testing.T, url string, transport http.RoundTripper, opts []option,
+	serve func(http.Handler) func()) {
 	t.Helper()
 	sandbox := keyvault.Config{
 		URL: url, Authority: "https://login.microsoftonline.com", Tenant: "tenant-1", Panel: r.panel,
@@ -118,7 +119,7 @@ func (r *rig) connect(t *testing.T, url string, transport http.RoundTripper, opt
 	})
 }
 
-func (r *rig) inject(t *testing.T, operation string, f control.Fault) {
+func (r *rig) inject(t *testing.T, operation string, f faults.Fault) {
 	t.Helper()
 	f.Service, f.Operation = keyvault.Service, operation
 	if err := r.panel.Inject(f); err != nil {
@@ -149,7 +150,8 @@ func (r *rig) put(t *testing.T, v keyvault.Version) keyvault.Version {
 
 func (r *rig) store(t *testing.T, name, value string, l rotation.Ledger) rotation.Version {
 	t.Helper()
-	out, err := r.Store(t.Context(), name, rotation.Content{Value: rotation.NewSecret(pat + value), Expires: time.Now().Add(48 * time.Hour), Ledger: l})
+	out, err := r.Store(t.Context(), name, rotation.Content{Value: rotation.NewSecret(pat + value),
+		Expires: time.Now().Add(48 * time.Hour), Ledger: l})
 	if err != nil {
 		t.Fatal(err)
 	}

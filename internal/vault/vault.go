@@ -85,8 +85,11 @@ var _ rotation.Vault = (*Vault)(nil)
 // New prepares the client; it does not call the vault.
 func New(c Config) (*Vault, error) {
 	u, err := url.Parse(c.URL)
-	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-		return nil, configuration("vault-url", "the vault's URL must look like https://<vault>.vault.azure.net: set KEY_VAULT_URL")
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" ||
+		u.RawQuery != "" || u.Fragment != "" {
+		return nil,
+			configuration("vault-url",
+				"the vault's URL must look like https://<vault>.vault.azure.net: set KEY_VAULT_URL")
 	}
 	if c.Credential == nil {
 		return nil, configuration("vault-credential", "there is no credential for the vault")
@@ -111,7 +114,8 @@ func New(c Config) (*Vault, error) {
 		DisableChallengeResourceVerification: c.DisableChallengeResourceVerification,
 	})
 	if err != nil {
-		return nil, configuration("vault-client", "the client for the vault could not be made: check the cloud and the API version")
+		return nil, configuration("vault-client",
+			"the client for the vault could not be made: check the cloud and the API version")
 	}
 	return &Vault{client: client, retry: o.Retry, log: c.Log, now: c.Now, memory: newMemory(remembered)}, nil
 }
@@ -152,7 +156,8 @@ func (v *Vault) Current(ctx context.Context, name string) (rotation.Version, err
 			return rotation.Version{}, v.failure(doing, err)
 		}
 	}
-	return rotation.Version{}, &rotation.Error{Class: rotation.Transient, Code: "vault-conflict", Message: doing + ": its latest version keeps changing"}
+	return rotation.Version{}, &rotation.Error{Class: rotation.Transient, Code: "vault-conflict", Message: doing +
+		": its latest version keeps changing"}
 }
 
 // Version reads one version's properties. Ledgers of versions that this process
@@ -380,13 +385,15 @@ func (v *Vault) latest(ctx context.Context, name string) (rotation.Version, erro
 // set writes a new version. Where an attempt may have taken effect unseen, the
 // latest version is read: if it is ours, it is the answer. What stays unknown is
 // never of class Configuration, which callers take for "nothing was stored".
-func (v *Vault) set(ctx context.Context, doing, name string, value rotation.Secret, contentType string, tags map[string]*string, expires time.Time) (azsecrets.Secret, error) {
+func (v *Vault) set(ctx context.Context, doing, name string, value rotation.Secret, contentType string,
+	tags map[string]*string, expires time.Time) (azsecrets.Secret, error) {
 	if err := checkName(doing, name); err != nil {
 		return azsecrets.Secret{}, err
 	}
 	plain := value.Reveal()
 	if plain == "" || len(plain) > maxValue {
-		return azsecrets.Secret{}, configuration("vault-value", "%s: a value has 1 to %d bytes, this one has %d", doing, maxValue, len(plain))
+		return azsecrets.Secret{}, configuration("vault-value", "%s: a value has 1 to %d bytes, this one has %d", doing,
+			maxValue, len(plain))
 	}
 	var sent attempts
 	got, err := v.client.SetSecret(context.WithValue(ctx, attemptsKey{}, &sent), name, azsecrets.SetSecretParameters{
@@ -404,13 +411,16 @@ func (v *Vault) set(ctx context.Context, doing, name string, value rotation.Secr
 	retry.MaxRetries = 1
 	latest, readErr := v.client.GetSecret(policy.WithRetryOptions(ctx, retry), name, "", nil)
 	if readErr == nil && latest.Value != nil && *latest.Value == plain && sameTags(latest.Tags, tags) {
-		v.log.WarnContext(ctx, "an answer of the vault was lost; the latest version is ours", "secret", name, "attempts", open)
+		v.log.WarnContext(ctx, "an answer of the vault was lost; the latest version is ours", "secret", name,
+			"attempts", open)
 		return latest.Secret, nil
 	}
 	err = v.failure(doing, err)
 	if e, ok := errors.AsType[*rotation.Error](err); ok && e.Class == rotation.Configuration {
-		return azsecrets.Secret{}, &rotation.Error{Class: rotation.Transient, Code: "vault-unsettled", ActivityID: e.ActivityID,
-			Message: doing + ": the answer of the vault was lost, and then it refused: whether the version exists is not known"}
+		return azsecrets.Secret{}, &rotation.Error{Class: rotation.Transient, Code: "vault-unsettled",
+			ActivityID: e.ActivityID,
+			Message: doing +
+				": the answer of the vault was lost, and then it refused: whether the version exists is not known"}
 	}
 	return got.Secret, err
 }
@@ -418,7 +428,8 @@ func (v *Vault) set(ctx context.Context, doing, name string, value rotation.Secr
 // read makes a version of what the vault answered, without the value. The name
 // is the caller's: the vault's may differ in case.
 func (v *Vault) read(doing, name string, s azsecrets.Secret) (rotation.Version, error) {
-	out, ok := properties(&azsecrets.SecretProperties{ID: s.ID, Attributes: s.Attributes, ContentType: s.ContentType, Tags: s.Tags})
+	out, ok := properties(&azsecrets.SecretProperties{ID: s.ID, Attributes: s.Attributes, ContentType: s.ContentType,
+		Tags: s.Tags})
 	if !ok || out.ID == "" {
 		return rotation.Version{}, unreadable(doing)
 	}
@@ -506,7 +517,8 @@ type attemptCounter struct{}
 func (attemptCounter) Do(req *policy.Request) (*http.Response, error) {
 	resp, err := req.Next()
 	// Without a token it is only the question for a challenge.
-	refused := req.Raw().Header.Get("Authorization") == "" || err == nil && resp.StatusCode >= 400 && resp.StatusCode < 500 && resp.StatusCode != http.StatusRequestTimeout
+	refused := req.Raw().Header.Get("Authorization") == "" || err == nil && resp.StatusCode >= 400 &&
+		resp.StatusCode < 500 && resp.StatusCode != http.StatusRequestTimeout
 	if a, ok := req.Raw().Context().Value(attemptsKey{}).(*attempts); ok && !refused {
 		a.Add(1)
 	}

@@ -16,7 +16,7 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/rotation"
 	"github.com/azure-patrol/patrol/internal/vault"
-	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 )
 
@@ -52,13 +52,16 @@ func TestARotationsSecretThroughTheRealClient(t *testing.T) {
 		"CredentialId": "auth-1", "ProviderAddress": "https://dev.azure.com/contoso", "ValidityPeriodDays": "30",
 		"patrol-rotation": "abcdefghij", "patrol-identity": "build-bot", "patrol-reason": "expiring",
 	}
-	if !reflect.DeepEqual(kept[0].Tags, wantTags) || kept[0].ContentType != "application/vnd.patrol.pat" || kept[0].Value != pat+"one" || !kept[0].Enabled {
+	if !reflect.DeepEqual(kept[0].Tags, wantTags) || kept[0].ContentType != "application/vnd.patrol.pat" ||
+		kept[0].Value != pat+"one" || !kept[0].Enabled {
 		t.Errorf("stored %+v", kept[0])
 	}
-	if first.ID != kept[0].ID || first.URL != kept[0].URL || first.Value.Reveal() != pat+"one" || !first.Enabled || !first.Expires.Equal(kept[0].Expires) {
+	if first.ID != kept[0].ID || first.URL != kept[0].URL || first.Value.Reveal() != pat+"one" || !first.Enabled ||
+		!first.Expires.Equal(kept[0].Expires) {
 		t.Errorf("Store answered %+v", first)
 	}
-	if _, err := r.kv.Change("jenkins-agents", first.ID, func(v *keyvault.Version) { v.Tags["team"] = "ci" }); err != nil {
+	if _, err := r.kv.Change("jenkins-agents", first.ID,
+		func(v *keyvault.Version) { v.Tags["team"] = "ci" }); err != nil {
 		t.Fatal(err)
 	}
 
@@ -68,20 +71,23 @@ func TestARotationsSecretThroughTheRealClient(t *testing.T) {
 		t.Fatalf("current %+v, %v", current, err)
 	}
 	second, err := r.Store(ctx, "jenkins-agents", rotation.Content{
-		Value: rotation.NewSecret(pat + "two"), Expires: time.Now().Add(time.Hour), Ledger: ledger("auth-2", "auth-1", first.ID), Foreign: current.Foreign,
+		Value: rotation.NewSecret(pat + "two"), Expires: time.Now().Add(time.Hour), Ledger: ledger("auth-2", "auth-1",
+			first.ID), Foreign: current.Foreign,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	current, err = r.Current(ctx, "jenkins-agents")
-	if err != nil || current.ID != second.ID || current.Ledger != ledger("auth-2", "auth-1", first.ID) || current.Foreign["team"] != "ci" {
+	if err != nil || current.ID != second.ID || current.Ledger != ledger("auth-2", "auth-1", first.ID) ||
+		current.Foreign["team"] != "ci" {
 		t.Fatalf("current %+v, %v", current, err)
 	}
 
 	// The event is noted on it.
 	current.Ledger.AnnouncedAt = time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
 	noted, err := r.Update(ctx, current)
-	if err != nil || noted.Ledger != current.Ledger || noted.Value.Reveal() != pat+"two" || noted.Foreign["team"] != "ci" || !noted.Expires.Equal(second.Expires) {
+	if err != nil || noted.Ledger != current.Ledger || noted.Value.Reveal() != pat+"two" ||
+		noted.Foreign["team"] != "ci" || !noted.Expires.Equal(second.Expires) {
 		t.Fatalf("updated %+v, %v", noted, err)
 	}
 
@@ -96,10 +102,12 @@ func TestARotationsSecretThroughTheRealClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	kept = r.kv.Versions("jenkins-agents")
-	if kept[0].Enabled || kept[0].Tags["patrol-revoked-at"] != "2026-12-02T00:00:00Z" || kept[0].Tags["team"] != "ci" || kept[0].Value != pat+"one" {
+	if kept[0].Enabled || kept[0].Tags["patrol-revoked-at"] != "2026-12-02T00:00:00Z" || kept[0].Tags["team"] != "ci" ||
+		kept[0].Value != pat+"one" {
 		t.Errorf("replaced version %+v", kept[0])
 	}
-	if !kept[1].Enabled || kept[1].Tags["patrol-announced-at"] != "2026-12-01T00:00:00Z" || kept[1].Tags["patrol-previous"] != "auth-1" {
+	if !kept[1].Enabled || kept[1].Tags["patrol-announced-at"] != "2026-12-01T00:00:00Z" ||
+		kept[1].Tags["patrol-previous"] != "auth-1" {
 		t.Errorf("latest version %+v", kept[1])
 	}
 }
@@ -134,13 +142,15 @@ func TestOneRequestPerStep(t *testing.T) {
 
 func TestAColdProcessReadsAVersionOnce(t *testing.T) {
 	r := overTLS(t)
-	seeded := r.put(t, keyvault.Version{Name: "s", Value: pat + "one", Tags: map[string]string{"CredentialId": "auth-1", "team": "ci"}})
+	seeded := r.put(t, keyvault.Version{Name: "s", Value: pat + "one", Tags: map[string]string{"CredentialId": "auth-1",
+		"team": "ci"}})
 	for range 2 {
 		got, err := r.Version(ctx, "s", seeded.ID)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !got.Value.Empty() || got.Ledger.AuthorizationID != "auth-1" || got.Foreign["team"] != "ci" || got.URL != seeded.URL {
+		if !got.Value.Empty() || got.Ledger.AuthorizationID != "auth-1" || got.Foreign["team"] != "ci" ||
+			got.URL != seeded.URL {
 			t.Errorf("version %+v", got)
 		}
 		got.Foreign["team"] = "changed by the caller"
@@ -156,14 +166,16 @@ func TestDisabledVersionsAreFoundInTheList(t *testing.T) {
 			r := overTLS(t, func(k *keyvault.Config, _ *vault.Config) { k.DisabledCode = code; k.EmptyPages = true })
 			var versions []keyvault.Version
 			for i := range 30 {
-				v := keyvault.Version{Name: "s", Value: pat + "x", Tags: map[string]string{"CredentialId": fmt.Sprint("auth-", i)}}
+				v := keyvault.Version{Name: "s", Value: pat + "x",
+					Tags: map[string]string{"CredentialId": fmt.Sprint("auth-", i)}}
 				if i > 0 { // all within one second: the ledger tells the order
 					v.Tags["patrol-previous-version"] = versions[i-1].ID
 				}
 				versions = append(versions, r.put(t, v))
 			}
 			for _, i := range []int{7, 29} {
-				if _, err := r.kv.Change("s", versions[i].ID, func(v *keyvault.Version) { v.Enabled = false }); err != nil {
+				if _, err := r.kv.Change("s", versions[i].ID,
+					func(v *keyvault.Version) { v.Enabled = false }); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -184,7 +196,8 @@ func TestALatestVersionThatIsDisabledIsTheNewestOne(t *testing.T) {
 		r := overPipe(t)
 		var last keyvault.Version
 		for i := range 60 {
-			last = r.put(t, keyvault.Version{Name: "s", Value: "x", Tags: map[string]string{"CredentialId": fmt.Sprint("auth-", i)}})
+			last = r.put(t, keyvault.Version{Name: "s", Value: "x",
+				Tags: map[string]string{"CredentialId": fmt.Sprint("auth-", i)}})
 			time.Sleep(time.Hour)
 		}
 		if _, err := r.kv.Change("s", "", func(v *keyvault.Version) { v.Enabled = false }); err != nil {
@@ -205,7 +218,8 @@ func TestVersionsAreListedNewestFirst(t *testing.T) {
 				t.Errorf("no secret: %+v, %v", got, err)
 			}
 			for i := range 30 {
-				r.put(t, keyvault.Version{Name: "s", Value: pat, Tags: map[string]string{"CredentialId": fmt.Sprint("auth-", i)}})
+				r.put(t, keyvault.Version{Name: "s", Value: pat,
+					Tags: map[string]string{"CredentialId": fmt.Sprint("auth-", i)}})
 				time.Sleep(time.Second)
 			}
 			got, err := r.Versions(ctx, "s")
@@ -213,11 +227,13 @@ func TestVersionsAreListedNewestFirst(t *testing.T) {
 				t.Fatalf("%d versions, %v", len(got), err)
 			}
 			for i, v := range got {
-				if want := fmt.Sprint("auth-", 29-i); v.Ledger.AuthorizationID != want || !v.Value.Empty() || v.Name != "s" || v.URL == "" {
+				if want := fmt.Sprint("auth-", 29-i); v.Ledger.AuthorizationID != want || !v.Value.Empty() ||
+					v.Name != "s" || v.URL == "" {
 					t.Errorf("version %d: %+v, want %s", i, v, want)
 				}
 			}
-			r.inject(t, keyvault.ListVersions, control.Fault{Mode: control.Status, Status: 403, Body: keyvault.ErrorBody("Forbidden", "no", "ForbiddenByRbac")})
+			r.inject(t, keyvault.ListVersions, faults.Fault{Mode: faults.Status, Status: 403,
+				Body: keyvault.ErrorBody("Forbidden", "no", "ForbiddenByRbac")})
 			_, err = r.Versions(ctx, "s")
 			wantClass(t, err, rotation.Configuration, "vault-forbidden")
 		})
@@ -239,12 +255,13 @@ func TestAnUnknownVersionIsNotFound(t *testing.T) {
 }
 
 func TestFailuresHaveAClass(t *testing.T) {
-	forbidden := func(inner string) control.Fault {
-		return control.Fault{Mode: control.Status, Status: 403, Body: keyvault.ErrorBody("Forbidden", "canary message", inner)}
+	forbidden := func(inner string) faults.Fault {
+		return faults.Fault{Mode: faults.Status, Status: 403, Body: keyvault.ErrorBody("Forbidden", "canary message",
+			inner)}
 	}
 	for _, tt := range []struct {
 		name  string
-		fault control.Fault
+		fault faults.Fault
 		class rotation.Class
 		code  string
 		after time.Duration
@@ -253,20 +270,34 @@ func TestFailuresHaveAClass(t *testing.T) {
 		{"access policy missing", forbidden("AccessDenied"), rotation.Configuration, "vault-forbidden", 0},
 		{"firewall", forbidden("ForbiddenByFirewall"), rotation.Configuration, "vault-firewall", 0},
 		{"refused for a reason that is new", forbidden("Novelty"), rotation.Configuration, "vault-forbidden", 0},
-		{"refused without a word", control.Fault{Mode: control.Status, Status: 403}, rotation.Configuration, "vault-forbidden", 0},
-		{"another tenant's token", control.Fault{Mode: control.Status, Status: 401, Times: 2}, rotation.Configuration, "vault-unauthorized", 0},
-		{"throttled", control.Fault{Mode: control.Status, Status: 429, Header: map[string]string{"Retry-After": "7"}}, rotation.Throttled, "vault-throttled", 7 * time.Second},
-		{"throttled, no hint", control.Fault{Mode: control.Status, Status: 429}, rotation.Throttled, "vault-throttled", 0},
-		{"throttled, in milliseconds", control.Fault{Mode: control.Status, Status: 429, Header: map[string]string{"x-ms-retry-after-ms": "1500"}}, rotation.Throttled, "vault-throttled", 1500 * time.Millisecond},
-		{"out of order", control.Fault{Mode: control.Status, Status: 503, Body: "canary page"}, rotation.Transient, "vault-unavailable", 0},
-		{"broken", control.Fault{Mode: control.Status, Status: 500}, rotation.Transient, "vault-unavailable", 0},
-		{"connection reset", control.Fault{Mode: control.ResetBefore, Times: -1}, rotation.Transient, "vault-unavailable", 0},
-		{"a page instead of JSON", control.Fault{Mode: control.Status, Status: 200, Body: "<html>canary</html>"}, rotation.Transient, "vault-unavailable", 0},
-		{"JSON of something else", control.Fault{Mode: control.Status, Status: 200, Body: `{"value":"canary"}`}, rotation.Transient, "vault-answer", 0},
-		{"an odd success", control.Fault{Mode: control.Status, Status: 203, Body: "canary"}, rotation.Transient, "vault-answer", 0},
-		{"rejected", control.Fault{Mode: control.Status, Status: 400, Body: keyvault.ErrorBody("BadParameter", "canary", "")}, rotation.Configuration, "vault-rejected", 0},
-		{"a stranger's 404", control.Fault{Mode: control.Status, Status: 404, Body: "canary"}, rotation.Configuration, "vault-url", 0},
-		{"being recovered", control.Fault{Mode: control.Status, Status: 409, Body: keyvault.ErrorBody("Conflict", "canary", "ObjectIsBeingRecovered")}, rotation.Transient, "vault-conflict", 0},
+		{"refused without a word", faults.Fault{Mode: faults.Status, Status: 403}, rotation.Configuration,
+			"vault-forbidden", 0},
+		{"another tenant's token", faults.Fault{Mode: faults.Status, Status: 401, Times: 2}, rotation.Configuration,
+			"vault-unauthorized", 0},
+		{"throttled", faults.Fault{Mode: faults.Status, Status: 429, Header: map[string]string{"Retry-After": "7"}},
+			rotation.Throttled, "vault-throttled", 7 * time.Second},
+		{"throttled, no hint", faults.Fault{Mode: faults.Status, Status: 429}, rotation.Throttled, "vault-throttled",
+			0},
+		{"throttled, in milliseconds", faults.Fault{Mode: faults.Status, Status: 429,
+			Header: map[string]string{"x-ms-retry-after-ms": "1500"}}, rotation.Throttled, "vault-throttled",
+			1500 * time.Millisecond},
+		{"out of order", faults.Fault{Mode: faults.Status, Status: 503, Body: "canary page"}, rotation.Transient,
+			"vault-unavailable", 0},
+		{"broken", faults.Fault{Mode: faults.Status, Status: 500}, rotation.Transient, "vault-unavailable", 0},
+		{"connection reset", faults.Fault{Mode: faults.ResetBefore, Times: -1}, rotation.Transient, "vault-unavailable",
+			0},
+		{"a page instead of JSON", faults.Fault{Mode: faults.Status, Status: 200, Body: "<html>canary</html>"},
+			rotation.Transient, "vault-unavailable", 0},
+		{"JSON of something else", faults.Fault{Mode: faults.Status, Status: 200, Body: `{"value":"canary"}`},
+			rotation.Transient, "vault-answer", 0},
+		{"an odd success", faults.Fault{Mode: faults.Status, Status: 203, Body: "canary"}, rotation.Transient,
+			"vault-answer", 0},
+		{"rejected", faults.Fault{Mode: faults.Status, Status: 400, Body: keyvault.ErrorBody("BadParameter", "canary",
+			"")}, rotation.Configuration, "vault-rejected", 0},
+		{"a stranger's 404", faults.Fault{Mode: faults.Status, Status: 404, Body: "canary"}, rotation.Configuration,
+			"vault-url", 0},
+		{"being recovered", faults.Fault{Mode: faults.Status, Status: 409, Body: keyvault.ErrorBody("Conflict",
+			"canary", "ObjectIsBeingRecovered")}, rotation.Transient, "vault-conflict", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := overTLS(t, noRetries)
@@ -333,7 +364,8 @@ func TestWithoutATokenTheVaultIsAMatterOfConfiguration(t *testing.T) {
 		{"endpoint out of order", answer(500), rotation.Transient, "vault-credential"},
 		{"endpoint throttles", answer(429), rotation.Transient, "vault-credential"},
 		{"endpoint not reached", &azidentity.AuthenticationFailedError{}, rotation.Transient, "vault-credential"},
-		{"no identity at all", azidentity.NewCredentialUnavailableError("canary"), rotation.Configuration, "vault-credential"},
+		{"no identity at all", azidentity.NewCredentialUnavailableError("canary"), rotation.Configuration,
+			"vault-credential"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := overTLS(t, without(func(c *vault.Config) { c.Credential = credential{tt.err} }))
@@ -355,9 +387,11 @@ func TestAShortOutageIsRiddenOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := overPipe(t)
 		r.store(t, "s", "one", ledger("auth-1", "", ""))
-		for _, f := range []control.Fault{
-			{Mode: control.Status, Status: 503, Times: 3}, {Mode: control.ResetBefore, Times: 2}, {Mode: control.HangBefore},
-			{Mode: control.Status, Status: 429, Header: map[string]string{"Retry-After": "10"}}, {Mode: control.Slow, Delay: 15 * time.Second},
+		for _, f := range []faults.Fault{
+			{Mode: faults.Status, Status: 503, Times: 3}, {Mode: faults.ResetBefore, Times: 2},
+			{Mode: faults.HangBefore},
+			{Mode: faults.Status, Status: 429, Header: map[string]string{"Retry-After": "10"}},
+			{Mode: faults.Slow, Delay: 15 * time.Second},
 		} {
 			r.inject(t, keyvault.GetSecret, f)
 			if got, err := r.Current(ctx, "s"); err != nil || got.Value.Reveal() != pat+"one" {
@@ -365,7 +399,7 @@ func TestAShortOutageIsRiddenOut(t *testing.T) {
 			}
 		}
 		// A long one is told in time.
-		r.inject(t, "", control.Fault{Mode: control.HangBefore, Times: -1})
+		r.inject(t, "", faults.Fault{Mode: faults.HangBefore, Times: -1})
 		begin := time.Now()
 		_, err := r.Current(ctx, "s")
 		wantClass(t, err, rotation.Transient, "vault-unavailable")
@@ -374,10 +408,12 @@ func TestAShortOutageIsRiddenOut(t *testing.T) {
 		}
 		// A long wait is left to the queue.
 		r.panel.ClearFaults()
-		r.inject(t, keyvault.GetSecret, control.Fault{Mode: control.Status, Status: 429, Header: map[string]string{"Retry-After": "60"}, Times: -1})
+		r.inject(t, keyvault.GetSecret, faults.Fault{Mode: faults.Status, Status: 429,
+			Header: map[string]string{"Retry-After": "60"}, Times: -1})
 		begin = time.Now()
 		_, err = r.Current(ctx, "s")
-		if e := wantClass(t, err, rotation.Throttled, "vault-throttled"); e.After != time.Minute || time.Since(begin) > time.Second {
+		if e := wantClass(t, err, rotation.Throttled, "vault-throttled"); e.After != time.Minute ||
+			time.Since(begin) > time.Second {
 			t.Errorf("after %s, told after %s", e.After, time.Since(begin))
 		}
 		// Once it is over, the same process goes on.
@@ -391,7 +427,7 @@ func TestAShortOutageIsRiddenOut(t *testing.T) {
 func TestADeadlineIsTransientAndKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := overPipe(t)
-		r.inject(t, keyvault.SetSecret, control.Fault{Mode: control.HangBefore, Times: -1})
+		r.inject(t, keyvault.SetSecret, faults.Fault{Mode: faults.HangBefore, Times: -1})
 		short, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
 		_, err := r.Store(short, "s", rotation.Content{Value: rotation.NewSecret(pat + "one")})
@@ -411,15 +447,15 @@ func TestADeadlineIsTransientAndKnown(t *testing.T) {
 func TestALostAnswerLeavesTheLatestVersion(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
-		fault    control.Fault
+		fault    faults.Fault
 		versions int
 	}{
-		{"lost once", control.Fault{Mode: control.ResetAfter}, 2},
-		{"lost always", control.Fault{Mode: control.ResetAfter, Times: 4}, 4},
-		{"an error after the effect", control.Fault{Mode: control.StatusAfter, Status: 500, Times: 4}, 4},
-		{"hanging after the effect", control.Fault{Mode: control.HangAfter}, 2},
-		{"an answer that is none", control.Fault{Mode: control.StatusAfter, Status: 200, Body: "cut"}, 1},
-		{"an answer that is empty", control.Fault{Mode: control.StatusAfter, Status: 200, Body: "{}"}, 1},
+		{"lost once", faults.Fault{Mode: faults.ResetAfter}, 2},
+		{"lost always", faults.Fault{Mode: faults.ResetAfter, Times: 4}, 4},
+		{"an error after the effect", faults.Fault{Mode: faults.StatusAfter, Status: 500, Times: 4}, 4},
+		{"hanging after the effect", faults.Fault{Mode: faults.HangAfter}, 2},
+		{"an answer that is none", faults.Fault{Mode: faults.StatusAfter, Status: 200, Body: "cut"}, 1},
+		{"an answer that is empty", faults.Fault{Mode: faults.StatusAfter, Status: 200, Body: "{}"}, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -430,7 +466,8 @@ func TestALostAnswerLeavesTheLatestVersion(t *testing.T) {
 				if len(kept) != tt.versions {
 					t.Fatalf("%d versions, want %d", len(kept), tt.versions)
 				}
-				if latest := kept[len(kept)-1]; got.ID != latest.ID || got.Value.Reveal() != pat+"one" || got.Ledger != ledger("auth-1", "", "") {
+				if latest := kept[len(kept)-1]; got.ID != latest.ID || got.Value.Reveal() != pat+"one" ||
+					got.Ledger != ledger("auth-1", "", "") {
 					t.Errorf("Store answered %+v, the latest is %s", got, latest.ID)
 				}
 			})
@@ -442,8 +479,9 @@ func TestAStoreThatDidNothingIsNotASuccess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := overPipe(t)
 		r.store(t, "s", "one", ledger("auth-1", "", ""))
-		r.inject(t, keyvault.SetSecret, control.Fault{Mode: control.Status, Status: 500, Times: 4})
-		_, err := r.Store(ctx, "s", rotation.Content{Value: rotation.NewSecret(pat + "two"), Ledger: ledger("auth-2", "", "")})
+		r.inject(t, keyvault.SetSecret, faults.Fault{Mode: faults.Status, Status: 500, Times: 4})
+		_, err := r.Store(ctx, "s", rotation.Content{Value: rotation.NewSecret(pat + "two"),
+			Ledger: ledger("auth-2", "", "")})
 		wantClass(t, err, rotation.Transient, "vault-unavailable")
 		if n := len(r.kv.Versions("s")); n != 1 {
 			t.Errorf("%d versions, want 1", n)
@@ -453,24 +491,28 @@ func TestAStoreThatDidNothingIsNotASuccess(t *testing.T) {
 
 // A caller takes class Configuration for "nothing was stored" and ends the PAT.
 func TestAStoreThatMayHaveHappenedIsNeverARefusal(t *testing.T) {
-	forbidden := control.Fault{Mode: control.Status, Status: 403, Times: -1, Body: keyvault.ErrorBody("Forbidden", "no", "ForbiddenByRbac")}
+	forbidden := faults.Fault{Mode: faults.Status, Status: 403, Times: -1, Body: keyvault.ErrorBody("Forbidden", "no",
+		"ForbiddenByRbac")}
 	for _, tt := range []struct {
 		name  string
-		first control.Fault
-		read  control.Fault
+		first faults.Fault
+		read  faults.Fault
 		code  string
 	}{
-		{"the answer was lost", control.Fault{Mode: control.ResetAfter}, control.Fault{Mode: control.Status, Status: 503, Times: -1}, "vault-unsettled"},
-		{"the answer was an error", control.Fault{Mode: control.StatusAfter, Status: 500}, forbidden, "vault-unsettled"},
-		{"the answer was a page", control.Fault{Mode: control.StatusAfter, Status: 200, Body: "<html>"}, forbidden, "vault-unavailable"},
-		{"the token had run out", control.Fault{Mode: control.Status, Status: 401, Header: map[string]string{
+		{"the answer was lost", faults.Fault{Mode: faults.ResetAfter}, faults.Fault{Mode: faults.Status, Status: 503,
+			Times: -1}, "vault-unsettled"},
+		{"the answer was an error", faults.Fault{Mode: faults.StatusAfter, Status: 500}, forbidden, "vault-unsettled"},
+		{"the answer was a page", faults.Fault{Mode: faults.StatusAfter, Status: 200, Body: "<html>"}, forbidden,
+			"vault-unavailable"},
+		{"the token had run out", faults.Fault{Mode: faults.Status, Status: 401, Header: map[string]string{
 			"WWW-Authenticate": `Bearer authorization="https://login.microsoftonline.com/tenant-1", resource="https://vault.azure.net"`,
 		}}, forbidden, "vault-forbidden"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := overPipe(t)
-				if _, err := r.Current(ctx, "s"); !errors.Is(err, rotation.ErrNotFound) { // the client knows the challenge now
+				// the client knows the challenge now
+				if _, err := r.Current(ctx, "s"); !errors.Is(err, rotation.ErrNotFound) {
 					t.Fatal(err)
 				}
 				r.inject(t, keyvault.SetSecret, tt.first)
@@ -491,7 +533,7 @@ func TestAnUpdateWhoseAnswerIsLostIsForgotten(t *testing.T) {
 	r := overTLS(t, noRetries)
 	v := r.store(t, "s", "one", ledger("auth-1", "", ""))
 	v.Ledger.RevokedAt = time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)
-	r.inject(t, keyvault.UpdateSecret, control.Fault{Mode: control.ResetAfter})
+	r.inject(t, keyvault.UpdateSecret, faults.Fault{Mode: faults.ResetAfter})
 	_, err := r.Update(ctx, v)
 	wantClass(t, err, rotation.Transient, "vault-unavailable")
 	got, err := r.Version(ctx, "s", v.ID)
@@ -559,9 +601,11 @@ func TestTenThousandSecretsAreFourHundredCalls(t *testing.T) {
 	}
 	r := overTLS(t)
 	for i := range 10_000 {
-		r.put(t, keyvault.Version{Name: fmt.Sprintf("pat-%05d", i), Value: "x", ContentType: vault.ContentType, Expires: time.Unix(2e9, 0), Tags: map[string]string{
-			"CredentialId": fmt.Sprintf("auth-%d", i), "patrol-identity": "build-bot", "patrol-rotation": "abcdefghij",
-		}})
+		r.put(t, keyvault.Version{Name: fmt.Sprintf("pat-%05d", i), Value: "x", ContentType: vault.ContentType,
+			Expires: time.Unix(2e9, 0), Tags: map[string]string{
+				"CredentialId": fmt.Sprintf("auth-%d", i), "patrol-identity": "build-bot",
+				"patrol-rotation": "abcdefghij",
+			}})
 	}
 	heap := func() uint64 {
 		runtime.GC()
@@ -575,7 +619,8 @@ func TestTenThousandSecretsAreFourHundredCalls(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if v.ID != "" || v.URL != "" || !v.Value.Empty() || v.ContentType != vault.ContentType || v.Ledger.AuthorizationID != fmt.Sprintf("auth-%d", n) || v.Expires.IsZero() {
+		if v.ID != "" || v.URL != "" || !v.Value.Empty() || v.ContentType != vault.ContentType ||
+			v.Ledger.AuthorizationID != fmt.Sprintf("auth-%d", n) || v.Expires.IsZero() {
 			t.Fatalf("entry %d: %+v", n, v)
 		}
 		if n++; n%2500 == 0 {
@@ -615,7 +660,8 @@ func TestTheMemoryIsBounded(t *testing.T) {
 }
 
 func TestConfigurationIsCheckedAtStart(t *testing.T) {
-	for _, url := range []string{"", "patrol.vault.azure.net", "http://patrol.vault.azure.net", "https://patrol.vault.azure.net/secrets", "https://u:p@patrol.vault.azure.net", "https://"} {
+	for _, url := range []string{"", "patrol.vault.azure.net", "http://patrol.vault.azure.net",
+		"https://patrol.vault.azure.net/secrets", "https://u:p@patrol.vault.azure.net", "https://"} {
 		_, err := vault.New(vault.Config{URL: url, Credential: credential{}})
 		wantClass(t, err, rotation.Configuration, "vault-url")
 	}
@@ -644,9 +690,12 @@ func TestWhatTheVaultWouldRefuseIsNotSent(t *testing.T) {
 	}{
 		{"a bad name", "no_name", "vault-name", rotation.Content{Value: rotation.NewSecret("x")}},
 		{"no value", "s", "vault-value", rotation.Content{}},
-		{"a value that is too long", "s", "vault-value", rotation.Content{Value: rotation.NewSecret(strings.Repeat("x", 25601))}},
-		{"too many tags", "s", "vault-tags", rotation.Content{Value: rotation.NewSecret("x"), Ledger: full, Foreign: foreign(5)}},
-		{"a tag that is too long", "s", "vault-tags", rotation.Content{Value: rotation.NewSecret("x"), Ledger: rotation.Ledger{ProviderAddress: long}}},
+		{"a value that is too long", "s", "vault-value",
+			rotation.Content{Value: rotation.NewSecret(strings.Repeat("x", 25601))}},
+		{"too many tags", "s", "vault-tags", rotation.Content{Value: rotation.NewSecret("x"), Ledger: full,
+			Foreign: foreign(5)}},
+		{"a tag that is too long", "s", "vault-tags", rotation.Content{Value: rotation.NewSecret("x"),
+			Ledger: rotation.Ledger{ProviderAddress: long}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := r.Store(ctx, tt.secret, tt.content)
@@ -656,10 +705,12 @@ func TestWhatTheVaultWouldRefuseIsNotSent(t *testing.T) {
 	if got := r.calls(); len(got) != 0 {
 		t.Errorf("calls: %v", got)
 	}
-	if _, err := r.Store(ctx, "s", rotation.Content{Value: rotation.NewSecret("x"), Ledger: full, Foreign: foreign(4)}); err != nil {
+	if _, err := r.Store(ctx, "s", rotation.Content{Value: rotation.NewSecret("x"), Ledger: full,
+		Foreign: foreign(4)}); err != nil {
 		t.Errorf("eleven tags of patrol and four of others: %v", err)
 	}
-	_, err := r.Update(ctx, rotation.Version{Name: "s", ID: r.kv.Versions("s")[0].ID, Enabled: true, Ledger: full, Foreign: foreign(6)})
+	_, err := r.Update(ctx, rotation.Version{Name: "s", ID: r.kv.Versions("s")[0].ID, Enabled: true, Ledger: full,
+		Foreign: foreign(6)})
 	e := wantClass(t, err, rotation.Configuration, "vault-tags")
 	if !strings.Contains(e.Message, "remove 2") {
 		t.Errorf("message %q", e.Message)

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/azure-patrol/patrol/internal/reconcile"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
@@ -21,7 +22,8 @@ const maxReason = 256
 // it is done rotates once.
 func (a *API) Rotate(ctx context.Context, by Caller, name string, o RotateRequest) (Order, *Problem) {
 	return do(ctx, a, by, act{name: "rotate", target: name, body: o}, func(operation string) (Order, *Problem) {
-		c := rotation.Command{Reason: rotation.Requested, RevokePrevious: rotation.AfterOverlap, RequestedBy: by.Who, Operation: operation}
+		c := rotation.Command{Reason: rotation.Requested, RevokePrevious: rotation.AfterOverlap, RequestedBy: by.Who,
+			Operation: operation}
 		switch o.RevokePrevious {
 		case "", string(rotation.AfterOverlap):
 		case string(rotation.Now):
@@ -109,7 +111,8 @@ func (a *API) Extend(ctx context.Context, by Caller, name string, validTo time.T
 		if err != nil {
 			return Extension{}, a.refusal(ctx, err)
 		}
-		return Extension{PAT: x.Spec.Name, AuthorizationID: x.AuthorizationID, ValidFrom: x.ValidFrom.UTC(), ValidTo: x.ValidTo.UTC(),
+		return Extension{PAT: x.Spec.Name, AuthorizationID: x.AuthorizationID, ValidFrom: x.ValidFrom.UTC(),
+			ValidTo:  x.ValidTo.UTC(),
 			RotateAt: when(x.Due), Clamped: x.Clamped}, nil
 	})
 }
@@ -126,16 +129,19 @@ type RevokeRequest struct {
 
 // Revoke ends one PAT of a signed-in user, managed or not.
 func (a *API) Revoke(ctx context.Context, by Caller, o RevokeRequest) (Revocation, *Problem) {
-	return do(ctx, a, by, act{name: "revoke", target: o.AuthorizationID, body: o}, func(operation string) (Revocation, *Problem) {
+	return do(ctx, a, by, act{name: "revoke", target: o.AuthorizationID, body: o}, func(operation string) (Revocation,
+		*Problem) {
 		if !authorizationID(o.AuthorizationID) {
 			return Revocation{}, badQuery("The authorization id must be a GUID.")
 		}
-		x, err := a.acts.Revoke(ctx, rotation.Target{AuthorizationID: strings.ToLower(o.AuthorizationID), Identity: o.Identity, Organization: o.Organization,
+		x, err := a.acts.Revoke(ctx, reconcile.Target{AuthorizationID: strings.ToLower(o.AuthorizationID),
+			Identity: o.Identity, Organization: o.Organization,
 			Force: o.Force, RequestedBy: by.Who, Operation: operation})
 		if err != nil {
 			return Revocation{}, a.refusal(ctx, err)
 		}
-		out := Revocation{AuthorizationID: o.AuthorizationID, Identity: x.Owner.Identity, Organization: x.Owner.Organization, Already: x.Already, Replacing: x.Replacing}
+		out := Revocation{AuthorizationID: o.AuthorizationID, Identity: x.Owner.Identity,
+			Organization: x.Owner.Organization, Already: x.Already, Replacing: x.Replacing}
 		if out.Replacing != "" {
 			out.Operation = operation
 		}

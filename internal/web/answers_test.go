@@ -14,8 +14,8 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/web"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 	"github.com/azure-patrol/patrol/sandbox/simulation"
 )
@@ -24,7 +24,8 @@ import (
 // answer of every test against it.
 func (d *openAPI) faults(a *answer) (out []string) {
 	r := a.request.Clone(a.request.Context())
-	resp := &http.Response{StatusCode: a.code, Header: a.header, Body: io.NopCloser(bytes.NewReader(a.body)), Request: r}
+	resp := &http.Response{StatusCode: a.code, Header: a.header, Body: io.NopCloser(bytes.NewReader(a.body)),
+		Request: r}
 	if ok, errs := d.validator.ValidateHttpResponse(r, resp); !ok {
 		for _, e := range errs {
 			out = append(out, e.Message+": "+e.Reason)
@@ -105,7 +106,8 @@ func TestEveryErrorIsAProblem(t *testing.T) {
 		f := strings.SplitN(answer, " ", 4)
 		path, code, media := f[1], f[2], f[3]
 		page := media == "text/html" && (strings.HasSuffix(path, "/signin") || path == "/signin/callback")
-		if code >= "400" && media != "application/problem+json" && !page && (code != "401" || media != "") && path != "/health" {
+		if code >= "400" && media != "application/problem+json" && !page && (code != "401" || media != "") &&
+			path != "/health" {
 			t.Errorf("%q", answer)
 		}
 	}
@@ -160,8 +162,9 @@ func TestAnAnswerThatDiffersFromItsDescriptionIsFound(t *testing.T) {
 		jsonType, problem, text = "application/json", "application/problem+json", "text/plain"
 		health                  = `{"status":"ok"}`
 		pat                     = `{"name":"a","state":"current","identity":"b","organization":"c","displayName":"d","scopes":[],"validTo":null,"rotateAt":null,"nextAction":null%s}`
-		list                    = `{"at":"2026-01-01T00:00:00Z","pats":[` + pat + `],"unmanaged":[],"released":[],"problems":[],"counts":{"managed":1,"unmanaged":0,"released":0,"missing":0,"due":0,"blocked":0,"unknown":0,"global":0,"fullScope":0,"expiring":0}}`
-		bad                     = `{"type":"urn:patrol:problem:%s","title":"x","status":400}`
+		list                    = `{"at":"2026-01-01T00:00:00Z","pats":[` + pat +
+			`],"unmanaged":[],"released":[],"problems":[],"counts":{"managed":1,"unmanaged":0,"released":0,"missing":0,"due":0,"blocked":0,"unknown":0,"global":0,"fullScope":0,"expiring":0}}`
+		bad = `{"type":"urn:patrol:problem:%s","title":"x","status":400}`
 	)
 	for what, tt := range map[string]struct {
 		good         bool
@@ -188,7 +191,8 @@ func TestAnAnswerThatDiffersFromItsDescriptionIsFound(t *testing.T) {
 		"a problem's status":         {false, "GET", "/api/pats", 400, problem, fmt.Sprintf(bad, "pat-gone")},
 		"a type of problem":          {false, "GET", "/api/pats", 400, problem, fmt.Sprintf(bad, "something")},
 	} {
-		a := &answer{t: t, code: tt.code, header: http.Header{}, body: []byte(tt.body), request: httptest.NewRequest(tt.method, tt.path, nil)}
+		a := &answer{t: t, code: tt.code, header: http.Header{}, body: []byte(tt.body),
+			request: httptest.NewRequest(tt.method, tt.path, nil)}
 		if tt.media != "" {
 			a.header.Set("Content-Type", tt.media)
 		}
@@ -242,7 +246,8 @@ func (c *coverage) successes(t *testing.T, r *rig) {
 	ask("POST", "/api/check?dryRun=true", "").want(200, "")
 	for path, methods := range c.Paths {
 		for method := range methods {
-			path := strings.NewReplacer("{name}", name, "{authorizationId}", stray, "{identity}", "build-bot").Replace("/api" + path)
+			path := strings.NewReplacer("{name}", name, "{authorizationId}", stray, "{identity}", "build-bot").
+				Replace("/api" + path)
 			if a := r.ask(strings.ToUpper(method), path, "", "X-Functions-Key: "); a.code == 401 {
 				c.check(a)
 			}
@@ -301,21 +306,26 @@ func (c *coverage) upstream(t *testing.T, r *rig) {
 		t.Helper()
 		return c.check(r.ask(method, path, body))
 	}
-	r.inject(control.Fault{Service: "servicebus", Operation: "send " + cloud.CommandQueue, Mode: control.ResetBefore, Times: -1})
+	r.inject(faults.Fault{Service: "servicebus", Operation: "send " + cloud.CommandQueue, Mode: faults.ResetBefore,
+		Times: -1})
 	ask("POST", "/api/check", "").want(502, "upstream")
 	r.Cloud.Panel.ClearFaults()
 	r.sweep()
-	r.inject(control.Fault{Service: keyvault.Service, Operation: keyvault.ListVersions, Mode: control.Status, Status: 403})
+	r.inject(faults.Fault{Service: keyvault.Service, Operation: keyvault.ListVersions, Mode: faults.Status,
+		Status: 403})
 	ask("GET", "/api/pats/jenkins-agents", "").want(502, "upstream")
-	r.inject(control.Fault{Service: keyvault.Service, Operation: keyvault.GetSecret, Mode: control.Status, Status: 403, Times: -1})
+	r.inject(faults.Fault{Service: keyvault.Service, Operation: keyvault.GetSecret, Mode: faults.Status, Status: 403,
+		Times: -1})
 	ask("POST", "/api/pats/jenkins-agents/rotate", "").want(502, "upstream")
 	ask("POST", "/api/pats/jenkins-agents/extend", end(40)).want(502, "upstream")
 	r.Cloud.Panel.ClearFaults()
-	r.inject(control.Fault{Service: devops.ServiceName, Operation: devops.ListPats, Mode: control.Status, Status: 403, Times: -1})
+	r.inject(faults.Fault{Service: devops.ServiceName, Operation: devops.ListPats, Mode: faults.Status, Status: 403,
+		Times: -1})
 	ask("DELETE", "/api/tokens/"+unknownID, "").want(502, "upstream")
 	r.Cloud.Panel.ClearFaults()
 	stray := r.byHand("by hand", "vso.code", 30, false)
-	r.inject(control.Fault{Service: devops.ServiceName, Operation: devops.RevokePat, Mode: control.Status, Status: 429, Times: -1})
+	r.inject(faults.Fault{Service: devops.ServiceName, Operation: devops.RevokePat, Mode: faults.Status, Status: 429,
+		Times: -1})
 	if a := ask("DELETE", "/api/tokens/"+stray, "").want(503, "throttled"); a.header.Get("Retry-After") == "" {
 		t.Error("no Retry-After")
 	}
@@ -326,7 +336,8 @@ func (c *coverage) upstream(t *testing.T, r *rig) {
 func (c *coverage) broken(t *testing.T, r *rig) {
 	for path, methods := range c.Paths {
 		for method := range methods {
-			path := strings.NewReplacer("{name}", name, "{authorizationId}", unknownID, "{identity}", "build-bot").Replace("/api" + path)
+			path := strings.NewReplacer("{name}", name, "{authorizationId}", unknownID, "{identity}", "build-bot").
+				Replace("/api" + path)
 			c.check(r.ask(strings.ToUpper(method), path, "")).want(503, "")
 		}
 	}
@@ -343,7 +354,8 @@ func (c *coverage) signIns(t *testing.T, r *rig) {
 	// Each comes as a page and as a problem.
 	refused := func(code int, problem string, ask func(headers ...string) *answer) {
 		t.Helper()
-		if a := c.check(ask()).want(code, ""); !strings.HasPrefix(a.header.Get("Content-Type"), "text/html") || !strings.Contains(string(a.body), "<h1>") {
+		if a := c.check(ask()).want(code, ""); !strings.HasPrefix(a.header.Get("Content-Type"), "text/html") ||
+			!strings.Contains(string(a.body), "<h1>") {
 			t.Errorf("a person gets %s", a.body)
 		}
 		c.check(ask(asJSON)).want(code, problem)
@@ -372,11 +384,12 @@ func (c *coverage) signIns(t *testing.T, r *rig) {
 	c.check(r.ask("GET", callback+"?admin_consent=True&state=s&tenant="+r.Cloud.Entra.Tenant(), "")).want(200, "")
 	r.Settle()
 
-	r.inject(control.Fault{Service: "entra", Operation: "discovery", Mode: control.Status, Status: 500, Times: -1})
+	r.inject(faults.Fault{Service: "entra", Operation: "discovery", Mode: faults.Status, Status: 500, Times: -1})
 	refused(502, "upstream", get(signIn))
 	r.Cloud.Panel.ClearFaults()
 	down := func() {
-		r.inject(control.Fault{Service: "entra", Operation: "token authorization_code", Mode: control.Status, Status: 500, Times: -1})
+		r.inject(faults.Fault{Service: "entra", Operation: "token authorization_code", Mode: faults.Status, Status: 500,
+			Times: -1})
 	}
 	up := func(ask func(headers ...string) *answer) func(headers ...string) *answer {
 		return func(headers ...string) *answer { defer r.Cloud.Panel.ClearFaults(); return ask(headers...) }
@@ -417,7 +430,8 @@ func (c *coverage) revocations(t *testing.T, r *rig) {
 		return strings.TrimSuffix(ada, "}") + fmt.Sprintf(`,"confirmation":%q}`, token)
 	}
 	seed := func() {
-		r.Cloud.DevOps.Seed(cloud.Organization, "ada@contoso.com", "by hand", "vso.code", time.Now().AddDate(0, 0, 30), false)
+		r.Cloud.DevOps.Seed(cloud.Organization, "ada@contoso.com", "by hand", "vso.code", time.Now().AddDate(0, 0, 30),
+			false)
 	}
 	plan := func() string {
 		t.Helper()
@@ -450,7 +464,8 @@ func (c *coverage) revocations(t *testing.T, r *rig) {
 		Plan struct{ Confirmation string }
 	}
 	ask(confirmed(token)).want(409, "plan-changed").into(&changed)
-	r.inject(control.Fault{Service: devops.ServiceName, Operation: devops.RevokeUserPats, Mode: control.Status, Status: 400})
+	r.inject(faults.Fault{Service: devops.ServiceName, Operation: devops.RevokeUserPats, Mode: faults.Status,
+		Status: 400})
 	ask(confirmed(changed.Plan.Confirmation)).want(502, "revocation-incomplete")
 	var done web.UserRevocationReport
 	ask(confirmed(changed.Plan.Confirmation)).want(200, "").into(&done)
@@ -464,10 +479,12 @@ func (c *coverage) revocations(t *testing.T, r *rig) {
 	ask(rule+"}").want(200, "").into(&ruled)
 	ask(rule+fmt.Sprintf(`,"confirmation":%q}`, ruled.Plan.Confirmation)).want(200, "")
 
-	r.inject(control.Fault{Service: devops.ServiceName, Operation: devops.GraphUsers, Mode: control.Status, Status: 500, Times: -1})
+	r.inject(faults.Fault{Service: devops.ServiceName, Operation: devops.GraphUsers, Mode: faults.Status, Status: 500,
+		Times: -1})
 	ask(ada).want(502, "upstream")
 	r.Cloud.Panel.ClearFaults()
-	r.inject(control.Fault{Service: devops.ServiceName, Operation: devops.GraphUsers, Mode: control.Status, Status: 429, Times: -1})
+	r.inject(faults.Fault{Service: devops.ServiceName, Operation: devops.GraphUsers, Mode: faults.Status, Status: 429,
+		Times: -1})
 	ask(ada).want(503, "throttled")
 	r.Cloud.Panel.ClearFaults()
 

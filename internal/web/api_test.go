@@ -13,8 +13,8 @@ import (
 	"github.com/azure-patrol/patrol/internal/rotation"
 	"github.com/azure-patrol/patrol/internal/web"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 	"github.com/azure-patrol/patrol/sandbox/simulation"
 )
@@ -57,7 +57,8 @@ func TestAListIsFilteredByEachPartOfItsQuery(t *testing.T) {
 		r.byHand("everywhere", "vso.code", 60, true)
 		r.byHand("may do all", "app_token", 90, false)
 		if _, err := r.Cloud.Vault.Put(keyvault.Version{Name: "former", Value: "x", Tags: map[string]string{
-			"CredentialId": unknownID, "ProviderAddress": "https://dev.azure.com/contoso", "patrol-rotation": "aaaaaaaaaa", "patrol-identity": "night-bot"}}); err != nil {
+			"CredentialId": unknownID, "ProviderAddress": "https://dev.azure.com/contoso",
+			"patrol-rotation": "aaaaaaaaaa", "patrol-identity": "night-bot"}}); err != nil {
 			t.Fatal(err)
 		}
 		for query, want := range map[string]string{
@@ -80,11 +81,13 @@ func TestAListIsFilteredByEachPartOfItsQuery(t *testing.T) {
 			if got := strings.Join(names(l), ", "); got != want {
 				t.Errorf("?%s lists %s, want %s", query, got, want)
 			}
-			if n := l.Counts; n.Managed != 3 || n.Unmanaged != 3 || n.Released != 1 || n.Global != 1 || n.FullScope != 1 || n.Expiring != 1 {
+			if n := l.Counts; n.Managed != 3 || n.Unmanaged != 3 || n.Released != 1 || n.Global != 1 ||
+				n.FullScope != 1 || n.Expiring != 1 {
 				t.Errorf("?%s counts %+v", query, n)
 			}
 		}
-		for _, query := range []string{"state=old", "kind=x", "limit=0", "limit=501", "limit=x", "cursor=x", "cursor=", "organisation=contoso", "kind=managed&kind=managed"} {
+		for _, query := range []string{"state=old", "kind=x", "limit=0", "limit=501", "limit=x", "cursor=x", "cursor=",
+			"organisation=contoso", "kind=managed&kind=managed"} {
 			if query == "cursor=" {
 				r.ask("GET", "/api/pats?"+query, "").want(200, "")
 				continue
@@ -94,7 +97,8 @@ func TestAListIsFilteredByEachPartOfItsQuery(t *testing.T) {
 		for _, p := range []string{"everywhere"} {
 			var l web.Listing
 			r.ask("GET", "/api/pats?kind=global", "").into(&l)
-			if l.Unmanaged[0].DisplayName != p || l.Unmanaged[0].DeadFrom == nil || !l.Unmanaged[0].DeadFrom.Equal(rotation.GlobalEnd()) {
+			if l.Unmanaged[0].DisplayName != p || l.Unmanaged[0].DeadFrom == nil ||
+				!l.Unmanaged[0].DeadFrom.Equal(rotation.GlobalEnd()) {
 				t.Errorf("the global PAT: %+v", l.Unmanaged[0])
 			}
 		}
@@ -106,7 +110,8 @@ func TestPagesShowEveryPATOnce(t *testing.T) {
 	var want []string
 	for i := range 23 {
 		want = append(want, fmt.Sprintf("pat-%02d", 22-i))
-		manifest += fmt.Sprintf("  - {name: %s, identity: build-bot, organization: contoso, scopes: [vso.code]}\n", want[i])
+		manifest += fmt.Sprintf("  - {name: %s, identity: build-bot, organization: contoso, scopes: [vso.code]}\n",
+			want[i])
 	}
 	slices.Sort(want)
 	story(t, simulation.Config{Manifest: manifest}, func(t *testing.T, r *rig) {
@@ -154,7 +159,8 @@ func TestAPATsHistoryTellsWhoAskedForWhat(t *testing.T) {
 		r.sweep()
 		ada := "X-Ms-Client-Principal-Name: ada@contoso.com"
 		time.Sleep(time.Hour)
-		r.ask("POST", "/api/pats/jenkins-agents/extend", fmt.Sprintf(`{"validTo":%q}`, time.Now().AddDate(0, 0, 45).UTC().Format(time.RFC3339)), ada).want(200, "")
+		r.ask("POST", "/api/pats/jenkins-agents/extend", fmt.Sprintf(`{"validTo":%q}`, time.Now().AddDate(0, 0, 45).
+			UTC().Format(time.RFC3339)), ada).want(200, "")
 		time.Sleep(time.Hour)
 		r.ask("POST", "/api/pats/jenkins-agents/rotate", `{"revokePrevious":"now"}`, ada).want(202, "")
 		r.Settle()
@@ -164,20 +170,24 @@ func TestAPATsHistoryTellsWhoAskedForWhat(t *testing.T) {
 		for _, a := range p.History {
 			got = append(got, strings.TrimSpace(a.Act+" "+a.Reason+" by "+a.By))
 		}
-		want := []string{"rotated compromised by ada@contoso.com", "revoked requested by ada@contoso.com", "extended  by ada@contoso.com", "provisioned provision by timer"}
+		want := []string{"rotated compromised by ada@contoso.com", "revoked requested by ada@contoso.com",
+			"extended  by ada@contoso.com", "provisioned provision by timer"}
 		slices.Sort(got[:2]) // of one second
 		slices.Sort(want[:2])
 		if !slices.Equal(got, want) {
 			t.Errorf("history\n got %q\nwant %q", got, want)
 		}
-		if len(p.Versions) != 2 || !p.Versions[0].Latest || p.Versions[0].RequestedBy != "ada@contoso.com" || p.Versions[1].RevokedAt == nil {
+		if len(p.Versions) != 2 || !p.Versions[0].Latest || p.Versions[0].RequestedBy != "ada@contoso.com" ||
+			p.Versions[1].RevokedAt == nil {
 			t.Errorf("versions %+v", p.Versions)
 		}
-		if p.NextAction == nil || p.NextAction.Action != "nothing" || p.NextAction.Message == "" || p.State != "current" {
+		if p.NextAction == nil || p.NextAction.Action != "nothing" || p.NextAction.Message == "" ||
+			p.State != "current" {
 			t.Errorf("next action %+v", p.NextAction)
 		}
 		// The failure that stands is there too.
-		r.inject(control.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: control.Status, Status: 400, Times: -1})
+		r.inject(faults.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: faults.Status,
+			Status: 400, Times: -1})
 		r.ask("POST", "/api/pats/jenkins-agents/rotate", "", ada).want(202, "")
 		r.Settle()
 		r.ask("GET", "/api/pats/jenkins-agents", "").into(&p)
@@ -212,13 +222,16 @@ func TestTheSameKeyRotatesOnce(t *testing.T) {
 		if now := r.latest(name); now.ID != version.ID {
 			t.Error("the same key rotated twice")
 		}
-		for _, another := range []struct{ path, body string }{{"jenkins-agents", `{"reason":"y"}`}, {"jenkins-agents", `{"revokePrevious":"now"}`}, {"nuget-feed", `{"reason":"x"}`}} {
+		for _, another := range []struct{ path, body string }{{"jenkins-agents", `{"reason":"y"}`},
+			{"jenkins-agents", `{"revokePrevious":"now"}`}, {"nuget-feed", `{"reason":"x"}`}} {
 			r.ask("POST", "/api/pats/"+another.path+"/rotate", another.body, key).want(422, "idempotency-key-reused")
 		}
-		r.ask("POST", "/api/pats/jenkins-agents/extend", `{"validTo":"2030-01-01T00:00:00Z"}`, key).want(422, "idempotency-key-reused")
+		r.ask("POST", "/api/pats/jenkins-agents/extend", `{"validTo":"2030-01-01T00:00:00Z"}`, key).want(422,
+			"idempotency-key-reused")
 		r.ask("POST", "/api/check", "", key).want(422, "idempotency-key-reused")
 		// Another caller's key is another key.
-		r.ask("POST", "/api/pats/jenkins-agents/rotate", `{"reason":"z"}`, key, "X-Ms-Client-Principal-Name: ada@contoso.com").want(202, "")
+		r.ask("POST", "/api/pats/jenkins-agents/rotate", `{"reason":"z"}`, key,
+			"X-Ms-Client-Principal-Name: ada@contoso.com").want(202, "")
 		for _, bad := range []string{"two words", strings.Repeat("k", 129), "kä"} {
 			r.ask("POST", "/api/pats/jenkins-agents/rotate", "", "Idempotency-Key: "+bad).want(400, "bad-request")
 		}
@@ -266,21 +279,24 @@ func TestAnExtendedPATKeepsItsValueAndIsRotatedLater(t *testing.T) {
 		end := time.Now().AddDate(0, 0, 60).UTC().Truncate(time.Second)
 		var x web.Extension
 		extend := func() *answer {
-			return r.ask("POST", "/api/pats/jenkins-agents/extend", fmt.Sprintf(`{"validTo":%q}`, end.Format(time.RFC3339)))
+			return r.ask("POST", "/api/pats/jenkins-agents/extend", fmt.Sprintf(`{"validTo":%q}`,
+				end.Format(time.RFC3339)))
 		}
 		extend().want(200, "").into(&x)
 		after := r.latest(name)
 		if after.ID != before.ID || after.Value != before.Value {
 			t.Error("the value changed")
 		}
-		if got := r.pat(x.AuthorizationID); !got.ValidTo.Equal(end) || !x.ValidTo.Equal(end) || !after.Expires.Equal(end) || x.Clamped {
+		if got := r.pat(x.AuthorizationID); !got.ValidTo.Equal(end) || !x.ValidTo.Equal(end) ||
+			!after.Expires.Equal(end) || x.Clamped {
 			t.Errorf("ends: Azure DevOps %s, answer %s, secret %s; want %s", got.ValidTo, x.ValidTo, after.Expires, end)
 		}
 		if after.Tags["ValidityPeriodDays"] != "65" {
 			t.Errorf("a life of %s days in the tag, want 65", after.Tags["ValidityPeriodDays"])
 		}
 		// 10 days before its end, and up to a tenth of the rest earlier.
-		if x.RotateAt == nil || x.RotateAt.After(end.Add(-10*rotation.Day)) || x.RotateAt.Before(end.Add(-12*rotation.Day)) {
+		if x.RotateAt == nil || x.RotateAt.After(end.Add(-10*rotation.Day)) ||
+			x.RotateAt.Before(end.Add(-12*rotation.Day)) {
 			t.Errorf("rotated at %v, and it ends at %v", x.RotateAt, end)
 		}
 		extend().want(200, "") // a repeat
@@ -295,7 +311,8 @@ func TestAnExtendedPATKeepsItsValueAndIsRotatedLater(t *testing.T) {
 		if now.ID == before.ID {
 			t.Fatal("not rotated at its new time")
 		}
-		if !r.Cloud.DevOps.Works(cloud.Organization, now.Value) || !r.Cloud.DevOps.Works(cloud.Organization, before.Value) {
+		if !r.Cloud.DevOps.Works(cloud.Organization, now.Value) || !r.Cloud.DevOps.Works(cloud.Organization,
+			before.Value) {
 			t.Error("one of the two does not work in the overlap")
 		}
 		time.Sleep(25 * time.Hour)
@@ -323,7 +340,8 @@ func TestAnEndThatCannotBeGivenIsRefused(t *testing.T) {
 		} {
 			r.ask("POST", "/api/pats/jenkins-agents/extend", body).want(422, problem)
 		}
-		for _, body := range []string{"", "{}", `{"validTo":null}`, `{"validTo":"soon"}`, `{"validTo":7}`, `{"until":"x"}`, "[]", "{} {}"} {
+		for _, body := range []string{"", "{}", `{"validTo":null}`, `{"validTo":"soon"}`, `{"validTo":7}`,
+			`{"until":"x"}`, "[]", "{} {}"} {
 			r.ask("POST", "/api/pats/jenkins-agents/extend", body).want(400, "bad-request")
 		}
 		r.ask("POST", "/api/pats/nobody/extend", in(40)).want(404, "unknown-pat")
@@ -332,7 +350,8 @@ func TestAnEndThatCannotBeGivenIsRefused(t *testing.T) {
 		r.Cloud.DevOps.SetPolicies(cloud.Organization, devops.Policies{MaxLifespanDays: 33})
 		var x web.Extension
 		r.ask("POST", "/api/pats/jenkins-agents/extend", in(60)).want(200, "").into(&x)
-		if days := time.Until(x.ValidTo) / rotation.Day; !x.Clamped || days > 33 || !r.latest(name).Expires.Equal(x.ValidTo.Truncate(time.Second)) {
+		if days := time.Until(x.ValidTo) / rotation.Day; !x.Clamped || days > 33 ||
+			!r.latest(name).Expires.Equal(x.ValidTo.Truncate(time.Second)) {
 			t.Errorf("clamped to %v: %+v, the secret says %v", days, x, r.latest(name).Expires)
 		}
 		r.Cloud.DevOps.Switch(func(s *devops.Switches) { s.LifespanError = true })
@@ -349,7 +368,8 @@ func TestAnExtensionThatTheVaultDoesNotTakeIsRepairedByARepeat(t *testing.T) {
 		end := time.Now().AddDate(0, 0, 50).UTC().Truncate(time.Second)
 		body := fmt.Sprintf(`{"validTo":%q}`, end.Format(time.RFC3339))
 		was := r.latest(name)
-		r.inject(control.Fault{Service: keyvault.Service, Operation: keyvault.UpdateSecret, Mode: control.Status, Status: 403})
+		r.inject(faults.Fault{Service: keyvault.Service, Operation: keyvault.UpdateSecret, Mode: faults.Status,
+			Status: 403})
 		r.ask("POST", "/api/pats/jenkins-agents/extend", body, "Idempotency-Key: again").want(502, "upstream")
 		if !r.latest(name).Expires.Equal(was.Expires) {
 			t.Fatal("the fault did not take")
@@ -375,15 +395,21 @@ func TestAnExtensionThatMeetsARotationDoesNotProlongTheReplacedPAT(t *testing.T)
 		end := r.pat(id).ValidTo
 		// The other instance rotates between the extension at Azure DevOps and the
 		// second look at the secret.
-		r.inject(control.Fault{Service: devops.ServiceName, Operation: devops.UpdatePat, Mode: control.Slow, Delay: 20 * time.Second})
+		r.inject(faults.Fault{Service: devops.ServiceName, Operation: devops.UpdatePat, Mode: faults.Slow,
+			Delay: 20 * time.Second})
 		done := make(chan *answer)
 		go func() {
-			done <- r.ask("POST", "/api/pats/jenkins-agents/extend", fmt.Sprintf(`{"validTo":%q}`, time.Now().AddDate(0, 0, 90).UTC().Format(time.RFC3339)))
+			done <- r.ask("POST", "/api/pats/jenkins-agents/extend", fmt.Sprintf(`{"validTo":%q}`,
+				time.Now().AddDate(0, 0, 90).UTC().Format(time.RFC3339)))
 		}()
 		time.Sleep(time.Second)
-		if _, err := r.Cloud.Vault.Put(keyvault.Version{Name: name, Value: "another instance's", Expires: end, Tags: map[string]string{
-			"CredentialId": unknownID, "ProviderAddress": was.Tags["ProviderAddress"], "patrol-rotation": "aaaaaaaaaa", "patrol-identity": "build-bot",
-			"patrol-previous": id, "patrol-previous-version": was.ID, "patrol-revoke-previous-at": time.Now().Add(24 * time.Hour).UTC().Format(time.RFC3339)}}); err != nil {
+		if _, err := r.Cloud.Vault.Put(keyvault.Version{Name: name, Value: "another instance's", Expires: end,
+			Tags: map[string]string{
+				"CredentialId": unknownID, "ProviderAddress": was.Tags["ProviderAddress"],
+				"patrol-rotation": "aaaaaaaaaa",
+				"patrol-identity": "build-bot",
+				"patrol-previous": id, "patrol-previous-version": was.ID, "patrol-revoke-previous-at": time.Now().
+							Add(24 * time.Hour).UTC().Format(time.RFC3339)}}); err != nil {
 			t.Fatal(err)
 		}
 		a := <-done
@@ -420,13 +446,15 @@ func TestARevocationSparesWhatReadersUse(t *testing.T) {
 			t.Errorf("links %+v, state %s", refusal.Links, r.pat(current).State)
 		}
 		var done web.Revocation
-		a := r.ask("DELETE", "/api/tokens/"+current+"?force=true", "", "X-Ms-Client-Principal-Name: ada@contoso.com").want(202, "").into(&done)
+		a := r.ask("DELETE", "/api/tokens/"+current+"?force=true", "", "X-Ms-Client-Principal-Name: ada@contoso.com").
+			want(202, "").into(&done)
 		if done.Replacing != name || done.Operation == "" || a.header.Get("Location") != "/api/pats/jenkins-agents" {
 			t.Errorf("%+v, Location %s", done, a.header.Get("Location"))
 		}
 		r.Settle()
 		now := r.latest(name)
-		if now.ID == was.ID || !r.Cloud.DevOps.Works(cloud.Organization, now.Value) || r.pat(current).State != devops.Revoked || now.Tags["patrol-operation"] != done.Operation {
+		if now.ID == was.ID || !r.Cloud.DevOps.Works(cloud.Organization, now.Value) ||
+			r.pat(current).State != devops.Revoked || now.Tags["patrol-operation"] != done.Operation {
 			t.Errorf("after the forced revocation: %v", now.Tags)
 		}
 	})
@@ -434,7 +462,8 @@ func TestARevocationSparesWhatReadersUse(t *testing.T) {
 
 func TestAPATThatIsBeingStoredIsNotRevoked(t *testing.T) {
 	story(t, simulation.Config{}, func(t *testing.T, r *rig) {
-		r.inject(control.Fault{Service: keyvault.Service, Operation: keyvault.SetSecret, Mode: control.Slow, Delay: 15 * time.Second})
+		r.inject(faults.Fault{Service: keyvault.Service, Operation: keyvault.SetSecret, Mode: faults.Slow,
+			Delay: 15 * time.Second})
 		r.ask("POST", "/api/pats/jenkins-agents/rotate", "").want(202, "")
 		time.Sleep(5 * time.Second)
 		var id string
@@ -545,8 +574,10 @@ func TestEveryActLeavesOneLineInTheLog(t *testing.T) {
 
 func TestTooLargeABodyIsRefused(t *testing.T) {
 	story(t, simulation.Config{}, func(t *testing.T, r *rig) {
-		r.ask("POST", "/api/pats/jenkins-agents/rotate", `{"reason":"`+strings.Repeat("x", web.MaxBody)+`"}`).want(413, "too-large")
-		r.ask("POST", "/api/pats/jenkins-agents/rotate", `{"reason":"`+strings.Repeat("x", 257)+`"}`).want(400, "bad-request")
+		r.ask("POST", "/api/pats/jenkins-agents/rotate", `{"reason":"`+strings.Repeat("x", web.MaxBody)+`"}`).want(413,
+			"too-large")
+		r.ask("POST", "/api/pats/jenkins-agents/rotate", `{"reason":"`+strings.Repeat("x", 257)+`"}`).want(400,
+			"bad-request")
 		r.ask("POST", "/api/pats/jenkins-agents/rotate", `{"revokePrevious":"never"}`).want(400, "bad-request")
 	})
 }

@@ -33,7 +33,8 @@ func CallerOf(r *http.Request, trigger string) (Caller, *Problem) {
 	}
 	by.Key = keys[0]
 	visible := func(c rune) bool { return c >= '!' && c <= '~' }
-	if len(keys) > 1 || by.Key == "" || len(by.Key) > maxKey || strings.ContainsFunc(by.Key, func(c rune) bool { return !visible(c) }) {
+	if len(keys) > 1 || by.Key == "" || len(by.Key) > maxKey || strings.ContainsFunc(by.Key,
+		func(c rune) bool { return !visible(c) }) {
 		return by, &Problem{Status: http.StatusBadRequest, Type: "bad-request", Title: "The request cannot be used",
 			Detail: "Idempotency-Key may come once, with 1 to 128 visible ASCII characters."}
 	}
@@ -67,12 +68,14 @@ type act struct {
 
 // do does one act: at most once for each idempotency key, and with its line in the
 // audit log whatever comes of it.
-func do[T any](ctx context.Context, a *API, by Caller, what act, f func(operation string) (T, *Problem)) (out T, p *Problem) {
+func do[T any](ctx context.Context, a *API, by Caller, what act, f func(operation string) (T, *Problem)) (out T,
+	p *Problem) {
 	operation := a.Operation()
 	if by.Key != "" {
 		operation = by.operation()
 	}
-	record := rotation.Record{Who: by.Who, Trigger: by.Trigger, Act: what.name, Target: clip(what.target), Outcome: "failed", Activity: operation}
+	record := rotation.Record{Who: by.Who, Trigger: by.Trigger, Act: what.name, Target: clip(what.target),
+		Outcome: "failed", Activity: operation}
 	defer func() { record.Write(ctx, a.Log) }()
 
 	var slot *slot
@@ -151,7 +154,8 @@ func (m *answers) enter(ctx context.Context, by Caller, what act, now time.Time)
 		}
 		m.mu.Unlock()
 		if s.asked != asked {
-			return nil, &Problem{Status: http.StatusUnprocessableEntity, Type: "idempotency-key-reused", Title: "This Idempotency-Key belongs to another request",
+			return nil, &Problem{Status: http.StatusUnprocessableEntity, Type: "idempotency-key-reused",
+				Title:  "This Idempotency-Key belongs to another request",
 				Detail: "It was sent with another function, target or body before: use a new key for a new act."}
 		}
 		select {
@@ -164,7 +168,8 @@ func (m *answers) enter(ctx context.Context, by Caller, what act, now time.Time)
 			m.drop(s)
 			m.mu.Unlock()
 		case <-ctx.Done():
-			return nil, &Problem{Status: http.StatusServiceUnavailable, Type: "busy", Title: "The same request is under way", retryAfter: 5}
+			return nil, &Problem{Status: http.StatusServiceUnavailable, Type: "busy",
+				Title: "The same request is under way", retryAfter: 5}
 		}
 	}
 }

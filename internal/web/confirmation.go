@@ -47,7 +47,8 @@ func (a *API) Confirmation(ctx context.Context, by Caller, what string) (Confirm
 // Confirmed is nil if the token was given to this caller for exactly this, and its
 // time has not run out.
 func (a *API) Confirmed(ctx context.Context, by Caller, what, token string) *Problem {
-	wrong := &Problem{Status: http.StatusUnprocessableEntity, Type: "confirmation", Title: "The confirmation does not fit",
+	wrong := &Problem{Status: http.StatusUnprocessableEntity, Type: "confirmation",
+		Title:  "The confirmation does not fit",
 		Detail: "It is too old, or belongs to something else: ask again."}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(token)
 	if err != nil || len(b) != 8+sha256.Size {
@@ -69,7 +70,8 @@ func (a *API) seal(ctx context.Context, by Caller, what string, end []byte) ([]b
 		return nil, a.upstream(ctx, err)
 	}
 	h := hmac.New(sha256.New, key)
-	h.Write([]byte(strings.Join([]string{"patrol confirmation", by.Who, what, ""}, "\x00"))) // this key may serve other ends
+	// this key may serve other ends
+	h.Write([]byte(strings.Join([]string{"patrol confirmation", by.Who, what, ""}, "\x00")))
 	h.Write(end)
 	return h.Sum(nil), nil
 }

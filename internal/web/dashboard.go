@@ -43,13 +43,17 @@ func parseDashboard() (*template.Template, error) {
 		"kindName": kindName,
 		"kinds":    func() []string { return kinds },
 		"states": func() map[string]string {
-			return map[string]string{"current": "Up to date", "due": "Due", "missing": "Not made yet", "blocked": "Blocked", "unknown": "Unknown", "released": "Released", "unmanaged": "Unmanaged"}
+			return map[string]string{"current": "Up to date", "due": "Due", "missing": "Not made yet",
+				"blocked": "Blocked", "unknown": "Unknown", "released": "Released", "unmanaged": "Unmanaged"}
 		},
 		"sentence":   sentence,
 		"actionWord": actionWord,
 		"actWord":    actWord,
 		"who":        who,
-		"percent":    func(units int) string { return strconv.FormatFloat(float64(units)*100/barWidth, 'f', 1, 64) + "%" },
+		"percent": func(units int) string {
+			return strconv.FormatFloat(float64(units)*100/barWidth, 'f', 1, 64) +
+				"%"
+		},
 	}).Parse(dashboardHTML)
 }
 
@@ -149,7 +153,8 @@ func (d *dashboard) answer(w http.ResponseWriter, r *http.Request) *dashboardPag
 }
 
 func badForm(detail string) *Problem {
-	return &Problem{Status: http.StatusBadRequest, Type: "bad-request", Title: "The form cannot be used", Detail: detail}
+	return &Problem{Status: http.StatusBadRequest, Type: "bad-request", Title: "The form cannot be used",
+		Detail: detail}
 }
 
 // readForm reads what a form of this page sends, and nothing that another site sends.
@@ -159,7 +164,8 @@ func readForm(w http.ResponseWriter, r *http.Request) *Problem {
 	default:
 		return badForm("It came from another site. Use the dashboard's own buttons.")
 	}
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" {
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil ||
+		kind != "application/x-www-form-urlencoded" {
 		return badForm("It must be sent as application/x-www-form-urlencoded.")
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, MaxBody)
@@ -233,7 +239,8 @@ func (d *dashboard) show(w http.ResponseWriter, r *http.Request, page *dashboard
 		return
 	}
 	h := w.Header()
-	secure(h, "style-src 'nonce-"+page.Nonce+"'", "script-src 'nonce-"+page.Nonce+"'", "img-src data:", "form-action 'self'", "connect-src 'self'")
+	secure(h, "style-src 'nonce-"+page.Nonce+"'", "script-src 'nonce-"+page.Nonce+"'", "img-src data:",
+		"form-action 'self'", "connect-src 'self'")
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(http.StatusOK)
 	_, _ = w.Write(b.Bytes())

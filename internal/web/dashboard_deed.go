@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/azure-patrol/patrol/internal/reconcile"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
@@ -73,7 +74,8 @@ func deedOf(form url.Values) (deed, *Problem) {
 	}
 	switch d.Act {
 	case "rotate":
-		d.Name, d.RevokePrevious, d.Reason = form.Get("name"), form.Get("revokePrevious"), strings.TrimSpace(form.Get("reason"))
+		d.Name, d.RevokePrevious, d.Reason = form.Get("name"), form.Get("revokePrevious"),
+			strings.TrimSpace(form.Get("reason"))
 		if d.RevokePrevious == "" {
 			d.RevokePrevious = string(rotation.AfterOverlap)
 		}
@@ -95,7 +97,8 @@ func deedOf(form url.Values) (deed, *Problem) {
 			return d, badForm("The new end must be a day and a time, like 2027-01-31T00:00 (UTC).")
 		}
 	case "revoke":
-		d.AuthorizationID, d.Organization, d.Identity = form.Get("authorizationId"), form.Get("organization"), form.Get("identity")
+		d.AuthorizationID, d.Organization, d.Identity = form.Get("authorizationId"), form.Get("organization"),
+			form.Get("identity")
 		d.Force = form.Get("force") == "true"
 		if !authorizationID(d.AuthorizationID) {
 			return d, badForm("The authorization id must be a GUID.")
@@ -132,7 +135,8 @@ func (d *dashboard) rotate(ctx context.Context, by Caller, what deed) *dashboard
 	if p != nil {
 		return d.pat(ctx, what.Name, d.trouble(p, nil))
 	}
-	n := &notice{Title: "The rotation has been ordered", Detail: []string{"Operation: " + order.Operation}, Await: order.PAT}
+	n := &notice{Title: "The rotation has been ordered", Detail: []string{"Operation: " + order.Operation},
+		Await: order.PAT}
 	if order.From == "" {
 		n.Text = []string{"patrol makes the first PAT now. It appears below within seconds."}
 	} else {
@@ -146,7 +150,8 @@ func (d *dashboard) extend(ctx context.Context, by Caller, what deed) *dashboard
 	if p != nil {
 		return d.pat(ctx, what.Name, d.trouble(p, nil))
 	}
-	n := &notice{Title: "The PAT has been extended", Text: []string{"It now ends on " + long(x.ValidTo) + ". Its value is the same as before."}}
+	n := &notice{Title: "The PAT has been extended", Text: []string{"It now ends on " + long(x.ValidTo) +
+		". Its value is the same as before."}}
 	if x.Clamped {
 		n.Text = append(n.Text, "Azure DevOps gave less than was asked for: a policy of the tenant bounds it.")
 	}
@@ -154,14 +159,16 @@ func (d *dashboard) extend(ctx context.Context, by Caller, what deed) *dashboard
 }
 
 func (d *dashboard) revoke(ctx context.Context, by Caller, what deed) *dashboardPage {
-	x, p := d.Revoke(ctx, by, RevokeRequest{AuthorizationID: what.AuthorizationID, Organization: what.Organization, Identity: what.Identity, Force: what.Force})
+	x, p := d.Revoke(ctx, by, RevokeRequest{AuthorizationID: what.AuthorizationID, Organization: what.Organization,
+		Identity: what.Identity, Force: what.Force})
 	if p != nil {
 		var more []instead
-		if p.Type == rotation.InUse {
+		if p.Type == reconcile.InUse {
 			forced := what
 			forced.Force, forced.Key = true, ""
 			if p.Links != nil && p.Links.Self != "" {
-				more = append(more, instead{"Rotate it instead", deed{Act: "rotate", Name: strings.TrimPrefix(p.Links.Self, "/api/pats/")}})
+				more = append(more, instead{"Rotate it instead",
+					deed{Act: "rotate", Name: strings.TrimPrefix(p.Links.Self, "/api/pats/")}})
 			}
 			more = append(more, instead{"Revoke it all the same", forced})
 		}
@@ -170,7 +177,8 @@ func (d *dashboard) revoke(ctx context.Context, by Caller, what deed) *dashboard
 	n := &notice{Title: "The PAT has been revoked", Detail: []string{"Authorization id: " + x.AuthorizationID}}
 	switch {
 	case x.Replacing != "":
-		n.Text, n.Await = []string{"patrol makes its replacement now. The new version appears below within seconds."}, x.Replacing
+		n.Text, n.Await = []string{"patrol makes its replacement now. The new version appears below within seconds."},
+			x.Replacing
 		return d.pat(ctx, x.Replacing, n)
 	case x.Already:
 		n.Title, n.Text = "The PAT had ended before", []string{"Nothing had to be done."}
@@ -188,7 +196,8 @@ func (d *dashboard) check(ctx context.Context, by Caller) *dashboardPage {
 		return d.refused(ctx, p, nil)
 	}
 	n := &notice{Title: "The check has been done", Text: []string{
-		"It looked at " + count1(x.Managed, "managed PAT") + " and sent " + count1(x.Commands, "command") + ". What they do shows within seconds."}}
+		"It looked at " + count1(x.Managed, "managed PAT") + " and sent " + count1(x.Commands, "command") +
+			". What they do shows within seconds."}}
 	if len(x.Problems) > 0 {
 		n.Bad, n.Title = true, "The check could not look at everything"
 		n.Text = append(n.Text, "What it could not look at is shown below.")
@@ -249,7 +258,8 @@ func (d *dashboard) consequences(ctx context.Context, what deed) (*confirmView, 
 	}
 	s := item.Spec
 	what.Name = s.Name
-	v := &confirmView{Back: s.Name, Facts: []fact{{"PAT", s.Name, false}, {"Display name", plain(s.DisplayName), false}, {"Organization", s.Organization, false}, {"Identity", s.Identity, false}}}
+	v := &confirmView{Back: s.Name, Facts: []fact{{"PAT", s.Name, false}, {"Display name", plain(s.DisplayName), false},
+		{"Organization", s.Organization, false}, {"Identity", s.Identity, false}}}
 	if c := item.Current; c != nil {
 		if id := c.Ledger.AuthorizationID; id != "" {
 			v.Facts = append(v.Facts, fact{"Authorization id", id, true})
@@ -273,7 +283,8 @@ func (d *dashboard) consequences(ctx context.Context, what deed) (*confirmView, 
 		v.Title, v.Button = "Make "+s.Name+" now?", "Make it now"
 		v.Text = []string{"The vault has no such secret yet. patrol makes the PAT, proves that it works and stores it."}
 	case what.RevokePrevious == string(rotation.Now):
-		v.Title, v.Button, v.Danger = "Rotate "+s.Name+" and revoke the old PAT at once?", "Rotate and revoke at once", true
+		v.Title, v.Button, v.Danger = "Rotate "+s.Name+" and revoke the old PAT at once?", "Rotate and revoke at once",
+			true
 		v.Text = []string{
 			"patrol makes a new PAT, proves that it works and stores it as the secret's latest version.",
 			"Then the PAT in use now is revoked at once, and with it every older one that is still in its overlap.",
@@ -282,7 +293,8 @@ func (d *dashboard) consequences(ctx context.Context, what deed) (*confirmView, 
 		v.Title, v.Button = "Rotate "+s.Name+"?", "Rotate it"
 		v.Text = []string{
 			"patrol makes a new PAT, proves that it works, stores it as the secret's latest version and tells the subscribers.",
-			"The PAT in use now stays valid for the overlap of " + lasting(s.Overlap) + ", and is revoked after that. Consumers that read the secret again within that time notice nothing."}
+			"The PAT in use now stays valid for the overlap of " + lasting(s.Overlap) +
+				", and is revoked after that. Consumers that read the secret again within that time notice nothing."}
 	}
 	if what.Reason != "" {
 		v.Facts = append(v.Facts, fact{"Note for the log", plain(what.Reason), false})
@@ -301,9 +313,11 @@ func (d *dashboard) consequencesOfRevoking(ctx context.Context, what deed) (*con
 			continue
 		}
 		v.Back = it.Spec.Name
-		v.Facts = []fact{{"PAT", it.Spec.Name, false}, {"Organization", it.Spec.Organization, false}, {"Identity", it.Spec.Identity, false}, last}
+		v.Facts = []fact{{"PAT", it.Spec.Name, false}, {"Organization", it.Spec.Organization, false},
+			{"Identity", it.Spec.Identity, false}, last}
 		if !what.Force {
-			v.Text = []string{"It is the PAT that the readers of the secret use. Without force it is not revoked: rotate it instead."}
+			v.Text = []string{
+				"It is the PAT that the readers of the secret use. Without force it is not revoked: rotate it instead."}
 			return v, nil
 		}
 		v.Title, v.Button = "Revoke the PAT in use of "+it.Spec.Name+"?", "Revoke it all the same"
@@ -313,12 +327,14 @@ func (d *dashboard) consequencesOfRevoking(ctx context.Context, what deed) (*con
 			"A rotation that revokes the old PAT at once spares them the gap."}
 		return v, nil
 	}
-	for _, s := range plan.Strays {
-		if !strings.EqualFold(s.PAT.AuthorizationID, what.AuthorizationID) || !strings.EqualFold(s.Owner.Organization, what.Organization) && what.Organization != "" {
+	for _, s := range plan.Unmanaged {
+		if !strings.EqualFold(s.PAT.AuthorizationID, what.AuthorizationID) || !strings.EqualFold(s.Owner.Organization,
+			what.Organization) && what.Organization != "" {
 			continue
 		}
 		v.Title = "Revoke “" + plain(s.PAT.DisplayName) + "”?"
-		v.Facts = []fact{{"Display name", plain(s.PAT.DisplayName), false}, {"Organization", s.Owner.Organization, false}, {"Identity", s.Owner.Identity, false},
+		v.Facts = []fact{{"Display name", plain(s.PAT.DisplayName), false}, {"Organization", s.Owner.Organization,
+			false}, {"Identity", s.Owner.Identity, false},
 			{"Scopes", strings.Join(s.PAT.Scopes, " "), true}, {"Ends", long(s.PAT.ValidTo), false}, last}
 		v.Text = []string{"patrol does not manage this PAT, and does not know who uses it. Whoever does fails at once."}
 		if s.PAT.Global {
@@ -328,6 +344,7 @@ func (d *dashboard) consequencesOfRevoking(ctx context.Context, what deed) (*con
 		return v, nil
 	}
 	v.Facts = []fact{last}
-	v.Text = []string{"patrol does not see a PAT with this id in its list. If it is an older one of a managed PAT, in its overlap, then consumers that have not read the secret again fail at once.", "A revoked PAT cannot be brought back."}
+	v.Text = []string{
+		"patrol does not see a PAT with this id in its list. If it is an older one of a managed PAT, in its overlap, then consumers that have not read the secret again fail at once.", "A revoked PAT cannot be brought back."}
 	return v, nil
 }

@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/internal/web"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
-	"github.com/azure-patrol/patrol/sandbox/entra/browser"
+	"github.com/azure-patrol/patrol/sandbox/entra/htmlclient"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/simulation"
 )
 
@@ -27,7 +27,7 @@ const (
 type page struct {
 	*answer
 	text  string
-	forms []browser.Form
+	forms []htmlclient.Form
 }
 
 var (
@@ -49,8 +49,9 @@ func (r *rig) dashboard(fields []string, headers ...string) *page {
 		method = "POST"
 	}
 	p := &page{answer: r.ask(method, dashboardAddress, form.Encode(), headers...).want(200, "")}
-	p.text = strings.TrimSpace(spaces.ReplaceAllString(html.UnescapeString(tags.ReplaceAllString(string(p.body), " ")), " "))
-	p.forms = browser.Forms(string(p.body))
+	p.text = strings.TrimSpace(spaces.ReplaceAllString(html.UnescapeString(tags.ReplaceAllString(string(p.body), " ")),
+		" "))
+	p.forms = htmlclient.Forms(string(p.body))
 	r.sound(p)
 	return p
 }
@@ -66,15 +67,18 @@ func (r *rig) sound(p *page) {
 	r.t.Helper()
 	body := string(p.body)
 	found := nonces.FindAllStringSubmatch(body, -1)
-	if len(found) != 2 || found[0][1] != found[1][1] || strings.Count(body, "<script") != 1 || strings.Count(body, "<style") != 1 {
+	if len(found) != 2 || found[0][1] != found[1][1] || strings.Count(body, "<script") != 1 ||
+		strings.Count(body, "<style") != 1 {
 		r.t.Errorf("the page's nonces are %q", found)
 		return
 	}
 	nonce := found[0][1]
 	for name, want := range map[string]string{
-		"Content-Security-Policy": "default-src 'none'; base-uri 'none'; frame-ancestors 'none'; style-src 'nonce-" + nonce + "'; script-src 'nonce-" + nonce +
+		"Content-Security-Policy": "default-src 'none'; base-uri 'none'; frame-ancestors 'none'; style-src 'nonce-" +
+			nonce + "'; script-src 'nonce-" + nonce +
 			"'; img-src data:; form-action 'self'; connect-src 'self'",
-		"Content-Type": "text/html; charset=utf-8", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY",
+		"Content-Type": "text/html; charset=utf-8", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer",
+		"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY",
 		"Location": "",
 	} {
 		if got := p.header.Get(name); got != want {
@@ -156,21 +160,26 @@ func deeds(r *rig, stray string) map[string]struct {
 		after func() bool
 	}{
 		"rotate": {[]string{"act", "rotate", "name", name, "reason", "ticket <b>1</b>"},
-			[]string{"Rotate jenkins-agents?", "valid for the overlap of", "ticket <b>1</b>"}, "The rotation has been ordered",
+			[]string{"Rotate jenkins-agents?", "valid for the overlap of", "ticket <b>1</b>"},
+			"The rotation has been ordered",
 			func() bool { return r.latest(name).ID != current.ID && r.pat(id).State == devops.Active }},
 		"rotate now": {[]string{"act", "rotate", "name", name, "revokePrevious", "now"},
 			[]string{"revoke the old PAT at once?", "fail from that moment"}, "The rotation has been ordered",
 			func() bool { return r.latest(name).ID != current.ID && r.pat(id).State == devops.Revoked }},
-		"extend": {[]string{"act", "extend", "name", name, "validTo", time.Now().AddDate(0, 0, 60).UTC().Format("2006-01-02T15:04")},
+		"extend": {[]string{"act", "extend", "name", name, "validTo", time.Now().AddDate(0, 0, 60).UTC().
+			Format("2006-01-02T15:04")},
 			[]string{"Extend jenkins-agents?", "keeps its value"}, "The PAT has been extended",
 			func() bool {
 				return r.pat(id).ValidTo.After(time.Now().AddDate(0, 0, 59)) && r.latest(name).ID == current.ID
 			}},
-		"revoke a stray": {[]string{"act", "revoke", "authorizationId", stray, "organization", "contoso", "identity", "build-bot"},
+		"revoke a stray": {[]string{"act", "revoke", "authorizationId", stray, "organization", "contoso", "identity",
+			"build-bot"},
 			[]string{"Revoke “by hand”?", "does not know who uses it", "vso.code"}, "The PAT has been revoked",
 			func() bool { return r.pat(stray).State == devops.Revoked }},
-		"revoke the one in use": {[]string{"act", "revoke", "authorizationId", id, "organization", "contoso", "identity", "build-bot", "force", "true"},
-			[]string{"Revoke the PAT in use of jenkins-agents?", "all of them fail at once"}, "The PAT has been revoked",
+		"revoke the one in use": {[]string{"act", "revoke", "authorizationId", id, "organization", "contoso",
+			"identity", "build-bot", "force", "true"},
+			[]string{"Revoke the PAT in use of jenkins-agents?", "all of them fail at once"},
+			"The PAT has been revoked",
 			func() bool { return r.pat(id).State == devops.Revoked && r.latest(name).ID != current.ID }},
 		"check": {[]string{"act", "check"}, []string{"Check now?", "looks at every PAT"}, "The check has been done",
 			func() bool { return true }},
@@ -179,7 +188,8 @@ func deeds(r *rig, stray string) map[string]struct {
 
 func eachDeed(t *testing.T, tell func(t *testing.T, r *rig, deed string)) {
 	t.Helper()
-	for _, deed := range []string{"rotate", "rotate now", "extend", "revoke a stray", "revoke the one in use", "check"} {
+	for _, deed := range []string{"rotate", "rotate now", "extend", "revoke a stray", "revoke the one in use",
+		"check"} {
 		t.Run(deed, func(t *testing.T) {
 			story(t, simulation.Config{Manifest: twoPATs}, func(t *testing.T, r *rig) {
 				r.sweep()
@@ -221,19 +231,24 @@ func TestAConfirmationFitsOneActOfOnePerson(t *testing.T) {
 		good := r.dashboard(all[deed].form, ann).confirmation()
 		tokenOf := func(fields []string) string { return fields[slices.Index(fields, "token")+1] }
 		forged := map[string][]string{
-			"a made-up token":        with(good, "token", strings.Repeat("A", len(tokenOf(good)))),
-			"no base64":              with(good, "token", "!"),
-			"with another key":       with(good, "key", "another"),
-			"for another PAT":        with(with(good, "name", "nuget-feed"), "authorizationId", unknownID),
-			"with another manner":    with(good, "revokePrevious", map[bool]string{true: "overlap", false: "now"}[deed == "rotate now"]),
-			"for another end":        with(good, "validTo", time.Now().AddDate(0, 0, 70).UTC().Format(time.RFC3339)),
-			"with force, or without": with(good, "force", map[bool]string{true: "false", false: "true"}[deed == "revoke the one in use"]),
+			"a made-up token":  with(good, "token", strings.Repeat("A", len(tokenOf(good)))),
+			"no base64":        with(good, "token", "!"),
+			"with another key": with(good, "key", "another"),
+			"for another PAT":  with(with(good, "name", "nuget-feed"), "authorizationId", unknownID),
+			"with another manner": with(good, "revokePrevious", map[bool]string{true: "overlap",
+				false: "now"}[deed == "rotate now"]),
+			"for another end": with(good, "validTo", time.Now().AddDate(0, 0, 70).UTC().Format(time.RFC3339)),
+			"with force, or without": with(good, "force", map[bool]string{true: "false",
+				false: "true"}[deed == "revoke the one in use"]),
 		}
 		// Fields that an act has no use for change nothing.
 		for _, none := range map[string][]string{
-			"check": {"for another PAT", "with another manner", "for another end", "with force, or without"}, "rotate": {"for another end", "with force, or without"},
-			"rotate now": {"for another end", "with force, or without"}, "extend": {"with another manner", "with force, or without"},
-			"revoke a stray": {"with another manner", "for another end"}, "revoke the one in use": {"with another manner", "for another end"},
+			"check":      {"for another PAT", "with another manner", "for another end", "with force, or without"},
+			"rotate":     {"for another end", "with force, or without"},
+			"rotate now": {"for another end", "with force, or without"}, "extend": {"with another manner",
+				"with force, or without"},
+			"revoke a stray":        {"with another manner", "for another end"},
+			"revoke the one in use": {"with another manner", "for another end"},
 		}[deed] {
 			delete(forged, none)
 		}
@@ -277,9 +292,12 @@ func TestAnotherSiteCannotSendForms(t *testing.T) {
 			r.dashboard(good, "Content-Type: "+kind).says("The form cannot be used")
 		}
 		for _, form := range [][]string{
-			{"act", "delete"}, {"view", "x"}, {"act", "revoke", "authorizationId", "x"}, {"act", "extend", "name", name, "validTo", "soon"},
-			{"act", "rotate", "name", name, "revokePrevious", "never"}, {"act", "rotate", "name", name, "reason", strings.Repeat("x", 300)},
-			{"act", "rotate", "name", name, "key", "a b"}, {"view", "list", "search", strings.Repeat("x", 200)}, {"x", strings.Repeat("x", web.MaxBody)},
+			{"act", "delete"}, {"view", "x"}, {"act", "revoke", "authorizationId", "x"}, {"act", "extend", "name", name,
+				"validTo", "soon"},
+			{"act", "rotate", "name", name, "revokePrevious", "never"}, {"act", "rotate", "name", name, "reason",
+				strings.Repeat("x", 300)},
+			{"act", "rotate", "name", name, "key", "a b"}, {"view", "list", "search", strings.Repeat("x", 200)},
+			{"x", strings.Repeat("x", web.MaxBody)},
 		} {
 			r.dashboard(form).says("The form cannot be used")
 		}
@@ -314,13 +332,15 @@ func TestNamesFromOutsideStayText(t *testing.T) {
 		for i, p := range pages {
 			body := string(p.body)
 			for _, markup := range []string{"<script>", "<img", "<b ", "<i>", "\u202E", "\u2066", "\x07"} {
-				if i != 1 && i != 5 && strings.Contains(body, markup) || strings.ContainsAny(markup, "<") && strings.Contains(body, markup) {
+				if i != 1 && i != 5 && strings.Contains(body, markup) || strings.ContainsAny(markup, "<") &&
+					strings.Contains(body, markup) {
 					t.Errorf("page %d has %q in it", i, markup)
 				}
 			}
 			p.says("Signed in as <i>ann</i>")
 		}
-		pages[0].says(`<script>alert(1)</script>"'><img src=x onerror=alert(2)> {{.}} `+"\uFFFDgpj.exe\uFFFD", `<b onclick=alert(3)>"Jenkins"</b>`)
+		pages[0].says(`<script>alert(1)</script>"'><img src=x onerror=alert(2)> {{.}} `+"\uFFFDgpj.exe\uFFFD",
+			`<b onclick=alert(3)>"Jenkins"</b>`)
 		pages[4].says("Revoke “<script>alert(1)")
 	})
 }
@@ -335,16 +355,19 @@ func TestWhatNeedsSomebodyComesFirst(t *testing.T) {
 			t.Error("a sweep without a sign-in does not say so")
 		}
 		r.Settle()
-		p := r.dashboard(nil).says("Needs attention", "Sign-in needed", "Nobody has signed in as night-bot@contoso.com", "/api/identities/night-bot/signin", "with 1 problem")
+		p := r.dashboard(nil).says("Needs attention", "Sign-in needed", "Nobody has signed in as night-bot@contoso.com",
+			"/api/identities/night-bot/signin", "with 1 problem")
 		if at := p.text; strings.Index(at, "zz-nightly") > strings.Index(at, name) {
 			t.Errorf("what is blocked does not come first:\n%s", at)
 		}
 		r.dashboard([]string{"view", "plan"}).says("Nothing has been changed", "zz-nightly", "Ask for a sign-in")
-		r.dashboard([]string{"view", "pat", "name", "zz-nightly"}).says("Blocked", "There is no PAT yet", "/api/identities/night-bot/signin")
-		r.dashboard(r.dashboard([]string{"act", "rotate", "name", "zz-nightly"}).says("Make zz-nightly now?").confirmation()).says("A person has to sign in", "After the sign-in, ask again")
+		r.dashboard([]string{"view", "pat", "name", "zz-nightly"}).says("Blocked", "There is no PAT yet",
+			"/api/identities/night-bot/signin")
+		r.dashboard(r.dashboard([]string{"act", "rotate", "name", "zz-nightly"}).says("Make zz-nightly now?").
+			confirmation()).says("A person has to sign in", "After the sign-in, ask again")
 
 		// A service that does not answer is told, and what is known is shown.
-		r.inject(control.Fault{Service: "devops", Mode: control.Status, Status: 500, Times: -1})
+		r.inject(faults.Fault{Service: "devops", Mode: faults.Status, Status: 500, Times: -1})
 		time.Sleep(2 * time.Minute) // what is known of a moment ago counts
 		r.dashboard(nil).says("Could not look at the organization contoso", "Unknown")
 	})
@@ -354,9 +377,11 @@ func TestOnePATIsToldFromItsBeginning(t *testing.T) {
 	story(t, simulation.Config{}, func(t *testing.T, r *rig) {
 		r.sweep()
 		first := r.latest(name)
-		r.dashboard(r.dashboard([]string{"act", "rotate", "name", name}, ann).confirmation(), ann).says("The rotation has been ordered")
+		r.dashboard(r.dashboard([]string{"act", "rotate", "name", name}, ann).confirmation(), ann).
+			says("The rotation has been ordered")
 		r.Settle()
-		p := r.dashboard([]string{"view", "pat", "name", name}).says("Up to date", "The replaced PAT is valid until", "Made", "Rotated", "ann@contoso.com", "the schedule",
+		p := r.dashboard([]string{"view", "pat", "name", name}).says("Up to date", "The replaced PAT is valid until",
+			"Made", "Rotated", "ann@contoso.com", "the schedule",
 			first.ID, r.latest(name).ID, "In use", "In its overlap")
 		if !strings.Contains(string(p.body), `role="img" aria-label="Stored on `) {
 			t.Error("the bar has no text")
@@ -379,7 +404,8 @@ func TestALongListIsShownInPages(t *testing.T) {
 	var want []string
 	for i := range 120 {
 		want = append(want, fmt.Sprintf("pat-%03d", i))
-		manifest += fmt.Sprintf("  - {name: %s, identity: build-bot, organization: contoso, scopes: [vso.code]}\n", want[i])
+		manifest += fmt.Sprintf("  - {name: %s, identity: build-bot, organization: contoso, scopes: [vso.code]}\n",
+			want[i])
 	}
 	story(t, simulation.Config{Manifest: manifest}, func(t *testing.T, r *rig) {
 		for i := range 25 {

@@ -32,7 +32,8 @@ type dashboardFilter struct {
 const maxSearch = 128
 
 func dashboardFilterOf(form url.Values) (dashboardFilter, *Problem) {
-	f := dashboardFilter{Filter{State: form.Get("state"), Organization: form.Get("organization"), Identity: form.Get("identity"), Kind: form.Get("kind"), Cursor: form.Get("cursor")},
+	f := dashboardFilter{Filter{State: form.Get("state"), Organization: form.Get("organization"),
+		Identity: form.Get("identity"), Kind: form.Get("kind"), Cursor: form.Get("cursor")},
 		strings.TrimSpace(form.Get("search"))}
 	if len(f.Search) > maxSearch {
 		return f, badForm("The search may have " + strconv.Itoa(maxSearch) + " bytes.")
@@ -48,7 +49,8 @@ func (f dashboardFilter) Any() bool {
 // Kept are the fields that lead to the same list again.
 func (f dashboardFilter) Kept() []field {
 	var out []field
-	for _, x := range []field{{"state", f.State}, {"organization", f.Organization}, {"identity", f.Identity}, {"kind", f.Kind}, {"search", f.Search}} {
+	for _, x := range []field{{"state", f.State}, {"organization", f.Organization}, {"identity", f.Identity},
+		{"kind", f.Kind}, {"search", f.Search}} {
 		if x.Value != "" {
 			out = append(out, x)
 		}
@@ -68,7 +70,8 @@ func (f dashboardFilter) finds(e entry) bool {
 	case e.released != nil:
 		texts = []string{e.released.Name}
 	default:
-		texts = []string{e.other.PAT.DisplayName, e.other.Owner.Organization, e.other.Owner.Identity, e.other.PAT.AuthorizationID}
+		texts = []string{e.other.PAT.DisplayName, e.other.Owner.Organization, e.other.Owner.Identity,
+			e.other.PAT.AuthorizationID}
 	}
 	want := strings.ToLower(f.Search)
 	return slices.ContainsFunc(texts, func(s string) bool { return strings.Contains(strings.ToLower(s), want) })
@@ -183,7 +186,8 @@ func (d *dashboard) overview(ctx context.Context, f dashboardFilter) *dashboardP
 		failing[strings.ToLower(report.Failing[i].PAT)] = &report.Failing[i]
 	}
 	bad := func(it *rotation.Item) bool {
-		return it.State == rotation.StateBlocked || it.State == rotation.StateUnknown || failing[strings.ToLower(it.Spec.Name)] != nil
+		return it.State == rotation.StateBlocked || it.State == rotation.StateUnknown ||
+			failing[strings.ToLower(it.Spec.Name)] != nil
 	}
 	entries := slices.DeleteFunc(d.entries(plan, f.Filter), func(e entry) bool { return !f.finds(e) })
 	if !f.Any() {
@@ -211,7 +215,10 @@ func (d *dashboard) overview(ctx context.Context, f dashboardFilter) *dashboardP
 	if p != nil {
 		n = d.trouble(p, nil)
 	}
-	from, found := slices.BinarySearchFunc(entries, after, func(e entry, key string) int { return strings.Compare(e.key, key) })
+	from, found := slices.BinarySearchFunc(entries, after, func(e entry, key string) int {
+		return strings.Compare(e.key,
+			key)
+	})
 	if found {
 		from++
 	}
@@ -238,8 +245,11 @@ func (d *dashboard) overview(ctx context.Context, f dashboardFilter) *dashboardP
 
 // blind are the blind spots other than missing sign-ins, which the page tells by
 // identity.
-func blind(problems []rotation.Problem) []BlindSpot {
-	return slices.DeleteFunc(blindSpots(problems), func(b BlindSpot) bool { return b.Identity != "" && b.Class == string(rotation.SignIn) })
+func blind(problems []rotation.Unobserved) []BlindSpot {
+	return slices.DeleteFunc(blindSpots(problems), func(b BlindSpot) bool {
+		return b.Identity != "" &&
+			b.Class == string(rotation.SignIn)
+	})
 }
 
 // cursor is where the next page begins.
@@ -254,7 +264,7 @@ func (f Filter) cursor(key string) string {
 // takeOthers takes the PATs that patrol does not manage out of a list: those that
 // somebody should look at first.
 func (d *dashboard) takeOthers(entries []entry, now time.Time) (first []otherRow, more int, rest []entry) {
-	var others []rotation.Stray
+	var others []rotation.Unmanaged
 	for _, e := range entries {
 		if e.other != nil {
 			others = append(others, *e.other)
@@ -262,7 +272,7 @@ func (d *dashboard) takeOthers(entries []entry, now time.Time) (first []otherRow
 			rest = append(rest, e)
 		}
 	}
-	weight := func(s rotation.Stray) int {
+	weight := func(s rotation.Unmanaged) int {
 		switch {
 		case s.PAT.Global:
 			return 0
@@ -273,14 +283,14 @@ func (d *dashboard) takeOthers(entries []entry, now time.Time) (first []otherRow
 		}
 		return 3
 	}
-	slices.SortStableFunc(others, func(x, y rotation.Stray) int { return cmp.Compare(weight(x), weight(y)) })
+	slices.SortStableFunc(others, func(x, y rotation.Unmanaged) int { return cmp.Compare(weight(x), weight(y)) })
 	for _, s := range others[:min(len(others), otherRows)] {
 		first = append(first, otherOf(s, now))
 	}
 	return first, len(others) - len(first), rest
 }
 
-func otherOf(s rotation.Stray, now time.Time) otherRow {
+func otherOf(s rotation.Unmanaged, now time.Time) otherRow {
 	o := otherRow{UnmanagedPAT: unmanaged(s, now)}
 	if o.Global || o.FullScope || o.Expiring {
 		o.Tone = "warn"
@@ -293,7 +303,7 @@ func organizations(plan rotation.Plan) []string {
 	for i := range plan.Items {
 		seen[plan.Items[i].Spec.Organization] = true
 	}
-	for _, s := range plan.Strays {
+	for _, s := range plan.Unmanaged {
 		seen[s.Owner.Organization] = true
 	}
 	var out []string
@@ -308,13 +318,16 @@ func tiles(n Inventory, f dashboardFilter) []tile {
 	out := []tile{
 		{Label: "Managed", Count: n.Managed, Field: field{"kind", "managed"}, Hint: "in the manifest"},
 		{Label: "Blocked", Count: n.Blocked, Field: field{"state", "blocked"}, Tone: "bad", Hint: "somebody must act"},
-		{Label: "Unknown", Count: n.Unknown, Field: field{"state", "unknown"}, Tone: "bad", Hint: "could not be looked at"},
+		{Label: "Unknown", Count: n.Unknown, Field: field{"state", "unknown"}, Tone: "bad",
+			Hint: "could not be looked at"},
 		{Label: "Due", Count: n.Due, Field: field{"state", "due"}, Tone: "warn", Hint: "rotated next"},
 		{Label: "Not made yet", Count: n.Missing, Field: field{"state", "missing"}, Tone: "warn", Hint: "made next"},
 		{Label: "Unmanaged", Count: n.Unmanaged, Field: field{"kind", "unmanaged"}, Hint: "not in the manifest"},
 		{Label: "Expiring", Count: n.Expiring, Field: field{"kind", "expiring"}, Tone: "warn", Hint: "end soon"},
-		{Label: "Global", Count: n.Global, Field: field{"kind", "global"}, Tone: "warn", Hint: "end on " + rotation.GlobalEnd().Format("2 Jan 2006")},
-		{Label: "Full access", Count: n.FullScope, Field: field{"kind", "full-scope"}, Tone: "warn", Hint: "every scope"},
+		{Label: "Global", Count: n.Global, Field: field{"kind", "global"}, Tone: "warn", Hint: "end on " +
+			rotation.GlobalEnd().Format("2 Jan 2006")},
+		{Label: "Full access", Count: n.FullScope, Field: field{"kind", "full-scope"}, Tone: "warn",
+			Hint: "every scope"},
 		{Label: "Released", Count: n.Released, Field: field{"state", "released"}, Hint: "run out by themselves"},
 	}
 	for i := range out {
@@ -445,7 +458,8 @@ func (d *dashboard) pat(ctx context.Context, name string, n *notice) *dashboardP
 		}
 		if x.ValidTo != nil {
 			v.Bar = newTimeline(x.Created, due, *x.ValidTo, v.OverlapUntil, now)
-			v.Extendable, v.NewEnd = true, x.ValidTo.Add(x.ValidTo.Sub(x.Created)).UTC().Truncate(time.Minute).Format("2006-01-02T15:04")
+			v.Extendable, v.NewEnd = true, x.ValidTo.Add(x.ValidTo.Sub(x.Created)).UTC().Truncate(time.Minute).
+				Format("2006-01-02T15:04")
 		}
 	}
 	page := &dashboardPage{Title: p.Name, Notice: n, PAT: v}
@@ -470,11 +484,14 @@ type changeView struct {
 }
 
 func (d *dashboard) plan(ctx context.Context) *dashboardPage {
-	plan := d.Reconciler.Look(ctx)
+	plan := d.Reconciler.Plan(ctx)
 	changes := Changes(plan)
-	v := &planView{At: plan.At, Problems: blind(plan.Problems), Managed: len(plan.Items), More: max(0, len(changes)-4*dashboardRows)}
-	words := map[string][2]string{"create": {"Make", ""}, "rotate": {"Rotate", ""}, "revoke": {"Revoke the replaced one", ""}, "revoke-orphan": {"Revoke a leftover", ""},
-		"adopt": {"Adopt", ""}, "announce": {"Announce", ""}, "refuse": {"Refuse: somebody must decide", "bad"}, "sign-in": {"Ask for a sign-in", "bad"}, "release": {"Let run out", ""}}
+	v := &planView{At: plan.At, Problems: blind(plan.Problems), Managed: len(plan.Items),
+		More: max(0, len(changes)-4*dashboardRows)}
+	words := map[string][2]string{"create": {"Make", ""}, "rotate": {"Rotate", ""},
+		"revoke": {"Revoke the replaced one", ""}, "revoke-orphan": {"Revoke a leftover", ""},
+		"adopt": {"Adopt", ""}, "announce": {"Announce", ""}, "refuse": {"Refuse: somebody must decide", "bad"},
+		"sign-in": {"Ask for a sign-in", "bad"}, "release": {"Let run out", ""}}
 	for _, c := range changes[:len(changes)-v.More] {
 		w, ok := words[c.Action]
 		if !ok {

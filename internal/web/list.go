@@ -30,7 +30,8 @@ type Filter struct {
 }
 
 var (
-	states = []string{string(rotation.StateMissing), string(rotation.StateCurrent), string(rotation.StateDue), string(rotation.StateBlocked),
+	states = []string{string(rotation.StateMissing), string(rotation.StateCurrent), string(rotation.StateDue),
+		string(rotation.StateBlocked),
 		string(rotation.StateUnknown), string(rotation.StateReleased), string(rotation.StateOther)}
 	kinds = []string{"managed", "unmanaged", "global", "full-scope", "expiring"}
 )
@@ -40,7 +41,8 @@ var (
 func filterOf(q url.Values) (Filter, *Problem) {
 	f := Filter{}
 	for name, values := range q {
-		at := map[string]*string{"state": &f.State, "organization": &f.Organization, "identity": &f.Identity, "kind": &f.Kind, "cursor": &f.Cursor, "limit": new(string)}[name]
+		at := map[string]*string{"state": &f.State, "organization": &f.Organization, "identity": &f.Identity,
+			"kind": &f.Kind, "cursor": &f.Cursor, "limit": new(string)}[name]
 		switch {
 		case name == "code" || name == "clientId": // the caller's key, which the host has checked
 			continue
@@ -63,7 +65,8 @@ func filterOf(q url.Values) (Filter, *Problem) {
 }
 
 func badQuery(detail string) *Problem {
-	return &Problem{Status: http.StatusBadRequest, Type: "bad-request", Title: "The query cannot be used", Detail: detail}
+	return &Problem{Status: http.StatusBadRequest, Type: "bad-request", Title: "The query cannot be used",
+		Detail: detail}
 }
 
 func clip(s string) string {
@@ -76,7 +79,8 @@ func clip(s string) string {
 // query is the filter without its place, for links and as what a cursor belongs to.
 func (f Filter) query() url.Values {
 	q := url.Values{}
-	for name, value := range map[string]string{"state": f.State, "organization": f.Organization, "identity": f.Identity, "kind": f.Kind} {
+	for name, value := range map[string]string{"state": f.State, "organization": f.Organization, "identity": f.Identity,
+		"kind": f.Kind} {
 		if value != "" {
 			q.Set(name, value)
 		}
@@ -124,12 +128,15 @@ func (f Filter) check() *Problem {
 }
 
 func (f Filter) owned(identity, organization string) bool {
-	return (f.Identity == "" || strings.EqualFold(f.Identity, identity)) && (f.Organization == "" || strings.EqualFold(f.Organization, organization))
+	return (f.Identity == "" || strings.EqualFold(f.Identity, identity)) &&
+		(f.Organization == "" || strings.EqualFold(f.Organization, organization))
 }
 
 func (f Filter) managed(i *rotation.Item) bool {
-	return f.owned(i.Spec.Identity, i.Spec.Organization) && (f.State == "" || f.State == string(i.State)) && slices.Contains(
-		[]bool{f.Kind == "" || f.Kind == "managed", f.Kind == "global" && i.Global, f.Kind == "full-scope" && i.FullScope, f.Kind == "expiring" && expiring(i)}, true)
+	return f.owned(i.Spec.Identity, i.Spec.Organization) && (f.State == "" || f.State == string(i.State)) &&
+		slices.Contains(
+			[]bool{f.Kind == "" || f.Kind == "managed", f.Kind == "global" && i.Global, f.Kind == "full-scope" &&
+				i.FullScope, f.Kind == "expiring" && expiring(i)}, true)
 }
 
 // expiring: a managed PAT is replaced in time, so only one whose time has come counts.
@@ -137,13 +144,16 @@ func expiring(i *rotation.Item) bool {
 	return i.State == rotation.StateDue && i.Decision.Reason == rotation.Expiring
 }
 
-func (f Filter) unmanaged(s rotation.Stray, now time.Time) bool {
-	return f.owned(s.Owner.Identity, s.Owner.Organization) && (f.State == "" || f.State == string(rotation.StateOther)) && slices.Contains(
-		[]bool{f.Kind == "" || f.Kind == "unmanaged", f.Kind == "global" && s.PAT.Global, f.Kind == "full-scope" && s.PAT.FullScope(), f.Kind == "expiring" && s.PAT.Expiring(now)}, true)
+func (f Filter) unmanaged(s rotation.Unmanaged, now time.Time) bool {
+	return f.owned(s.Owner.Identity, s.Owner.Organization) &&
+		(f.State == "" || f.State == string(rotation.StateOther)) && slices.Contains(
+		[]bool{f.Kind == "" || f.Kind == "unmanaged", f.Kind == "global" && s.PAT.Global, f.Kind == "full-scope" &&
+			s.PAT.FullScope(), f.Kind == "expiring" && s.PAT.Expiring(now)}, true)
 }
 
 func (f Filter) released(r ReleasedPAT) bool {
-	return f.owned(r.Identity, r.Organization) && (f.State == "" || f.State == string(rotation.StateReleased)) && f.Kind == ""
+	return f.owned(r.Identity, r.Organization) && (f.State == "" || f.State == string(rotation.StateReleased)) &&
+		f.Kind == ""
 }
 
 // entry is one line of the list of all PATs. Its key gives the order, which stays the
@@ -153,7 +163,7 @@ type entry struct {
 	key      string
 	managed  *rotation.Item
 	released *ReleasedPAT
-	other    *rotation.Stray
+	other    *rotation.Unmanaged
 }
 
 // List is one page of all PATs that the filter lets through.
@@ -167,7 +177,10 @@ func (a *API) List(ctx context.Context, f Filter) (Listing, *Problem) {
 	}
 	plan := a.look(ctx, f.Cursor != "")
 	entries := a.entries(plan, f)
-	from, found := slices.BinarySearchFunc(entries, after, func(e entry, key string) int { return strings.Compare(e.key, key) })
+	from, found := slices.BinarySearchFunc(entries, after, func(e entry, key string) int {
+		return strings.Compare(e.key,
+			key)
+	})
 	if found {
 		from++
 	}
@@ -201,9 +214,11 @@ func (a *API) entries(plan rotation.Plan, f Filter) []entry {
 			out = append(out, entry{key: "2/" + strings.ToLower(r.Name), released: &r})
 		}
 	}
-	for _, s := range plan.Strays {
+	for _, s := range plan.Unmanaged {
 		if f.unmanaged(s, plan.At) {
-			out = append(out, entry{key: strings.Join([]string{"3", s.PAT.ValidTo.UTC().Format(time.RFC3339), strings.ToLower(s.PAT.AuthorizationID), s.Owner.Identity, s.Owner.Organization}, "/"), other: &s})
+			out = append(out,
+				entry{key: strings.Join([]string{"3", s.PAT.ValidTo.UTC().Format(time.RFC3339),
+					strings.ToLower(s.PAT.AuthorizationID), s.Owner.Identity, s.Owner.Organization}, "/"), other: &s})
 		}
 	}
 	slices.SortFunc(out, func(x, y entry) int { return strings.Compare(x.key, y.key) })
@@ -212,7 +227,8 @@ func (a *API) entries(plan rotation.Plan, f Filter) []entry {
 
 // listing is an empty page with what every page says.
 func (a *API) listing(plan rotation.Plan) Listing {
-	out := Listing{At: plan.At.UTC(), PATs: []ManagedPAT{}, Unmanaged: []UnmanagedPAT{}, Released: []ReleasedPAT{}, Problems: blindSpots(plan.Problems), Counts: count(plan)}
+	out := Listing{At: plan.At.UTC(), PATs: []ManagedPAT{}, Unmanaged: []UnmanagedPAT{}, Released: []ReleasedPAT{},
+		Problems: blindSpots(plan.Problems), Counts: count(plan)}
 	return out
 }
 
@@ -227,7 +243,7 @@ func (l *Listing) add(e entry, now time.Time) {
 	}
 }
 
-func blindSpots(ps []rotation.Problem) []BlindSpot {
+func blindSpots(ps []rotation.Unobserved) []BlindSpot {
 	out := []BlindSpot{}
 	for _, q := range ps {
 		out = append(out, BlindSpot{q.Identity, q.Organization, cause(q.Err)})
@@ -237,7 +253,7 @@ func blindSpots(ps []rotation.Problem) []BlindSpot {
 
 // count takes stock.
 func count(plan rotation.Plan) Inventory {
-	n := Inventory{Managed: len(plan.Items), Unmanaged: len(plan.Strays), Released: len(plan.Released)}
+	n := Inventory{Managed: len(plan.Items), Unmanaged: len(plan.Unmanaged), Released: len(plan.Released)}
 	add := func(to *int, yes bool) {
 		if yes {
 			*to++
@@ -253,8 +269,8 @@ func count(plan rotation.Plan) Inventory {
 		add(&n.FullScope, it.FullScope)
 		add(&n.Expiring, expiring(it))
 	}
-	for i := range plan.Strays {
-		p := &plan.Strays[i].PAT
+	for i := range plan.Unmanaged {
+		p := &plan.Unmanaged[i].PAT
 		add(&n.Global, p.Global)
 		add(&n.FullScope, p.FullScope())
 		add(&n.Expiring, p.Expiring(plan.At))
@@ -266,13 +282,16 @@ func describe(item rotation.Item) ManagedPAT {
 	s := item.Spec
 	self := "/api/pats/" + s.Name
 	out := ManagedPAT{Name: s.Name, State: string(item.State), Identity: s.Identity, Organization: s.Organization,
-		DisplayName: s.DisplayName, Scopes: s.Scopes, RotateAt: when(item.Due), Clamped: item.Clamped, Global: item.Global, FullScope: item.FullScope,
+		DisplayName: s.DisplayName, Scopes: s.Scopes, RotateAt: when(item.Due), Clamped: item.Clamped,
+		Global: item.Global, FullScope: item.FullScope,
 		Links: &Links{Self: self, Rotate: self + "/rotate", Extend: self + "/extend"}}
 	if c := item.Current; c != nil {
-		out.AuthorizationID, out.ValidTo, out.LastReason = c.Ledger.AuthorizationID, when(c.Expires), string(c.Ledger.Reason)
+		out.AuthorizationID, out.ValidTo, out.LastReason = c.Ledger.AuthorizationID, when(c.Expires),
+			string(c.Ledger.Reason)
 	}
 	if d := item.Decision; d.Action != "" {
-		out.NextAction = &NextAction{Action: string(d.Action), Rule: d.Rule, Reason: string(d.Reason), Message: d.Message, At: when(d.Next)}
+		out.NextAction = &NextAction{Action: string(d.Action), Rule: d.Rule, Reason: string(d.Reason),
+			Message: d.Message, At: when(d.Next)}
 	}
 	if item.Err != nil {
 		c := cause(item.Err)
@@ -281,9 +300,11 @@ func describe(item rotation.Item) ManagedPAT {
 	return out
 }
 
-func unmanaged(s rotation.Stray, now time.Time) UnmanagedPAT {
-	out := UnmanagedPAT{DisplayName: s.PAT.DisplayName, Identity: s.Owner.Identity, Organization: s.Owner.Organization, AuthorizationID: s.PAT.AuthorizationID,
-		Scopes: s.PAT.Scopes, ValidTo: s.PAT.ValidTo.UTC(), Global: s.PAT.Global, FullScope: s.PAT.FullScope(), Expiring: s.PAT.Expiring(now)}
+func unmanaged(s rotation.Unmanaged, now time.Time) UnmanagedPAT {
+	out := UnmanagedPAT{DisplayName: s.PAT.DisplayName, Identity: s.Owner.Identity, Organization: s.Owner.Organization,
+		AuthorizationID: s.PAT.AuthorizationID,
+		Scopes:          s.PAT.Scopes, ValidTo: s.PAT.ValidTo.UTC(), Global: s.PAT.Global, FullScope: s.PAT.FullScope(),
+		Expiring: s.PAT.Expiring(now)}
 	if out.Global {
 		out.DeadFrom = when(rotation.GlobalEnd())
 	}
@@ -296,7 +317,8 @@ func unmanaged(s rotation.Stray, now time.Time) UnmanagedPAT {
 }
 
 func (a *API) released(v rotation.Version) ReleasedPAT {
-	return ReleasedPAT{Name: v.Name, Identity: v.Ledger.Identity, Organization: a.Reconciler.Organization(v.Ledger.ProviderAddress),
+	return ReleasedPAT{Name: v.Name, Identity: v.Ledger.Identity,
+		Organization:    a.Reconciler.Organization(v.Ledger.ProviderAddress),
 		AuthorizationID: v.Ledger.AuthorizationID, ValidTo: when(v.Expires)}
 }
 
@@ -326,7 +348,7 @@ func (a *API) look(ctx context.Context, further bool) rotation.Plan {
 			return plan
 		}
 	}
-	return a.Reconciler.Look(ctx)
+	return a.Reconciler.Plan(ctx)
 }
 
 // listPATs: managed PATs with state and next action, released and unmanaged ones.

@@ -25,7 +25,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/azure-patrol/patrol/internal/administration"
-	"github.com/azure-patrol/patrol/internal/rotation"
+	"github.com/azure-patrol/patrol/internal/reconcile"
 	"github.com/azure-patrol/patrol/internal/web"
 )
 
@@ -109,7 +109,8 @@ var readOnce = sync.OnceValues(func() (*openAPI, error) {
 	d.validator = v
 	d.answers = d.described()
 	d.statuses = map[string][]string{}
-	for _, m := range explained.FindAllStringSubmatch(d.Components.Schemas["Problem"].Properties["type"].Description, -1) {
+	for _, m := range explained.FindAllStringSubmatch(d.Components.Schemas["Problem"].Properties["type"].Description,
+		-1) {
 		d.statuses["urn:patrol:problem:"+m[1]] = strings.Split(m[2], ", ")
 	}
 	return &d, nil
@@ -131,7 +132,8 @@ func TestTheDescriptionIsValidOpenAPI(t *testing.T) {
 func TestEveryRouteIsDescribedWithItsLevel(t *testing.T) {
 	t.Parallel()
 	d := readDescription(t)
-	levels := map[string]string{"": "anonymous", "functionKey functionKeyInQuery": "function", "masterKey masterKeyInQuery": "admin"}
+	levels := map[string]string{"": "anonymous", "functionKey functionKeyInQuery": "function",
+		"masterKey masterKeyInQuery": "admin"}
 	described := map[string]string{}
 	for path, methods := range d.Paths {
 		for method, op := range methods {
@@ -170,7 +172,8 @@ func TestEveryRouteIsDescribedWithItsLevel(t *testing.T) {
 			t.Fatal(err)
 		}
 		if b := f.Bindings[0]; b.Type == "httpTrigger" {
-			declared[filepath.Base(filepath.Dir(file))] = strings.Join(b.Methods, ",") + " " + b.Route + " " + b.AuthLevel
+			declared[filepath.Base(filepath.Dir(file))] = strings.Join(b.Methods, ",") + " " + b.Route + " " +
+				b.AuthLevel
 		}
 	}
 	if !maps.Equal(described, declared) {
@@ -229,15 +232,24 @@ func fields(of reflect.Type, nested func(reflect.Type)) map[string]bool {
 // schemas are the structs of the API and their schemas.
 func schemas() map[string]any {
 	return map[string]any{
-		"Problem": web.Problem{}, "Cause": web.Cause{}, "BlindSpot": web.BlindSpot{}, "Links": web.Links{}, "NextAction": web.NextAction{},
-		"ManagedPatDetail": web.ManagedPAT{}, "Version": web.VersionInfo{}, "Act": web.Act{}, "TokenEvent": administration.AuditEntry{},
-		"UnmanagedPat": web.UnmanagedPAT{}, "ReleasedPat": web.ReleasedPAT{}, "Inventory": web.Inventory{}, "Listing": web.Listing{},
-		"PlanReport": web.PlanReport{}, "Change": web.Change{}, "Order": web.Order{}, "Extension": web.Extension{}, "Revocation": web.Revocation{},
-		"SweepReport": web.SweepReport{}, "Failing": web.Failing{}, "IdentityStatus": web.IdentityStatus{}, "StatusReport": web.StatusReport{},
-		"RevocationRule": administration.Rule{}, "RuleResult": administration.RuleResult{}, "Member": administration.User{},
-		"PlannedPat": administration.PAT{}, "PlannedUser": administration.UserPlan{}, "AmbiguousName": administration.Ambiguity{},
-		"RevocationPlan": administration.Plan{}, "RevocationBatch": administration.Batch{}, "UserRevocationReport": web.UserRevocationReport{},
-		"RotateRequest": web.RotateRequest{}, "ExtendRequest": web.ExtendRequest{}, "UserRevocation": web.UserRevocation{},
+		"Problem": web.Problem{}, "Cause": web.Cause{}, "BlindSpot": web.BlindSpot{}, "Links": web.Links{},
+		"NextAction":       web.NextAction{},
+		"ManagedPatDetail": web.ManagedPAT{}, "Version": web.VersionInfo{}, "Act": web.Act{},
+		"TokenEvent":   administration.AuditEntry{},
+		"UnmanagedPat": web.UnmanagedPAT{}, "ReleasedPat": web.ReleasedPAT{}, "Inventory": web.Inventory{},
+		"Listing":    web.Listing{},
+		"PlanReport": web.PlanReport{}, "Change": web.Change{}, "Order": web.Order{}, "Extension": web.Extension{},
+		"Revocation":  web.Revocation{},
+		"SweepReport": web.SweepReport{}, "Failing": web.Failing{}, "IdentityStatus": web.IdentityStatus{},
+		"StatusReport":   web.StatusReport{},
+		"RevocationRule": administration.Rule{}, "RuleResult": administration.RuleResult{},
+		"Member":     administration.User{},
+		"PlannedPat": administration.PAT{}, "PlannedUser": administration.UserPlan{},
+		"AmbiguousName":  administration.Ambiguity{},
+		"RevocationPlan": administration.Plan{}, "RevocationBatch": administration.Batch{},
+		"UserRevocationReport": web.UserRevocationReport{},
+		"RotateRequest":        web.RotateRequest{}, "ExtendRequest": web.ExtendRequest{},
+		"UserRevocation": web.UserRevocation{},
 	}
 }
 
@@ -259,7 +271,8 @@ func (d *openAPI) misfits(t *testing.T, name string, of any, nested func(reflect
 		case !ok:
 			out = append(out, fmt.Sprintf("the schema %s has no %s", name, field))
 		case always != demanded && name != "UserRevocation": // whose users may be left out
-			out = append(out, fmt.Sprintf("the schema %s demands %s: %v, and it is always there: %v", name, field, demanded, always))
+			out = append(out, fmt.Sprintf("the schema %s demands %s: %v, and it is always there: %v", name, field,
+				demanded, always))
 		}
 	}
 	for field := range got {
@@ -339,8 +352,9 @@ func TestEveryProblemTypeIsListed(t *testing.T) {
 		listed = append(listed, strings.TrimPrefix(urn, "urn:patrol:problem:"))
 	}
 	used := map[string]bool{"internal": true}
-	for _, code := range []string{rotation.UnknownPAT, rotation.UnknownToken, rotation.NotProvisioned, rotation.NotOurs, rotation.BadEnd, rotation.Gone,
-		rotation.Overtaken, rotation.ExtensionRefused, rotation.InUse} {
+	for _, code := range []string{reconcile.UnknownPAT, reconcile.UnknownToken, reconcile.NotProvisioned,
+		reconcile.NotOurs, reconcile.BadEnd, reconcile.Gone,
+		reconcile.Overtaken, reconcile.ExtensionRefused, reconcile.InUse} {
 		used[code] = true
 	}
 	for _, dir := range []string{".", "../app"} {
@@ -402,7 +416,8 @@ func problemTypes(t *testing.T, file string, used map[string]bool) {
 			for i, left := range n.Lhs {
 				selector, isType := left.(*ast.SelectorExpr)
 				variable, isKind := left.(*ast.Ident)
-				if len(n.Lhs) == len(n.Rhs) && (isType && selector.Sel.Name == "Type" || isKind && variable.Name == "kind") {
+				if len(n.Lhs) == len(n.Rhs) && (isType && selector.Sel.Name == "Type" || isKind &&
+					variable.Name == "kind") {
 					text(n.Rhs[i])
 				}
 			}

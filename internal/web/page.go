@@ -64,7 +64,9 @@ func show(w http.ResponseWriter, status int, p page) {
 // secure sets the headers that every page has. The address may carry a function key
 // or an authorization code: it goes to nobody as a referrer.
 func secure(h http.Header, policies ...string) {
-	h.Set("Content-Security-Policy", strings.Join(append([]string{"default-src 'none'", "base-uri 'none'", "frame-ancestors 'none'"}, policies...), "; "))
+	h.Set("Content-Security-Policy",
+		strings.Join(append([]string{"default-src 'none'", "base-uri 'none'", "frame-ancestors 'none'"}, policies...),
+			"; "))
 	h.Set("Cache-Control", "no-store")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("X-Content-Type-Options", "nosniff")

@@ -26,17 +26,21 @@ func (a *API) Inspect(ctx context.Context, name string) (ManagedPAT, *Problem) {
 	out.Versions = []VersionInfo{}
 	for _, v := range versions {
 		l := v.Ledger
-		out.Versions = append(out.Versions, VersionInfo{Version: v.ID, Latest: item.Current != nil && v.ID == item.Current.ID, Enabled: v.Enabled,
-			Created: v.Created.UTC(), ValidTo: when(v.Expires), AuthorizationID: l.AuthorizationID, RotationID: l.RotationID, Reason: string(l.Reason),
+		out.Versions = append(out.Versions, VersionInfo{Version: v.ID, Latest: item.Current != nil &&
+			v.ID == item.Current.ID, Enabled: v.Enabled,
+			Created: v.Created.UTC(), ValidTo: when(v.Expires), AuthorizationID: l.AuthorizationID,
+			RotationID: l.RotationID, Reason: string(l.Reason),
 			RequestedBy: l.RequestedBy, Operation: l.Operation,
-			Previous: l.PreviousVersion, RevokePreviousAt: when(l.RevokePreviousAt), AnnouncedAt: when(l.AnnouncedAt), RevokedAt: when(l.RevokedAt)})
+			Previous: l.PreviousVersion, RevokePreviousAt: when(l.RevokePreviousAt), AnnouncedAt: when(l.AnnouncedAt),
+			RevokedAt: when(l.RevokedAt)})
 	}
 	out.History = history(versions)
 	for _, f := range a.Reconciler.Failing() {
 		if strings.EqualFold(f.PAT, item.Spec.Name) {
 			j := failed(f)
 			out.Failure = &j
-			out.History = append(out.History, Act{At: f.At.UTC(), Act: "failed", By: "patrol", Reason: f.Code, Message: f.Message})
+			out.History = append(out.History, Act{At: f.At.UTC(), Act: "failed", By: "patrol", Reason: f.Code,
+				Message: f.Message})
 		}
 	}
 	slices.SortStableFunc(out.History, func(x, y Act) int { return y.At.Compare(x.At) })
@@ -51,7 +55,8 @@ func history(versions []rotation.Version) []Act {
 	for i := range versions {
 		v := &versions[i]
 		l := v.Ledger
-		if i > 0 && l.AuthorizationID != "" && strings.EqualFold(l.AuthorizationID, versions[i-1].Ledger.AuthorizationID) {
+		if i > 0 && l.AuthorizationID != "" && strings.EqualFold(l.AuthorizationID,
+			versions[i-1].Ledger.AuthorizationID) {
 			continue // the same PAT, stored twice: an answer of the vault was lost
 		}
 		if i > 0 {
@@ -65,7 +70,8 @@ func history(versions []rotation.Version) []Act {
 			switch {
 			case !v.Expires.IsZero() && !v.Expires.After(l.RevokedAt):
 				x.Reason = string(rotation.Expired)
-			case next != nil && (next.Ledger.Reason == rotation.Compromised || !next.Ledger.RevokePreviousAt.IsZero() && next.Ledger.RevokePreviousAt.Before(next.Created.Add(time.Minute))):
+			case next != nil && (next.Ledger.Reason == rotation.Compromised || !next.Ledger.RevokePreviousAt.IsZero() &&
+				next.Ledger.RevokePreviousAt.Before(next.Created.Add(time.Minute))):
 				x.Reason, x.By = string(rotation.CauseRequested), cmp.Or(next.Ledger.RequestedBy, "patrol")
 			default:
 				x.Reason = string(rotation.OverlapEnded)
@@ -85,7 +91,8 @@ func history(versions []rotation.Version) []Act {
 			}
 			out = append(out, x)
 		case l.Ours():
-			out = append(out, about(l.AnnouncedAt, "adopted", cmp.Or(l.RequestedBy, "patrol")), about(v.Created, "stored", ""))
+			out = append(out, about(l.AnnouncedAt, "adopted", cmp.Or(l.RequestedBy, "patrol")),
+				about(v.Created, "stored", ""))
 		default:
 			out = append(out, about(v.Created, "stored", ""))
 		}
@@ -103,7 +110,8 @@ const (
 
 // tokenEvents are what the organization's own audit log says of this PAT's versions;
 // nil where nobody may read it.
-func (a *API) tokenEvents(ctx context.Context, s rotation.Spec, versions []rotation.Version) []administration.AuditEntry {
+func (a *API) tokenEvents(ctx context.Context, s rotation.Spec,
+	versions []rotation.Version) []administration.AuditEntry {
 	if a.Audit == nil {
 		return nil
 	}
@@ -118,9 +126,11 @@ func (a *API) tokenEvents(ctx context.Context, s rotation.Spec, versions []rotat
 	}
 	ctx, cancel := context.WithTimeout(ctx, auditTimeout)
 	defer cancel()
-	page, err := a.Audit(ctx, s.Owner(), administration.AuditQuery{From: a.Now().AddDate(0, 0, -auditDays), Limit: auditLimit})
+	page, err := a.Audit(ctx, s.Owner(), administration.AuditQuery{From: a.Now().AddDate(0, 0, -auditDays),
+		Limit: auditLimit})
 	if err != nil {
-		a.Log.DebugContext(ctx, "the organization's audit log is left out", "organization", s.Organization, "class", string(rotation.ClassOf(err)))
+		a.Log.DebugContext(ctx, "the organization's audit log is left out", "organization", s.Organization, "class",
+			string(rotation.ClassOf(err)))
 		return nil
 	}
 	var out []administration.AuditEntry

@@ -5,16 +5,17 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/azure-patrol/patrol/internal/reconcile"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
 // Plan is what a sweep would do now. It changes nothing.
 func (a *API) Plan(ctx context.Context) PlanReport {
-	return a.report(a.Reconciler.Look(ctx))
+	return a.report(a.Reconciler.Plan(ctx))
 }
 
 // Report is what Plan answers, of a look that somebody else has taken with r.
-func Report(r *rotation.Reconciler, plan rotation.Plan) PlanReport {
+func Report(r *reconcile.Reconciler, plan rotation.Plan) PlanReport {
 	return (&API{Config: Config{Reconciler: r}}).report(plan)
 }
 
@@ -31,7 +32,8 @@ func Changes(plan rotation.Plan) []Change {
 	out := []Change{}
 	for i := range plan.Items {
 		it := &plan.Items[i]
-		c := Change{PAT: it.Spec.Name, Identity: it.Spec.Identity, Organization: it.Spec.Organization, Reason: string(it.Decision.Reason), Message: it.Decision.Message}
+		c := Change{PAT: it.Spec.Name, Identity: it.Spec.Identity, Organization: it.Spec.Organization,
+			Reason: string(it.Decision.Reason), Message: it.Decision.Message}
 		if it.Current != nil {
 			c.AuthorizationID = it.Current.Ledger.AuthorizationID
 		}
@@ -56,10 +58,14 @@ func Changes(plan rotation.Plan) []Change {
 		out = append(out, revocation(it, plan)...)
 	}
 	for _, v := range plan.Released {
-		out = append(out, Change{Action: "release", PAT: v.Name, Identity: v.Ledger.Identity, AuthorizationID: v.Ledger.AuthorizationID, At: when(v.Expires),
+		out = append(out, Change{Action: "release", PAT: v.Name, Identity: v.Ledger.Identity,
+			AuthorizationID: v.Ledger.AuthorizationID, At: when(v.Expires),
 			Message: "it is no longer in the manifest: patrol lets it run out, and revokes nothing"})
 	}
-	slices.SortStableFunc(out, func(x, y Change) int { return strings.Compare(strings.ToLower(x.PAT), strings.ToLower(y.PAT)) })
+	slices.SortStableFunc(out, func(x, y Change) int {
+		return strings.Compare(strings.ToLower(x.PAT),
+			strings.ToLower(y.PAT))
+	})
 	return out
 }
 
@@ -72,6 +78,7 @@ func revocation(it *rotation.Item, plan rotation.Plan) []Change {
 	if l.Previous == "" || !l.RevokePreviousAt.After(plan.At) {
 		return nil
 	}
-	return []Change{{Action: "revoke", PAT: it.Spec.Name, Identity: it.Spec.Identity, Organization: it.Spec.Organization, AuthorizationID: l.Previous,
+	return []Change{{Action: "revoke", PAT: it.Spec.Name, Identity: it.Spec.Identity,
+		Organization: it.Spec.Organization, AuthorizationID: l.Previous,
 		Message: "the overlap of the replaced PAT ends", At: when(l.RevokePreviousAt)}}
 }

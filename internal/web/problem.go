@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/azure-patrol/patrol/internal/administration"
+	"github.com/azure-patrol/patrol/internal/reconcile"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
@@ -56,23 +57,27 @@ func fail(w http.ResponseWriter, p Problem) {
 func Fail(w http.ResponseWriter, p Problem) { fail(w, p) }
 
 func unknownPAT() *Problem {
-	return &Problem{Status: http.StatusNotFound, Type: "unknown-pat", Title: "No such PAT", Detail: "The manifest has no PAT of this name."}
+	return &Problem{Status: http.StatusNotFound, Type: "unknown-pat", Title: "No such PAT",
+		Detail: "The manifest has no PAT of this name."}
 }
 
 func badBody(detail string) *Problem {
-	return &Problem{Status: http.StatusBadRequest, Type: "bad-request", Title: "The body cannot be used", Detail: detail}
+	return &Problem{Status: http.StatusBadRequest, Type: "bad-request", Title: "The body cannot be used",
+		Detail: detail}
 }
 
 // upstream is the problem of a service that could not be asked.
 func (a *API) upstream(ctx context.Context, err error) *Problem {
-	p := &Problem{Status: http.StatusBadGateway, Type: "upstream", Title: "A service that patrol depends on did not answer as it should"}
+	p := &Problem{Status: http.StatusBadGateway, Type: "upstream",
+		Title: "A service that patrol depends on did not answer as it should"}
 	if e := rotation.AsError(err); e != nil {
 		p.Class, p.Code, p.Detail, p.ActivityID = string(e.Class), e.Code, e.Message, e.ActivityID
 		switch e.Class {
 		case rotation.SignIn:
 			p.Status, p.Type, p.Title = http.StatusConflict, "sign-in-required", "A person has to sign in"
 		case rotation.Throttled:
-			p.Status, p.Type, p.Title = http.StatusServiceUnavailable, "throttled", "A service that patrol depends on asks for a pause"
+			p.Status, p.Type, p.Title = http.StatusServiceUnavailable, "throttled",
+				"A service that patrol depends on asks for a pause"
 			p.retryAfter = max(30, int(e.After.Seconds()))
 		}
 	}
@@ -83,30 +88,30 @@ func (a *API) upstream(ctx context.Context, err error) *Problem {
 // refusals are the answers to what the domain refuses; the code is the problem's type.
 func refusalAnswer(code string) (status int, title string) {
 	switch code {
-	case rotation.UnknownPAT:
+	case reconcile.UnknownPAT:
 		return http.StatusNotFound, "No such PAT"
-	case rotation.UnknownToken:
+	case reconcile.UnknownToken:
 		return http.StatusNotFound, "No such PAT"
-	case rotation.InUse:
+	case reconcile.InUse:
 		return http.StatusConflict, "The PAT is in use"
-	case rotation.Overtaken:
+	case reconcile.Overtaken:
 		return http.StatusConflict, "The PAT has been replaced"
-	case rotation.Gone:
+	case reconcile.Gone:
 		return http.StatusConflict, "The PAT is not active any more"
-	case rotation.NotProvisioned:
+	case reconcile.NotProvisioned:
 		return http.StatusUnprocessableEntity, "There is no PAT yet"
-	case rotation.NotOurs:
+	case reconcile.NotOurs:
 		return http.StatusUnprocessableEntity, "The secret is not one that patrol can extend"
-	case rotation.BadEnd:
+	case reconcile.BadEnd:
 		return http.StatusUnprocessableEntity, "The end cannot be used"
-	case rotation.ExtensionRefused:
+	case reconcile.ExtensionRefused:
 		return http.StatusUnprocessableEntity, "Azure DevOps refuses the end"
 	}
 	return http.StatusConflict, "patrol does not do this"
 }
 
 func (a *API) refusal(ctx context.Context, err error) *Problem {
-	r, ok := errors.AsType[*rotation.Refusal](err)
+	r, ok := errors.AsType[*reconcile.Refusal](err)
 	if !ok {
 		return a.upstream(ctx, err)
 	}
@@ -138,7 +143,8 @@ func readJSON(w http.ResponseWriter, r *http.Request, v any) *Problem {
 		return nil
 	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return &Problem{Status: http.StatusRequestEntityTooLarge, Type: "too-large", Title: "The body is too large", Detail: "A body may have 64 KiB."}
+		return &Problem{Status: http.StatusRequestEntityTooLarge, Type: "too-large", Title: "The body is too large",
+			Detail: "A body may have 64 KiB."}
 	}
 	p := badBody("The body must be a JSON object.")
 	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && e.Field != "" {

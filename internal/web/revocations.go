@@ -44,7 +44,8 @@ func (a *API) RevokeUsers(ctx context.Context, by Caller, o UserRevocation) (Use
 	what := act{name: name, target: strings.Join(o.Users, " "), body: o, anew: true}
 	return do(ctx, a, by, what, func(string) (UserRevocationReport, *Problem) {
 		if a.Administration == nil {
-			return UserRevocationReport{}, &Problem{Status: http.StatusConflict, Type: "no-administrator", Title: "Nobody administers",
+			return UserRevocationReport{}, &Problem{Status: http.StatusConflict, Type: "no-administrator",
+				Title:  "Nobody administers",
 				Detail: "No identity of the manifest is marked administrator: true."}
 		}
 		r, err := a.Administration(ctx)
@@ -62,10 +63,13 @@ func (a *API) RevokeUsers(ctx context.Context, by Caller, o UserRevocation) (Use
 		}
 		result, err := r.Execute(ctx, q, o.Confirmation)
 		for _, x := range result.Acts {
-			rotation.Record{Who: x.RequestedBy, Trigger: x.Trigger, Act: x.Act, Target: strings.Join(x.Target, " "), Outcome: string(x.Outcome), Activity: x.ActivityID}.
-				Write(ctx, a.Log, "organization", x.Organization, "identity", x.Identity, "count", len(x.AuthorizationIDs), "code", x.Code)
+			rotation.Record{Who: x.RequestedBy, Trigger: x.Trigger, Act: x.Act, Target: strings.Join(x.Target, " "),
+				Outcome: string(x.Outcome), Activity: x.ActivityID}.
+				Write(ctx, a.Log, "organization", x.Organization, "identity", x.Identity, "count",
+					len(x.AuthorizationIDs), "code", x.Code)
 		}
-		out := UserRevocationReport{Executed: true, Plan: result.Plan, Batches: result.Batches, Rule: result.Rule, Revoked: result.Revoked, Verified: result.Verified}
+		out := UserRevocationReport{Executed: true, Plan: result.Plan, Batches: result.Batches, Rule: result.Rule,
+			Revoked: result.Revoked, Verified: result.Verified}
 		if err != nil {
 			p := a.unrevoked(ctx, err)
 			switch p.Type {
@@ -93,11 +97,13 @@ func (a *API) unrevoked(ctx context.Context, err error) *Problem {
 	case administration.ConfirmationMissing, administration.ConfirmationInvalid, administration.ConfirmationExpired:
 		p.Status, p.Type, p.Title = http.StatusUnprocessableEntity, "confirmation", "The confirmation does not fit"
 	case administration.PlanChanged:
-		p.Status, p.Type, p.Title = http.StatusConflict, "plan-changed", "What would be revoked is not what was confirmed"
+		p.Status, p.Type, p.Title = http.StatusConflict, "plan-changed",
+			"What would be revoked is not what was confirmed"
 	case administration.NotAdministrator, administration.ScopesMissing:
 		p.Status, p.Type, p.Title = http.StatusForbidden, "not-administrator", "The identity may not do this"
 	case administration.UserUnknown, administration.OrganizationUnknown:
-		p.Status, p.Type, p.Title = http.StatusUnprocessableEntity, "unknown-member", "Azure DevOps knows no such user or organization"
+		p.Status, p.Type, p.Title = http.StatusUnprocessableEntity, "unknown-member",
+			"Azure DevOps knows no such user or organization"
 	case administration.Incomplete:
 		p.Status, p.Type, p.Title = http.StatusBadGateway, "revocation-incomplete", "Not everything was revoked"
 	default:

@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/sandbox/cloud"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
-	"github.com/azure-patrol/patrol/sandbox/entra/browser"
+	"github.com/azure-patrol/patrol/sandbox/entra/htmlclient"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 	"github.com/azure-patrol/patrol/sandbox/simulation"
 )
@@ -115,7 +115,8 @@ func (r *rig) ask(method, path, body string, headers ...string) *answer {
 	}
 	rec := httptest.NewRecorder()
 	r.Hosts[0].ServeHTTP(rec, req)
-	a := &answer{t: r.t, ask: method + " " + path, code: rec.Code, header: rec.Header(), body: rec.Body.Bytes(), request: req}
+	a := &answer{t: r.t, ask: method + " " + path, code: rec.Code, header: rec.Header(), body: rec.Body.Bytes(),
+		request: req}
 	for _, fault := range r.api.faults(a) {
 		r.t.Errorf("%s answered %d, and differs from its description: %s\n%s", a.ask, a.code, fault, a.body)
 	}
@@ -130,7 +131,8 @@ func (r *rig) away(link, user string) (path, cookie string) {
 	begun := r.ask("GET", link, "").want(http.StatusSeeOther, "")
 	transport := r.Transport()
 	defer transport.CloseIdleConnections()
-	at, err := browser.Person{User: user}.Walk(r.t.Context(), browser.New(transport), begun.header.Get("Location"))
+	at, err := htmlclient.Person{User: user}.Walk(r.t.Context(), htmlclient.New(transport),
+		begun.header.Get("Location"))
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -152,7 +154,8 @@ func (a *answer) want(code int, problem string) *answer {
 	if problem != "" {
 		var p struct{ Type, Title string }
 		a.into(&p)
-		if p.Type != "urn:patrol:problem:"+problem || p.Title == "" || a.header.Get("Content-Type") != "application/problem+json" {
+		if p.Type != "urn:patrol:problem:"+problem || p.Title == "" ||
+			a.header.Get("Content-Type") != "application/problem+json" {
 			a.t.Fatalf("%s answered %s, want a problem of type %s", a.ask, a.body, problem)
 		}
 	}
@@ -190,11 +193,12 @@ func (r *rig) pat(id string) devops.PAT {
 
 // byHand makes a PAT that patrol knows nothing of.
 func (r *rig) byHand(displayName, scopes string, days int, global bool) (id string) {
-	id, _ = r.Cloud.DevOps.Seed(cloud.Organization, cloud.User, displayName, scopes, time.Now().AddDate(0, 0, days), global)
+	id, _ = r.Cloud.DevOps.Seed(cloud.Organization, cloud.User, displayName, scopes, time.Now().AddDate(0, 0, days),
+		global)
 	return id
 }
 
-func (r *rig) inject(f control.Fault) {
+func (r *rig) inject(f faults.Fault) {
 	r.t.Helper()
 	if err := r.Cloud.Panel.Inject(f); err != nil {
 		r.t.Fatal(err)

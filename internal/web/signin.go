@@ -91,18 +91,22 @@ var objectID = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-
 func (s *signIn) start(w http.ResponseWriter, r *http.Request) {
 	if s.PublicURL == "" {
 		s.tell(w, r, http.StatusServiceUnavailable, "configuration", page{Title: "Sign-in is not set up",
-			Text: []string{"The app does not know its own address. Set PUBLIC_URL to the address at which browsers reach it, and register <PUBLIC_URL>/api/signin/callback as its web redirect URI."}})
+			Text: []string{
+				"The app does not know its own address. Set PUBLIC_URL to the address at which browsers reach it, and register <PUBLIC_URL>/api/signin/callback as its web redirect URI."}})
 		return
 	}
 	confirm := r.URL.Query().Get("confirm")
 	if confirm != "" && !objectID.MatchString(confirm) {
-		s.tell(w, r, http.StatusBadRequest, "bad-request", page{Title: "This link cannot be used", Text: []string{"confirm must be an object id, as the page that asked for it showed it."}})
+		s.tell(w, r, http.StatusBadRequest, "bad-request", page{Title: "This link cannot be used",
+			Text: []string{"confirm must be an object id, as the page that asked for it showed it."}})
 		return
 	}
-	f := flow{Identity: r.PathValue("identity"), State: rand.Text(), Nonce: rand.Text(), Verifier: rand.Text() + rand.Text(),
+	f := flow{Identity: r.PathValue("identity"), State: rand.Text(), Nonce: rand.Text(), Verifier: rand.Text() +
+		rand.Text(),
 		Confirm: confirm, Until: s.Now().Add(signInLife)}
 	challenge := sha256.Sum256([]byte(f.Verifier))
-	location, err := s.SignIns.SignInURL(r.Context(), f.Identity, entra.SignInRequest{RedirectURI: s.redirectURI(), State: f.State,
+	location, err := s.SignIns.SignInURL(r.Context(), f.Identity, entra.SignInRequest{RedirectURI: s.redirectURI(),
+		State: f.State,
 		Nonce: f.Nonce, Challenge: base64.RawURLEncoding.EncodeToString(challenge[:])})
 	if err != nil {
 		s.refuse(w, r, f.Identity, err)
@@ -127,7 +131,8 @@ func (s *signIn) start(w http.ResponseWriter, r *http.Request) {
 
 // cookie is SameSite=Lax: the authority's redirect is a navigation from elsewhere.
 func cookie(w http.ResponseWriter, value string, maxAge int) {
-	http.SetCookie(w, &http.Cookie{Name: signInCookie, Value: value, Path: "/", MaxAge: maxAge, Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode})
+	http.SetCookie(w, &http.Cookie{Name: signInCookie, Value: value, Path: "/", MaxAge: maxAge, Secure: true,
+		HttpOnly: true, SameSite: http.SameSiteLaxMode})
 }
 
 // callback is where the authority sends the browser back to. Nobody's key is checked
@@ -136,13 +141,15 @@ func (s *signIn) callback(w http.ResponseWriter, r *http.Request) {
 	again := "Start again with the sign-in link, in one browser, and finish within ten minutes."
 	c, err := entra.ReadCallback(r.URL.Query())
 	if err != nil {
-		s.tell(w, r, http.StatusBadRequest, "sign-in-callback", page{Title: "This is not the end of a sign-in", Text: []string{"The address lacks what the authority sends, or has it twice.", again}})
+		s.tell(w, r, http.StatusBadRequest, "sign-in-callback", page{Title: "This is not the end of a sign-in",
+			Text: []string{"The address lacks what the authority sends, or has it twice.", again}})
 		return
 	}
 	if c.AdminConsent {
 		// It changes nothing here, so that it needs no proof: consent is often
 		// given by another person in another browser.
-		show(w, http.StatusOK, page{Title: "Consent was given", Text: []string{"Now the identity's user can sign in: open the sign-in link once more."}})
+		show(w, http.StatusOK, page{Title: "Consent was given",
+			Text: []string{"Now the identity's user can sign in: open the sign-in link once more."}})
 		return
 	}
 	f, why, err := s.flow(r)
@@ -157,7 +164,8 @@ func (s *signIn) callback(w http.ResponseWriter, r *http.Request) {
 	}
 	if why != "" {
 		s.Log.WarnContext(r.Context(), "sign-in refused", "identity", f.Identity, "code", "sign-in-flow")
-		s.tell(w, r, http.StatusBadRequest, "sign-in-flow", page{Title: "This sign-in cannot be finished here", Text: []string{why, again}})
+		s.tell(w, r, http.StatusBadRequest, "sign-in-flow", page{Title: "This sign-in cannot be finished here",
+			Text: []string{why, again}})
 		return
 	}
 	cookie(w, "", -1)
@@ -223,11 +231,13 @@ func (s *signIn) goOn(ctx context.Context, identity string) {
 	operation := rand.Text()
 	for _, p := range s.Specs() {
 		if p.Identity == identity && len(commands) < firstLooks {
-			commands = append(commands, rotation.Command{PAT: p.Name, Reason: rotation.Look, RequestedBy: "sign-in", Operation: operation})
+			commands = append(commands, rotation.Command{PAT: p.Name, Reason: rotation.Check, RequestedBy: "sign-in",
+				Operation: operation})
 		}
 	}
 	if err := s.Outbox.Send(ctx, commands...); err != nil {
-		s.Log.WarnContext(ctx, "the PATs of who has signed in wait for the next sweep", "identity", identity, "class", string(rotation.ClassOf(err)))
+		s.Log.WarnContext(ctx, "the PATs of who has signed in wait for the next sweep", "identity", identity, "class",
+			string(rotation.ClassOf(err)))
 	}
 }
 
@@ -246,12 +256,14 @@ func (s *signIn) refuse(w http.ResponseWriter, r *http.Request, identity string,
 		status, kind, p.Title = http.StatusNotFound, "unknown-identity", "No such identity"
 	case refusal != nil && e.Code == "user-id-changed":
 		p.Text = append(p.Text, "The object id of who has signed in is "+refusal.UserID+".",
-			"If the account was made anew on purpose, start again with the sign-in link and add confirm="+refusal.UserID+" to its query.")
+			"If the account was made anew on purpose, start again with the sign-in link and add confirm="+
+				refusal.UserID+" to its query.")
 	case entra.NeedsAdminConsent(err):
 		p.Title = "An administrator has to consent first"
 		if link, err := s.SignIns.AdminConsentLink(r.Context(), identity, s.redirectURI(), rand.Text()); err == nil {
 			p.Links = append(p.Links, pageLink{"Consent as an administrator of the directory", link})
-			p.Text = append(p.Text, "Send the link below to an administrator of the directory. After that, start again with the sign-in link.")
+			p.Text = append(p.Text,
+				"Send the link below to an administrator of the directory. After that, start again with the sign-in link.")
 		}
 	case e.Class == rotation.Transient || e.Class == rotation.Throttled || e.Class == rotation.Ambiguous:
 		status, kind, p.Title = http.StatusBadGateway, "upstream", "The sign-in could not be finished now"

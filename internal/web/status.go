@@ -19,8 +19,9 @@ type Sweeps struct {
 
 // Done notes a sweep, and when the next one will be (zero: not known).
 func (s *Sweeps) Done(p rotation.Plan, commands int, by string, ended, next time.Time) {
-	j := &SweepReport{At: p.At.UTC(), Took: ended.Sub(p.At).Round(time.Millisecond).String(), By: by, Managed: len(p.Items),
-		Commands: commands, Unmanaged: len(p.Strays), Released: len(p.Released), Problems: blindSpots(p.Problems)}
+	j := &SweepReport{At: p.At.UTC(), Took: ended.Sub(p.At).Round(time.Millisecond).String(), By: by,
+		Managed:  len(p.Items),
+		Commands: commands, Unmanaged: len(p.Unmanaged), Released: len(p.Released), Problems: blindSpots(p.Problems)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.last = j
@@ -73,7 +74,8 @@ func (a *API) check(w http.ResponseWriter, r *http.Request) {
 }
 
 func failed(f rotation.Failure) Failing {
-	return Failing{PAT: f.PAT, Step: f.Step, Attempt: f.Attempt, At: f.At.UTC(), Cause: Cause{string(f.Class), f.Code, f.Message}}
+	return Failing{PAT: f.PAT, Step: f.Step, Attempt: f.Attempt, At: f.At.UTC(), Cause: Cause{string(f.Class), f.Code,
+		f.Message}}
 }
 
 // Report is the state of patrol itself: identities, last and next sweep, what is
@@ -81,7 +83,8 @@ func failed(f rotation.Failure) Failing {
 func (a *API) Report(ctx context.Context) StatusReport {
 	out := StatusReport{Identities: []IdentityStatus{}, Failing: []Failing{}}
 	for _, id := range a.identities(ctx) {
-		j := IdentityStatus{Name: id.Name, User: id.User, State: "signed-in", Since: when(id.Since), Until: when(id.Until)}
+		j := IdentityStatus{Name: id.Name, User: id.User, State: "signed-in", Since: when(id.Since),
+			Until: when(id.Until)}
 		switch {
 		case id.Err != nil:
 			c := cause(id.Err)

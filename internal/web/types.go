@@ -158,7 +158,8 @@ type PlanReport struct {
 
 // Change is one thing that a sweep, or what it sends, would do.
 type Change struct {
-	Action          string     `json:"action"` // create, rotate, revoke, revoke-orphan, adopt, announce, refuse, sign-in, release
+	// create, rotate, revoke, revoke-orphan, adopt, announce, refuse, sign-in, release
+	Action          string     `json:"action"`
 	PAT             string     `json:"pat"`
 	Identity        string     `json:"identity,omitempty"`
 	Organization    string     `json:"organization,omitempty"`

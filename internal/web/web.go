@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/internal/administration"
+	"github.com/azure-patrol/patrol/internal/reconcile"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
@@ -45,12 +46,12 @@ type Versions interface {
 
 // Config holds what the HTTP functions need. What may be nil says so.
 type Config struct {
-	Reconciler *rotation.Reconciler
+	Reconciler *reconcile.Reconciler
 	Outbox     rotation.Outbox
 	Identities Identities
 	Versions   Versions
 	// Ends moves a PAT's end and knows ended PATs.
-	Ends   rotation.Ends
+	Ends   reconcile.Ends
 	Sweeps *Sweeps
 	Now    func() time.Time
 	// Operation makes ids for orders; nil: random ones.
@@ -71,7 +72,7 @@ type Config struct {
 // API serves the HTTP functions.
 type API struct {
 	Config
-	acts    *rotation.Acts
+	acts    *reconcile.Actions
 	health  healthMemory
 	last    lastLook
 	answers answers
@@ -85,7 +86,7 @@ func New(c Config) *API {
 	if c.Keys == nil {
 		c.Keys = &processKey{}
 	}
-	return &API{Config: c, acts: &rotation.Acts{Reconciler: c.Reconciler, Ends: c.Ends}}
+	return &API{Config: c, acts: &reconcile.Actions{Reconciler: c.Reconciler, Ends: c.Ends}}
 }
 
 // Handler routes as the function.json files do. Paths carry the route prefix.
@@ -104,7 +105,8 @@ func (a *API) Handler() http.Handler {
 		add(a, mux)
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		fail(w, Problem{Status: http.StatusNotFound, Type: "not-found", Title: "No such page", Detail: "patrol has no function at this path with this method."})
+		fail(w, Problem{Status: http.StatusNotFound, Type: "not-found", Title: "No such page",
+			Detail: "patrol has no function at this path with this method."})
 	})
 	return mux
 }

@@ -50,6 +50,7 @@ func (c *Cloud) keepCertificate() error {
 		return nil
 	}
 	c.tokens.add(c.certificate)
-	_, err := c.Vault.Put(keyvault.Version{Name: certificateName, Value: c.certificate, ContentType: "application/x-pem-file"})
+	_, err := c.Vault.Put(keyvault.Version{Name: certificateName, Value: c.certificate,
+		ContentType: "application/x-pem-file"})
 	return err
 }

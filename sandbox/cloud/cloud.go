@@ -23,13 +23,13 @@ import (
 	"sync"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/ca"
-	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/devca"
 	"github.com/azure-patrol/patrol/sandbox/devops"
 	"github.com/azure-patrol/patrol/sandbox/entra"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/identity"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
-	"github.com/azure-patrol/patrol/sandbox/pipe"
+	"github.com/azure-patrol/patrol/sandbox/memnet"
 	"github.com/azure-patrol/patrol/sandbox/servicebus"
 )
 
@@ -49,7 +49,7 @@ type Ports struct {
 type Config struct {
 	// Network makes the cloud listen there, under names like login.localhost;
 	// nil: on loopback.
-	Network *pipe.Network
+	Network *memnet.Network
 	// Genuine takes the names that the services have in Azure, so that the app
 	// needs no PATROL_LOCAL. It is for a Network only.
 	Genuine bool
@@ -73,7 +73,7 @@ type Config struct {
 	ClientID string
 
 	// Panel counts and fails calls. Default: the cloud's own.
-	Panel *control.Panel
+	Panel *faults.Injector
 	// Entra and DevOps choose behaviours of these services.
 	Entra  entra.Switches
 	DevOps devops.Switches
@@ -96,7 +96,7 @@ type Config struct {
 
 // Cloud is a running local Azure. Its services may be used directly.
 type Cloud struct {
-	Panel  *control.Panel
+	Panel  *faults.Injector
 	Entra  *entra.Server
 	DevOps *devops.Service
 	Vault  *keyvault.Vault
@@ -104,9 +104,9 @@ type Cloud struct {
 
 	config      Config
 	net         network
-	ca          *ca.CA // nil on a Network
-	dir         string // holds the authority's certificate; empty on a Network
-	header      string // IDENTITY_HEADER
+	ca          *devca.CA // nil on a Network
+	dir         string    // holds the authority's certificate; empty on a Network
+	header      string    // IDENTITY_HEADER
 	sasKey      string
 	clientID    string // of the managed identity
 	principalID string
@@ -139,7 +139,7 @@ func New(c Config) (_ *Cloud, err error) {
 		return nil, fmt.Errorf("cloud: no client credential %q", c.ClientCredential)
 	}
 	if c.Panel == nil {
-		c.Panel = &control.Panel{}
+		c.Panel = &faults.Injector{}
 	}
 	if c.ClientID == "" {
 		c.ClientID = guid()
@@ -156,7 +156,8 @@ func New(c Config) (_ *Cloud, err error) {
 	if c.Entities == nil {
 		c.Entities = defaultEntities
 	}
-	cl := &Cloud{Panel: c.Panel, config: c, header: random(16), sasKey: random(32), clientID: c.ClientID, users: map[string]string{}}
+	cl := &Cloud{Panel: c.Panel, config: c, header: random(16), sasKey: random(32), clientID: c.ClientID,
+		users: map[string]string{}}
 	cl.history.onRecord = c.OnRecord
 	defer func() {
 		if err != nil {
@@ -174,7 +175,8 @@ func New(c Config) (_ *Cloud, err error) {
 		// clouds may have to share.
 		cl.header = "identity-header-of-the-sandbox"
 	}
-	for _, step := range []func() error{cl.startEntra, cl.startIdentity, cl.startDevOps, cl.startBus, cl.startVault, cl.keepCertificate, cl.startControl} {
+	for _, step := range []func() error{cl.startEntra, cl.startIdentity, cl.startDevOps, cl.startBus, cl.startVault,
+		cl.keepCertificate, cl.startControl} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -184,7 +186,7 @@ func New(c Config) (_ *Cloud, err error) {
 
 // certify makes the authority that loopback servers are trusted by.
 func (c *Cloud) certify() (err error) {
-	if c.ca, err = ca.New(); err != nil {
+	if c.ca, err = devca.New(); err != nil {
 		return err
 	}
 	if c.dir, err = os.MkdirTemp("", "patrol-sandbox-"); err != nil {
@@ -200,7 +202,8 @@ func (c *Cloud) startEntra() (err error) {
 	c.Entra = entra.New(entra.Config{Panel: c.Panel, Switches: c.config.Entra})
 	c.principalID = c.Entra.AddIdentity(entra.ManagedIdentity{ClientID: c.clientID})
 	app := entra.App{Name: "patrol", Scopes: []string{
-		entra.DevOps + "/vso.pats", entra.DevOps + "/vso.pats_manage", entra.DevOps + "/vso.tokenadministration", entra.DevOps + "/vso.graph", entra.DevOps + "/vso.auditlog"}}
+		entra.DevOps + "/vso.pats", entra.DevOps + "/vso.pats_manage", entra.DevOps + "/vso.tokenadministration",
+		entra.DevOps + "/vso.graph", entra.DevOps + "/vso.auditlog"}}
 	redirect := c.config.PublicURL + "/api/signin/callback"
 	app.Native = []string{"http://localhost"} // an operator's sign-in on the command line
 	switch c.config.ClientCredential {
@@ -214,7 +217,8 @@ func (c *Cloud) startEntra() (err error) {
 		app.Web, app.Certificates, c.certificate = []string{redirect}, []*x509.Certificate{cert}, secret
 	default:
 		app.Web = []string{redirect}
-		app.Federated = []entra.FederatedCredential{{Issuer: c.Entra.Issuer(), Subject: c.principalID, Audience: entra.TokenExchange}}
+		app.Federated = []entra.FederatedCredential{{Issuer: c.Entra.Issuer(), Subject: c.principalID,
+			Audience: entra.TokenExchange}}
 	}
 	c.appID = c.Entra.AddApp(app)
 	c.at.entra, err = c.serve(serviceEntra, c.tokens.watch(c.Entra, "access_token", "refresh_token", "id_token"))
@@ -222,13 +226,15 @@ func (c *Cloud) startEntra() (err error) {
 }
 
 func (c *Cloud) startIdentity() (err error) {
-	endpoint := identity.New(identity.Config{Tokens: c.Entra, Header: c.header, Assigned: []string{c.clientID}, Panel: c.Panel})
+	endpoint := identity.New(identity.Config{Tokens: c.Entra, Header: c.header, Assigned: []string{c.clientID},
+		Panel: c.Panel})
 	c.at.identity, err = c.serve(serviceIdentity, c.tokens.watch(endpoint, "access_token"))
 	return err
 }
 
 func (c *Cloud) startDevOps() (err error) {
-	c.DevOps = devops.New(devops.Config{Verify: c.verifyDevOps, Panel: c.Panel, Switches: c.config.DevOps, Rand: c.config.Rand})
+	c.DevOps = devops.New(devops.Config{Verify: c.verifyDevOps, Panel: c.Panel, Switches: c.config.DevOps,
+		Rand: c.config.Rand})
 	c.DevOps.OnChange(func(ch devops.Change) {
 		c.tokens.add(ch.PAT.Token)
 		c.history.add(Record{At: ch.At, Kind: PAT, PAT: &ch})

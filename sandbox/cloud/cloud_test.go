@@ -16,7 +16,7 @@ import (
 	"github.com/azure-patrol/patrol/sandbox/cloud"
 	"github.com/azure-patrol/patrol/sandbox/entra"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
-	"github.com/azure-patrol/patrol/sandbox/pipe"
+	"github.com/azure-patrol/patrol/sandbox/memnet"
 	"github.com/azure-patrol/patrol/sandbox/servicebus"
 )
 
@@ -76,7 +76,7 @@ func TestTheAppReachesEveryServiceOnANetwork(t *testing.T) {
 	for name, genuine := range map[string]bool{"local names": false, "genuine names": true} {
 		t.Run(name, func(t *testing.T) {
 			path := manifestFile(t)
-			var network pipe.Network
+			var network memnet.Network
 			c := cloud.Config{Network: &network, Genuine: genuine, Manifest: path}
 			// azidentity knows the endpoint from the process' environment only.
 			for name, value := range environment(t, c) {
@@ -126,7 +126,8 @@ func TestTheAppReachesEveryServiceOverTLSOnLoopback(t *testing.T) {
 	if err := json.NewDecoder(calls.Body).Decode(&counts); err != nil {
 		t.Fatal(err)
 	}
-	if counts["devops"]["ListPats"] != 1 || counts["keyvault"]["ListSecrets"] != 1 || counts["entra"]["token refresh_token"] != 1 || counts["identity"]["token"] == 0 {
+	if counts["devops"]["ListPats"] != 1 || counts["keyvault"]["ListSecrets"] != 1 ||
+		counts["entra"]["token refresh_token"] != 1 || counts["identity"]["token"] == 0 {
 		t.Errorf("calls: %v", counts)
 	}
 	if _, err := os.Stat(env["SSL_CERT_FILE"]); err != nil {
@@ -144,9 +145,9 @@ func TestKeyVaultsEventsArriveOnTheirQueue(t *testing.T) {
 	for name, c := range map[string]cloud.Config{
 		"loopback, managed identity":  {},
 		"loopback, connection string": {ConnectionString: true},
-		"network, managed identity":   {Network: &pipe.Network{}},
-		"network, connection string":  {Network: &pipe.Network{}, ConnectionString: true},
-		"network, genuine names":      {Network: &pipe.Network{}, Genuine: true},
+		"network, managed identity":   {Network: &memnet.Network{}},
+		"network, connection string":  {Network: &memnet.Network{}, ConnectionString: true},
+		"network, genuine names":      {Network: &memnet.Network{}, Genuine: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -179,9 +180,11 @@ func TestKeyVaultsEventsArriveOnTheirQueue(t *testing.T) {
 			if err := json.Unmarshal(messages[0].Body, &event); err != nil {
 				t.Fatal(err)
 			}
-			if event.Type != keyvault.NewVersionCreated || event.Subject != "patrol-identity-build-bot" || event.ID != messages[0].MessageID ||
+			if event.Type != keyvault.NewVersionCreated || event.Subject != "patrol-identity-build-bot" ||
+				event.ID != messages[0].MessageID ||
 				messages[0].ApplicationProperties["aeg-event-type"] != "Notification" {
-				t.Errorf("message %s %v: %s", messages[0].MessageID, messages[0].ApplicationProperties, messages[0].Body)
+				t.Errorf("message %s %v: %s", messages[0].MessageID, messages[0].ApplicationProperties,
+					messages[0].Body)
 			}
 			if err := r.CompleteMessage(ctx, messages[0], nil); err != nil {
 				t.Error(err)
@@ -193,7 +196,8 @@ func TestKeyVaultsEventsArriveOnTheirQueue(t *testing.T) {
 func TestTheHistoryHasEverythingInItsOrder(t *testing.T) {
 	t.Parallel()
 	var seen []cloud.Record
-	cl, err := cloud.New(cloud.Config{Network: &pipe.Network{}, OnRecord: func(r cloud.Record) { seen = append(seen, r) }})
+	cl, err := cloud.New(cloud.Config{Network: &memnet.Network{},
+		OnRecord: func(r cloud.Record) { seen = append(seen, r) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +206,8 @@ func TestTheHistoryHasEverythingInItsOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	id, token := cl.DevOps.Seed(cloud.Organization, cloud.User, "by hand", "vso.code", time.Now().Add(time.Hour), false)
-	if err := cl.Bus.Send(cloud.EventTopic, servicebus.Message{ID: "m1", Subject: "told", Body: []byte("{}")}); err != nil {
+	if err := cl.Bus.Send(cloud.EventTopic, servicebus.Message{ID: "m1", Subject: "told",
+		Body: []byte("{}")}); err != nil {
 		t.Fatal(err)
 	}
 	cl.DevOps.Revoke(id)
@@ -228,7 +233,8 @@ func TestTheHistoryHasEverythingInItsOrder(t *testing.T) {
 	if sent := cl.Messages(cloud.EventTopic); len(sent) != 1 || sent[0].Subject != "told" {
 		t.Errorf("messages on the topic: %+v", sent)
 	}
-	if !slices.Contains(cl.Tokens(), token) || len(cl.Tokens()) < 3 { // with a refresh token and the cloud's own secrets
+	// with a refresh token and the cloud's own secrets
+	if !slices.Contains(cl.Tokens(), token) || len(cl.Tokens()) < 3 {
 		t.Error("the PAT is not among the tokens that were given out")
 	}
 }
@@ -236,7 +242,7 @@ func TestTheHistoryHasEverythingInItsOrder(t *testing.T) {
 // The vault and the bus have a role for the app alone.
 func TestAnotherIdentityHasNoRole(t *testing.T) {
 	t.Parallel()
-	network := &pipe.Network{}
+	network := &memnet.Network{}
 	cl, err := cloud.New(cloud.Config{Network: network})
 	if err != nil {
 		t.Fatal(err)
@@ -245,12 +251,14 @@ func TestAnotherIdentityHasNoRole(t *testing.T) {
 	cl.Entra.AddIdentity(entra.ManagedIdentity{ClientID: "another"})
 	transport := cl.Transport()
 	defer transport.CloseIdleConnections()
-	for id, want := range map[string]int{"another": http.StatusUnauthorized, cl.Environment()["AZURE_CLIENT_ID"]: http.StatusOK} {
+	for id, want := range map[string]int{"another": http.StatusUnauthorized,
+		cl.Environment()["AZURE_CLIENT_ID"]: http.StatusOK} {
 		token, _, err := cl.Entra.IdentityToken(id, "https://vault.azure.net")
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, err := http.NewRequestWithContext(context.Background(), http.MethodGet, cl.Environment()["KEY_VAULT_URL"]+"/secrets?api-version=7.6", nil)
+		r, err := http.NewRequestWithContext(context.Background(), http.MethodGet, cl.Environment()["KEY_VAULT_URL"]+
+			"/secrets?api-version=7.6", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -268,7 +276,7 @@ func TestAnotherIdentityHasNoRole(t *testing.T) {
 
 func TestBadConfigurationsAreRefused(t *testing.T) {
 	t.Parallel()
-	network := &pipe.Network{}
+	network := &memnet.Network{}
 	for name, c := range map[string]cloud.Config{
 		"credential": {Network: network, ClientCredential: "password"},
 		"entities":   {Network: network, Entities: []byte("{}")},
@@ -289,7 +297,7 @@ func TestBadConfigurationsAreRefused(t *testing.T) {
 
 func environment(t *testing.T, c cloud.Config) map[string]string {
 	t.Helper()
-	c.Network = &pipe.Network{}
+	c.Network = &memnet.Network{}
 	cl, err := cloud.New(c)
 	if err != nil {
 		t.Fatal(err)

@@ -44,7 +44,8 @@ func (c *Cloud) busOptions() *azservicebus.ClientOptions {
 	// A name is not part of the port for the SDK, and a Network has no TLS: the
 	// hook for web sockets takes any connection.
 	if c.ca == nil {
-		return &azservicebus.ClientOptions{NewWebSocketConn: func(ctx context.Context, _ azservicebus.NewWebSocketConnArgs) (net.Conn, error) {
+		return &azservicebus.ClientOptions{NewWebSocketConn: func(ctx context.Context,
+			_ azservicebus.NewWebSocketConnArgs) (net.Conn, error) {
 			return c.DialBus(ctx, "")
 		}}
 	}

@@ -11,8 +11,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/ca"
-	"github.com/azure-patrol/patrol/sandbox/pipe"
+	"github.com/azure-patrol/patrol/sandbox/devca"
+	"github.com/azure-patrol/patrol/sandbox/memnet"
 )
 
 // service is one listener of the cloud.
@@ -26,14 +26,21 @@ type service struct {
 }
 
 var (
-	serviceEntra  = service{name: "login.localhost", genuine: "login.microsoftonline.com", port: "443", fixed: func(p Ports) int { return p.Entra }}
-	serviceDevOps = service{name: "devops.localhost", genuine: "dev.azure.com", port: "443", fixed: func(p Ports) int { return p.DevOps }}
-	serviceVSSPS  = service{name: "vssps.localhost", genuine: "vssps.dev.azure.com", port: "443", fixed: func(p Ports) int { return p.VSSPS }}
-	serviceVault  = service{name: "patrol-test.vault.localhost", genuine: "patrol-test.vault.azure.net", port: "443", fixed: func(p Ports) int { return p.Vault }}
-	serviceBus    = service{name: "servicebus.localhost", genuine: "patrol-test.servicebus.windows.net", port: "5671", fixed: func(p Ports) int { return p.ServiceBus }}
+	serviceEntra = service{name: "login.localhost", genuine: "login.microsoftonline.com", port: "443",
+		fixed: func(p Ports) int { return p.Entra }}
+	serviceDevOps = service{name: "devops.localhost", genuine: "dev.azure.com", port: "443",
+		fixed: func(p Ports) int { return p.DevOps }}
+	serviceVSSPS = service{name: "vssps.localhost", genuine: "vssps.dev.azure.com", port: "443",
+		fixed: func(p Ports) int { return p.VSSPS }}
+	serviceVault = service{name: "patrol-test.vault.localhost", genuine: "patrol-test.vault.azure.net", port: "443",
+		fixed: func(p Ports) int { return p.Vault }}
+	serviceBus = service{name: "servicebus.localhost", genuine: "patrol-test.servicebus.windows.net", port: "5671",
+		fixed: func(p Ports) int { return p.ServiceBus }}
 	// App Service gives each worker an endpoint on its own loopback.
-	serviceIdentity = service{name: "identity.localhost", port: "80", plain: true, path: "/msi/token", fixed: func(p Ports) int { return p.Identity }}
-	serviceControl  = service{name: "control.localhost", port: "80", plain: true, fixed: func(p Ports) int { return p.Control }}
+	serviceIdentity = service{name: "identity.localhost", port: "80", plain: true, path: "/msi/token",
+		fixed: func(p Ports) int { return p.Identity }}
+	serviceControl = service{name: "control.localhost", port: "80", plain: true,
+		fixed: func(p Ports) int { return p.Control }}
 )
 
 // network is where the services listen.
@@ -54,7 +61,7 @@ type network interface {
 // loopback listens on 127.0.0.1.
 type loopback struct {
 	ports Ports
-	ca    *ca.CA
+	ca    *devca.CA
 }
 
 func (n *loopback) listen(s service) (net.Listener, error) {
@@ -86,7 +93,8 @@ func (n *loopback) namespace(s service, l net.Listener) (name, address string) {
 }
 
 func (n *loopback) transport() *http.Transport {
-	return &http.Transport{TLSClientConfig: n.ca.ClientTLSConfig(), DialContext: n.dial, MaxIdleConnsPerHost: 64, IdleConnTimeout: time.Minute}
+	return &http.Transport{TLSClientConfig: n.ca.ClientTLSConfig(), DialContext: n.dial, MaxIdleConnsPerHost: 64,
+		IdleConnTimeout: time.Minute}
 }
 
 func (n *loopback) dial(ctx context.Context, network, address string) (net.Conn, error) {
@@ -96,7 +104,7 @@ func (n *loopback) dial(ctx context.Context, network, address string) (net.Conn,
 
 // pipes listens on a pipe network, under host names and without TLS.
 type pipes struct {
-	network *pipe.Network
+	network *memnet.Network
 	genuine bool
 }
 
@@ -142,7 +150,8 @@ func (c *Cloud) serve(s service, h http.Handler) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	server := &http.Server{Handler: h, ErrorLog: log.New(io.Discard, "", 0)} // aborted handlers are faults that were asked for
+	// aborted handlers are faults that were asked for
+	server := &http.Server{Handler: h, ErrorLog: log.New(io.Discard, "", 0)}
 	var done sync.WaitGroup
 	done.Go(func() { _ = server.Serve(l) }) // ends with Close
 	c.closers = append(c.closers, func() {

@@ -45,7 +45,8 @@ func (c *Cloud) AddUser(upn string, organizations ...string) {
 // SignIn puts a user's sign-in into the vault as an identity's: MSAL's cache with
 // a fresh refresh token and the app's metadata, as the app itself stores it.
 func (c *Cloud) SignIn(identity, upn string) error {
-	refreshToken, err := c.Entra.SeedRefreshToken(upn, c.appID, entra.DevOps+"/vso.pats", entra.DevOps+"/vso.pats_manage")
+	refreshToken, err := c.Entra.SeedRefreshToken(upn, c.appID, entra.DevOps+"/vso.pats", entra.DevOps+
+		"/vso.pats_manage")
 	if err != nil {
 		return fmt.Errorf("signing in as %s: %w", upn, err)
 	}
@@ -57,7 +58,8 @@ func (c *Cloud) SignIn(identity, upn string) error {
 	key := func(parts ...string) string { return strings.ToLower(strings.Join(parts, "-")) }
 	cache, err := json.Marshal(map[string]any{
 		"RefreshToken": map[string]any{key(home, host, "RefreshToken", c.appID): map[string]string{
-			"home_account_id": home, "environment": host, "credential_type": "RefreshToken", "client_id": c.appID, "secret": refreshToken}},
+			"home_account_id": home, "environment": host, "credential_type": "RefreshToken", "client_id": c.appID,
+			"secret": refreshToken}},
 		"Account": map[string]any{key(home, host, c.Entra.Tenant()): map[string]string{
 			"home_account_id": home, "environment": host, "realm": c.Entra.Tenant(), "local_account_id": oid,
 			"authority_type": "MSSTS", "username": upn}},
@@ -69,8 +71,10 @@ func (c *Cloud) SignIn(identity, upn string) error {
 	}
 	now := time.Now().UTC().Truncate(time.Second)
 	_, err = c.Vault.Put(keyvault.Version{
-		Name: "patrol-identity-" + identity, Value: string(cache), ContentType: "application/vnd.patrol.msal-cache+json",
-		Tags:    map[string]string{"patrol-user": upn, "patrol-user-id": oid, "patrol-signed-in-at": now.Format(time.RFC3339)},
+		Name: "patrol-identity-" + identity, Value: string(cache),
+		ContentType: "application/vnd.patrol.msal-cache+json",
+		Tags: map[string]string{"patrol-user": upn, "patrol-user-id": oid,
+			"patrol-signed-in-at": now.Format(time.RFC3339)},
 		Expires: now.Add(90 * 24 * time.Hour),
 	})
 	return err

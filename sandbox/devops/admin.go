@@ -40,8 +40,10 @@ func (s *Service) listUserPats(a *answer, o *organization, subject string) {
 	public, err2 := strconv.ParseBool(cmp.Or(strings.ToLower(q.Get("isPublic")), "false"))
 	from := strings.ToLower(q.Get("continuationToken"))
 	kind, key, described := strings.Cut(subject, ".")
-	if err != nil || err2 != nil || size < 1 || size > cmp.Or(a.switches.MaxUserPatPage, 100) || from != "" && !isUUID(from) || !described || kind == "" || key == "" {
-		a.problem(http.StatusBadRequest, "ArgumentException", "The subject descriptor, page size or continuation token is not valid.")
+	if err != nil || err2 != nil || size < 1 || size > cmp.Or(a.switches.MaxUserPatPage, 100) || from != "" &&
+		!isUUID(from) || !described || kind == "" || key == "" {
+		a.problem(http.StatusBadRequest, "ArgumentException",
+			"The subject descriptor, page size or continuation token is not valid.")
 		return
 	}
 	now := time.Now()
@@ -71,7 +73,8 @@ func (s *Service) listUserPats(a *answer, o *organization, subject string) {
 		}
 		w := p.wire()
 		rows = append(rows, wireSession{
-			ClientID: zeroID, AccessID: zeroID, HostAuthorizationID: zeroID, AuthorizationID: p.AuthorizationID, UserID: u.id,
+			ClientID: zeroID, AccessID: zeroID, HostAuthorizationID: zeroID, AuthorizationID: p.AuthorizationID,
+			UserID:    u.id,
 			ValidFrom: zoneless(p.ValidFrom), ValidTo: zoneless(p.ValidTo), DisplayName: p.DisplayName, Scope: w.Scope,
 			TargetAccounts: w.TargetAccounts, IsValid: p.state(now) == Active,
 		})
@@ -168,7 +171,8 @@ func (s *Service) graphUsers(a *answer, o *organization) {
 	if q.Get("subjectTypes") == "" || slices.Contains(kinds, "aad") {
 		for _, u := range s.users {
 			if u.memberOf(o) {
-				rows = append(rows, wireUser{"user", o.TenantID, u.UPN, u.MailAddress, "aad", u.ObjectID, u.DisplayName, u.descriptor})
+				rows = append(rows, wireUser{"user", o.TenantID, u.UPN, u.MailAddress, "aad", u.ObjectID, u.DisplayName,
+					u.descriptor})
 			}
 		}
 	}
@@ -176,7 +180,8 @@ func (s *Service) graphUsers(a *answer, o *organization) {
 	first := 0
 	if from := q.Get("continuationToken"); from != "" {
 		if first = slices.IndexFunc(rows, func(u wireUser) bool { return u.Descriptor == from }); first < 0 {
-			a.problem(http.StatusBadRequest, "InvalidContinuationTokenException", "The continuation token is not valid.")
+			a.problem(http.StatusBadRequest, "InvalidContinuationTokenException",
+				"The continuation token is not valid.")
 			return
 		}
 	}

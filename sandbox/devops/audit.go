@@ -56,7 +56,8 @@ func (s *Service) queryAudit(a *answer, o *organization) {
 	all := slices.Clone(s.audit)
 	for _, p := range s.pats {
 		if p.state(now) == Expired {
-			all = append(all, Audit{At: p.ValidTo, Action: "Token.PatExpiredEvent", Organization: p.Organization, AuthorizationID: p.AuthorizationID, DisplayName: p.DisplayName, Owner: p.User})
+			all = append(all, Audit{At: p.ValidTo, Action: "Token.PatExpiredEvent", Organization: p.Organization,
+				AuthorizationID: p.AuthorizationID, DisplayName: p.DisplayName, Owner: p.User})
 		}
 	}
 	s.mu.Unlock()
@@ -75,7 +76,8 @@ func (s *Service) queryAudit(a *answer, o *organization) {
 			_, err = fmt.Sscanf(string(text), "%d%s", &first, &rest)
 		}
 		if err != nil || rest != window || first < 0 || first > len(all) {
-			a.problem(http.StatusBadRequest, "InvalidContinuationTokenException", "The continuation token is not valid.")
+			a.problem(http.StatusBadRequest, "InvalidContinuationTokenException",
+				"The continuation token is not valid.")
 			return
 		}
 	}
@@ -87,11 +89,14 @@ func (s *Service) queryAudit(a *answer, o *organization) {
 			actor = "Azure DevOps Service"
 		}
 		rows = append(rows, wireAudit{
-			ID: fmt.Sprintf("%d;%s", e.At.UnixNano(), e.AuthorizationID), CorrelationID: e.CorrelationID, ActivityID: e.CorrelationID,
-			ActorUPN: e.Actor, ActorDisplayName: actor, AuthenticationMechanism: "AAD", Timestamp: stamp(e.At),
-			ScopeType: "Organization", ScopeDisplayName: o.Name + " (Organization)", IPAddress: "192.0.2." + strconv.Itoa(1+i%250), UserAgent: e.UserAgent,
+			ID: fmt.Sprintf("%d;%s", e.At.UnixNano(), e.AuthorizationID), CorrelationID: e.CorrelationID,
+			ActivityID: e.CorrelationID,
+			ActorUPN:   e.Actor, ActorDisplayName: actor, AuthenticationMechanism: "AAD", Timestamp: stamp(e.At),
+			ScopeType: "Organization", ScopeDisplayName: o.Name + " (Organization)", IPAddress: "192.0.2." +
+				strconv.Itoa(1+i%250), UserAgent: e.UserAgent,
 			ActionID: e.Action, Area: "Token", Category: "modify",
-			Data:    map[string]any{"DisplayName": e.DisplayName, "OwnerName": e.Owner, "AuthorizationId": e.AuthorizationID},
+			Data: map[string]any{"DisplayName": e.DisplayName, "OwnerName": e.Owner,
+				"AuthorizationId": e.AuthorizationID},
 			Details: "Personal Access Token \"" + e.DisplayName + "\" changed",
 		})
 	}

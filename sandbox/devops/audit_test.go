@@ -17,8 +17,10 @@ func TestTheAuditLogIsReadInBatchesByThoseWhoMay(t *testing.T) {
 	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
 		s.AddUser(devops.User{UPN: "eve@contoso.com", ObjectID: "o-eve", Auditor: true})
 		s.bearers[auditor] = devops.Claims{ObjectID: "o-eve", TenantID: "tenant", Scopes: []string{"vso.auditlog"}}
-		s.bearers["bearer-curious"] = devops.Claims{ObjectID: "o-ada", TenantID: "tenant", Scopes: []string{"vso.auditlog"}}
-		s.bearers["bearer-streams"] = devops.Claims{ObjectID: "o-grace", TenantID: "tenant", Scopes: []string{"vso.auditstreams_manage"}}
+		s.bearers["bearer-curious"] = devops.Claims{ObjectID: "o-ada", TenantID: "tenant",
+			Scopes: []string{"vso.auditlog"}}
+		s.bearers["bearer-streams"] = devops.Claims{ObjectID: "o-grace", TenantID: "tenant",
+			Scopes: []string{"vso.auditstreams_manage"}}
 		s.Seed("contoso", ada, "old", "vso.code", time.Now().Add(30*time.Second), false)
 		begun := time.Now()
 		for i := range 5 {
@@ -47,7 +49,8 @@ func TestTheAuditLogIsReadInBatchesByThoseWhoMay(t *testing.T) {
 			{"no organization", "nobody/_apis/audit/auditlog?" + version, bearer(auditor), 404},
 			{"another organization", "fabrikam/_apis/audit/auditlog?" + version, bearer(auditor), 200},
 			{"bad time", log + "&startTime=yesterday", bearer(auditor), 400},
-			{"reversed window", log + "&startTime=2026-01-02T00:00:00Z&endTime=2026-01-01T00:00:00Z", bearer(auditor), 400},
+			{"reversed window", log + "&startTime=2026-01-02T00:00:00Z&endTime=2026-01-01T00:00:00Z", bearer(auditor),
+				400},
 			{"no batch", log + "&batchSize=0", bearer(auditor), 400},
 			{"bad token", log + "&continuationToken=x", bearer(auditor), 400},
 		} {
@@ -56,7 +59,8 @@ func TestTheAuditLogIsReadInBatchesByThoseWhoMay(t *testing.T) {
 			}
 		}
 
-		window := log + "&batchSize=2&startTime=" + url.QueryEscape(begun.Format(time.RFC3339)) + "&endTime=" + url.QueryEscape(time.Now().Format(time.RFC3339))
+		window := log + "&batchSize=2&startTime=" + url.QueryEscape(begun.Format(time.RFC3339)) + "&endTime=" +
+			url.QueryEscape(time.Now().Format(time.RFC3339))
 		var got []string
 		for next, pages := "", 1; ; pages++ {
 			r := s.call("GET", window+next, bearer(auditor), "")
@@ -79,12 +83,15 @@ func TestTheAuditLogIsReadInBatchesByThoseWhoMay(t *testing.T) {
 			}
 			next = "&continuationToken=" + token
 		}
-		if want := []string{"Token.PatCreateEvent p4", "Token.PatCreateEvent p3", "Token.PatCreateEvent p2", "Token.PatCreateEvent p1", "Token.PatExpiredEvent old", "Token.PatCreateEvent p0"}; !slices.Equal(got, want) {
+		if want := []string{"Token.PatCreateEvent p4", "Token.PatCreateEvent p3", "Token.PatCreateEvent p2",
+			"Token.PatCreateEvent p1", "Token.PatExpiredEvent old", "Token.PatCreateEvent p0"}; !slices.Equal(got,
+			want) {
 			t.Errorf("got %v, want %v", got, want)
 		}
 		s.Switch(func(sw *devops.Switches) { sw.WrappedAudit, sw.AuditPage = true, 1 })
 		r := s.call("GET", log, bearer(auditor), "")
-		if inner, _ := r.json["value"].(map[string]any); inner == nil || len(inner["decoratedAuditLogEntries"].([]any)) != 1 || inner["hasMore"] != true {
+		if inner, _ := r.json["value"].(map[string]any); inner == nil ||
+			len(inner["decoratedAuditLogEntries"].([]any)) != 1 || inner["hasMore"] != true {
 			t.Errorf("wrapped: %s", r.body)
 		}
 	})
@@ -92,7 +99,8 @@ func TestTheAuditLogIsReadInBatchesByThoseWhoMay(t *testing.T) {
 
 func TestAdministrationIsStrict(t *testing.T) {
 	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
-		s.bearers["bearer-no-admin"] = devops.Claims{ObjectID: "o-ada", TenantID: "tenant", Scopes: []string{"vso.tokenadministration", "vso.graph"}}
+		s.bearers["bearer-no-admin"] = devops.Claims{ObjectID: "o-ada", TenantID: "tenant",
+			Scopes: []string{"vso.tokenadministration", "vso.graph"}}
 		list := "contoso/_apis/tokenadmin/personalaccesstokens/" + s.Descriptor("grace@contoso.com") + "?"
 		const (
 			revoke = "contoso/_apis/tokenadmin/revocations?"
@@ -100,7 +108,9 @@ func TestAdministrationIsStrict(t *testing.T) {
 			users  = "contoso/_apis/graph/users?"
 		)
 		ids := func(n int) string {
-			return "[" + strings.TrimSuffix(strings.Repeat(`{"authorizationId":"11111111-2222-3333-4444-555555555555"},`, n), ",") + "]"
+			return "[" +
+				strings.TrimSuffix(strings.Repeat(`{"authorizationId":"11111111-2222-3333-4444-555555555555"},`, n),
+					",") + "]"
 		}
 		try := func(name, method, path, auth, body string, status int) {
 			t.Helper()
@@ -116,7 +126,8 @@ func TestAdministrationIsStrict(t *testing.T) {
 			try(path+" without a version", method, path, bearer(admin), body, 400)
 			try(path+" released", method, path+"api-version=7.1", bearer(admin), body, 400)
 			try(path+" without the scope", method, path+version, bearer(both), body, 401)
-			try(path+" of nobody", method, strings.Replace(path, "contoso", "nobody", 1)+version, bearer(admin), body, 404)
+			try(path+" of nobody", method, strings.Replace(path, "contoso", "nobody", 1)+version, bearer(admin), body,
+				404)
 			if path != users {
 				try(path+" without the role", method, path+version, bearer("bearer-no-admin"), body, 401)
 				s.Switch(func(sw *devops.Switches) { sw.ForbidNonAdministrator = true })
@@ -130,12 +141,14 @@ func TestAdministrationIsStrict(t *testing.T) {
 		try("a page of 101", "GET", list+version+"&pageSize=101", bearer(admin), "", 400)
 		s.Switch(func(sw *devops.Switches) { sw.MaxUserPatPage = 20 })
 		try("a page of 100, 20 at most", "GET", list+version+"&pageSize=100", bearer(admin), "", 400)
-		try("a rule with a date that is none", "POST", rules+version, bearer(admin), `{"scopes":"vso.code","createdBefore":"soon"}`, 400)
+		try("a rule with a date that is none", "POST", rules+version, bearer(admin),
+			`{"scopes":"vso.code","createdBefore":"soon"}`, 400)
 		if n := len(s.RevocationRules()); n != 0 {
 			t.Errorf("%d rules", n)
 		}
 		try("a rule until now", "POST", rules+version, bearer(admin), `{"scopes":"vso.code"}`, 201)
-		if r := s.RevocationRules(); len(r) != 1 || !r[0].CreatedBefore.Equal(time.Now()) || r[0].Actor != "grace@contoso.com" {
+		if r := s.RevocationRules(); len(r) != 1 || !r[0].CreatedBefore.Equal(time.Now()) ||
+			r[0].Actor != "grace@contoso.com" {
 			t.Errorf("%+v", r)
 		}
 		s.SetAdministrator("grace@contoso.com", false)
@@ -147,9 +160,11 @@ func TestAnUpdateLeavesWhatItDoesNotNameUnlessToldOtherwise(t *testing.T) {
 	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
 		id, _ := s.Seed("contoso", ada, "ci", "vso.code vso.wiki", time.Now().Add(days(5)), false)
 		update := func(more string) reply {
-			return s.call("PUT", "contoso/_apis/tokens/pats?"+version, bearer(both), `{"authorizationId":"`+id+`","validTo":"`+time.Now().Add(days(9)).Format(time.RFC3339)+`"`+more+`}`)
+			return s.call("PUT", "contoso/_apis/tokens/pats?"+version, bearer(both), `{"authorizationId":"`+id+
+				`","validTo":"`+time.Now().Add(days(9)).Format(time.RFC3339)+`"`+more+`}`)
 		}
-		if r := update(""); r.failure() != "none" || r.pat()["displayName"] != "ci" || r.pat()["scope"] != "vso.code vso.wiki" {
+		if r := update(""); r.failure() != "none" || r.pat()["displayName"] != "ci" ||
+			r.pat()["scope"] != "vso.code vso.wiki" {
 			t.Errorf("%s", r.body)
 		}
 		s.Switch(func(sw *devops.Switches) { sw.UpdateNeedsAll = true })

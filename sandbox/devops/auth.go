@@ -102,7 +102,8 @@ func (a *answer) unauthorized(who string) {
 	a.w.Header().Add("WWW-Authenticate", "Bearer authorization_uri=https://login.microsoftonline.com/common")
 	a.w.Header().Add("WWW-Authenticate", `Basic realm="https://`+a.r.Host+`/"`)
 	a.w.Header().Add("WWW-Authenticate", "TFS-Federated")
-	a.problem(http.StatusUnauthorized, "UnauthorizedRequestException", "TF400813: The user '"+who+"' is not authorized to access this resource.")
+	a.problem(http.StatusUnauthorized, "UnauthorizedRequestException", "TF400813: The user '"+who+
+		"' is not authorized to access this resource.")
 }
 
 // admitPAT judges a PAT: it must live, and it can never touch the PATs
@@ -119,12 +120,14 @@ func (s *Service) admitPAT(a *answer, o *organization, operation string, p *pat)
 	case expiredToken:
 		a.fail(http.StatusUnauthorized, wireError{
 			TypeKey: "AccessCheckException", Message: "Access Denied: The Personal Access Token used has expired.",
-			CustomProperties: map[string]any{"Descriptor": nil, "IdentityDisplayName": nil, "Token": nil, "RequestedPermissions": 0, "NamespaceId": "00000000-0000-0000-0000-000000000000"},
+			CustomProperties: map[string]any{"Descriptor": nil, "IdentityDisplayName": nil, "Token": nil,
+				"RequestedPermissions": 0, "NamespaceId": "00000000-0000-0000-0000-000000000000"},
 		})
 		return caller{}, false
 	case inactiveToken:
 		if strings.Contains(a.r.Header.Get("Accept"), "json") {
-			a.problem(http.StatusForbidden, "AccessCheckException", "The Personal Access Token is inactive: its owner has to sign in.")
+			a.problem(http.StatusForbidden, "AccessCheckException",
+				"The Personal Access Token is inactive: its owner has to sign in.")
 		} else {
 			signInPage(a.w)
 		}
@@ -143,7 +146,8 @@ func (s *Service) admitPAT(a *answer, o *organization, operation string, p *pat)
 		}
 	case QueryAudit:
 		if c.mayAudit() {
-			return c, administrator || auditor || a.forbidden("The user does not have the permission to view the audit log.")
+			return c, administrator || auditor ||
+				a.forbidden("The user does not have the permission to view the audit log.")
 		}
 	default:
 		status := http.StatusUnauthorized
@@ -193,9 +197,12 @@ func (s *Service) admitBearer(a *answer, o *organization, operation, token strin
 	administrator, auditor := u.Administrator, u.Auditor
 	s.mu.Unlock()
 	if challenged {
-		claims := base64.StdEncoding.EncodeToString([]byte(`{"access_token":{"nbf":{"essential":true,"value":"` + strconv.FormatInt(time.Now().Unix(), 10) + `"}}}`))
-		a.w.Header().Set("WWW-Authenticate", `Bearer realm="", authorization_uri="https://login.microsoftonline.com/common/oauth2/authorize", error="insufficient_claims", claims="`+claims+`"`)
-		a.problem(http.StatusUnauthorized, "UnauthorizedRequestException", "TF400813: The user '"+u.id+"' is not authorized to access this resource.")
+		claims := base64.StdEncoding.EncodeToString([]byte(`{"access_token":{"nbf":{"essential":true,"value":"` +
+			strconv.FormatInt(time.Now().Unix(), 10) + `"}}}`))
+		a.w.Header().Set("WWW-Authenticate",
+			`Bearer realm="", authorization_uri="https://login.microsoftonline.com/common/oauth2/authorize", error="insufficient_claims", claims="`+claims+`"`)
+		a.problem(http.StatusUnauthorized, "UnauthorizedRequestException", "TF400813: The user '"+u.id+
+			"' is not authorized to access this resource.")
 		return caller{}, false
 	}
 	c := caller{user: u, scopes: claims.Scopes}
@@ -300,7 +307,8 @@ func (s *Service) charge(a *answer, c caller) bool {
 	h.Set("X-RateLimit-Remaining", "0")
 	h.Set("X-RateLimit-Reset", strconv.FormatInt(now.Add(pause).Unix(), 10))
 	if blocked {
-		a.problem(http.StatusTooManyRequests, "RequestBlockedException", "TF400733: The request has been canceled: Request was blocked due to exceeding usage of resource 'Tokens' in namespace '"+u.id+"'.")
+		a.problem(http.StatusTooManyRequests, "RequestBlockedException",
+			"TF400733: The request has been canceled: Request was blocked due to exceeding usage of resource 'Tokens' in namespace '"+u.id+"'.")
 		return false
 	}
 	delay := max(time.Millisecond, time.Duration(float64(t.MaxDelay)*(used-t.Budget)/(limit-t.Budget)))

@@ -17,9 +17,9 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/internal/scopes"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
-	"github.com/azure-patrol/patrol/sandbox/pipe"
+	"github.com/azure-patrol/patrol/sandbox/faults"
+	"github.com/azure-patrol/patrol/sandbox/memnet"
 )
 
 const (
@@ -33,7 +33,7 @@ const (
 type stand struct {
 	*devops.Service
 	t       *testing.T
-	panel   *control.Panel
+	panel   *faults.Injector
 	client  *http.Client
 	adaID   string
 	bearers map[string]devops.Claims
@@ -43,17 +43,23 @@ func run(t *testing.T, sw devops.Switches, story func(*testing.T, *stand)) {
 	t.Helper()
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &stand{t: t, panel: &control.Panel{}, bearers: map[string]devops.Claims{
-			both:            {ObjectID: "o-ada", UPN: ada, TenantID: "tenant", Scopes: []string{"vso.pats", "vso.pats_manage"}},
+		s := &stand{t: t, panel: &faults.Injector{}, bearers: map[string]devops.Claims{
+			both: {ObjectID: "o-ada", UPN: ada, TenantID: "tenant", Scopes: []string{"vso.pats",
+				"vso.pats_manage"}},
 			"bearer-list":   {ObjectID: "o-ada", UPN: ada, TenantID: "tenant", Scopes: []string{"vso.pats"}},
 			"bearer-manage": {ObjectID: "o-ada", UPN: ada, TenantID: "tenant", Scopes: []string{"vso.pats_manage"}},
 			"bearer-broad":  {ObjectID: "o-ada", UPN: ada, TenantID: "tenant", Scopes: []string{"user_impersonation"}},
-			"bearer-app":    {ObjectID: "o-app", TenantID: "tenant", AppOnly: true, Scopes: []string{"vso.pats", "vso.pats_manage"}},
-			"bearer-alien":  {ObjectID: "o-ada", UPN: ada, TenantID: "elsewhere", Scopes: []string{"vso.pats", "vso.pats_manage"}},
-			"bearer-guest":  {ObjectID: "o-guest", UPN: "guest@contoso.com", TenantID: "tenant", Scopes: []string{"vso.pats", "vso.pats_manage"}},
-			admin:           {ObjectID: "o-grace", UPN: "grace@contoso.com", TenantID: "tenant", Scopes: []string{"vso.tokenadministration", "vso.graph"}},
+			"bearer-app": {ObjectID: "o-app", TenantID: "tenant", AppOnly: true, Scopes: []string{"vso.pats",
+				"vso.pats_manage"}},
+			"bearer-alien": {ObjectID: "o-ada", UPN: ada, TenantID: "elsewhere", Scopes: []string{"vso.pats",
+				"vso.pats_manage"}},
+			"bearer-guest": {ObjectID: "o-guest", UPN: "guest@contoso.com", TenantID: "tenant",
+				Scopes: []string{"vso.pats", "vso.pats_manage"}},
+			admin: {ObjectID: "o-grace", UPN: "grace@contoso.com", TenantID: "tenant",
+				Scopes: []string{"vso.tokenadministration", "vso.graph"}},
 		}}
-		s.Service = devops.New(devops.Config{Panel: s.panel, Switches: sw, Verify: func(token string) (devops.Claims, error) {
+		s.Service = devops.New(devops.Config{Panel: s.panel, Switches: sw, Verify: func(token string) (devops.Claims,
+			error) {
 			c, ok := s.bearers[token]
 			if !ok {
 				return c, errors.New("expired")
@@ -66,7 +72,7 @@ func run(t *testing.T, sw devops.Switches, story func(*testing.T, *stand)) {
 		s.adaID = s.AddUser(devops.User{UPN: ada, ObjectID: "o-ada", DisplayName: "Ada"})
 		s.AddUser(devops.User{UPN: "grace@contoso.com", ObjectID: "o-grace", Administrator: true})
 		s.AddUser(devops.User{UPN: "guest@contoso.com", ObjectID: "o-guest", Organizations: []string{"fabrikam"}})
-		var network pipe.Network
+		var network memnet.Network
 		l, err := network.Listen("dev.azure.com:443")
 		if err != nil {
 			t.Fatal(err)
@@ -74,7 +80,9 @@ func run(t *testing.T, sw devops.Switches, story func(*testing.T, *stand)) {
 		server := &http.Server{Handler: s.Service}
 		go func() { _ = server.Serve(l) }()
 		transport := network.Transport()
-		s.client = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+		s.client = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
+			return http.ErrUseLastResponse
+		}}
 		defer func() {
 			transport.CloseIdleConnections()
 			_ = server.Close()
@@ -160,13 +168,15 @@ func TestAPATLivesFromCreationToRevocation(t *testing.T) {
 			t.Fatalf("create: %d %s", made.status, made.body)
 		}
 		token, id := made.pat()["token"].(string), made.pat()["authorizationId"].(string)
-		if !regexp.MustCompile(`^[A-Za-z0-9]{52}JQQJ99[A-Za-z0-9][A-L][A-Za-z0-9]{12}AAAAAZDO[A-Za-z0-9]{4}$`).MatchString(token) {
+		if !regexp.MustCompile(`^[A-Za-z0-9]{52}JQQJ99[A-Za-z0-9][A-L][A-Za-z0-9]{12}AAAAAZDO[A-Za-z0-9]{4}$`).
+			MatchString(token) {
 			t.Errorf("the token has the wrong form (%d characters)", len(token))
 		}
 		if to := made.pat()["validTo"].(string); !strings.HasSuffix(to, ".32Z") {
 			t.Errorf("validTo = %s, want it rounded to 1/300 s", to)
 		}
-		if who := s.connect("contoso", token); who.status != 200 || who.json["authenticatedUser"].(map[string]any)["id"] != s.adaID {
+		if who := s.connect("contoso", token); who.status != 200 ||
+			who.json["authenticatedUser"].(map[string]any)["id"] != s.adaID {
 			t.Errorf("connectionData: %d %s", who.status, who.body)
 		}
 		if r := s.connect("fabrikam", token); r.status != 401 {
@@ -176,17 +186,21 @@ func TestAPATLivesFromCreationToRevocation(t *testing.T) {
 		if got.pat()["authorizationId"] != id || got.pat()["token"] != nil {
 			t.Errorf("get: %s", got.body)
 		}
-		moved := s.call("PUT", "contoso/_apis/tokens/pats?"+version, bearer(both), `{"authorizationId":"`+id+`","validTo":"`+time.Now().Add(days(60)).Format(time.RFC3339)+`"}`)
+		moved := s.call("PUT", "contoso/_apis/tokens/pats?"+version, bearer(both), `{"authorizationId":"`+id+
+			`","validTo":"`+time.Now().Add(days(60)).Format(time.RFC3339)+`"}`)
 		if moved.failure() != "none" || moved.pat()["token"] != nil || moved.pat()["displayName"] != "ci" {
 			t.Errorf("update: %s", moved.body)
 		}
-		if gone := s.call("DELETE", "contoso/_apis/tokens/pats?authorizationId="+id+"&"+version, bearer(both), ""); gone.status != 204 || gone.body != "" {
+		if gone := s.call("DELETE", "contoso/_apis/tokens/pats?authorizationId="+id+"&"+version, bearer(both),
+			""); gone.status != 204 || gone.body != "" {
 			t.Errorf("revoke: %d %s", gone.status, gone.body)
 		}
-		if r := s.connect("contoso", token); r.status != 401 || r.typeKey() != "UnauthorizedRequestException" || !strings.Contains(r.body, devops.AnonymousID) {
+		if r := s.connect("contoso", token); r.status != 401 || r.typeKey() != "UnauthorizedRequestException" ||
+			!strings.Contains(r.body, devops.AnonymousID) {
 			t.Errorf("the revoked PAT: %d %s", r.status, r.body)
 		}
-		if moved := s.call("PUT", "contoso/_apis/tokens/pats?"+version, bearer(both), `{"authorizationId":"`+id+`"}`); moved.failure() != "authorizationNotFound" {
+		if moved := s.call("PUT", "contoso/_apis/tokens/pats?"+version, bearer(both), `{"authorizationId":"`+id+
+			`"}`); moved.failure() != "authorizationNotFound" {
 			t.Errorf("update of a revoked PAT: %s", moved.body)
 		}
 		if want := []devops.ChangeKind{devops.Created, devops.Updated, devops.Ended}; !slices.Equal(changes, want) {
@@ -199,7 +213,8 @@ func TestAPATLivesFromCreationToRevocation(t *testing.T) {
 		for _, a := range s.AuditLog() {
 			actions = append(actions, a.Action)
 		}
-		if want := []string{"Token.PatCreateEvent", "Token.PatUpdateEvent", "Token.PatRevokeEvent"}; !slices.Equal(actions, want) {
+		if want := []string{"Token.PatCreateEvent", "Token.PatUpdateEvent", "Token.PatRevokeEvent"}; !slices.Equal(
+			actions, want) {
 			t.Errorf("audit %v, want %v", actions, want)
 		}
 		if p := s.PATs("contoso", ada); len(p) != 1 || p[0].State != devops.Revoked || p[0].Token != token {
@@ -234,18 +249,28 @@ func TestCallersAreJudged(t *testing.T) {
 			{"not a member", "GET", pats, bearer("bearer-guest"), "", 401, "o-guest"},
 			{"another tenant", "GET", pats, bearer("bearer-alien"), "X-TFS-FedAuthRedirect: none", 302, "Object moved"},
 			{"expired bearer", "GET", pats, bearer("old"), "", 401, "TF400813"},
-			{"expired bearer without Suppress", "GET", pats, bearer("old"), "X-TFS-FedAuthRedirect: none", 302, "Object moved"},
+			{"expired bearer without Suppress", "GET", pats, bearer("old"), "X-TFS-FedAuthRedirect: none", 302,
+				"Object moved"},
 			{"no credentials", "GET", pats, "", "", 401, devops.AnonymousID},
 			{"a page for people", "GET", pats, bearer("old"), "Accept: text/html", 401, "<!DOCTYPE html>"},
-			{"unknown organization", "GET", "nobody/_apis/tokens/pats?" + version, bearer(both), "", 404, "cannot be found"},
-			{"unknown resource", "GET", "contoso/_apis/tokens/cats?" + version, bearer(both), "", 404, "cannot be found"},
-			{"plain version", "GET", "contoso/_apis/tokens/pats?api-version=7.1", bearer(both), "", 400, "VssInvalidPreviewVersionException"},
-			{"plain version of connectionData", "GET", "contoso/_apis/connectionData?api-version=7.1", basic(pat), "", 400, "VssInvalidPreviewVersionException"},
-			{"short preview", "GET", "contoso/_apis/tokens/pats?api-version=7.1-preview", bearer(both), "", 200, "patTokens"},
-			{"version in Accept", "GET", "contoso/_apis/tokens/pats", bearer(both), "Accept: application/json;api-version=7.2-preview.1", 200, "patTokens"},
-			{"no version", "GET", "contoso/_apis/tokens/pats", bearer(both), "", 400, "VssVersionNotSpecifiedException"},
-			{"version out of range", "GET", "contoso/_apis/tokens/pats?api-version=9.0-preview.1", bearer(both), "", 400, "VssVersionOutOfRangeException"},
-			{"connectionData by bearer", "GET", "contoso/_apis/connectionData?" + version, bearer("bearer-list"), "", 200, s.adaID},
+			{"unknown organization", "GET", "nobody/_apis/tokens/pats?" + version, bearer(both), "", 404,
+				"cannot be found"},
+			{"unknown resource", "GET", "contoso/_apis/tokens/cats?" + version, bearer(both), "", 404,
+				"cannot be found"},
+			{"plain version", "GET", "contoso/_apis/tokens/pats?api-version=7.1", bearer(both), "", 400,
+				"VssInvalidPreviewVersionException"},
+			{"plain version of connectionData", "GET", "contoso/_apis/connectionData?api-version=7.1", basic(pat), "",
+				400, "VssInvalidPreviewVersionException"},
+			{"short preview", "GET", "contoso/_apis/tokens/pats?api-version=7.1-preview", bearer(both), "", 200,
+				"patTokens"},
+			{"version in Accept", "GET", "contoso/_apis/tokens/pats", bearer(both),
+				"Accept: application/json;api-version=7.2-preview.1", 200, "patTokens"},
+			{"no version", "GET", "contoso/_apis/tokens/pats", bearer(both), "", 400,
+				"VssVersionNotSpecifiedException"},
+			{"version out of range", "GET", "contoso/_apis/tokens/pats?api-version=9.0-preview.1", bearer(both), "",
+				400, "VssVersionOutOfRangeException"},
+			{"connectionData by bearer", "GET", "contoso/_apis/connectionData?" + version, bearer("bearer-list"), "",
+				200, s.adaID},
 		} {
 			b := ""
 			if c.method == "POST" {
@@ -259,15 +284,18 @@ func TestCallersAreJudged(t *testing.T) {
 			if r.status != c.status || !strings.Contains(r.body, c.contains) {
 				t.Errorf("%s: %d %.200s, want %d with %q", c.name, r.status, r.body, c.status, c.contains)
 			}
-			if r.header.Get("X-VSS-E2EID") == "" || r.header.Get("ActivityId") == "" || r.header.Get("X-TFS-Session") == "" {
+			if r.header.Get("X-VSS-E2EID") == "" || r.header.Get("ActivityId") == "" ||
+				r.header.Get("X-TFS-Session") == "" {
 				t.Errorf("%s: a correlation header is missing", c.name)
 			}
-			if message, err := url.QueryUnescape(r.header.Get("X-TFS-ServiceError")); c.status == 401 && (err != nil || message == "") {
+			if message, err := url.QueryUnescape(r.header.Get("X-TFS-ServiceError")); c.status == 401 &&
+				(err != nil || message == "") {
 				t.Errorf("%s: no X-TFS-ServiceError", c.name)
 			}
 		}
 		r := s.call("GET", pats, bearer("old"), "", "X-TFS-FedAuthRedirect: none")
-		if page := s.call("GET", strings.TrimPrefix(r.header.Get("Location"), "https://dev.azure.com/"), "", ""); page.status != 203 || !strings.Contains(page.body, "Sign in") {
+		if page := s.call("GET", strings.TrimPrefix(r.header.Get("Location"), "https://dev.azure.com/"), "",
+			""); page.status != 203 || !strings.Contains(page.body, "Sign in") {
 			t.Errorf("the sign-in page: %d", page.status)
 		}
 		s.Switch(func(sw *devops.Switches) {
@@ -276,7 +304,8 @@ func TestCallersAreJudged(t *testing.T) {
 		if r := s.call("GET", pats, basic(pat), ""); r.status != 403 {
 			t.Errorf("a PAT with ForbidPAT: %d", r.status)
 		}
-		if r := s.call("GET", "contoso/_apis/tokens/pats?api-version=7.1", bearer("bearer-broad"), ""); r.status != 200 {
+		if r := s.call("GET", "contoso/_apis/tokens/pats?api-version=7.1", bearer("bearer-broad"),
+			""); r.status != 200 {
 			t.Errorf("released version and broad scope: %d", r.status)
 		}
 		s.Switch(func(sw *devops.Switches) { sw.SignInPage = true })
@@ -325,14 +354,22 @@ func TestRequestsThatBreakARuleAreRefusedWithHTTP200(t *testing.T) {
 			{"unknown scope", devops.Policies{}, "a", "vso.codes", ok, "", "invalidScope"},
 			{"an application's scope", devops.Policies{}, "a", "vso.pats", ok, "", "invalidScope"},
 			{"full scope", devops.Policies{FullScope: true}, "a", "app_token", ok, "", "fullScopePatPolicyViolation"},
-			{"full scope, exempt", devops.Policies{FullScope: true, Exempt: []string{ada}}, "a", "app_token", ok, "", "none"},
-			{"global", devops.Policies{Global: true}, "a", "vso.code", ok, `,"allOrgs":true`, "globalPatPolicyViolation"},
-			{"global retired", devops.Policies{GlobalRetired: true, Exempt: []string{ada}}, "a", "vso.code", ok, `,"allOrgs":true`, "globalPATCreationBlocked"},
-			{"creation", devops.Policies{Creation: true}, "a", "vso.packaging", ok, "", "disablePatCreationPolicyViolation"},
-			{"creation of packaging PATs", devops.Policies{Creation: true, PackagingOnly: true}, "a", "vso.packaging_write", ok, "", "none"},
-			{"creation of others", devops.Policies{Creation: true, PackagingOnly: true}, "a", "vso.packaging vso.code", ok, "", "disablePatCreationPolicyViolation"},
-			{"tenant unreadable", devops.Policies{TenantUnreadable: true}, "a", "vso.code", ok, "", "failedToReadTenantPolicy"},
-			{"organization unreadable", devops.Policies{OrgUnreadable: true}, "a", "vso.code", ok, "", "failedToReadOrgPolicy"},
+			{"full scope, exempt", devops.Policies{FullScope: true, Exempt: []string{ada}}, "a", "app_token", ok, "",
+				"none"},
+			{"global", devops.Policies{Global: true}, "a", "vso.code", ok, `,"allOrgs":true`,
+				"globalPatPolicyViolation"},
+			{"global retired", devops.Policies{GlobalRetired: true, Exempt: []string{ada}}, "a", "vso.code", ok,
+				`,"allOrgs":true`, "globalPATCreationBlocked"},
+			{"creation", devops.Policies{Creation: true}, "a", "vso.packaging", ok, "",
+				"disablePatCreationPolicyViolation"},
+			{"creation of packaging PATs", devops.Policies{Creation: true, PackagingOnly: true}, "a",
+				"vso.packaging_write", ok, "", "none"},
+			{"creation of others", devops.Policies{Creation: true, PackagingOnly: true}, "a", "vso.packaging vso.code",
+				ok, "", "disablePatCreationPolicyViolation"},
+			{"tenant unreadable", devops.Policies{TenantUnreadable: true}, "a", "vso.code", ok, "",
+				"failedToReadTenantPolicy"},
+			{"organization unreadable", devops.Policies{OrgUnreadable: true}, "a", "vso.code", ok, "",
+				"failedToReadOrgPolicy"},
 		} {
 			s.SetPolicies("contoso", c.policies)
 			r := s.create(c.display, c.scope, c.validTo, c.more)
@@ -348,17 +385,21 @@ func TestRequestsThatBreakARuleAreRefusedWithHTTP200(t *testing.T) {
 		if r := s.create(strings.Repeat("x", 65), "vso.code", ok, ""); r.failure() != "invalidDisplayName" {
 			t.Errorf("a shorter limit of names: %s", r.body)
 		}
-		if r := s.call("GET", "contoso/_apis/tokens/pats?"+version, bearer("bearer-app"), ""); r.status != 401 || r.typeKey() != "InvalidAccessException" {
+		if r := s.call("GET", "contoso/_apis/tokens/pats?"+version, bearer("bearer-app"), ""); r.status != 401 ||
+			r.typeKey() != "InvalidAccessException" {
 			t.Errorf("a service principal with RefuseApp: %d", r.status)
 		}
-		r := s.call("POST", "contoso/_apis/tokens/pats?api-version=7.2-preview.1", bearer(both), `{"displayName":"","scope":"vso.code"}`)
+		r := s.call("POST", "contoso/_apis/tokens/pats?api-version=7.2-preview.1", bearer(both),
+			`{"displayName":"","scope":"vso.code"}`)
 		if r.json["patTokenErrorMessage"] == nil {
 			t.Error("7.2 has no patTokenErrorMessage")
 		}
-		if r := s.call("POST", "contoso/_apis/tokens/pats?"+version, bearer(both), "{"); r.status != 400 || r.typeKey() != "JsonReaderException" || !strings.Contains(r.body, "TF400898") {
+		if r := s.call("POST", "contoso/_apis/tokens/pats?"+version, bearer(both), "{"); r.status != 400 ||
+			r.typeKey() != "JsonReaderException" || !strings.Contains(r.body, "TF400898") {
 			t.Errorf("broken JSON: %d %s", r.status, r.body)
 		}
-		if r := s.call("POST", "contoso/_apis/tokens/pats?"+version, bearer(both), "{}", "Content-Type: text/plain"); r.status != 415 {
+		if r := s.call("POST", "contoso/_apis/tokens/pats?"+version, bearer(both), "{}",
+			"Content-Type: text/plain"); r.status != 415 {
 			t.Errorf("text/plain: %d", r.status)
 		}
 	})
@@ -368,13 +409,16 @@ func TestTheLifespanPolicyShortensOrRefuses(t *testing.T) {
 	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
 		s.SetPolicies("contoso", devops.Policies{MaxLifespanDays: 10})
 		r := s.create("a", "vso.code", time.Now().Add(days(30)), "")
-		if to, err := time.Parse(time.RFC3339, r.pat()["validTo"].(string)); err != nil || !to.Equal(time.Now().Add(days(10))) {
+		if to, err := time.Parse(time.RFC3339, r.pat()["validTo"].(string)); err != nil ||
+			!to.Equal(time.Now().Add(days(10))) {
 			t.Errorf("validTo %v", r.pat()["validTo"])
 		}
 		time.Sleep(days(5))
-		put := `{"authorizationId":"` + r.pat()["authorizationId"].(string) + `","validTo":"` + time.Now().Add(days(10)).Format(time.RFC3339) + `"}`
+		put := `{"authorizationId":"` + r.pat()["authorizationId"].(string) + `","validTo":"` +
+			time.Now().Add(days(10)).Format(time.RFC3339) + `"}`
 		r = s.call("PUT", "contoso/_apis/tokens/pats?"+version, bearer(both), put)
-		if to, err := time.Parse(time.RFC3339, r.pat()["validTo"].(string)); err != nil || !to.Equal(time.Now().Add(days(5))) {
+		if to, err := time.Parse(time.RFC3339, r.pat()["validTo"].(string)); err != nil ||
+			!to.Equal(time.Now().Add(days(5))) {
 			t.Errorf("an update cannot prolong past the PAT's birth and the policy: %v", r.pat()["validTo"])
 		}
 		s.Switch(func(sw *devops.Switches) { sw.LifespanError = true })
@@ -382,7 +426,8 @@ func TestTheLifespanPolicyShortensOrRefuses(t *testing.T) {
 			t.Errorf("as an error: %s", r.body)
 		}
 		time.Sleep(days(5))
-		if r = s.call("PUT", "contoso/_apis/tokens/pats?"+version, bearer(both), put); r.failure() != "expiredPatCannotBeExtended" {
+		if r = s.call("PUT", "contoso/_apis/tokens/pats?"+version, bearer(both),
+			put); r.failure() != "expiredPatCannotBeExtended" {
 			t.Errorf("update of an expired PAT: %s", r.body)
 		}
 	})
@@ -391,7 +436,8 @@ func TestTheLifespanPolicyShortensOrRefuses(t *testing.T) {
 func TestListsArePagedFilteredAndSorted(t *testing.T) {
 	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
 		for i := range 250 {
-			s.Seed("contoso", ada, "n"+strconv.Itoa(1000-i), "vso.code", time.Now().Add(time.Duration(i+1)*time.Hour), false)
+			s.Seed("contoso", ada, "n"+strconv.Itoa(1000-i), "vso.code", time.Now().Add(time.Duration(i+1)*time.Hour),
+				false)
 		}
 		s.Seed("fabrikam", ada, "elsewhere", "vso.code", time.Now().Add(days(5)), false)
 		s.Seed("fabrikam", ada, "global", "vso.code", time.Now().Add(days(30)), true)
@@ -417,10 +463,13 @@ func TestListsArePagedFilteredAndSorted(t *testing.T) {
 				next = "&continuationToken=" + token
 			}
 		}
-		if got, pages := names("displayFilterOption=Active&sortByOption=displayDate&isSortAscending=true&$top=100"); len(got) != 251 || pages != 3 || got[0] != "n1000" || got[250] != "global" {
+		if got,
+			pages := names("displayFilterOption=Active&sortByOption=displayDate&isSortAscending=true&$top=100"); len(
+			got) != 251 || pages != 3 || got[0] != "n1000" || got[250] != "global" {
 			t.Errorf("%d PATs on %d pages", len(got), pages)
 		}
-		if got, _ := names("sortByOption=displayName&isSortAscending=false&$top=7"); len(got) != 251 || got[0] != "n999" || got[250] != "global" {
+		if got, _ := names("sortByOption=displayName&isSortAscending=false&$top=7"); len(got) != 251 ||
+			got[0] != "n999" || got[250] != "global" {
 			t.Errorf("by name: %d, %s ... %s", len(got), got[0], got[len(got)-1])
 		}
 		if got, _ := names("displayFilterOption=revoked"); !slices.Equal(got, []string{"revoked"}) {
@@ -432,13 +481,15 @@ func TestListsArePagedFilteredAndSorted(t *testing.T) {
 		if got, _ := names("displayFilterOption=all&sortByOption=status"); len(got) != 253 {
 			t.Errorf("all: %d", len(got))
 		}
-		for _, query := range []string{"$top=101", "$top=0", "$top=x", "sortByOption=colour", "displayFilterOption=dead", "isSortAscending=2", "continuationToken=eA"} {
+		for _, query := range []string{"$top=101", "$top=0", "$top=x", "sortByOption=colour",
+			"displayFilterOption=dead", "isSortAscending=2", "continuationToken=eA"} {
 			if r := s.call("GET", "contoso/_apis/tokens/pats?"+version+"&"+query, bearer(both), ""); r.status != 400 {
 				t.Errorf("%s: %d", query, r.status)
 			}
 		}
 		first := s.call("GET", "contoso/_apis/tokens/pats?"+version+"&$top=1", bearer(both), "")
-		if r := s.call("GET", "contoso/_apis/tokens/pats?"+version+"&displayFilterOption=all&continuationToken="+first.json["continuationToken"].(string), bearer(both), ""); r.status != 400 {
+		if r := s.call("GET", "contoso/_apis/tokens/pats?"+version+"&displayFilterOption=all&continuationToken="+
+			first.json["continuationToken"].(string), bearer(both), ""); r.status != 400 {
 			t.Errorf("a page with another filter: %d", r.status)
 		}
 		s.Switch(func(sw *devops.Switches) {
@@ -480,7 +531,8 @@ func TestWhatIsGoneIsAnsweredByTheSwitches(t *testing.T) {
 			if r := s.call("DELETE", path+id, bearer(both), ""); r.status != c.status || r.failure() != c.failure {
 				t.Errorf("second delete, switch %d: %d %s", c.sw, r.status, r.body)
 			}
-			if r := s.call("DELETE", path+unknown, bearer(both), ""); r.status != c.unknown || r.failure() != c.unknownFailure {
+			if r := s.call("DELETE", path+unknown, bearer(both), ""); r.status != c.unknown ||
+				r.failure() != c.unknownFailure {
 				t.Errorf("delete of an unknown id, switch %d: %d %s", c.sw, r.status, r.body)
 			}
 		}
@@ -496,7 +548,8 @@ func TestWhatIsGoneIsAnsweredByTheSwitches(t *testing.T) {
 			{devops.GetNotFound, 404, "", false},
 		} {
 			s.Switch(func(sw *devops.Switches) { sw.GetGone = c.sw })
-			if r := s.call("GET", path+id, bearer(both), ""); r.status != c.status || r.failure() != c.failure || (r.pat() != nil) != c.shown {
+			if r := s.call("GET", path+id, bearer(both), ""); r.status != c.status || r.failure() != c.failure ||
+				(r.pat() != nil) != c.shown {
 				t.Errorf("get, switch %d: %d %s", c.sw, r.status, r.body)
 			}
 			if r := s.call("GET", path+unknown, bearer(both), ""); r.pat() != nil {
@@ -508,21 +561,24 @@ func TestWhatIsGoneIsAnsweredByTheSwitches(t *testing.T) {
 				t.Errorf("%s of nonsense: %d", method, r.status)
 			}
 		}
-		if r := s.call("PUT", "contoso/_apis/tokens/pats?"+version, bearer(both), `{"authorizationId":"x"}`); r.failure() != "invalidAuthorizationId" {
+		if r := s.call("PUT", "contoso/_apis/tokens/pats?"+version, bearer(both),
+			`{"authorizationId":"x"}`); r.failure() != "invalidAuthorizationId" {
 			t.Errorf("update of nonsense: %s", r.body)
 		}
 		// A PAT of another organization cannot be touched from here; a global one can.
 		other, _ := s.Seed("fabrikam", ada, "x", "vso.code", time.Now().Add(days(5)), false)
 		global, _ := s.Seed("fabrikam", ada, "x", "vso.code", time.Now().Add(days(5)), true)
 		s.Switch(func(sw *devops.Switches) { sw.SecondDelete = devops.DeleteNotFound })
-		if a, b := s.call("DELETE", path+other, bearer(both), "").status, s.call("DELETE", path+global, bearer(both), "").status; a != 404 || b != 204 {
+		if a, b := s.call("DELETE", path+other, bearer(both), "").status, s.call("DELETE", path+global, bearer(both),
+			"").status; a != 404 || b != 204 {
 			t.Errorf("another organization's PAT %d, a global one %d", a, b)
 		}
 	})
 }
 
 func TestWhetherAPATWorksDependsOnTimeAndOwner(t *testing.T) {
-	run(t, devops.Switches{IssueLatency: 5 * time.Second, RevocationLatency: time.Minute, Inactivity: true, GlobalPATsEnd: time.Date(2000, 3, 1, 0, 0, 0, 0, time.UTC)}, func(t *testing.T, s *stand) {
+	run(t, devops.Switches{IssueLatency: 5 * time.Second, RevocationLatency: time.Minute, Inactivity: true,
+		GlobalPATsEnd: time.Date(2000, 3, 1, 0, 0, 0, 0, time.UTC)}, func(t *testing.T, s *stand) {
 		id, token := s.Seed("contoso", ada, "a", "vso.code", time.Now().Add(days(300)), false)
 		_, short := s.Seed("contoso", ada, "b", "vso.code", time.Now().Add(days(2)), false)
 		_, global := s.Seed("contoso", ada, "c", "vso.code", time.Now().Add(days(300)), true)
@@ -551,7 +607,8 @@ func TestWhetherAPATWorksDependsOnTimeAndOwner(t *testing.T) {
 		s.SetOffline("contoso", false)
 		time.Sleep(days(2))
 		works("contoso", short, false, "an expired PAT")
-		if r := s.connect("contoso", short); r.status != 401 || r.typeKey() != "AccessCheckException" || !strings.Contains(r.body, "has expired") {
+		if r := s.connect("contoso", short); r.status != 401 || r.typeKey() != "AccessCheckException" ||
+			!strings.Contains(r.body, "has expired") {
 			t.Errorf("expired: %d %s", r.status, r.body)
 		}
 		time.Sleep(days(60))
@@ -578,7 +635,8 @@ func TestWhetherAPATWorksDependsOnTimeAndOwner(t *testing.T) {
 func TestAPublicOrganizationLetsAnybodyConnect(t *testing.T) {
 	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
 		s.AddOrganization(devops.Organization{Name: "open", Public: true})
-		if r := s.connect("open", "nonsense"); r.status != 200 || r.json["authenticatedUser"].(map[string]any)["id"] != devops.AnonymousID {
+		if r := s.connect("open", "nonsense"); r.status != 200 ||
+			r.json["authenticatedUser"].(map[string]any)["id"] != devops.AnonymousID {
 			t.Errorf("%d %s", r.status, r.body)
 		}
 		if r := s.call("GET", "open/_apis/tokens/pats?"+version, basic("nonsense"), ""); r.status != 401 {
@@ -596,12 +654,14 @@ func TestABusyIdentityIsDelayedAndThenBlocked(t *testing.T) {
 			switch {
 			case r.status == 429:
 				blocked++
-				if !strings.Contains(r.body, "TF400733") || r.header.Get("Retry-After") == "" || r.header.Get("X-RateLimit-Reset") == "" {
+				if !strings.Contains(r.body, "TF400733") || r.header.Get("Retry-After") == "" ||
+					r.header.Get("X-RateLimit-Reset") == "" {
 					t.Fatalf("429: %v %s", r.header, r.body)
 				}
 			case r.header.Get("X-RateLimit-Delay") != "":
 				delayed++
-				if r.header.Get("Retry-After") == "" || r.status != 200 || time.Since(before) == 0 || time.Since(before) > 30*time.Second {
+				if r.header.Get("Retry-After") == "" || r.status != 200 || time.Since(before) == 0 ||
+					time.Since(before) > 30*time.Second {
 					t.Fatalf("delayed by %v: %v", time.Since(before), r.header)
 				}
 			}
@@ -616,7 +676,8 @@ func TestABusyIdentityIsDelayedAndThenBlocked(t *testing.T) {
 			t.Errorf("another identity: %d", r.status)
 		}
 		time.Sleep(5 * time.Minute)
-		if r := s.call("GET", "contoso/_apis/tokens/pats?"+version, bearer(both), ""); r.status != 200 || r.header.Get("X-RateLimit-Delay") != "" {
+		if r := s.call("GET", "contoso/_apis/tokens/pats?"+version, bearer(both), ""); r.status != 200 ||
+			r.header.Get("X-RateLimit-Delay") != "" {
 			t.Errorf("after five minutes: %d %v", r.status, r.header)
 		}
 	})
@@ -629,7 +690,8 @@ func TestAdministratorsListAndRevokeAnybodysPATs(t *testing.T) {
 			id, _ := s.Seed("contoso", ada, "x", "vso.code vso.wiki", time.Now().Add(days(5)), false)
 			ids = append(ids, id)
 		}
-		_, powerful := s.Seed("contoso", "grace@contoso.com", "x", "vso.tokenadministration", time.Now().Add(days(5)), false)
+		_, powerful := s.Seed("contoso", "grace@contoso.com", "x", "vso.tokenadministration", time.Now().Add(days(5)),
+			false)
 
 		var subject, next string
 		for pages := 1; ; pages++ {
@@ -688,7 +750,8 @@ func TestAdministratorsListAndRevokeAnybodysPATs(t *testing.T) {
 			{"POST", revoke, bearer(admin), "[]", 400},
 			{"POST", revoke, bearer(admin), `[{"authorizationId":"x"}]`, 400},
 			{"POST", revoke, bearer(admin), one, 204},
-			{"POST", "contoso/_apis/tokenadmin/revocationrules?" + version, bearer(admin), `{"scopes":"vso.code"}`, 201},
+			{"POST", "contoso/_apis/tokenadmin/revocationrules?" + version, bearer(admin), `{"scopes":"vso.code"}`,
+				201},
 			{"POST", "contoso/_apis/tokenadmin/revocationrules?" + version, bearer(admin), `{}`, 400},
 			{"GET", "contoso/_apis/graph/users?" + version, bearer(both), "", 401},
 		} {
@@ -727,7 +790,8 @@ func TestSlowDownIsSaidOnceWithASuccess(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		s.SlowDown(ada, 10*time.Second, true)
 		r := s.call("GET", pats, bearer(both), "")
-		if date, err := http.ParseTime(r.header.Get("Retry-After")); err != nil || time.Until(date) < 10*time.Second || s.Impatient(ada) != 1 {
+		if date, err := http.ParseTime(r.header.Get("Retry-After")); err != nil || time.Until(date) < 10*time.Second ||
+			s.Impatient(ada) != 1 {
 			t.Errorf("%v, impatient %d", r.header, s.Impatient(ada))
 		}
 	})

@@ -97,7 +97,8 @@ func (s *Service) list(a *answer, o *organization, c caller) {
 		last := s.byID[id]
 		if err != nil || "|"+rest != mark || last == nil || last.owner != c.user {
 			s.mu.Unlock()
-			a.problem(http.StatusBadRequest, "InvalidContinuationTokenException", "The continuation token does not belong to this list.")
+			a.problem(http.StatusBadRequest, "InvalidContinuationTokenException",
+				"The continuation token does not belong to this list.")
 			return
 		}
 		all = slices.DeleteFunc(all, func(p *pat) bool { return compare(p, last) <= 0 })
@@ -164,7 +165,8 @@ func (s *Service) get(a *answer, o *organization, c caller) {
 func (a *answer) body(v any) (ok bool) {
 	kind, _, _ := mime.ParseMediaType(a.r.Header.Get("Content-Type"))
 	if kind != "application/json" {
-		a.problem(http.StatusUnsupportedMediaType, "VssRequestContentTypeNotSupportedException", "The request's content type is not supported: application/json is.")
+		a.problem(http.StatusUnsupportedMediaType, "VssRequestContentTypeNotSupportedException",
+			"The request's content type is not supported: application/json is.")
 		return false
 	}
 	raw, err := io.ReadAll(http.MaxBytesReader(a.w, a.r.Body, 1<<20))
@@ -172,7 +174,8 @@ func (a *answer) body(v any) (ok bool) {
 		err = json.Unmarshal(raw, v)
 	}
 	if err != nil {
-		a.problem(http.StatusBadRequest, "JsonReaderException", "TF400898: An Internal Error Occurred. Activity Id: "+a.w.Header().Get("ActivityId")+".")
+		a.problem(http.StatusBadRequest, "JsonReaderException", "TF400898: An Internal Error Occurred. Activity Id: "+
+			a.w.Header().Get("ActivityId")+".")
 	}
 	return err == nil
 }

@@ -20,7 +20,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 )
 
 // ServiceName is what control.Panel knows this service by.
@@ -57,7 +57,7 @@ type Config struct {
 	// accepted.
 	Verify func(token string) (Claims, error)
 	// Panel counts calls and holds faults; nil: neither.
-	Panel    *control.Panel
+	Panel    *faults.Injector
 	Switches Switches
 	// Rand makes ids and tokens; nil: crypto/rand.
 	Rand io.Reader
@@ -85,14 +85,16 @@ type Service struct {
 
 // New makes an empty Azure DevOps.
 func New(c Config) *Service {
-	s := &Service{verify: c.Verify, switches: c.Switches, rand: c.Rand, byID: map[string]*pat{}, byToken: map[string]*pat{}}
+	s := &Service{verify: c.Verify, switches: c.Switches, rand: c.Rand, byID: map[string]*pat{},
+		byToken: map[string]*pat{}}
 	if s.verify == nil {
 		s.verify = func(string) (Claims, error) { return Claims{}, fmt.Errorf("no bearer token is accepted") }
 	}
 	if s.rand == nil {
 		s.rand = rand.Reader
 	}
-	s.handler = c.Panel.Wrap(ServiceName, func(r *http.Request) string { return parse(r).operation }, http.HandlerFunc(s.serve))
+	s.handler = c.Panel.Wrap(ServiceName, func(r *http.Request) string { return parse(r).operation },
+		http.HandlerFunc(s.serve))
 	return s
 }
 
@@ -261,17 +263,21 @@ func (a *answer) version(operation string) (string, bool) {
 		}
 	}
 	if v == "" {
-		a.problem(http.StatusBadRequest, "VssVersionNotSpecifiedException", "No api-version was supplied for the request. The version must be supplied either as part of the Accept header or as a query parameter.")
+		a.problem(http.StatusBadRequest, "VssVersionNotSpecifiedException",
+			"No api-version was supplied for the request. The version must be supplied either as part of the Accept header or as a query parameter.")
 		return "", false
 	}
 	number, suffix, preview := strings.Cut(v, "-")
 	if !slices.Contains(versions(operation), number) || preview && suffix != "preview" && suffix != "preview.1" {
-		a.problem(http.StatusBadRequest, "VssVersionOutOfRangeException", "The requested REST API version "+v+" is out of range for this server.")
+		a.problem(http.StatusBadRequest, "VssVersionOutOfRangeException", "The requested REST API version "+v+
+			" is out of range for this server.")
 		return "", false
 	}
-	released := a.switches.ReleasedPats && slices.Contains([]string{ListPats, GetPat, CreatePat, UpdatePat, RevokePat}, operation)
+	released := a.switches.ReleasedPats && slices.Contains([]string{ListPats, GetPat, CreatePat, UpdatePat, RevokePat},
+		operation)
 	if !preview && !released {
-		a.problem(http.StatusBadRequest, "VssInvalidPreviewVersionException", "The requested version "+v+" of the resource is under preview. The -preview flag must be supplied in the api-version for such requests. For example: "+v+"-preview")
+		a.problem(http.StatusBadRequest, "VssInvalidPreviewVersionException", "The requested version "+v+
+			" of the resource is under preview. The -preview flag must be supplied in the api-version for such requests. For example: "+v+"-preview")
 		return "", false
 	}
 	return number, true
@@ -306,7 +312,8 @@ func (s *Service) token(now time.Time) string {
 		return string(b)
 	}
 	year := min(max(now.Year()-2024, 0), len(letters)-1)
-	return text(52) + "JQQJ99" + letters[year:year+1] + letters[now.Month()-1:now.Month()] + text(12) + "AAAAAZDO" + text(4)
+	return text(52) + "JQQJ99" + letters[year:year+1] + letters[now.Month()-1:now.Month()] + text(12) + "AAAAAZDO" +
+		text(4)
 }
 
 // descriptor is a user's subject descriptor: the kind, and the storage key in

@@ -212,9 +212,11 @@ func (s *Service) Impatient(upn string) int {
 
 // Seed puts a PAT there, as if made by hand, now. user is a UPN, scopes are
 // separated by spaces; no policy is asked, and validTo may be past.
-func (s *Service) Seed(org, user, displayName, scopes string, validTo time.Time, global bool) (authorizationID, token string) {
+func (s *Service) Seed(org, user, displayName, scopes string, validTo time.Time, global bool) (authorizationID,
+	token string) {
 	s.mu.Lock()
-	p := s.issue(s.mustOrganization(org), s.mustUser(user), displayName, strings.Fields(scopes), validTo, global, time.Now())
+	p := s.issue(s.mustOrganization(org), s.mustUser(user), displayName, strings.Fields(scopes), validTo, global,
+		time.Now())
 	c := Change{Created, p.ValidFrom, p.shown(time.Now())}
 	s.mu.Unlock()
 	s.tell(c)
@@ -351,12 +353,15 @@ func (s *Service) mustUser(key string) *user {
 }
 
 func (u *user) memberOf(o *organization) bool {
-	return len(u.Organizations) == 0 || slices.ContainsFunc(u.Organizations, func(n string) bool { return strings.EqualFold(n, o.Name) })
+	return len(u.Organizations) == 0 || slices.ContainsFunc(u.Organizations,
+		func(n string) bool { return strings.EqualFold(n, o.Name) })
 }
 
-func (s *Service) issue(o *organization, u *user, displayName string, scopes []string, validTo time.Time, global bool, now time.Time) *pat {
+func (s *Service) issue(o *organization, u *user, displayName string, scopes []string, validTo time.Time, global bool,
+	now time.Time) *pat {
 	p := &pat{owner: u, org: o, order: len(s.pats), PAT: PAT{
-		AuthorizationID: s.uuid(), Organization: o.Name, User: u.UPN, DisplayName: displayName, Scopes: slices.Clone(scopes),
+		AuthorizationID: s.uuid(), Organization: o.Name, User: u.UPN, DisplayName: displayName,
+		Scopes:    slices.Clone(scopes),
 		ValidFrom: tick(now), ValidTo: tick(validTo), Global: global, Token: s.token(now), State: Active,
 	}}
 	s.pats = append(s.pats, p)
@@ -375,7 +380,8 @@ func (s *Service) end(p *pat, by origin) Change {
 }
 
 func (s *Service) note(at time.Time, action string, p *pat, by origin) {
-	s.audit = append(s.audit, Audit{at, action, p.Organization, by.actor, p.AuthorizationID, by.userAgent, p.DisplayName, p.User, by.correlation})
+	s.audit = append(s.audit, Audit{at, action, p.Organization, by.actor, p.AuthorizationID, by.userAgent,
+		p.DisplayName, p.User, by.correlation})
 }
 
 func (p *pat) state(now time.Time) State {

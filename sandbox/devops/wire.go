@@ -33,7 +33,8 @@ func (a *answer) json(status int, v any) {
 func (a *answer) html(status int, text string) {
 	a.w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	a.w.WriteHeader(status)
-	_, _ = a.w.Write([]byte("<!DOCTYPE html><html><head><title>Azure DevOps Services</title></head><body>" + html.EscapeString(text) + "</body></html>"))
+	_, _ = a.w.Write([]byte("<!DOCTYPE html><html><head><title>Azure DevOps Services</title></head><body>" +
+		html.EscapeString(text) + "</body></html>"))
 }
 
 // wireError is the body of an error.
@@ -55,7 +56,8 @@ func (a *answer) problem(status int, typeKey, message string) {
 // fail answers an error: as JSON, or as a page to those who do not ask for
 // JSON. The header repeats the message.
 func (a *answer) fail(status int, e wireError) {
-	e.ID, e.TypeName, e.EventID = "1", "Microsoft.TeamFoundation.Framework.Server."+e.TypeKey+", Microsoft.TeamFoundation.Framework.Server", 3000
+	e.ID, e.TypeName, e.EventID = "1", "Microsoft.TeamFoundation.Framework.Server."+e.TypeKey+
+		", Microsoft.TeamFoundation.Framework.Server", 3000
 	a.w.Header().Set("X-TFS-ServiceError", url.QueryEscape(e.Message))
 	if !strings.Contains(a.r.Header.Get("Accept"), "json") {
 		a.html(status, e.Message)
@@ -67,7 +69,10 @@ func (a *answer) fail(status int, e wireError) {
 func signInPage(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(http.StatusNonAuthoritativeInfo)
-	_, _ = w.Write([]byte("<!DOCTYPE html><html><head><title>Azure DevOps Services | Sign In</title></head><body>Sign in</body></html>"))
+	_,
+		_ = w.Write(
+		[]byte(
+			"<!DOCTYPE html><html><head><title>Azure DevOps Services | Sign In</title></head><body>Sign in</body></html>"))
 }
 
 // tick rounds a time as the service's database does: to 1/300 of a second.

@@ -35,7 +35,8 @@ func TestMessagesThatAreNoCommandsAreRefusedByAnEvent(t *testing.T) {
 	t.Parallel()
 	s := open(t, plan{manifest: manifestOne})
 	for i, body := range []string{
-		"", "not json", `"a string"`, `[1,2]`, `{}`, `{"command":"reconcile"}`, `{"command":"revoke-everything","pat":"jenkins-agents"}`,
+		"", "not json", `"a string"`, `[1,2]`, `{}`, `{"command":"reconcile"}`,
+		`{"command":"revoke-everything","pat":"jenkins-agents"}`,
 		`{"command":"reconcile","pat":"jenkins-agents","reason":"because"}`,
 		`{"command":"reconcile","pat":"jenkins-agents","attempt":-1}`,
 		`{"command":"reconcile","pat":["jenkins-agents"]}`,
@@ -49,7 +50,8 @@ func TestMessagesThatAreNoCommandsAreRefusedByAnEvent(t *testing.T) {
 		id := fmt.Sprintf("bad-%d", i)
 		s.send("jenkins-agents", id, []byte(body))
 		d := awaitEvent[events.RotationFailed](s, rotationID("jenkins-agents", id)+"/failed/receive/0")
-		if d.PAT != "jenkins-agents" || d.Code != "not-a-command" || d.Class != "configuration" || !strings.Contains(d.Message, id) {
+		if d.PAT != "jenkins-agents" || d.Code != "not-a-command" || d.Class != "configuration" ||
+			!strings.Contains(d.Message, id) {
 			t.Errorf("body %d: event %+v", i, d)
 		}
 	}
@@ -93,13 +95,15 @@ func TestMessagesThatAreNoVaultEventsAreDropped(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	bodies := []string{"", "no json", "[]", `{"specversion":"1.0"}`, `[{"type":"Microsoft.KeyVault.SecretExpired"}]`, "\xff\xff",
+	bodies := []string{"", "no json", "[]", `{"specversion":"1.0"}`, `[{"type":"Microsoft.KeyVault.SecretExpired"}]`,
+		"\xff\xff",
 		`{"type":"Microsoft.KeyVault.SecretNearExpiry","subject":"unmanaged","data":{"ObjectName":"unmanaged","Version":"1"}}`,
 		`{"type":"Microsoft.KeyVault.SecretNearExpiry","subject":"jenkins-agents","data":{"ObjectName":"jenkins-agents","Version":"../../etc"}}`}
 	s.quiet() // the event of the sign-in has come
 	before := len(s.finished("VaultEvent"))
 	for i, body := range bodies {
-		if err := sender.SendMessage(ctx, &azservicebus.Message{Body: []byte(body), MessageID: ptr(fmt.Sprintf("hint-%d", i))}, nil); err != nil {
+		if err := sender.SendMessage(ctx, &azservicebus.Message{Body: []byte(body),
+			MessageID: ptr(fmt.Sprintf("hint-%d", i))}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -129,7 +133,8 @@ func TestADeadLetterBecomesAnEvent(t *testing.T) {
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		if err := r.DeadLetterMessage(ctx, messages[0], &azservicebus.DeadLetterOptions{Reason: ptr("MaxDeliveryCountExceeded")}); err != nil {
+		if err := r.DeadLetterMessage(ctx, messages[0],
+			&azservicebus.DeadLetterOptions{Reason: ptr("MaxDeliveryCountExceeded")}); err != nil {
 			s.t.Fatal(err)
 		}
 	}})
@@ -146,7 +151,8 @@ func TestTheAPIRefusesBadRequestsClearly(t *testing.T) {
 	s := open(t, plan{manifest: manifestOne})
 	problem := func(a answer, status int, kind string) {
 		t.Helper()
-		if a.status != status || !strings.HasPrefix(a.header.Get("Content-Type"), "application/problem+json") || a.json(t)["type"] != "urn:patrol:problem:"+kind ||
+		if a.status != status || !strings.HasPrefix(a.header.Get("Content-Type"), "application/problem+json") ||
+			a.json(t)["type"] != "urn:patrol:problem:"+kind ||
 			a.json(t)["status"] != float64(status) || a.json(t)["title"] == "" {
 			t.Errorf("status %d (%s): %s; want %d %s", a.status, a.header.Get("Content-Type"), a.body, status, kind)
 		}
@@ -156,7 +162,8 @@ func TestTheAPIRefusesBadRequestsClearly(t *testing.T) {
 	problem(s.api(http.MethodPost, "pats/jenkins-agents/rotate", "no json"), 400, "bad-request")
 	problem(s.api(http.MethodPost, "pats/jenkins-agents/rotate", `{"revokePrevious":"never"}`), 400, "bad-request")
 	problem(s.api(http.MethodPost, "pats/jenkins-agents/rotate", `{"why":"x"}`), 400, "bad-request")
-	problem(s.api(http.MethodPost, "pats/jenkins-agents/rotate", `{"reason":"`+strings.Repeat("x", 64<<10)+`"}`), 413, "too-large")
+	problem(s.api(http.MethodPost, "pats/jenkins-agents/rotate", `{"reason":"`+strings.Repeat("x", 64<<10)+`"}`), 413,
+		"too-large")
 
 	// Without a key: the host's answer, and the app is not asked.
 	r, err := http.NewRequestWithContext(context.Background(), http.MethodGet, s.base+"/api/pats", nil)
@@ -180,7 +187,8 @@ func TestTheAPIRefusesBadRequestsClearly(t *testing.T) {
 
 	// Past the host, into the process: what no host sends.
 	handler := "http://" + s.host.HandlerAddr()
-	if a := s.call(http.MethodPost, handler+"/NoSuchFunction", []byte(`{"Data":{},"Metadata":{}}`)); a.status != 404 || len(a.body) == 0 {
+	if a := s.call(http.MethodPost, handler+"/NoSuchFunction", []byte(`{"Data":{},"Metadata":{}}`)); a.status != 404 ||
+		len(a.body) == 0 {
 		t.Errorf("an unknown function: answered %d with %d bytes", a.status, len(a.body))
 	}
 	for _, body := range []string{"", "{", "[]", "null", "7", `{"Data":[]}`, `{"Data":{},"Metadata":{}}`, "\xff"} {
@@ -189,7 +197,8 @@ func TestTheAPIRefusesBadRequestsClearly(t *testing.T) {
 		}
 	}
 	// An envelope whose message is none: refused by an event, as any other body.
-	if a := s.call(http.MethodPost, handler+"/Reconcile", []byte(`{"Data":{"message":7},"Metadata":{}}`)); a.status != 200 || len(a.body) == 0 {
+	if a := s.call(http.MethodPost, handler+"/Reconcile",
+		[]byte(`{"Data":{"message":7},"Metadata":{}}`)); a.status != 200 || len(a.body) == 0 {
 		t.Errorf("a message that is a number: answered %d with %d bytes", a.status, len(a.body))
 	}
 	s.until("that message is told of", func() bool { return len(s.failures()) == 1 })
@@ -206,7 +215,8 @@ func TestTheAPIRefusesBadRequestsClearly(t *testing.T) {
 // stays up, and keeps its messages.
 func (s *stage) brokenEverywhere(report ...string) {
 	s.t.Helper()
-	for _, route := range []string{"GET pats", "GET pats/jenkins-agents", "POST pats/jenkins-agents/rotate", "POST check", "GET status"} {
+	for _, route := range []string{"GET pats", "GET pats/jenkins-agents", "POST pats/jenkins-agents/rotate",
+		"POST check", "GET status"} {
 		method, path, _ := strings.Cut(route, " ")
 		a := s.api(method, path, "")
 		if a.status != http.StatusServiceUnavailable || a.json(s.t)["type"] != "urn:patrol:problem:configuration" {
@@ -219,7 +229,8 @@ func (s *stage) brokenEverywhere(report ...string) {
 		}
 	}
 	health := s.api(http.MethodGet, "health", "")
-	if health.status != http.StatusServiceUnavailable || health.json(s.t)["status"] != "configuration" || len(health.json(s.t)) != 1 {
+	if health.status != http.StatusServiceUnavailable || health.json(s.t)["status"] != "configuration" ||
+		len(health.json(s.t)) != 1 {
 		s.t.Errorf("health answers %d: %s", health.status, health.body)
 	}
 	if err := s.sweep(); err == nil || !strings.Contains(err.Error(), "500") {
@@ -227,7 +238,8 @@ func (s *stage) brokenEverywhere(report ...string) {
 	}
 	// A message is held for 20 seconds, then refused, and stays.
 	s.until("the message has been refused once", func() bool {
-		return slices.ContainsFunc(s.finished("Reconcile"), func(i functionshost.Invocation) bool { return i.Err != nil })
+		return slices.ContainsFunc(s.finished("Reconcile"),
+			func(i functionshost.Invocation) bool { return i.Err != nil })
 	})
 	if run := s.finished("Reconcile")[0]; run.Duration < 19*time.Second {
 		s.t.Errorf("the message was held for %v, want 20 s", run.Duration)

@@ -9,8 +9,8 @@ import (
 
 	"github.com/azure-patrol/patrol/events"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 )
 
@@ -19,9 +19,11 @@ const fleet = 20
 
 func fleetManifest() string {
 	var b strings.Builder
-	b.WriteString("apiVersion: patrol/v1\nidentities:\n  build-bot:\n    user: build-bot@contoso.com\ndefaults:\n  lifetime: 30d\n  rotateBefore: 10d\n  overlap: 1s\npats:\n")
+	b.WriteString(
+		"apiVersion: patrol/v1\nidentities:\n  build-bot:\n    user: build-bot@contoso.com\ndefaults:\n  lifetime: 30d\n  rotateBefore: 10d\n  overlap: 1s\npats:\n")
 	for i := range fleet {
-		fmt.Fprintf(&b, "  - {name: pat-%02d, identity: build-bot, organization: contoso, scopes: [vso.packaging]}\n", i)
+		fmt.Fprintf(&b, "  - {name: pat-%02d, identity: build-bot, organization: contoso, scopes: [vso.packaging]}\n",
+			i)
 	}
 	return b.String()
 }
@@ -40,7 +42,7 @@ func all(holds func(name string) bool) func() bool {
 
 // spent are the upstream calls and sends of one phase.
 type spent struct {
-	calls    map[control.Call]int
+	calls    map[faults.Call]int
 	events   int
 	commands int // scheduled ones
 }
@@ -66,11 +68,12 @@ func (s *stage) measure(phase func()) spent {
 // table shows a phase: what each PAT costs, and what all of them share.
 func (p spent) table(phase string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s, %d PATs of one identity\n  %-34s %8s %10s %8s\n", phase, fleet, "call", "total", "per PAT", "shared")
+	fmt.Fprintf(&b, "%s, %d PATs of one identity\n  %-34s %8s %10s %8s\n", phase, fleet, "call", "total", "per PAT",
+		"shared")
 	line := func(name string, n int) {
 		fmt.Fprintf(&b, "  %-34s %8d %10d %8d\n", name, n, n/fleet, n%fleet)
 	}
-	calls := slices.SortedFunc(maps.Keys(p.calls), func(a, b control.Call) int {
+	calls := slices.SortedFunc(maps.Keys(p.calls), func(a, b faults.Call) int {
 		return strings.Compare(a.Service+a.Operation, b.Service+b.Operation)
 	})
 	for _, c := range calls {
@@ -85,7 +88,7 @@ func (p spent) table(phase string) string {
 }
 
 // check holds a phase to its budget: per PAT exactly, shared at most.
-func (p spent) check(t *testing.T, phase string, perPAT, shared map[control.Call]int, events, commands int) {
+func (p spent) check(t *testing.T, phase string, perPAT, shared map[faults.Call]int, events, commands int) {
 	t.Helper()
 	for c, n := range p.calls {
 		switch c.Service {
@@ -103,19 +106,20 @@ func (p spent) check(t *testing.T, phase string, perPAT, shared map[control.Call
 		}
 	}
 	if p.events != events*fleet || p.commands != commands*fleet {
-		t.Errorf("%s: %d events and %d scheduled commands were sent, want %d and %d", phase, p.events, p.commands, events*fleet, commands*fleet)
+		t.Errorf("%s: %d events and %d scheduled commands were sent, want %d and %d", phase, p.events, p.commands,
+			events*fleet, commands*fleet)
 	}
 }
 
 var (
-	callRead   = control.Call{Service: keyvault.Service, Operation: keyvault.GetSecret}
-	callStore  = control.Call{Service: keyvault.Service, Operation: keyvault.SetSecret}
-	callTag    = control.Call{Service: keyvault.Service, Operation: keyvault.UpdateSecret}
-	callCreate = control.Call{Service: devops.ServiceName, Operation: devops.CreatePat}
-	callProve  = control.Call{Service: devops.ServiceName, Operation: devops.ConnectionData}
-	callRevoke = control.Call{Service: devops.ServiceName, Operation: devops.RevokePat}
-	callList   = control.Call{Service: devops.ServiceName, Operation: devops.ListPats}
-	callToken  = control.Call{Service: "entra", Operation: "token refresh_token"}
+	callRead   = faults.Call{Service: keyvault.Service, Operation: keyvault.GetSecret}
+	callStore  = faults.Call{Service: keyvault.Service, Operation: keyvault.SetSecret}
+	callTag    = faults.Call{Service: keyvault.Service, Operation: keyvault.UpdateSecret}
+	callCreate = faults.Call{Service: devops.ServiceName, Operation: devops.CreatePat}
+	callProve  = faults.Call{Service: devops.ServiceName, Operation: devops.ConnectionData}
+	callRevoke = faults.Call{Service: devops.ServiceName, Operation: devops.RevokePat}
+	callList   = faults.Call{Service: devops.ServiceName, Operation: devops.ListPats}
+	callToken  = faults.Call{Service: "entra", Operation: "token refresh_token"}
 )
 
 // The budget: a rotation costs five HTTP calls and two sends, a revocation three
@@ -150,25 +154,30 @@ func TestTwentyPATsKeepTheBudget(t *testing.T) {
 		s.quiet()
 	})
 	t.Log("\n" + rotate.table("Rotation"))
-	rotate.check(t, "rotation", map[control.Call]int{callRead: 1, callCreate: 1, callProve: 1, callStore: 1, callTag: 1},
+	rotate.check(t, "rotation", map[faults.Call]int{callRead: 1, callCreate: 1, callProve: 1, callStore: 1, callTag: 1},
 		// A rotation that takes more than half a second reads the secret once more,
 		// and a busy machine may be that slow. The simulation, which has no such
 		// thing, holds this phase to the exact number.
-		map[control.Call]int{callToken: 1, callList: 1, callRead: fleet}, 1, 1)
+		map[faults.Call]int{callToken: 1, callList: 1, callRead: fleet}, 1, 1)
 
 	// The overlap of a second, and the minute that is added to it.
 	revoke := s.measure(func() {
-		s.within(2*patience, "the replaced PATs are revoked", all(func(name string) bool { return s.versions(name)[0].Tags["patrol-revoked-at"] != "" }))
+		s.within(2*patience, "the replaced PATs are revoked",
+			all(func(name string) bool { return s.versions(name)[0].Tags["patrol-revoked-at"] != "" }))
 		s.quiet()
 	})
 	t.Log("\n" + revoke.table("Revocation"))
-	revoke.check(t, "revocation", map[control.Call]int{callRead: 1, callRevoke: 1, callTag: 1}, map[control.Call]int{callToken: 1, callList: 1}, 1, 0)
+	revoke.check(t, "revocation", map[faults.Call]int{callRead: 1, callRevoke: 1, callTag: 1},
+		map[faults.Call]int{callToken: 1, callList: 1}, 1, 0)
 	for i := range fleet {
 		name := fmt.Sprintf("pat-%02d", i)
 		s.checkClosed(name, 0, rotationID(name, s.versions(name)[0].ID), "overlap-ended")
 	}
 	s.eventsOnce()
-	s.until("every event has come", func() bool { return s.count(events.TypeRotated) == 2*fleet && s.count(events.TypeRevoked) == fleet })
+	s.until("every event has come", func() bool {
+		return s.count(events.TypeRotated) == 2*fleet &&
+			s.count(events.TypeRevoked) == fleet
+	})
 }
 
 // count counts the events of a type that have come.

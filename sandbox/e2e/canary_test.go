@@ -9,8 +9,8 @@ import (
 
 	"github.com/azure-patrol/patrol/events"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 )
 
@@ -34,23 +34,29 @@ func TestNoTokenGetsOutWhateverTheServicesAnswer(t *testing.T) {
 	// Every secret that is known by now, in bodies of all kinds.
 	secrets := strings.Join(s.cloud.Tokens(), " ")
 	quoted := fmt.Sprintf("%q", secrets)
-	for i, f := range []control.Fault{
-		{Service: devops.ServiceName, Operation: devops.CreatePat, Status: 400, Body: `{"$id":"1","message":` + quoted + `,"typeKey":` + quoted + `}`},
-		{Service: devops.ServiceName, Operation: devops.CreatePat, Status: 200, Body: `{"patToken":null,"patTokenError":` + quoted + `}`},
+	for i, f := range []faults.Fault{
+		{Service: devops.ServiceName, Operation: devops.CreatePat, Status: 400, Body: `{"$id":"1","message":` + quoted +
+			`,"typeKey":` + quoted + `}`},
+		{Service: devops.ServiceName, Operation: devops.CreatePat, Status: 200,
+			Body: `{"patToken":null,"patTokenError":` + quoted + `}`},
 		{Service: devops.ServiceName, Operation: devops.CreatePat, Status: 200, Body: quoted},
 		{Service: devops.ServiceName, Operation: devops.CreatePat, Status: 203, Body: "<html>" + secrets + "</html>"},
-		{Service: devops.ServiceName, Operation: devops.CreatePat, Status: 302, Header: map[string]string{"Location": "https://localhost/?" + s.versions(name)[0].Value}},
+		{Service: devops.ServiceName, Operation: devops.CreatePat, Status: 302,
+			Header: map[string]string{"Location": "https://localhost/?" + s.versions(name)[0].Value}},
 		{Service: devops.ServiceName, Operation: devops.ConnectionData, Status: 500, Times: 10, Body: secrets},
-		{Service: keyvault.Service, Operation: keyvault.SetSecret, Status: 400, Body: keyvault.ErrorBody(secrets, secrets, secrets)},
-		{Service: keyvault.Service, Operation: keyvault.GetSecret, Status: 403, Body: keyvault.ErrorBody("Forbidden", secrets, "ForbiddenByRbac")},
+		{Service: keyvault.Service, Operation: keyvault.SetSecret, Status: 400, Body: keyvault.ErrorBody(secrets,
+			secrets, secrets)},
+		{Service: keyvault.Service, Operation: keyvault.GetSecret, Status: 403, Body: keyvault.ErrorBody("Forbidden",
+			secrets, "ForbiddenByRbac")},
 	} {
-		f.Mode = control.Status
+		f.Mode = faults.Status
 		if err := s.cloud.Panel.Inject(f); err != nil {
 			t.Fatal(err)
 		}
 		v := s.versions(name)
 		runs := len(s.finished("Reconcile"))
-		s.send(name, fmt.Sprintf("order-%d", i), command(map[string]any{"pat": name, "reason": "requested", "from": v[len(v)-1].Tags["CredentialId"], "requestedBy": "fault " + fmt.Sprint(i)}))
+		s.send(name, fmt.Sprintf("order-%d", i), command(map[string]any{"pat": name, "reason": "requested",
+			"from": v[len(v)-1].Tags["CredentialId"], "requestedBy": "fault " + fmt.Sprint(i)}))
 		s.until(fmt.Sprintf("fault %d has been met", i), func() bool { return len(s.finished("Reconcile")) > runs })
 		s.api(http.MethodGet, "pats", "")
 		s.api(http.MethodGet, "pats/"+name, "")
@@ -62,9 +68,12 @@ func TestNoTokenGetsOutWhateverTheServicesAnswer(t *testing.T) {
 	}
 
 	// Last, the refresh token is refused, and the refusal repeats it.
-	if err := s.cloud.Panel.Inject(control.Fault{Service: "entra", Operation: "token refresh_token", Mode: control.Status, Status: 400, Times: -1,
+	if err := s.cloud.Panel.Inject(faults.Fault{Service: "entra", Operation: "token refresh_token", Mode: faults.Status,
+		Status: 400, Times: -1,
 		Header: map[string]string{"Content-Type": "application/json"},
-		Body:   `{"error":"invalid_grant","error_description":` + fmt.Sprintf("%q", "AADSTS700082: The refresh token has expired: "+secrets) + `,"error_codes":[700082],"suberror":"token_expired"}`}); err != nil {
+		Body: `{"error":"invalid_grant","error_description":` +
+			fmt.Sprintf("%q", "AADSTS700082: The refresh token has expired: "+secrets) +
+			`,"error_codes":[700082],"suberror":"token_expired"}`}); err != nil {
 		t.Fatal(err)
 	}
 	_ = s.sweep() // it cannot look everywhere, and says so
@@ -73,7 +82,8 @@ func TestNoTokenGetsOutWhateverTheServicesAnswer(t *testing.T) {
 		s.api(http.MethodGet, path, "")
 	}
 	s.api(http.MethodPost, "check?dryRun=true", "")
-	if a := s.api(http.MethodPost, "pats/"+name+"/rotate", ""); a.status != http.StatusConflict || a.json(t)["signInUrl"] == "" {
+	if a := s.api(http.MethodPost, "pats/"+name+"/rotate", ""); a.status != http.StatusConflict ||
+		a.json(t)["signInUrl"] == "" {
 		t.Errorf("rotate without a sign-in answers %d: %s", a.status, a.body)
 	}
 	if n := len(s.cloud.Tokens()); n < 10 {

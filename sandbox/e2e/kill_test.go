@@ -5,8 +5,8 @@ import (
 	"testing"
 
 	"github.com/azure-patrol/patrol/events"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 )
 
@@ -22,10 +22,10 @@ pats:
 `
 
 // killAt lets the app come as far as a call, which hangs, and kills it there.
-func (s *stage) killAt(service, operation string, mode control.Mode) {
+func (s *stage) killAt(service, operation string, mode faults.Mode) {
 	s.t.Helper()
 	s.cloud.Panel.ResetCounts()
-	if err := s.cloud.Panel.Inject(control.Fault{Service: service, Operation: operation, Mode: mode}); err != nil {
+	if err := s.cloud.Panel.Inject(faults.Fault{Service: service, Operation: operation, Mode: mode}); err != nil {
 		s.t.Fatal(err)
 	}
 	if err := s.sweep(); err != nil {
@@ -45,7 +45,7 @@ func (s *stage) killAt(service, operation string, mode control.Mode) {
 func TestAKillBeforeTheStoreLosesNothing(t *testing.T) {
 	t.Parallel()
 	s := open(t, plan{manifest: manifestOne})
-	s.killAt(keyvault.Service, keyvault.SetSecret, control.HangBefore)
+	s.killAt(keyvault.Service, keyvault.SetSecret, faults.HangBefore)
 	s.until("the PAT is provisioned", func() bool { return s.settledAt("jenkins-agents", 1) })
 
 	first := expected{name: "jenkins-agents", reason: "provision", lifeDays: "30"}
@@ -57,8 +57,10 @@ func TestAKillBeforeTheStoreLosesNothing(t *testing.T) {
 			orphans = append(orphans, p)
 		}
 	}
-	if len(orphans) != 1 || orphans[0].State != devops.Active || !strings.HasSuffix(orphans[0].DisplayName, "-"+rotationID("jenkins-agents", "")+")") {
-		t.Errorf("left over: %+v, want one PAT with the rotation's id in its name, to be revoked once it is old enough", orphans)
+	if len(orphans) != 1 || orphans[0].State != devops.Active || !strings.HasSuffix(orphans[0].DisplayName,
+		"-"+rotationID("jenkins-agents", "")+")") {
+		t.Errorf("left over: %+v, want one PAT with the rotation's id in its name, to be revoked once it is old enough",
+			orphans)
 	}
 	s.eventsOnce()
 }
@@ -68,7 +70,7 @@ func TestAKillBeforeTheStoreLosesNothing(t *testing.T) {
 func TestAKillBeforeTheNoteRepeatsTheEventWithItsID(t *testing.T) {
 	t.Parallel()
 	s := open(t, plan{manifest: manifestOne})
-	s.killAt(keyvault.Service, keyvault.UpdateSecret, control.HangBefore)
+	s.killAt(keyvault.Service, keyvault.UpdateSecret, faults.HangBefore)
 	s.until("the PAT is announced", func() bool { return s.settledAt("jenkins-agents", 1) })
 
 	id := rotationID("jenkins-agents", "") + "/rotated"
@@ -77,5 +79,6 @@ func TestAKillBeforeTheNoteRepeatsTheEventWithItsID(t *testing.T) {
 	if n := len(s.cloud.DevOps.PATs("contoso", "")); n != 1 {
 		t.Errorf("%d PATs were made, want one", n)
 	}
-	s.checkVersion(s.versions("jenkins-agents")[0], expected{name: "jenkins-agents", reason: "provision", lifeDays: "30"})
+	s.checkVersion(s.versions("jenkins-agents")[0], expected{name: "jenkins-agents", reason: "provision",
+		lifeDays: "30"})
 }

@@ -119,7 +119,8 @@ func open(t *testing.T, p plan) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stage{t: t, base: "http://" + listener.Addr().String(), launcher: &launcher{}, client: &http.Client{Transport: &http.Transport{}}}
+	s := &stage{t: t, base: "http://" + listener.Addr().String(), launcher: &launcher{},
+		client: &http.Client{Transport: &http.Transport{}}}
 	t.Cleanup(s.client.CloseIdleConnections)
 
 	config := cloud.Config{Manifest: path, CheckSchedule: p.schedule, PublicURL: s.base}
@@ -264,7 +265,8 @@ func (s *stage) received(m *azservicebus.ReceivedMessage) {
 		return
 	}
 	for _, c := range []struct{ what, got, want string }{
-		{"MessageId", m.MessageID, e.ID}, {"Subject", deref(m.Subject), e.Type}, {"SessionId", deref(m.SessionID), e.Subject},
+		{"MessageId", m.MessageID, e.ID}, {"Subject", deref(m.Subject), e.Type}, {"SessionId", deref(m.SessionID),
+			e.Subject},
 		{"ContentType", deref(m.ContentType), "application/cloudevents+json"},
 		{"property type", fmt.Sprint(m.ApplicationProperties["type"]), e.Type},
 		{"property subject", fmt.Sprint(m.ApplicationProperties["subject"]), e.Subject},
@@ -469,7 +471,8 @@ func (s *stage) sweep() error {
 func (s *stage) finished(function string) []functionshost.Invocation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(s.invocations), func(i functionshost.Invocation) bool { return i.Function != function })
+	return slices.DeleteFunc(slices.Clone(s.invocations),
+		func(i functionshost.Invocation) bool { return i.Function != function })
 }
 
 // quiet waits until the app has worked on every message that was due, and Key
@@ -486,7 +489,8 @@ func (s *stage) quiet() {
 		if len(s.cloud.Messages(cloud.VaultEventQueue)) < len(versions) {
 			return false
 		}
-		for queue, function := range map[string]string{cloud.CommandQueue: "Reconcile", cloud.VaultEventQueue: "VaultEvent"} {
+		for queue, function := range map[string]string{cloud.CommandQueue: "Reconcile",
+			cloud.VaultEventQueue: "VaultEvent"} {
 			due := 0
 			for _, m := range s.cloud.Messages(queue) {
 				if m.Scheduled.Before(time.Now()) {
@@ -518,7 +522,8 @@ func (s *stage) search() {
 	for _, r := range s.cloud.History() {
 		switch r.Kind {
 		case cloud.Message:
-			fmt.Fprintf(&more, "message on %s: %s %s %s %v %s\n", r.Message.Entity, r.Message.ID, r.Message.SessionID, r.Message.Subject, r.Message.Properties, r.Message.Body)
+			fmt.Fprintf(&more, "message on %s: %s %s %s %v %s\n", r.Message.Entity, r.Message.ID, r.Message.SessionID,
+				r.Message.Subject, r.Message.Properties, r.Message.Body)
 		case cloud.Secret:
 			fmt.Fprintf(&more, "secret %s: %s %v\n", r.Secret.Name, r.Secret.ContentType, r.Secret.Tags)
 		case cloud.PAT:
@@ -538,7 +543,8 @@ func leaks(text string, tokens []string) []string {
 	for i, token := range tokens {
 		for form, want := range map[string]string{
 			"plain": token, "its beginning": token[:len(token)/2], "its end": token[len(token)/2:],
-			"base64": base64.StdEncoding.EncodeToString([]byte(token)), "basic": base64.StdEncoding.EncodeToString([]byte(":" + token)),
+			"base64":    base64.StdEncoding.EncodeToString([]byte(token)),
+			"basic":     base64.StdEncoding.EncodeToString([]byte(":" + token)),
 			"base64url": base64.RawURLEncoding.EncodeToString([]byte(token)), "escaped": url.QueryEscape(token),
 		} {
 			at := strings.Index(text, want)

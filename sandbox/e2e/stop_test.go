@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/sandbox/cloud"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 )
 
 // The Functions host kills; a terminal and a container ask first.
@@ -61,7 +61,8 @@ func TestASignalToStopLetsWhatIsUnderWayFinish(t *testing.T) {
 	})
 
 	// A request is under way at Azure DevOps when the signal comes.
-	if err := c.Panel.Inject(control.Fault{Service: devops.ServiceName, Operation: devops.ListPats, Mode: control.Slow, Delay: 2 * time.Second}); err != nil {
+	if err := c.Panel.Inject(faults.Fault{Service: devops.ServiceName, Operation: devops.ListPats, Mode: faults.Slow,
+		Delay: 2 * time.Second}); err != nil {
 		t.Fatal(err)
 	}
 	status := make(chan int, 1)

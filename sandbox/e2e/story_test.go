@@ -57,18 +57,23 @@ func (s *stage) checkVersion(v keyvault.Version, want expected) {
 		if want.overlap < 0 {
 			due = v.Created
 		}
-		if diff := at.Sub(due); err != nil || !strings.HasSuffix(v.Tags["patrol-revoke-previous-at"], "Z") || diff.Abs() > 5*time.Second {
-			s.t.Errorf("%s: patrol-revoke-previous-at is %q, want about %s", want.name, v.Tags["patrol-revoke-previous-at"], due.Format(time.RFC3339))
+		if diff := at.Sub(due); err != nil || !strings.HasSuffix(v.Tags["patrol-revoke-previous-at"], "Z") ||
+			diff.Abs() > 5*time.Second {
+			s.t.Errorf("%s: patrol-revoke-previous-at is %q, want about %s", want.name,
+				v.Tags["patrol-revoke-previous-at"], due.Format(time.RFC3339))
 		}
 	}
 	if !maps.Equal(v.Tags, tags) {
 		s.t.Errorf("%s: tags of version %s\n got %v\nwant %v", want.name, v.ID, v.Tags, tags)
 	}
-	if at, err := time.Parse(time.RFC3339, v.Tags["patrol-announced-at"]); err != nil || time.Since(at).Abs() > patience {
+	if at, err := time.Parse(time.RFC3339, v.Tags["patrol-announced-at"]); err != nil ||
+		time.Since(at).Abs() > patience {
 		s.t.Errorf("%s: patrol-announced-at is %q", want.name, v.Tags["patrol-announced-at"])
 	}
-	if p.State != devops.Active || v.Value != p.Token || !v.Enabled || v.ContentType != "application/vnd.patrol.pat" || !v.Expires.Equal(p.ValidTo.Truncate(time.Second)) {
-		s.t.Errorf("%s: version %s does not hold its PAT: PAT %s, same value %t, enabled %t, content type %q, exp %s, PAT's end %s",
+	if p.State != devops.Active || v.Value != p.Token || !v.Enabled || v.ContentType != "application/vnd.patrol.pat" ||
+		!v.Expires.Equal(p.ValidTo.Truncate(time.Second)) {
+		s.t.Errorf(
+			"%s: version %s does not hold its PAT: PAT %s, same value %t, enabled %t, content type %q, exp %s, PAT's end %s",
 			want.name, v.ID, p.State, v.Value == p.Token, v.Enabled, v.ContentType, v.Expires, p.ValidTo)
 	}
 	if !s.cloud.DevOps.Works("contoso", v.Value) {
@@ -81,23 +86,29 @@ func (s *stage) checkRotated(v keyvault.Version, want expected) {
 	s.t.Helper()
 	d := awaitEvent[events.Rotated](s, rotationID(want.name, want.from)+"/rotated")
 	p := s.pat(v.Tags["CredentialId"])
-	got := map[string]any{"pat": d.PAT, "organization": d.Organization, "identity": d.Identity, "reason": d.Reason, "rotation": d.RotationID,
-		"secret": d.Secret, "authorization": d.AuthorizationID, "scopes": strings.Join(d.Scopes, " ")}
-	wanted := map[string]any{"pat": want.name, "organization": "contoso", "identity": "build-bot", "reason": want.reason,
-		"rotation": rotationID(want.name, want.from), "secret": events.SecretRef{ID: v.URL, Name: want.name, Version: v.ID},
+	got := map[string]any{"pat": d.PAT, "organization": d.Organization, "identity": d.Identity, "reason": d.Reason,
+		"rotation": d.RotationID,
+		"secret":   d.Secret, "authorization": d.AuthorizationID, "scopes": strings.Join(d.Scopes, " ")}
+	wanted := map[string]any{"pat": want.name, "organization": "contoso", "identity": "build-bot",
+		"reason":   want.reason,
+		"rotation": rotationID(want.name, want.from), "secret": events.SecretRef{ID: v.URL, Name: want.name,
+			Version: v.ID},
 		"authorization": p.AuthorizationID, "scopes": strings.Join(p.Scopes, " ")}
 	if !maps.Equal(got, wanted) {
 		s.t.Errorf("%s: rotated event\n got %v\nwant %v", want.name, got, wanted)
 	}
 	if d.ValidTo.Sub(p.ValidTo).Abs() > time.Second || d.ValidFrom.Sub(p.ValidFrom).Abs() > time.Second {
-		s.t.Errorf("%s: the event says %s to %s, the PAT lives %s to %s", want.name, d.ValidFrom, d.ValidTo, p.ValidFrom, p.ValidTo)
+		s.t.Errorf("%s: the event says %s to %s, the PAT lives %s to %s", want.name, d.ValidFrom, d.ValidTo,
+			p.ValidFrom, p.ValidTo)
 	}
 	switch {
 	case want.previous == nil && d.Previous != nil:
 		s.t.Errorf("%s: a first PAT has a previous one: %+v", want.name, *d.Previous)
-	case want.previous != nil && (d.Previous == nil || d.Previous.Version != want.previous.ID || d.Previous.AuthorizationID != want.previous.Tags["CredentialId"] ||
+	case want.previous != nil && (d.Previous == nil || d.Previous.Version != want.previous.ID ||
+		d.Previous.AuthorizationID != want.previous.Tags["CredentialId"] ||
 		d.Previous.RevokeAt.Format(time.RFC3339) != v.Tags["patrol-revoke-previous-at"]):
-		s.t.Errorf("%s: previous is %+v, want version %s and its end at %s", want.name, d.Previous, want.previous.ID, v.Tags["patrol-revoke-previous-at"])
+		s.t.Errorf("%s: previous is %+v, want version %s and its end at %s", want.name, d.Previous, want.previous.ID,
+			v.Tags["patrol-revoke-previous-at"])
 	}
 }
 
@@ -110,14 +121,16 @@ func (s *stage) checkClosed(name string, number int, rotation, cause string) {
 		return s.versions(name)[number].Tags["patrol-revoked-at"] != ""
 	})
 	v := s.versions(name)[number]
-	if at, err := time.Parse(time.RFC3339, v.Tags["patrol-revoked-at"]); v.Enabled || err != nil || time.Since(at).Abs() > patience {
+	if at, err := time.Parse(time.RFC3339, v.Tags["patrol-revoked-at"]); v.Enabled || err != nil ||
+		time.Since(at).Abs() > patience {
 		s.t.Errorf("%s: a closed version is enabled (%t) or says %q", name, v.Enabled, v.Tags["patrol-revoked-at"])
 	}
 	if p := s.pat(id); p.State != devops.Revoked || s.cloud.DevOps.Works("contoso", p.Token) {
 		s.t.Errorf("%s: the replaced PAT is %s", name, p.State)
 	}
 	d := awaitEvent[events.Revoked](s, rotation+"/revoked/"+id)
-	want := events.Revoked{PAT: name, Organization: "contoso", RotationID: rotation, AuthorizationID: id, SecretVersion: v.ID, Cause: cause}
+	want := events.Revoked{PAT: name, Organization: "contoso", RotationID: rotation, AuthorizationID: id,
+		SecretVersion: v.ID, Cause: cause}
 	if d != want {
 		s.t.Errorf("%s: revoked event\n got %+v\nwant %+v", name, d, want)
 	}
@@ -131,7 +144,8 @@ func TestAPATLivesThroughAllTriggers(t *testing.T) {
 
 	// The timer finds that nothing exists, and both PATs are provisioned.
 	s.until("both PATs are provisioned", func() bool { return s.settledAt(jenkins, 1) && s.settledAt(nuget, 1) })
-	if runs := s.finished("CheckExpiry"); len(runs) != 1 || runs[0].Err != nil || runs[0].Started.Before(at.Add(-time.Second)) {
+	if runs := s.finished("CheckExpiry"); len(runs) != 1 || runs[0].Err != nil ||
+		runs[0].Started.Before(at.Add(-time.Second)) {
 		t.Errorf("runs of the timer: %+v, want one good one at %s", runs, at)
 	}
 	firsts := map[string]expected{
@@ -142,27 +156,33 @@ func TestAPATLivesThroughAllTriggers(t *testing.T) {
 		s.checkVersion(s.versions(name)[0], want)
 		s.checkRotated(s.versions(name)[0], want)
 	}
-	if p := s.pat(s.versions(jenkins)[0].Tags["CredentialId"]); !strings.HasPrefix(p.DisplayName, "Jenkins agents (patrol ") ||
-		!strings.HasSuffix(p.DisplayName, "-"+rotationID(jenkins, "")+")") || !slices.Equal(p.Scopes, []string{"vso.agentpools_manage", "vso.build_execute"}) {
+	if p := s.pat(s.versions(jenkins)[0].Tags["CredentialId"]); !strings.HasPrefix(p.DisplayName,
+		"Jenkins agents (patrol ") ||
+		!strings.HasSuffix(p.DisplayName, "-"+rotationID(jenkins, "")+")") ||
+		!slices.Equal(p.Scopes, []string{"vso.agentpools_manage", "vso.build_execute"}) {
 		t.Errorf("the PAT is called %q and may %v", p.DisplayName, p.Scopes)
 	}
 
 	// A command on the queue: rotate away from this PAT.
 	first := s.versions(nuget)[0]
-	s.send(nuget, "order-1", command(map[string]any{"pat": nuget, "reason": "requested", "from": first.Tags["CredentialId"], "revokePrevious": "overlap", "requestedBy": "a pipeline"}))
+	s.send(nuget, "order-1", command(map[string]any{"pat": nuget, "reason": "requested",
+		"from": first.Tags["CredentialId"], "revokePrevious": "overlap", "requestedBy": "a pipeline"}))
 	s.until("the ordered rotation is done", func() bool { return s.settledAt(nuget, 2) })
 	second := s.versions(nuget)[1]
-	ordered := expected{name: nuget, reason: "requested", from: first.ID, lifeDays: "7", previous: &first, overlap: 2 * time.Hour}
+	ordered := expected{name: nuget, reason: "requested", from: first.ID, lifeDays: "7", previous: &first,
+		overlap: 2 * time.Hour}
 	s.checkVersion(second, ordered)
 	s.checkRotated(second, ordered)
 	if p := s.pat(first.Tags["CredentialId"]); p.State != devops.Active || !s.versions(nuget)[0].Enabled {
-		t.Errorf("in its overlap the replaced PAT is %s, its version enabled: %t", p.State, s.versions(nuget)[0].Enabled)
+		t.Errorf("in its overlap the replaced PAT is %s, its version enabled: %t", p.State,
+			s.versions(nuget)[0].Enabled)
 	}
 	s.checkScheduled(nuget, second.Tags["patrol-revoke-previous-at"])
 
 	// The same order again, with another message id: it has been carried out.
 	runs := len(s.finished("Reconcile"))
-	s.send(nuget, "order-2", command(map[string]any{"pat": nuget, "reason": "requested", "from": first.Tags["CredentialId"]}))
+	s.send(nuget, "order-2", command(map[string]any{"pat": nuget, "reason": "requested",
+		"from": first.Tags["CredentialId"]}))
 	s.until("the repeated order is looked at", func() bool { return len(s.finished("Reconcile")) > runs })
 	if n := len(s.versions(nuget)); n != 2 {
 		t.Errorf("a repeated order made version %d", n)
@@ -175,7 +195,8 @@ func TestAPATLivesThroughAllTriggers(t *testing.T) {
 	}
 	s.until("the rotation over HTTP is done", func() bool { return s.settledAt(nuget, 3) })
 	third := s.versions(nuget)[2]
-	urgent := expected{name: nuget, reason: "compromised", from: second.ID, lifeDays: "7", previous: &second, overlap: -1}
+	urgent := expected{name: nuget, reason: "compromised", from: second.ID, lifeDays: "7", previous: &second,
+		overlap: -1}
 	s.checkVersion(third, urgent)
 	s.checkRotated(third, urgent)
 	s.checkClosed(nuget, 1, rotationID(nuget, second.ID), "requested")
@@ -227,15 +248,19 @@ func TestASecretPutThereByHandIsAdopted(t *testing.T) {
 	t.Parallel()
 	var id, token string
 	s := open(t, plan{before: func(s *stage) {
-		id, token = s.cloud.DevOps.Seed("contoso", cloud.User, "Jenkins agents", "vso.agentpools_manage vso.build_execute", time.Now().Add(25*24*time.Hour), false)
+		id, token = s.cloud.DevOps.Seed("contoso", cloud.User, "Jenkins agents",
+			"vso.agentpools_manage vso.build_execute", time.Now().Add(25*24*time.Hour), false)
 	}})
 	// Key Vault tells of the new version, and that is enough.
-	if _, err := s.cloud.Vault.Put(keyvault.Version{Name: "jenkins-agents", Value: token, Tags: map[string]string{"owner": "team-a"}}); err != nil {
+	if _, err := s.cloud.Vault.Put(keyvault.Version{Name: "jenkins-agents", Value: token,
+		Tags: map[string]string{"owner": "team-a"}}); err != nil {
 		t.Fatal(err)
 	}
-	s.until("the secret is adopted", func() bool { return s.versions("jenkins-agents")[0].Tags["patrol-identity"] != "" })
+	s.until("the secret is adopted",
+		func() bool { return s.versions("jenkins-agents")[0].Tags["patrol-identity"] != "" })
 	v := s.versions("jenkins-agents")
-	if len(v) != 1 || v[0].Value != token || v[0].Tags["CredentialId"] != id || v[0].Tags["owner"] != "team-a" || v[0].Expires.IsZero() {
+	if len(v) != 1 || v[0].Value != token || v[0].Tags["CredentialId"] != id || v[0].Tags["owner"] != "team-a" ||
+		v[0].Expires.IsZero() {
 		t.Errorf("adopted: %d versions, tags %v, exp %s", len(v), v[0].Tags, v[0].Expires)
 	}
 	if len(s.cloud.DevOps.PATs("contoso", cloud.User)) != 1 {
@@ -252,7 +277,10 @@ func TestTheAppRunsWithAConnectionStringAndAPublicClient(t *testing.T) {
 	if err := s.sweep(); err != nil {
 		t.Fatal(err)
 	}
-	s.until("both PATs are provisioned", func() bool { return s.settledAt("jenkins-agents", 1) && s.settledAt("nuget-feed", 1) })
+	s.until("both PATs are provisioned", func() bool {
+		return s.settledAt("jenkins-agents", 1) &&
+			s.settledAt("nuget-feed", 1)
+	})
 	if n := s.cloud.Entra.Assertions(); n != 0 {
 		t.Errorf("a public client presented %d assertions", n)
 	}

@@ -56,7 +56,8 @@ func TestTheZipHoldsByteForByteWhatRunsHere(t *testing.T) {
 			return err
 		}
 		if !bytes.Equal(here, there) || info.Mode().Perm() != f.Mode().Perm() {
-			t.Errorf("%s differs: %d bytes of mode %s here, %d of %s in the zip", name, len(here), info.Mode(), len(there), f.Mode())
+			t.Errorf("%s differs: %d bytes of mode %s here, %d of %s in the zip", name, len(here), info.Mode(),
+				len(there), f.Mode())
 		}
 		return nil
 	})

@@ -23,7 +23,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 )
 
 const (
@@ -47,10 +47,10 @@ const (
 
 // Config says what tenant this is.
 type Config struct {
-	Tenant    string         // default DefaultTenant
-	Domain    string         // a verified domain that also names the tenant; default contoso.com
-	Authority string         // scheme and host of issuers; default DefaultAuthority
-	Panel     *control.Panel // counts calls (service "entra") and makes them fail; may be nil
+	Tenant    string           // default DefaultTenant
+	Domain    string           // a verified domain that also names the tenant; default contoso.com
+	Authority string           // scheme and host of issuers; default DefaultAuthority
+	Panel     *faults.Injector // counts calls (service "entra") and makes them fail; may be nil
 	Switches  Switches
 }
 

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/sandbox/entra"
-	"github.com/azure-patrol/patrol/sandbox/entra/browser"
+	"github.com/azure-patrol/patrol/sandbox/entra/htmlclient"
 )
 
 const (
@@ -20,7 +20,7 @@ const (
 )
 
 // walk lets a person answer the pages, and tells which pages there were.
-func walk(t *testing.T, b *browser.Browser, p browser.Person, page string) (at *browser.Page, steps string) {
+func walk(t *testing.T, b *htmlclient.Browser, p htmlclient.Person, page string) (at *htmlclient.Page, steps string) {
 	t.Helper()
 	var seen []string
 	p.Saw = func(step string) { seen = append(seen, step) }
@@ -32,7 +32,7 @@ func walk(t *testing.T, b *browser.Browser, p browser.Person, page string) (at *
 }
 
 // back is what a client was sent.
-func back(t *testing.T, at *browser.Page) url.Values {
+func back(t *testing.T, at *htmlclient.Page) url.Values {
 	t.Helper()
 	if !at.Left() || !strings.HasPrefix(at.URL.String(), web+"?") {
 		t.Fatalf("the browser is at %s (%d): %s", at.URL, at.Status, at.HTML)
@@ -98,8 +98,8 @@ func TestThePagesThatAPersonSees(t *testing.T) {
 			if tc.user == "" {
 				tc.user = bot
 			}
-			b := browser.New(client.Transport)
-			p := browser.Person{User: tc.user}
+			b := htmlclient.New(client.Transport)
+			p := htmlclient.Person{User: tc.user}
 			at, steps := walk(t, b, p, request("web", tc.change...))
 			q := back(t, at)
 			if steps != tc.steps || q.Get("state") != "st&te" {
@@ -116,7 +116,7 @@ func TestThePagesThatAPersonSees(t *testing.T) {
 				t.Errorf("the second time: pages %q, want %q; %v", steps, tc.second, q)
 			}
 			// Another browser knows nobody, but consent belongs to the user.
-			if _, steps = walk(t, browser.New(client.Transport), browser.Person{User: tc.user}, request("web", tc.change...)); steps != strings.TrimSuffix(strings.Replace(tc.steps, "enrol ", "", 1), " consent") {
+			if _, steps = walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: tc.user}, request("web", tc.change...)); steps != strings.TrimSuffix(strings.Replace(tc.steps, "enrol ", "", 1), " consent") {
 				t.Errorf("another browser: pages %q", steps)
 			}
 		})
@@ -129,7 +129,7 @@ func TestAPersonWhoGoesAwayIsSentBackWithTheReason(t *testing.T) {
 		if err := s.RequireMFA(bot, true); err != nil {
 			t.Fatal(err)
 		}
-		at, _ := walk(t, browser.New(client.Transport), browser.Person{User: bot, CancelAt: step}, request("web"))
+		at, _ := walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot, CancelAt: step}, request("web"))
 		q := back(t, at)
 		if q.Get("error") != "access_denied" || q.Get("error_subcode") != "cancel" || !strings.HasPrefix(q.Get("error_description"), "AADSTS65004: ") ||
 			q.Get("state") != "st&te" || q.Has("code") {
@@ -150,7 +150,7 @@ func TestWhoCanNotSignInStaysOnThePage(t *testing.T) {
 		"off@contoso.com": "AADSTS50057", "gone@contoso.com": "AADSTS50034", "nobody@contoso.com": "AADSTS50034", "ann@fabrikam.com": "AADSTS50020",
 		"eve_fabrikam.com#EXT#@contoso.com": "AADSTS50034", // a guest signs in with the address
 	} {
-		at, steps := walk(t, browser.New(client.Transport), browser.Person{User: user}, request("web"))
+		at, steps := walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: user}, request("web"))
 		if steps != "account account" || !strings.Contains(at.HTML, code) || at.Status != 200 {
 			t.Errorf("%s: pages %q: %s", user, steps, at.HTML)
 		}
@@ -159,7 +159,7 @@ func TestWhoCanNotSignInStaysOnThePage(t *testing.T) {
 
 func TestAUserWhoIsBlockedMeanwhileChoosesAgain(t *testing.T) {
 	s, client := tenant(t)
-	b := browser.New(client.Transport)
+	b := htmlclient.New(client.Transport)
 	at, err := b.Open(t.Context(), request("web"))
 	if err != nil {
 		t.Fatal(err)
@@ -181,7 +181,7 @@ func TestAUserWhoIsBlockedMeanwhileChoosesAgain(t *testing.T) {
 func TestAGuestIsOfAnotherTenant(t *testing.T) {
 	s, client := tenant(t)
 	oid := s.AddGuest("eve@fabrikam.com", homeTenant)
-	at, _ := walk(t, browser.New(client.Transport), browser.Person{User: "eve@fabrikam.com"}, request("web"))
+	at, _ := walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: "eve@fabrikam.com"}, request("web"))
 	body := redeem(t, client, "web", back(t, at).Get("code"))
 	var id, info struct {
 		Name, OID, TID, IDP, UID, UTID string
@@ -204,7 +204,7 @@ func TestAGuestIsOfAnotherTenant(t *testing.T) {
 		t.Errorf("%+v %v", c, err)
 	}
 	// A member has no idp.
-	at, _ = walk(t, browser.New(client.Transport), browser.Person{User: bot}, request("web"))
+	at, _ = walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, request("web"))
 	body = redeem(t, client, "web", back(t, at).Get("code"))
 	if p := payload(t, body["id_token"].(string)); strings.Contains(p, `"idp"`) {
 		t.Errorf("%s", p)
@@ -232,7 +232,7 @@ func TestAUserMadeAnewIsAnotherPerson(t *testing.T) {
 		t.Errorf("made anew: %v", body)
 	}
 	s.AddApp(entra.App{ClientID: app, Native: []string{web}})
-	at, steps := walk(t, browser.New(client.Transport), browser.Person{User: bot}, request(app))
+	at, steps := walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, request(app))
 	if steps != "account sign-in consent" {
 		t.Errorf("pages %q: the consent was another person's", steps)
 	}
@@ -257,26 +257,26 @@ func TestOnlyAnAdministratorGrantsWhatUsersMayNot(t *testing.T) {
 			if strings.HasPrefix(name, "no user") {
 				scope = nil
 			}
-			at, steps := walk(t, browser.New(client.Transport), browser.Person{User: bot}, request("web", scope...))
+			at, steps := walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, request("web", scope...))
 			if q := back(t, at); steps != "account sign-in approval" || q.Get("error") != "access_denied" || !strings.HasPrefix(q.Get("error_description"), "AADSTS90094: ") {
 				t.Errorf("pages %q, %v", steps, q)
 			}
 			// The administrator's own consent is the administrator's alone.
 			for _, everybody := range []bool{false, true} {
 				change := append([]string{"prompt", "consent"}, scope...)
-				if at, _ = walk(t, browser.New(client.Transport), browser.Person{User: boss, ForEverybody: everybody}, request("web", change...)); back(t, at).Get("code") == "" {
+				if at, _ = walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: boss, ForEverybody: everybody}, request("web", change...)); back(t, at).Get("code") == "" {
 					t.Errorf("the administrator got %v", back(t, at))
 				}
 				want := "account sign-in approval"
 				if everybody {
 					want = "account sign-in"
 				}
-				if _, steps = walk(t, browser.New(client.Transport), browser.Person{User: bot}, request("web", scope...)); steps != want {
+				if _, steps = walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, request("web", scope...)); steps != want {
 					t.Errorf("for everybody %t: pages %q, want %q", everybody, steps, want)
 				}
 			}
 			s.WithdrawAdminConsent("web")
-			if _, steps = walk(t, browser.New(client.Transport), browser.Person{User: bot}, request("web", scope...)); steps != "account sign-in approval" {
+			if _, steps = walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, request("web", scope...)); steps != "account sign-in approval" {
 				t.Errorf("after withdrawal: pages %q", steps)
 			}
 		})
@@ -303,28 +303,28 @@ func TestTheAdminConsentEndpoint(t *testing.T) {
 			t.Errorf("%s: %d %s", name, resp.StatusCode, html)
 		}
 	}
-	p, steps := walk(t, browser.New(client.Transport), browser.Person{User: bot}, at("/adminconsent"))
+	p, steps := walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, at("/adminconsent"))
 	if q := back(t, p); steps != "account sign-in approval" || q.Get("error") == "" || q.Get("state") != "s1" {
 		t.Errorf("not an administrator: pages %q, %v", steps, q)
 	}
-	p, _ = walk(t, browser.New(client.Transport), browser.Person{User: boss, CancelAt: "consent"}, at("/adminconsent"))
+	p, _ = walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: boss, CancelAt: "consent"}, at("/adminconsent"))
 	if q := back(t, p); q.Get("error") != "access_denied" || q.Get("admin_consent") != "True" || q.Get("tenant") != entra.DefaultTenant {
 		t.Errorf("declined: %v", q)
 	}
-	if p, _ = walk(t, browser.New(client.Transport), browser.Person{User: boss}, at("/v2.0/adminconsent", "scope", entra.DevOps+"/vso.nothing")); !strings.Contains(back(t, p).Get("error_description"), "AADSTS650053") {
+	if p, _ = walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: boss}, at("/v2.0/adminconsent", "scope", entra.DevOps+"/vso.nothing")); !strings.Contains(back(t, p).Get("error_description"), "AADSTS650053") {
 		t.Errorf("a scope that does not exist: %v", back(t, p))
 	}
-	p, steps = walk(t, browser.New(client.Transport), browser.Person{User: boss}, at("/v2.0/adminconsent", "scope", pats))
+	p, steps = walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: boss}, at("/v2.0/adminconsent", "scope", pats))
 	if q := back(t, p); steps != "account sign-in consent" || q.Get("admin_consent") != "True" || q.Get("scope") != pats || q.Get("state") != "s1" {
 		t.Errorf("one scope: pages %q, %v", steps, q)
 	}
-	if _, steps = walk(t, browser.New(client.Transport), browser.Person{User: bot}, request("web", "scope", pats)); steps != "account sign-in" {
+	if _, steps = walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, request("web", "scope", pats)); steps != "account sign-in" {
 		t.Errorf("a user, one scope: pages %q", steps)
 	}
-	if p, _ = walk(t, browser.New(client.Transport), browser.Person{User: boss}, at("/adminconsent")); back(t, p).Get("admin_consent") != "True" {
+	if p, _ = walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: boss}, at("/adminconsent")); back(t, p).Get("admin_consent") != "True" {
 		t.Errorf("all scopes: %v", back(t, p))
 	}
-	if _, steps = walk(t, browser.New(client.Transport), browser.Person{User: bot, CancelAt: "consent"}, request("web")); steps != "account sign-in" {
+	if _, steps = walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot, CancelAt: "consent"}, request("web")); steps != "account sign-in" {
 		t.Errorf("a user, all scopes: pages %q", steps)
 	}
 }
@@ -332,8 +332,8 @@ func TestTheAdminConsentEndpoint(t *testing.T) {
 func TestAFormBelongsToOneBrowserAndServesOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, client := tenant(t)
-		mine, other := browser.New(client.Transport), browser.New(client.Transport)
-		open := func(b *browser.Browser) *browser.Page {
+		mine, other := htmlclient.New(client.Transport), htmlclient.New(client.Transport)
+		open := func(b *htmlclient.Browser) *htmlclient.Page {
 			t.Helper()
 			at, err := b.Open(t.Context(), request("web"))
 			if err != nil {
@@ -341,7 +341,7 @@ func TestAFormBelongsToOneBrowserAndServesOnce(t *testing.T) {
 			}
 			return at
 		}
-		send := func(b *browser.Browser, at *browser.Page, set ...string) *browser.Page {
+		send := func(b *htmlclient.Browser, at *htmlclient.Page, set ...string) *htmlclient.Page {
 			t.Helper()
 			next, err := b.Submit(t.Context(), at, at.Forms[0], append([]string{"user", bot, "action", "next"}, set...)...)
 			if err != nil {
@@ -349,7 +349,7 @@ func TestAFormBelongsToOneBrowserAndServesOnce(t *testing.T) {
 			}
 			return next
 		}
-		refused := func(what, code string, at *browser.Page) {
+		refused := func(what, code string, at *htmlclient.Page) {
 			t.Helper()
 			if at.Left() || at.Status != 400 || !strings.Contains(at.HTML, code) || len(at.Forms) > 0 {
 				t.Errorf("%s: %d %s", what, at.Status, at.HTML)
@@ -358,7 +358,7 @@ func TestAFormBelongsToOneBrowserAndServesOnce(t *testing.T) {
 		first := open(mine)
 		open(other)
 		refused("another browser", "AADSTS165000", send(other, first))
-		refused("no browser at all", "AADSTS165000", send(browser.New(client.Transport), first))
+		refused("no browser at all", "AADSTS165000", send(htmlclient.New(client.Transport), first))
 		refused("a forged flow", "AADSTS165000", send(mine, first, "flow", strings.Repeat("0", 64)))
 		refused("no flow", "AADSTS165000", send(mine, first, "flow", ""))
 		refused("another step", "AADSTS165000", send(mine, first, "step", "consent", "action", "accept"))
@@ -409,7 +409,7 @@ func TestThreeWrongCodesEndTheSignIn(t *testing.T) {
 	if err := s.RequireMFA(bot, true); err != nil {
 		t.Fatal(err)
 	}
-	b := browser.New(client.Transport)
+	b := htmlclient.New(client.Transport)
 	at, err := b.Open(t.Context(), request("web"))
 	for _, set := range [][]string{{"user", bot, "action", "next"}, {"action", "sign-in"}, {"code", "x"}, {"code", ""}, {"code", "y"}} {
 		if err != nil || len(at.Forms) != 1 {
@@ -421,7 +421,7 @@ func TestThreeWrongCodesEndTheSignIn(t *testing.T) {
 		t.Errorf("%v %+v", err, at)
 	}
 	// The sign-in itself counts, the second factor is still missing.
-	if _, steps := walk(t, b, browser.Person{}, request("web")); steps != "mfa consent" {
+	if _, steps := walk(t, b, htmlclient.Person{}, request("web")); steps != "mfa consent" {
 		t.Errorf("the next time: pages %q", steps)
 	}
 }
@@ -429,10 +429,10 @@ func TestThreeWrongCodesEndTheSignIn(t *testing.T) {
 func TestSilentSignIn(t *testing.T) {
 	s, client := tenant(t)
 	s.AddUser(entra.User{UPN: boss})
-	b := browser.New(client.Transport)
+	b := htmlclient.New(client.Transport)
 	silent := func(change ...string) (err, description string) {
 		t.Helper()
-		at, steps := walk(t, b, browser.Person{}, request("web", append([]string{"prompt", "none"}, change...)...))
+		at, steps := walk(t, b, htmlclient.Person{}, request("web", append([]string{"prompt", "none"}, change...)...))
 		q := back(t, at)
 		if steps != "" || (q.Get("error") == "") != (q.Get("code") != "") {
 			t.Errorf("pages %q, %v", steps, q)
@@ -447,7 +447,7 @@ func TestSilentSignIn(t *testing.T) {
 		}
 	}
 	want("login_required", "AADSTS50058")
-	walk(t, b, browser.Person{User: bot}, request("web"))
+	walk(t, b, htmlclient.Person{User: bot}, request("web"))
 	want("", "")
 	want("", "", "login_hint", bot)
 	want("login_required", "AADSTS50058", "login_hint", boss)
@@ -456,18 +456,18 @@ func TestSilentSignIn(t *testing.T) {
 	id := s.AddPolicy(entra.Policy{User: bot, Block: true})
 	want("interaction_required", "AADSTS53003")
 	s.RemovePolicy(id)
-	walk(t, b, browser.Person{User: boss}, request("web", "prompt", "select_account"))
+	walk(t, b, htmlclient.Person{User: boss}, request("web", "prompt", "select_account"))
 	want("interaction_required", "AADSTS16000")
 	want("", "", "login_hint", boss)
 	if err := s.Revoke(bot); err != nil {
 		t.Fatal(err)
 	}
 	want("", "") // one session is left
-	if at, _ := walk(t, b, browser.Person{}, authority+"/oauth2/v2.0/logout?post_logout_redirect_uri="+url.QueryEscape(web)); !at.Left() || at.URL.String() != web {
+	if at, _ := walk(t, b, htmlclient.Person{}, authority+"/oauth2/v2.0/logout?post_logout_redirect_uri="+url.QueryEscape(web)); !at.Left() || at.URL.String() != web {
 		t.Errorf("signed out to %s", at.URL)
 	}
 	want("login_required", "AADSTS50058")
-	if at, _ := walk(t, b, browser.Person{}, authority+"/oauth2/v2.0/logout?post_logout_redirect_uri=https://evil.example/"); at.Left() {
+	if at, _ := walk(t, b, htmlclient.Person{}, authority+"/oauth2/v2.0/logout?post_logout_redirect_uri=https://evil.example/"); at.Left() {
 		t.Errorf("sent to %s", at.URL)
 	}
 }
@@ -475,11 +475,11 @@ func TestSilentSignIn(t *testing.T) {
 func TestASessionEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, client := tenant(t)
-		b := browser.New(client.Transport)
+		b := htmlclient.New(client.Transport)
 		steps := func() string {
 			t.Helper()
 			time.Sleep(time.Second)
-			_, steps := walk(t, b, browser.Person{User: bot}, request("web"))
+			_, steps := walk(t, b, htmlclient.Person{User: bot}, request("web"))
 			return steps
 		}
 		if got := steps(); got != "account sign-in consent" {
@@ -506,7 +506,7 @@ func TestNobodySignsInWithoutAFormOfThisBrowser(t *testing.T) {
 	if err := s.Consent(bot, "web", patScopes...); err != nil {
 		t.Fatal(err)
 	}
-	at, err := browser.New(client.Transport).Open(t.Context(), request("web"))
+	at, err := htmlclient.New(client.Transport).Open(t.Context(), request("web"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -540,7 +540,7 @@ func TestNobodySignsInWithoutAFormOfThisBrowser(t *testing.T) {
 func TestAPolicyThatBlocksEverybodyLeavesNobodyThrough(t *testing.T) {
 	s, client := tenant(t)
 	s.AddPolicy(entra.Policy{Block: true})
-	if at, _ := walk(t, browser.New(client.Transport), browser.Person{User: bot}, request("web")); at.Left() || at.Status != 400 || !strings.Contains(at.HTML, "AADSTS53003") {
+	if at, _ := walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, request("web")); at.Left() || at.Status != 400 || !strings.Contains(at.HTML, "AADSTS53003") {
 		t.Errorf("%d %s %s", at.Status, at.URL, at.HTML)
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/public"
 
 	"github.com/azure-patrol/patrol/sandbox/entra"
-	"github.com/azure-patrol/patrol/sandbox/entra/browser"
+	"github.com/azure-patrol/patrol/sandbox/entra/htmlclient"
 )
 
 // The whole way of a claims challenge, with MSAL: a policy comes into force, the
@@ -38,7 +38,7 @@ func TestAClaimsChallengeIsSatisfiedByTheNextSignIn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at, steps := walk(t, browser.New(client.Transport), browser.Person{User: bot}, page)
+	at, steps := walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, page)
 	if steps != "account sign-in mfa" {
 		t.Errorf("pages %q", steps)
 	}
@@ -122,12 +122,12 @@ func TestSignInFrequencyLeavesConfidentialClientsAlone(t *testing.T) {
 func TestABlockedSignInEndsOnAPage(t *testing.T) {
 	s, client := tenant(t)
 	s.AddPolicy(entra.Policy{App: "web", Block: true})
-	at, steps := walk(t, browser.New(client.Transport), browser.Person{User: bot}, request("web"))
+	at, steps := walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, request("web"))
 	if steps != "account sign-in" || at.Left() || !strings.Contains(at.HTML, "AADSTS53003") {
 		t.Errorf("pages %q, then %d %s", steps, at.Status, at.HTML)
 	}
 	// A policy that comes between the page and the redemption counts, too.
-	at, _ = walk(t, browser.New(client.Transport), browser.Person{User: bot}, request("native"))
+	at, _ = walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, request("native"))
 	s.AddPolicy(entra.Policy{App: "native", MFA: true})
 	if body := redeem(t, client, "native", back(t, at).Get("code")); codeOf(body) != 50076 {
 		t.Errorf("%v", body)
@@ -137,7 +137,7 @@ func TestABlockedSignInEndsOnAPage(t *testing.T) {
 func TestACodeOfARevokedSignInIsWorthNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, client := tenant(t)
-		at, _ := walk(t, browser.New(client.Transport), browser.Person{User: bot}, request("native"))
+		at, _ := walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, request("native"))
 		time.Sleep(time.Second)
 		if err := s.Revoke(bot); err != nil {
 			t.Fatal(err)
@@ -230,20 +230,20 @@ func TestADisabledAppIsRefused(t *testing.T) {
 
 func TestDeviceCodePages(t *testing.T) {
 	for name, tc := range map[string]struct {
-		person  browser.Person
+		person  htmlclient.Person
 		prepare func(*entra.Server)
 		steps   string
 		err     string // "": success
 	}{
-		"approved":                 {browser.Person{User: bot}, nil, "device account sign-in confirm consent", ""},
-		"approved with a code":     {browser.Person{User: bot}, func(s *entra.Server) { s.AddPolicy(entra.Policy{MFA: true}) }, "device account sign-in mfa confirm consent", ""},
-		"declined at the end":      {browser.Person{User: bot, CancelAt: "consent"}, nil, "device account sign-in confirm consent", "authorization_declined"},
-		"declined in between":      {browser.Person{User: bot, CancelAt: "confirm"}, nil, "device account sign-in confirm", "authorization_declined"},
-		"given up at the code":     {browser.Person{CancelAt: "device"}, nil, "device", "authorization_pending"},
-		"a wrong code":             {browser.Person{UserCode: "WRONG"}, nil, "device device", "authorization_pending"},
-		"blocked by policy":        {browser.Person{User: bot}, func(s *entra.Server) { s.AddPolicy(entra.Policy{BlockDeviceCode: true}) }, "device account sign-in", "authorization_pending"},
-		"another user may not":     {browser.Person{User: "off@contoso.com"}, nil, "device account account", "authorization_pending"},
-		"consent given beforehand": {browser.Person{User: bot}, func(s *entra.Server) { _ = s.Consent(bot, "device", patScopes...) }, "device account sign-in confirm", ""},
+		"approved":                 {htmlclient.Person{User: bot}, nil, "device account sign-in confirm consent", ""},
+		"approved with a code":     {htmlclient.Person{User: bot}, func(s *entra.Server) { s.AddPolicy(entra.Policy{MFA: true}) }, "device account sign-in mfa confirm consent", ""},
+		"declined at the end":      {htmlclient.Person{User: bot, CancelAt: "consent"}, nil, "device account sign-in confirm consent", "authorization_declined"},
+		"declined in between":      {htmlclient.Person{User: bot, CancelAt: "confirm"}, nil, "device account sign-in confirm", "authorization_declined"},
+		"given up at the code":     {htmlclient.Person{CancelAt: "device"}, nil, "device", "authorization_pending"},
+		"a wrong code":             {htmlclient.Person{UserCode: "WRONG"}, nil, "device device", "authorization_pending"},
+		"blocked by policy":        {htmlclient.Person{User: bot}, func(s *entra.Server) { s.AddPolicy(entra.Policy{BlockDeviceCode: true}) }, "device account sign-in", "authorization_pending"},
+		"another user may not":     {htmlclient.Person{User: "off@contoso.com"}, nil, "device account account", "authorization_pending"},
+		"consent given beforehand": {htmlclient.Person{User: bot}, func(s *entra.Server) { _ = s.Consent(bot, "device", patScopes...) }, "device account sign-in confirm", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, client := tenant(t)
@@ -255,7 +255,7 @@ func TestDeviceCodePages(t *testing.T) {
 			if tc.person.UserCode == "" {
 				tc.person.UserCode = strings.ToLower(code["user_code"].(string))
 			}
-			at, steps := walk(t, browser.New(client.Transport), tc.person, code["verification_uri"].(string))
+			at, steps := walk(t, htmlclient.New(client.Transport), tc.person, code["verification_uri"].(string))
 			if steps != tc.steps || at.Left() {
 				t.Errorf("pages %q, want %q", steps, tc.steps)
 			}
@@ -273,7 +273,7 @@ func TestDeviceCodePages(t *testing.T) {
 			if _, body := answerOf(t, client, form); codeOf(body) != 54005 {
 				t.Errorf("a device code twice: %v", body)
 			}
-			if _, steps := walk(t, browser.New(client.Transport), tc.person, code["verification_uri"].(string)); steps != "device device" {
+			if _, steps := walk(t, htmlclient.New(client.Transport), tc.person, code["verification_uri"].(string)); steps != "device device" {
 				t.Errorf("a user code twice: pages %q", steps)
 			}
 		})
@@ -315,7 +315,7 @@ func TestADeviceCodeHasItsPaceAndItsEnd(t *testing.T) {
 		time.Sleep(4 * time.Second)
 		want("slow_down")
 		// A page that was opened in time does not help afterwards.
-		b := browser.New(client.Transport)
+		b := htmlclient.New(client.Transport)
 		at, err := b.Open(t.Context(), code["verification_uri"].(string))
 		time.Sleep(time.Minute)
 		for _, set := range [][]string{{"code", code["user_code"].(string), "action", "next"}, {"user", bot, "action", "next"}, {"action", "sign-in"}, {"action", "continue"}} {

@@ -20,9 +20,9 @@ import (
 	msalerrors "github.com/AzureAD/microsoft-authentication-library-for-go/apps/errors"
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/public"
 
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/entra"
-	"github.com/azure-patrol/patrol/sandbox/pipe"
+	"github.com/azure-patrol/patrol/sandbox/faults"
+	"github.com/azure-patrol/patrol/sandbox/memnet"
 )
 
 const (
@@ -40,7 +40,7 @@ var patScopes = []string{pats, patsManage}
 func serve(t *testing.T, cfg entra.Config) (*entra.Server, *http.Client) {
 	t.Helper()
 	s := entra.New(cfg)
-	var net pipe.Network
+	var net memnet.Network
 	l, err := net.Listen(host + ":443")
 	if err != nil {
 		t.Fatal(err)
@@ -172,7 +172,7 @@ func refreshForm(app, refreshToken string) url.Values {
 }
 
 func TestMSALRedeemsAnImportedRefreshToken(t *testing.T) {
-	panel := &control.Panel{}
+	panel := &faults.Injector{}
 	s, client, app, rt := seeded(t, entra.Config{Panel: panel})
 	m := imported(app, rt)
 	r, err := silent(t.Context(), publicClient(t, client, app, m))

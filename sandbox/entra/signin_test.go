@@ -18,7 +18,7 @@ import (
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/public"
 
 	"github.com/azure-patrol/patrol/sandbox/entra"
-	"github.com/azure-patrol/patrol/sandbox/entra/browser"
+	"github.com/azure-patrol/patrol/sandbox/entra/htmlclient"
 )
 
 const (
@@ -62,7 +62,7 @@ func get(t *testing.T, client *http.Client, page string) (*http.Response, string
 // signIn is a person in a fresh browser, who ends at the client's address.
 func signIn(t *testing.T, client *http.Client, page string) url.Values {
 	t.Helper()
-	at, _ := walk(t, browser.New(client.Transport), browser.Person{User: bot}, page)
+	at, _ := walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, page)
 	return back(t, at)
 }
 
@@ -143,28 +143,28 @@ func TestSignInByResponseMode(t *testing.T) {
 	if q := signIn(t, client, request("web")); q.Get("code") == "" || q.Get("state") != "st&te" {
 		t.Errorf("query: %v", q)
 	}
-	at, _ := walk(t, browser.New(client.Transport), browser.Person{User: bot}, request("web", "response_mode", "fragment"))
+	at, _ := walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, request("web", "response_mode", "fragment"))
 	if q := fragment(t, at); q.Get("code") == "" || q.Get("state") != "st&te" {
 		t.Errorf("fragment: %v", q)
 	}
-	at, _ = walk(t, browser.New(client.Transport), browser.Person{User: bot}, request("web", "response_mode", "form_post"))
+	at, _ = walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, request("web", "response_mode", "form_post"))
 	for _, want := range []string{`action="` + web + `"`, `name="code" value="1.AX`, `name="state" value="st&amp;te"`} {
 		if at.Left() || !strings.Contains(at.HTML, want) {
 			t.Errorf("form_post lacks %q: %d %s", want, at.Status, at.HTML)
 		}
 	}
-	at, _ = walk(t, browser.New(client.Transport), browser.Person{User: bot, CancelAt: "sign-in"}, request("web"))
+	at, _ = walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot, CancelAt: "sign-in"}, request("web"))
 	if q := back(t, at); q.Get("error") != "access_denied" || q.Get("code") != "" || q.Get("state") != "st&te" {
 		t.Errorf("denied: %v", q)
 	}
-	at, _ = walk(t, browser.New(client.Transport), browser.Person{User: "off@contoso.com"}, request("web"))
+	at, _ = walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: "off@contoso.com"}, request("web"))
 	if at.Left() || !strings.Contains(at.HTML, "AADSTS50057") {
 		t.Errorf("disabled user: %d %s %s", at.Status, at.URL, at.HTML)
 	}
 }
 
 // fragment is what a client was sent behind the #, and nowhere else.
-func fragment(t *testing.T, at *browser.Page) url.Values {
+func fragment(t *testing.T, at *htmlclient.Page) url.Values {
 	t.Helper()
 	if !at.Left() || at.URL.RawQuery != "" || !strings.HasPrefix(at.URL.String(), web+"#") {
 		t.Fatalf("the browser is at %s (%d): %s", at.URL, at.Status, at.HTML)
@@ -250,7 +250,7 @@ func payload(t *testing.T, token string) string {
 func TestASinglePageAppsRefreshTokenLives24HoursWhateverItsUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, client := tenant(t)
-		at, _ := walk(t, browser.New(client.Transport), browser.Person{User: bot}, request("spa", "response_mode", "fragment"))
+		at, _ := walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, request("spa", "response_mode", "fragment"))
 		origin := func(form url.Values) map[string]any {
 			t.Helper()
 			req, err := http.NewRequestWithContext(t.Context(), "POST", authority+"/oauth2/v2.0/token", strings.NewReader(form.Encode()))
@@ -296,8 +296,8 @@ func TestMSALsInteractiveSignInGetsAFormPost(t *testing.T) {
 		t.Fatal(err)
 	}
 	open := func(page string) error {
-		b := browser.New(srv.Client().Transport)
-		at, err := browser.Person{User: bot}.Walk(t.Context(), b, page)
+		b := htmlclient.New(srv.Client().Transport)
+		at, err := htmlclient.Person{User: bot}.Walk(t.Context(), b, page)
 		if err != nil {
 			return err
 		}

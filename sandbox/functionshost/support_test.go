@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/sandbox/functionshost"
-	"github.com/azure-patrol/patrol/sandbox/pipe"
+	"github.com/azure-patrol/patrol/sandbox/memnet"
 )
 
 const handlerPort = 39685
@@ -97,7 +97,7 @@ type handler struct {
 	// delay passes before it listens.
 	delay time.Duration
 
-	net *pipe.Network
+	net *memnet.Network
 
 	mu       sync.Mutex
 	starts   []functionshost.Spec
@@ -107,7 +107,7 @@ type handler struct {
 }
 
 func newHandler(serve http.HandlerFunc) *handler {
-	return &handler{serve: serve, net: &pipe.Network{}, exit: make(chan int)}
+	return &handler{serve: serve, net: &memnet.Network{}, exit: make(chan int)}
 }
 
 func record(r *http.Request) recorded {
@@ -274,7 +274,7 @@ func (w *world) ready() {
 }
 
 // listenOn puts the host's HTTP side on the handler's network.
-func listenOn(n *pipe.Network, address string) func(*functionshost.Config) {
+func listenOn(n *memnet.Network, address string) func(*functionshost.Config) {
 	return func(c *functionshost.Config) {
 		l, err := n.Listen(address)
 		if err != nil {
@@ -291,7 +291,7 @@ type reply struct {
 }
 
 // call sends one request to the host over a connection of its own, in a bubble.
-func call(t testing.TB, n *pipe.Network, method, target string, body io.Reader, header http.Header) reply {
+func call(t testing.TB, n *memnet.Network, method, target string, body io.Reader, header http.Header) reply {
 	t.Helper()
 	r, err := tryCall(n, method, target, body, header)
 	if err != nil {
@@ -301,7 +301,7 @@ func call(t testing.TB, n *pipe.Network, method, target string, body io.Reader, 
 	return r
 }
 
-func tryCall(n *pipe.Network, method, target string, body io.Reader, header http.Header) (reply, error) {
+func tryCall(n *memnet.Network, method, target string, body io.Reader, header http.Header) (reply, error) {
 	tr := n.Transport()
 	tr.DisableKeepAlives = false
 	defer tr.CloseIdleConnections()

@@ -13,7 +13,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 )
 
 const apiVersion = "2019-08-01"
@@ -35,7 +35,7 @@ type Config struct {
 	// SystemAssigned is the client id of the app's own identity; empty: the
 	// app has none, and a request must name an identity.
 	SystemAssigned string
-	Panel          *control.Panel // counts calls (service "identity", operation "token"); may be nil
+	Panel          *faults.Injector // counts calls (service "identity", operation "token"); may be nil
 }
 
 // New makes the endpoint. Any path is the endpoint.
@@ -60,7 +60,8 @@ func (cfg Config) serve(w http.ResponseWriter, r *http.Request) {
 	case q.Get("resource") == "":
 		refuse(w, http.StatusBadRequest, "BadRequest", "The parameter resource is missing.")
 	case id == "" || id != cfg.SystemAssigned && !slices.Contains(cfg.Assigned, id):
-		refuse(w, http.StatusBadRequest, "BadRequest", "No User Assigned or Delegated Managed Identity found for specified ClientId/ResourceId/PrincipalId.")
+		refuse(w, http.StatusBadRequest, "BadRequest",
+			"No User Assigned or Delegated Managed Identity found for specified ClientId/ResourceId/PrincipalId.")
 	default:
 		token, expires, err := cfg.Tokens.IdentityToken(id, q.Get("resource"))
 		if err != nil {
@@ -75,7 +76,8 @@ func (cfg Config) serve(w http.ResponseWriter, r *http.Request) {
 }
 
 func refuse(w http.ResponseWriter, status int, code, text string) {
-	answer(w, status, map[string]any{"statusCode": status, "message": text, "error": map[string]string{"code": code, "message": text}})
+	answer(w, status, map[string]any{"statusCode": status, "message": text, "error": map[string]string{"code": code,
+		"message": text}})
 }
 
 func answer(w http.ResponseWriter, status int, body any) {

@@ -11,8 +11,8 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/entra"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/identity"
 )
 
@@ -29,16 +29,19 @@ func TestManagedIdentityCredentialGetsTokensForEveryResource(t *testing.T) {
 	authority := entra.New(entra.Config{})
 	client := "every-resource-" + rand.Text() // the credential's token cache is process-wide
 	principal := authority.AddIdentity(entra.ManagedIdentity{ClientID: client})
-	panel := &control.Panel{}
+	panel := &faults.Injector{}
 	serve(t, identity.Config{Tokens: authority, Header: "h", Assigned: []string{client}, Panel: panel})
-	cred, err := azidentity.NewManagedIdentityCredential(&azidentity.ManagedIdentityCredentialOptions{ID: azidentity.ClientID(client)})
+	cred, err := azidentity.NewManagedIdentityCredential(&azidentity.ManagedIdentityCredentialOptions{
+		ID: azidentity.ClientID(client)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for scope, want := range map[string]struct{ audience, issuer string }{
-		"https://vault.azure.net/.default":       {"https://vault.azure.net", "https://sts.windows.net/" + entra.DefaultTenant + "/"},
-		"https://servicebus.azure.net//.default": {"https://servicebus.azure.net/", "https://sts.windows.net/" + entra.DefaultTenant + "/"},
-		"api://AzureADTokenExchange/.default":    {"api://AzureADTokenExchange", authority.Issuer()},
+		"https://vault.azure.net/.default": {"https://vault.azure.net", "https://sts.windows.net/" +
+			entra.DefaultTenant + "/"},
+		"https://servicebus.azure.net//.default": {"https://servicebus.azure.net/", "https://sts.windows.net/" +
+			entra.DefaultTenant + "/"},
+		"api://AzureADTokenExchange/.default": {"api://AzureADTokenExchange", authority.Issuer()},
 	} {
 		token, err := cred.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{scope}})
 		if err != nil {
@@ -48,7 +51,8 @@ func TestManagedIdentityCredentialGetsTokensForEveryResource(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", scope, err)
 		}
-		if c.Audience != want.audience || c.Issuer != want.issuer || c.Subject != principal || c.ObjectID != principal || c.IDType != "app" || c.UPN != "" {
+		if c.Audience != want.audience || c.Issuer != want.issuer || c.Subject != principal ||
+			c.ObjectID != principal || c.IDType != "app" || c.UPN != "" {
 			t.Errorf("%s: %+v", scope, c)
 		}
 		if !c.Expires.Equal(token.ExpiresOn) {
@@ -64,11 +68,13 @@ func TestManagedIdentityCredentialFailsForAnIdentityThatIsNotAssigned(t *testing
 	authority := entra.New(entra.Config{})
 	authority.AddIdentity(entra.ManagedIdentity{ClientID: "exists-unassigned"})
 	serve(t, identity.Config{Tokens: authority, Header: "h"})
-	cred, err := azidentity.NewManagedIdentityCredential(&azidentity.ManagedIdentityCredentialOptions{ID: azidentity.ClientID("exists-unassigned")})
+	cred, err := azidentity.NewManagedIdentityCredential(&azidentity.ManagedIdentityCredentialOptions{
+		ID: azidentity.ClientID("exists-unassigned")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := cred.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{"https://vault.azure.net/.default"}}); err == nil {
+	if _, err := cred.GetToken(t.Context(),
+		policy.TokenRequestOptions{Scopes: []string{"https://vault.azure.net/.default"}}); err == nil {
 		t.Error("an unassigned identity got a token")
 	}
 }
@@ -78,7 +84,8 @@ func TestEndpointRules(t *testing.T) {
 	for _, id := range []string{"user-1", "system", "elsewhere"} {
 		authority.AddIdentity(entra.ManagedIdentity{ClientID: id})
 	}
-	with := identity.New(identity.Config{Tokens: authority, Header: "h", Assigned: []string{"user-1", "deleted"}, SystemAssigned: "system"})
+	with := identity.New(identity.Config{Tokens: authority, Header: "h", Assigned: []string{"user-1", "deleted"},
+		SystemAssigned: "system"})
 	without := identity.New(identity.Config{Tokens: authority, Header: "h", Assigned: []string{"user-1"}})
 	const good = "api-version=2019-08-01&resource=https://vault.azure.net"
 	for name, tc := range map[string]struct {
@@ -94,10 +101,12 @@ func TestEndpointRules(t *testing.T) {
 		"identity that does not exist": {with, "GET", good + "&client_id=deleted", "h", 400, ""},
 		"no header":                    {with, "GET", good, "", 400, ""},
 		"wrong header":                 {with, "GET", good, "x", 400, ""},
-		"older api-version":            {with, "GET", "api-version=2017-09-01&resource=https://vault.azure.net", "h", 400, ""},
-		"no resource":                  {with, "GET", "api-version=2019-08-01", "h", 400, ""},
-		"unknown resource":             {with, "GET", "api-version=2019-08-01&resource=https://example.invalid", "h", 400, ""},
-		"POST":                         {with, "POST", good, "h", 405, ""},
+		"older api-version": {with, "GET", "api-version=2017-09-01&resource=https://vault.azure.net", "h",
+			400, ""},
+		"no resource": {with, "GET", "api-version=2019-08-01", "h", 400, ""},
+		"unknown resource": {with, "GET", "api-version=2019-08-01&resource=https://example.invalid", "h",
+			400, ""},
+		"POST": {with, "POST", good, "h", 405, ""},
 	} {
 		r := httptest.NewRequestWithContext(t.Context(), tc.method, "/msi/token?"+tc.query, strings.NewReader(""))
 		if tc.header != "" {
@@ -117,7 +126,8 @@ func TestEndpointRules(t *testing.T) {
 		if tc.status != 200 {
 			continue
 		}
-		if _, isText := body["expires_on"].(string); !isText || body["client_id"] != tc.client || body["token_type"] != "Bearer" || body["resource"] != "https://vault.azure.net" {
+		if _, isText := body["expires_on"].(string); !isText || body["client_id"] != tc.client ||
+			body["token_type"] != "Bearer" || body["resource"] != "https://vault.azure.net" {
 			t.Errorf("%s: %v", name, body)
 		}
 	}

@@ -115,7 +115,8 @@ func (v *Vault) event(ver Version, kind string, n int) []byte {
 	vault, _, _ := strings.Cut(v.host, ".")
 	source := v.cfg.Events.Source
 	if source == "" {
-		source = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/sandbox/providers/Microsoft.KeyVault/vaults/" + vault
+		source =
+			"/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/sandbox/providers/Microsoft.KeyVault/vaults/" + vault
 	}
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%d", v.cfg.URL, n))
 	id := fmt.Sprintf("%x-%x-%x-%x-%x", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
@@ -147,7 +148,8 @@ func (v *Vault) event(ver Version, kind string, n int) []byte {
 		}
 	} else {
 		out = map[string]any{
-			"specversion": "1.0", "id": id, "source": source, "subject": ver.Name, "type": kind, "time": at, "data": data,
+			"specversion": "1.0", "id": id, "source": source, "subject": ver.Name, "type": kind, "time": at,
+			"data": data,
 		}
 	}
 	if v.cfg.Events.Array {

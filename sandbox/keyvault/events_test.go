@@ -30,7 +30,8 @@ func (r *recorder) emit(b []byte) {
 	if err := json.Unmarshal(b, &e); err != nil {
 		e.Type = err.Error()
 	}
-	r.events = append(r.events, fmt.Sprintf("%s %s %s", time.Since(r.from), strings.TrimPrefix(e.Type, "Microsoft.KeyVault.Secret"), e.Data.Version))
+	r.events = append(r.events, fmt.Sprintf("%s %s %s", time.Since(r.from),
+		strings.TrimPrefix(e.Type, "Microsoft.KeyVault.Secret"), e.Data.Version))
 }
 
 // told returns what has come, with the versions' names for their ids.
@@ -97,10 +98,14 @@ func TestAChangedExpiryCountsAnewWhereItIsSwitchedOn(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := &recorder{from: time.Now()}
 				v := handler(t, keyvault.Config{Emit: r.emit, Events: keyvault.EventFormat{RearmOnUpdate: rearm}})
-				if _, err := v.Put(keyvault.Version{Name: "s", Value: "x", Expires: time.Now().Add(40 * day)}); err != nil {
+				if _,
+					err := v.Put(keyvault.Version{Name: "s", Value: "x",
+					Expires: time.Now().Add(40 * day)}); err != nil {
 					t.Fatal(err)
 				}
-				if _, err := v.Change("s", "", func(ver *keyvault.Version) { ver.Expires = ver.Expires.Add(20 * day) }); err != nil {
+				if _,
+					err := v.Change("s", "",
+					func(ver *keyvault.Version) { ver.Expires = ver.Expires.Add(20 * day) }); err != nil {
 					t.Fatal(err)
 				}
 				time.Sleep(31 * day)
@@ -140,9 +145,13 @@ func TestEventEnvelopes(t *testing.T) {
 		format keyvault.EventFormat
 		want   string // without id, time and version
 	}{
-		{"CloudEvents", keyvault.EventFormat{}, `{"data":{"EXP":1900000000,"Id":"URL","NBF":null,"ObjectName":"s","ObjectType":"Secret","VaultName":"patrol-test","Version":"VERSION"},"id":"ID","source":"SOURCE","specversion":"1.0","subject":"s","time":"TIME","type":"Microsoft.KeyVault.SecretNewVersionCreated"}`},
-		{"Event Grid, samples", keyvault.EventFormat{Schema: keyvault.EventGrid, Fields: keyvault.SampleFields, Array: true}, `[{"data":{"EXP":"1900000000","Id":"URL","NBF":null,"ObjectName ":"s","ObjectType":"Secret","VaultName":"patrol-test","Version":" VERSION"},"dataVersion":"1","eventTime":"TIME","eventType":"Microsoft.KeyVault.SecretNewVersionCreated","id":"ID","metadataVersion":"1","subject":"s","topic":"SOURCE"}]`},
-		{"CloudEvents, camel case", keyvault.EventFormat{Fields: keyvault.CamelFields, Source: "/here"}, `{"data":{"exp":1900000000,"id":"URL","nbf":null,"objectName":"s","objectType":"Secret","vaultName":"patrol-test","version":"VERSION"},"id":"ID","source":"/here","specversion":"1.0","subject":"s","time":"TIME","type":"Microsoft.KeyVault.SecretNewVersionCreated"}`},
+		{"CloudEvents", keyvault.EventFormat{},
+			`{"data":{"EXP":1900000000,"Id":"URL","NBF":null,"ObjectName":"s","ObjectType":"Secret","VaultName":"patrol-test","Version":"VERSION"},"id":"ID","source":"SOURCE","specversion":"1.0","subject":"s","time":"TIME","type":"Microsoft.KeyVault.SecretNewVersionCreated"}`},
+		{"Event Grid, samples", keyvault.EventFormat{Schema: keyvault.EventGrid, Fields: keyvault.SampleFields,
+			Array: true},
+			`[{"data":{"EXP":"1900000000","Id":"URL","NBF":null,"ObjectName ":"s","ObjectType":"Secret","VaultName":"patrol-test","Version":" VERSION"},"dataVersion":"1","eventTime":"TIME","eventType":"Microsoft.KeyVault.SecretNewVersionCreated","id":"ID","metadataVersion":"1","subject":"s","topic":"SOURCE"}]`},
+		{"CloudEvents, camel case", keyvault.EventFormat{Fields: keyvault.CamelFields, Source: "/here"},
+			`{"data":{"exp":1900000000,"id":"URL","nbf":null,"objectName":"s","objectType":"Secret","vaultName":"patrol-test","version":"VERSION"},"id":"ID","source":"/here","specversion":"1.0","subject":"s","time":"TIME","type":"Microsoft.KeyVault.SecretNewVersionCreated"}`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -164,7 +173,8 @@ func TestEventEnvelopes(t *testing.T) {
 					t.Fatalf("event %s: id %q, %v", got, e.ID, err)
 				}
 				want := strings.NewReplacer("URL", ver.URL, "VERSION", ver.ID, "TIME", now, "\"ID\"", `"`+e.ID+`"`,
-					"SOURCE", "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/sandbox/providers/Microsoft.KeyVault/vaults/patrol-test").Replace(tt.want)
+					"SOURCE",
+					"/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/sandbox/providers/Microsoft.KeyVault/vaults/patrol-test").Replace(tt.want)
 				if string(got) != want {
 					t.Errorf("got\n%s\nwant\n%s", got, want)
 				}

@@ -48,7 +48,8 @@ func bad(format string, args ...any) *failure {
 }
 
 func notFound(what string) *failure {
-	return &failure{http.StatusNotFound, "SecretNotFound", "A secret with (name/id) " + what + " was not found in this key vault.", "", 0}
+	return &failure{http.StatusNotFound, "SecretNotFound", "A secret with (name/id) " + what +
+		" was not found in this key vault.", "", 0}
 }
 
 // ErrorBody is the body of an error answer, for faults that shall look genuine:
@@ -172,9 +173,11 @@ func (v *Vault) answer(w http.ResponseWriter, r *http.Request) (int, any, error)
 		}
 	}
 	if !isBearer || err != nil {
-		challenge := fmt.Sprintf(`Bearer authorization="%s/%s", resource="%s"`, v.cfg.Authority, v.cfg.Tenant, v.cfg.Resource)
+		challenge := fmt.Sprintf(`Bearer authorization="%s/%s", resource="%s"`, v.cfg.Authority, v.cfg.Tenant,
+			v.cfg.Resource)
 		if v.cfg.ChallengeScope {
-			challenge = fmt.Sprintf(`Bearer authorization="%s/%s", scope="%s/.default", resource="%s"`, v.cfg.Authority, v.cfg.Tenant, v.cfg.Resource, v.cfg.Resource)
+			challenge = fmt.Sprintf(`Bearer authorization="%s/%s", scope="%s/.default", resource="%s"`, v.cfg.Authority,
+				v.cfg.Tenant, v.cfg.Resource, v.cfg.Resource)
 		}
 		w.Header().Set("WWW-Authenticate", challenge)
 		return 0, nil, &failure{http.StatusUnauthorized, "Unauthorized", message, "", 0}
@@ -267,7 +270,8 @@ func (v *Vault) get(name, version string) (int, any, error) {
 		if inner == "-" {
 			inner = ""
 		}
-		return 0, nil, &failure{http.StatusForbidden, "Forbidden", "Operation get is not allowed on a disabled secret.", inner, 0}
+		return 0, nil, &failure{http.StatusForbidden, "Forbidden", "Operation get is not allowed on a disabled secret.",
+			inner, 0}
 	}
 	return http.StatusOK, v.bundle(s.look(ver), true), nil
 }
@@ -289,7 +293,8 @@ func (v *Vault) throttle(op string) error {
 		used, limit = &v.creates, createsPerSlot
 	}
 	if *used >= limit {
-		return &failure{http.StatusTooManyRequests, "Throttled", "Too many requests in ten seconds.", "", v.slotEnd.Sub(now)}
+		return &failure{http.StatusTooManyRequests, "Throttled", "Too many requests in ten seconds.", "",
+			v.slotEnd.Sub(now)}
 	}
 	*used++
 	return nil
@@ -401,7 +406,8 @@ func (v *Vault) list(op, name string, q url.Values) (int, any, error) {
 		}
 		// The service promises no order; the ids' own order is as good as any
 		// and shows who takes the last one for the latest.
-		versions := slices.SortedFunc(slices.Values(s.versions), func(a, b *Version) int { return strings.Compare(a.ID, b.ID) })
+		versions := slices.SortedFunc(slices.Values(s.versions),
+			func(a, b *Version) int { return strings.Compare(a.ID, b.ID) })
 		for _, ver := range versions {
 			if ver.ID > after && !add(ver.ID, func() bundle { return v.bundle(s.look(ver), false) }) {
 				break
@@ -438,7 +444,8 @@ func (v *Vault) list(op, name string, q url.Values) (int, any, error) {
 }
 
 func (v *Vault) next(op, name string, q url.Values, after string) *string {
-	path := map[string]string{ListSecrets: "/secrets", ListDeletedSecrets: "/deletedsecrets", ListVersions: "/secrets/" + name + "/versions"}[op]
+	path := map[string]string{ListSecrets: "/secrets", ListDeletedSecrets: "/deletedsecrets",
+		ListVersions: "/secrets/" + name + "/versions"}[op]
 	link := v.cfg.URL + path + "?api-version=" + url.QueryEscape(q.Get("api-version")) +
 		"&$skiptoken=" + base64.RawURLEncoding.EncodeToString([]byte("after:"+after))
 	if m := q.Get("maxresults"); m != "" {
@@ -451,7 +458,8 @@ func (v *Vault) next(op, name string, q url.Values, after string) *string {
 // are refused: a client that sends them means something else.
 func decode(r *http.Request, withValue bool) (content, error) {
 	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
-		return content{}, &failure{http.StatusUnsupportedMediaType, "BadParameter", "The body must be application/json.", "", 0}
+		return content{}, &failure{http.StatusUnsupportedMediaType, "BadParameter",
+			"The body must be application/json.", "", 0}
 	}
 	b, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
 	if err != nil {
@@ -475,7 +483,8 @@ func decode(r *http.Request, withValue bool) (content, error) {
 	if in.Value != nil && !withValue {
 		return content{}, bad("The value of a version cannot be changed.")
 	}
-	c := content{value: in.Value, contentType: in.ContentType, enabled: in.Attributes.Enabled, expires: in.Attributes.Expires, notBefore: in.Attributes.NotBefore}
+	c := content{value: in.Value, contentType: in.ContentType, enabled: in.Attributes.Enabled,
+		expires: in.Attributes.Expires, notBefore: in.Attributes.NotBefore}
 	if in.Tags != nil {
 		c.tags = make(map[string]string, len(in.Tags))
 		for k, t := range in.Tags {

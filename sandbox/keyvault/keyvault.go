@@ -19,7 +19,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 )
 
 // Service is the vault's name on a control.Panel.
@@ -57,7 +57,7 @@ type Config struct {
 	// Verify says what is wrong with a bearer token; nil error: nothing.
 	Verify func(token string) error
 	// Panel counts calls and injects faults; may be nil.
-	Panel *control.Panel
+	Panel *faults.Injector
 	// OnChange is called after each write to a secret, one call at a time and
 	// before the writer has its answer. It may look at the vault but must not
 	// write to it.
@@ -310,7 +310,8 @@ func (v *Vault) set(name string, c content) (Version, error) {
 	}
 	v.made++
 	now := time.Now().UTC().Truncate(time.Second)
-	ver := &Version{Name: s.name, ID: v.id(name, v.made), Value: *c.value, Enabled: true, Created: now, Tags: map[string]string{}}
+	ver := &Version{Name: s.name, ID: v.id(name, v.made), Value: *c.value, Enabled: true, Created: now,
+		Tags: map[string]string{}}
 	ver.URL = v.cfg.URL + "/secrets/" + s.name + "/" + ver.ID
 	apply(ver, c, now)
 	if len(s.versions) == 0 {
@@ -419,7 +420,8 @@ func (v *Vault) purge(name string) error {
 		return v.conflict(s)
 	}
 	if v.cfg.PurgeProtection {
-		return &failure{http.StatusForbidden, "Forbidden", "Purge protection is on: the secret cannot be purged.", "", 0}
+		return &failure{http.StatusForbidden, "Forbidden", "Purge protection is on: the secret cannot be purged.", "",
+			0}
 	}
 	v.forget(name)
 	return nil
@@ -493,7 +495,8 @@ func (v *Vault) conflict(s *secret) error {
 	case deleting:
 		message, inner = "is being deleted; its name can be used once that is done.", "ObjectIsBeingDeleted"
 	case deleted:
-		message, inner = "is deleted but recoverable: its name is taken until it is recovered or purged.", "ObjectIsDeletedButRecoverable"
+		message, inner = "is deleted but recoverable: its name is taken until it is recovered or purged.",
+			"ObjectIsDeletedButRecoverable"
 	case recovering:
 		message, inner = "is being recovered; it can be written to once that is done.", "ObjectIsBeingRecovered"
 	default:

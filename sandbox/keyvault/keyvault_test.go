@@ -18,7 +18,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azsecrets"
 
-	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 )
 
@@ -56,7 +56,8 @@ func handler(t *testing.T, c keyvault.Config) *keyvault.Vault {
 }
 
 // start serves a vault on loopback TLS and returns a real client for it.
-func start(t *testing.T, c keyvault.Config, edit ...func(*azsecrets.ClientOptions)) (*keyvault.Vault, *azsecrets.Client) {
+func start(t *testing.T, c keyvault.Config, edit ...func(*azsecrets.ClientOptions)) (*keyvault.Vault,
+	*azsecrets.Client) {
 	t.Helper()
 	srv := httptest.NewUnstartedServer(nil)
 	c.URL = "https://" + srv.Listener.Addr().String()
@@ -136,7 +137,7 @@ func set(t *testing.T, c *azsecrets.Client, name, value string, tags map[string]
 }
 
 func TestASecretThroughItsVersions(t *testing.T) {
-	var panel control.Panel
+	var panel faults.Injector
 	v, c := start(t, keyvault.Config{Panel: &panel})
 	ctx := t.Context()
 
@@ -165,15 +166,17 @@ func TestASecretThroughItsVersions(t *testing.T) {
 
 	// An update replaces the whole tag set and leaves the rest alone.
 	exp := time.Now().Add(48 * time.Hour).UTC().Truncate(time.Second)
-	_, err = c.UpdateSecretProperties(ctx, "jenkins-agents", first.ID.Version(), azsecrets.UpdateSecretPropertiesParameters{
-		Tags: map[string]*string{"c": ptr("3")}, SecretAttributes: &azsecrets.SecretAttributes{Expires: &exp},
-	}, nil)
+	_, err = c.UpdateSecretProperties(ctx, "jenkins-agents", first.ID.Version(),
+		azsecrets.UpdateSecretPropertiesParameters{
+			Tags: map[string]*string{"c": ptr("3")}, SecretAttributes: &azsecrets.SecretAttributes{Expires: &exp},
+		}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = c.UpdateSecretProperties(ctx, "jenkins-agents", first.ID.Version(), azsecrets.UpdateSecretPropertiesParameters{
-		SecretAttributes: &azsecrets.SecretAttributes{Enabled: ptr(false)},
-	}, nil)
+	_, err = c.UpdateSecretProperties(ctx, "jenkins-agents", first.ID.Version(),
+		azsecrets.UpdateSecretPropertiesParameters{
+			SecretAttributes: &azsecrets.SecretAttributes{Enabled: ptr(false)},
+		}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +184,8 @@ func TestASecretThroughItsVersions(t *testing.T) {
 	if len(versions) != 2 {
 		t.Fatalf("%d versions, want 2", len(versions))
 	}
-	if got := versions[0]; got.Enabled || got.Value != "one" || len(got.Tags) != 1 || got.Tags["c"] != "3" || !got.Expires.Equal(exp) {
+	if got := versions[0]; got.Enabled || got.Value != "one" || len(got.Tags) != 1 || got.Tags["c"] != "3" ||
+		!got.Expires.Equal(exp) {
 		t.Errorf("updated version is %+v", got)
 	}
 
@@ -202,7 +206,8 @@ func TestListsComeInPagesOf25(t *testing.T) {
 		t.Run(fmt.Sprintf("empty first page %t", empty), func(t *testing.T) {
 			v, c := start(t, keyvault.Config{EmptyPages: empty, NoThrottle: true})
 			for i := range 60 {
-				if _, err := v.Put(keyvault.Version{Name: fmt.Sprintf("secret-%02d", i), Value: "v", Tags: map[string]string{"n": fmt.Sprint(i)}}); err != nil {
+				if _, err := v.Put(keyvault.Version{Name: fmt.Sprintf("secret-%02d", i), Value: "v",
+					Tags: map[string]string{"n": fmt.Sprint(i)}}); err != nil {
 					t.Fatal(err)
 				}
 				if _, err := v.Put(keyvault.Version{Name: "often", Value: "v"}); err != nil {
@@ -348,8 +353,10 @@ func TestRequestsThatTheServiceRefuses(t *testing.T) {
 		{"no api-version", "GET", "/secrets/there", "", nil, 400},
 		{"an unknown api-version", "GET", "/secrets/there?api-version=2016-10-01", "", nil, 400},
 		{"no token", "GET", "/secrets/there" + api, "", func(r *http.Request) { r.Header.Del("Authorization") }, 401},
-		{"another token", "GET", "/secrets/there" + api, "", func(r *http.Request) { r.Header.Set("Authorization", "Bearer x") }, 401},
-		{"basic authentication", "GET", "/secrets/there" + api, "", func(r *http.Request) { r.SetBasicAuth("", token) }, 401},
+		{"another token", "GET", "/secrets/there" + api, "",
+			func(r *http.Request) { r.Header.Set("Authorization", "Bearer x") }, 401},
+		{"basic authentication", "GET", "/secrets/there" + api, "", func(r *http.Request) { r.SetBasicAuth("", token) },
+			401},
 		{"an unknown path", "GET", "/keys" + api, "", nil, 404},
 		{"a method that is not there", "POST", "/secrets/there" + api, `{}`, nil, 404},
 		{"a name with an underscore", "GET", "/secrets/a_b" + api, "", nil, 400},
@@ -360,21 +367,27 @@ func TestRequestsThatTheServiceRefuses(t *testing.T) {
 		{"a body that is not JSON", "PUT", "/secrets/s" + api, `{"value":`, nil, 400},
 		{"another media type", "PUT", "/secrets/s" + api, `{"value":"x"}`, plain, 415},
 		{"an unknown property", "PUT", "/secrets/s" + api, `{"value":"x","expires":1}`, nil, 400},
-		{"a value of 25,601 bytes", "PUT", "/secrets/s" + api, `{"value":"` + strings.Repeat("x", 25601) + `"}`, nil, 400},
-		{"a content type of 256", "PUT", "/secrets/s" + api, `{"value":"x","contentType":"` + strings.Repeat("x", 256) + `"}`, nil, 400},
+		{"a value of 25,601 bytes", "PUT", "/secrets/s" + api, `{"value":"` + strings.Repeat("x", 25601) + `"}`, nil,
+			400},
+		{"a content type of 256", "PUT", "/secrets/s" + api, `{"value":"x","contentType":"` + strings.Repeat("x", 256) +
+			`"}`, nil, 400},
 		{"16 tags", "PUT", "/secrets/s" + api, `{"value":"x","tags":{` + tags(16) + `}}`, nil, 400},
-		{"a tag of 257", "PUT", "/secrets/s" + api, `{"value":"x","tags":{"t":"` + strings.Repeat("x", 257) + `"}}`, nil, 400},
+		{"a tag of 257", "PUT", "/secrets/s" + api, `{"value":"x","tags":{"t":"` + strings.Repeat("x", 257) + `"}}`,
+			nil, 400},
 		{"a tag without a value", "PUT", "/secrets/s" + api, `{"value":"x","tags":{"t":null}}`, nil, 400},
 		{"exp before nbf", "PUT", "/secrets/s" + api, `{"value":"x","attributes":{"exp":5,"nbf":6}}`, nil, 400},
 		{"exp as a string", "PUT", "/secrets/s" + api, `{"value":"x","attributes":{"exp":"5"}}`, nil, 400},
-		{"nbf after the exp that is there", "PATCH", "/secrets/there/" + api, `{"attributes":{"nbf":2000000001}}`, nil, 400},
+		{"nbf after the exp that is there", "PATCH", "/secrets/there/" + api, `{"attributes":{"nbf":2000000001}}`, nil,
+			400},
 		{"a new value for a version", "PATCH", "/secrets/there/" + api, `{"value":"y"}`, nil, 400},
 		{"an update of nothing", "PATCH", "/secrets/s/" + api, `{"tags":{}}`, nil, 404},
 		{"a page of 26", "GET", "/secrets" + api + "&maxresults=26", "", nil, 400},
 		{"a skip token of others", "GET", "/secrets" + api + "&$skiptoken=abc", "", nil, 400},
 		{"versions of nothing", "GET", "/secrets/s/versions" + api, "", nil, 404},
 		{"a recovery of what is there", "POST", "/deletedsecrets/there/recover" + api, "", nil, 404},
-		{"the longest of everything", "PUT", "/secrets/" + strings.Repeat("n", 127) + api, `{"value":"` + strings.Repeat("x", 25600) + `","contentType":"` + strings.Repeat("x", 255) + `","tags":{` + tags(14) + `,"` + strings.Repeat("k", 256) + `":"` + strings.Repeat("x", 256) + `"}}`, nil, 200},
+		{"the longest of everything", "PUT", "/secrets/" + strings.Repeat("n", 127) + api, `{"value":"` +
+			strings.Repeat("x", 25600) + `","contentType":"` + strings.Repeat("x", 255) + `","tags":{` + tags(14) +
+			`,"` + strings.Repeat("k", 256) + `":"` + strings.Repeat("x", 256) + `"}}`, nil, 200},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			edit := tt.edit
@@ -388,7 +401,10 @@ func TestRequestsThatTheServiceRefuses(t *testing.T) {
 			if w.Header().Get("X-Ms-Request-Id") == "" {
 				t.Error("the answer has no x-ms-request-id")
 			}
-			if w.Code == 401 && w.Header().Get("WWW-Authenticate") != `Bearer authorization="https://login.microsoftonline.com/tenant-1", resource="https://vault.azure.net"` {
+			if w.Code == 401 &&
+				w.Header().
+					Get(
+						"WWW-Authenticate") != `Bearer authorization="https://login.microsoftonline.com/tenant-1", resource="https://vault.azure.net"` {
 				t.Errorf("challenge %q", w.Header().Get("WWW-Authenticate"))
 			}
 			if w.Code != 200 && strings.Contains(w.Body.String(), token) {
@@ -440,29 +456,30 @@ func TestThrottlingIsPerTenSeconds(t *testing.T) {
 }
 
 func TestFaultsBeforeAndAfterTheirEffect(t *testing.T) {
-	var panel control.Panel
+	var panel faults.Injector
 	v, c := start(t, keyvault.Config{Panel: &panel}, func(o *azsecrets.ClientOptions) {
 		o.Retry = policy.RetryOptions{MaxRetries: 3, RetryDelay: time.Millisecond}
 	})
 	set(t, c, "s", "one", nil)
-	inject := func(f control.Fault) {
+	inject := func(f faults.Fault) {
 		t.Helper()
 		f.Service, f.Operation = keyvault.Service, keyvault.SetSecret
 		if err := panel.Inject(f); err != nil {
 			t.Fatal(err)
 		}
 	}
-	inject(control.Fault{Mode: control.Status, Status: 503})
+	inject(faults.Fault{Mode: faults.Status, Status: 503})
 	set(t, c, "s", "two", nil)
 	if n := len(v.Versions("s")); n != 2 {
 		t.Fatalf("%d versions after a refused write and its repetition, want 2", n)
 	}
-	inject(control.Fault{Mode: control.ResetAfter})
+	inject(faults.Fault{Mode: faults.ResetAfter})
 	set(t, c, "s", "three", nil)
 	if n := len(v.Versions("s")); n != 4 {
 		t.Fatalf("%d versions after a write whose answer was lost, want 4", n)
 	}
-	inject(control.Fault{Mode: control.Status, Status: 403, Body: keyvault.ErrorBody("Forbidden", "no", "ForbiddenByRbac")})
+	inject(faults.Fault{Mode: faults.Status, Status: 403, Body: keyvault.ErrorBody("Forbidden", "no",
+		"ForbiddenByRbac")})
 	_, err := c.SetSecret(t.Context(), "s", azsecrets.SetSecretParameters{Value: ptr("four")}, nil)
 	refusal(t, err, 403, "Forbidden/ForbiddenByRbac")
 }
@@ -471,7 +488,8 @@ func TestEveryWriteIsTold(t *testing.T) {
 	var told []string
 	var v *keyvault.Vault
 	v = handler(t, keyvault.Config{OnChange: func(name string, ver keyvault.Version) {
-		told = append(told, fmt.Sprintf("%s %s enabled=%t deleted=%t of %d", name, ver.Value, ver.Enabled, ver.Deleted, len(v.Versions(name))))
+		told = append(told, fmt.Sprintf("%s %s enabled=%t deleted=%t of %d", name, ver.Value, ver.Enabled, ver.Deleted,
+			len(v.Versions(name))))
 	}})
 	must := func(err error) {
 		t.Helper()
@@ -493,7 +511,8 @@ func TestEveryWriteIsTold(t *testing.T) {
 		t.Error("a bad name was accepted")
 	}
 	want := []string{
-		"s one enabled=true deleted=false of 1", "s two enabled=true deleted=false of 2", "s two enabled=false deleted=false of 2",
+		"s one enabled=true deleted=false of 1", "s two enabled=true deleted=false of 2",
+		"s two enabled=false deleted=false of 2",
 		"s two enabled=false deleted=true of 2", "s two enabled=false deleted=false of 2",
 	}
 	if fmt.Sprint(told) != fmt.Sprint(want) {
@@ -526,7 +545,8 @@ func FuzzWrites(f *testing.F) {
 	f.Add("a_b", `{"value":"x"}`)
 	f.Add("s", `{"value":"x","tags":{"a":null}}`)
 	f.Add("s", `{"value":"x"}{}`)
-	v, err := keyvault.New(keyvault.Config{URL: "https://patrol-test.vault.azure.net", Authority: "https://a", Tenant: "t", Verify: verify, NoThrottle: true})
+	v, err := keyvault.New(keyvault.Config{URL: "https://patrol-test.vault.azure.net", Authority: "https://a",
+		Tenant: "t", Verify: verify, NoThrottle: true})
 	if err != nil {
 		f.Fatal(err)
 	}

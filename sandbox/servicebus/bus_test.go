@@ -16,7 +16,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 
-	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/servicebus"
 	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
 )
@@ -29,7 +29,7 @@ type world struct {
 	t     *testing.T
 	ctx   context.Context
 	bus   *servicebus.Bus
-	panel *control.Panel
+	panel *faults.Injector
 	c     *azservicebus.Client
 
 	mu   sync.Mutex
@@ -43,7 +43,8 @@ func entities() broker.Entities {
 			{Name: "q", Properties: broker.Properties{MaxDeliveryCount: 3}},
 			{Name: "s", Properties: broker.Properties{RequiresSession: true, MaxDeliveryCount: 3}},
 			{Name: "d", Properties: broker.Properties{RequiresDuplicateDetection: true}},
-			{Name: "ttl", Properties: broker.Properties{DeadLetteringOnMessageExpiration: true, DefaultMessageTimeToLive: time.Minute}},
+			{Name: "ttl", Properties: broker.Properties{DeadLetteringOnMessageExpiration: true,
+				DefaultMessageTimeToLive: time.Minute}},
 		},
 		Topics: []broker.Topic{{Name: "t", Subscriptions: []broker.Subscription{
 			{Name: "all"},
@@ -75,7 +76,7 @@ func withinConfigured(t *testing.T, change func(*servicebus.Config), story func(
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), 24*time.Hour)
 		defer cancel()
-		w := &world{t: t, ctx: ctx, panel: &control.Panel{}}
+		w := &world{t: t, ctx: ctx, panel: &faults.Injector{}}
 		var err error
 		cfg := servicebus.Config{
 			Entities: entities(), KeyName: "root", Key: "c2VjcmV0", Panel: w.panel,
@@ -173,7 +174,8 @@ func text(s string) *azservicebus.Message { return &azservicebus.Message{Body: [
 func TestAMessageGoesThroughWithAllItHas(t *testing.T) {
 	within(t, func(w *world) {
 		w.send("q", &azservicebus.Message{
-			Body: []byte("hello"), MessageID: ptr("m1"), Subject: ptr("greeting"), ContentType: ptr("text/plain"), CorrelationID: ptr("c1"),
+			Body: []byte("hello"), MessageID: ptr("m1"), Subject: ptr("greeting"), ContentType: ptr("text/plain"),
+			CorrelationID:         ptr("c1"),
 			ApplicationProperties: map[string]any{"n": int64(7), "s": "x", "b": true},
 		})
 		same(w, "told", strings.Join(w.sent, " "), "q:hello")
@@ -238,7 +240,8 @@ func TestDeadLetterAndDefer(t *testing.T) {
 		w.send("q", text("a"))
 		w.send("q", text("b"))
 		r := w.receiver("q", nil)
-		w.ok(r.DeadLetterMessage(w.ctx, w.one(r), &azservicebus.DeadLetterOptions{Reason: ptr("why"), ErrorDescription: ptr("long"), PropertiesToModify: map[string]any{"k": "v"}}))
+		w.ok(r.DeadLetterMessage(w.ctx, w.one(r), &azservicebus.DeadLetterOptions{Reason: ptr("why"),
+			ErrorDescription: ptr("long"), PropertiesToModify: map[string]any{"k": "v"}}))
 		m := w.one(r)
 		w.ok(r.DeferMessage(w.ctx, m, nil))
 		same(w, "counts", w.bus.Counts("q"), servicebus.Counts{Deferred: 1, DeadLetter: 1})
@@ -249,9 +252,11 @@ func TestDeadLetterAndDefer(t *testing.T) {
 		w.ok(err)
 		same(w, "body", string(ms[0].Body), "b")
 		w.ok(r.CompleteMessage(w.ctx, ms[0], nil))
-		d := w.receiver("q", &azservicebus.ReceiverOptions{SubQueue: azservicebus.SubQueueDeadLetter, ReceiveMode: azservicebus.ReceiveModeReceiveAndDelete})
+		d := w.receiver("q", &azservicebus.ReceiverOptions{SubQueue: azservicebus.SubQueueDeadLetter,
+			ReceiveMode: azservicebus.ReceiveModeReceiveAndDelete})
 		m = w.one(d)
-		same(w, "dead letter", p("%s %s %s", *m.DeadLetterReason, *m.DeadLetterErrorDescription, m.ApplicationProperties["k"]), "why long v")
+		same(w, "dead letter", p("%s %s %s", *m.DeadLetterReason, *m.DeadLetterErrorDescription,
+			m.ApplicationProperties["k"]), "why long v")
 		same(w, "counts", w.bus.Counts("q"), servicebus.Counts{})
 	})
 }
@@ -260,7 +265,8 @@ func TestScheduledMessagesComeWhenDueWithANewNumber(t *testing.T) {
 	within(t, func(w *world) {
 		s := w.sender("q")
 		began := time.Now()
-		seqs, err := s.ScheduleMessages(w.ctx, []*azservicebus.Message{text("a"), text("b")}, began.Add(2*time.Hour), nil)
+		seqs, err := s.ScheduleMessages(w.ctx, []*azservicebus.Message{text("a"), text("b")}, began.Add(2*time.Hour),
+			nil)
 		w.ok(err)
 		same(w, "numbers", p("%v", seqs), "[1 2]")
 		same(w, "counts", w.bus.Counts("q"), servicebus.Counts{Scheduled: 2})
@@ -426,7 +432,8 @@ func TestAWaitingAcceptGetsTheSessionThatComes(t *testing.T) {
 	within(t, func(w *world) {
 		go func() {
 			time.Sleep(20 * time.Second)
-			_ = w.bus.Send("s", servicebus.Message{SessionID: "late", Body: []byte("x"), Properties: map[string]any{"k": 1}})
+			_ = w.bus.Send("s", servicebus.Message{SessionID: "late", Body: []byte("x"),
+				Properties: map[string]any{"k": 1}})
 		}()
 		began := time.Now()
 		r, err := w.c.AcceptNextSessionForQueue(w.ctx, "s", nil)
@@ -458,7 +465,8 @@ func TestALostSessionEndsItsReceiverAndCounts(t *testing.T) {
 			if err := r.CompleteMessage(w.ctx, m, nil); err == nil {
 				t.Fatal("a message of a lost session was completed")
 			}
-			if _, err := r.ReceiveMessages(w.ctx, 1, nil); err == nil || !strings.Contains(err.Error(), "session-cannot-be-locked") {
+			if _, err := r.ReceiveMessages(w.ctx, 1, nil); err == nil || !strings.Contains(err.Error(),
+				"session-cannot-be-locked") {
 				t.Fatalf("receiving from a lost session: %v", err)
 			}
 			_ = r.Close(w.ctx)
@@ -469,7 +477,8 @@ func TestALostSessionEndsItsReceiverAndCounts(t *testing.T) {
 		if err := s.SendMessage(w.ctx, text("without"), nil); err == nil {
 			t.Fatal("a message without a session id was taken")
 		}
-		if _, err := w.receiver("s", nil).ReceiveMessages(w.ctx, 1, nil); err == nil || !strings.Contains(err.Error(), "requires sessions") {
+		if _, err := w.receiver("s", nil).ReceiveMessages(w.ctx, 1, nil); err == nil || !strings.Contains(err.Error(),
+			"requires sessions") {
 			t.Fatalf("a receiver without a session: %v", err)
 		}
 	})
@@ -524,29 +533,30 @@ func TestOnlyGoodTokensOpenWhatIsThere(t *testing.T) {
 		w.code(try(c, err, "q"), azservicebus.CodeUnauthorizedAccess)
 		c, err = azservicebus.NewClient("bus.test", credential("good"), o)
 		w.code(try(c, err, "absent"), azservicebus.CodeNotFound)
-		c, err = azservicebus.NewClientFromConnectionString(strings.Replace(w.bus.ConnectionString("bus.test"), "c2VjcmV0", "d3Jvbmc=", 1), o)
+		c, err = azservicebus.NewClientFromConnectionString(strings.Replace(w.bus.ConnectionString("bus.test"),
+			"c2VjcmV0", "d3Jvbmc=", 1), o)
 		w.code(try(c, err, "q"), azservicebus.CodeUnauthorizedAccess)
 	})
 }
 
 func TestFaultsShow(t *testing.T) {
 	within(t, func(w *world) {
-		inject := func(op string, f control.Fault) {
+		inject := func(op string, f faults.Fault) {
 			f.Operation, f.Service = op, "servicebus"
 			w.ok(w.panel.Inject(f))
 		}
 		brief := func() (context.Context, context.CancelFunc) { return context.WithTimeout(w.ctx, 10*time.Second) }
 		for _, tc := range []struct {
-			fault   control.Fault
+			fault   faults.Fault
 			effects int
 			says    string
 		}{
-			{control.Fault{Mode: control.Status, Status: 503}, 0, "com.microsoft:server-busy"},
-			{control.Fault{Mode: control.Status, Status: 500}, 0, "amqp:internal-error"},
-			{control.Fault{Mode: control.ResetBefore}, 0, ""},
-			{control.Fault{Mode: control.ResetAfter}, 1, ""},
-			{control.Fault{Mode: control.HangBefore}, 0, "deadline"},
-			{control.Fault{Mode: control.HangAfter}, 1, "deadline"},
+			{faults.Fault{Mode: faults.Status, Status: 503}, 0, "com.microsoft:server-busy"},
+			{faults.Fault{Mode: faults.Status, Status: 500}, 0, "amqp:internal-error"},
+			{faults.Fault{Mode: faults.ResetBefore}, 0, ""},
+			{faults.Fault{Mode: faults.ResetAfter}, 1, ""},
+			{faults.Fault{Mode: faults.HangBefore}, 0, "deadline"},
+			{faults.Fault{Mode: faults.HangAfter}, 1, "deadline"},
 		} {
 			// Without retries, the SDK learns of a broken connection at its next use.
 			c, err := azservicebus.NewClientFromConnectionString(w.bus.ConnectionString("bus.test"), options(w.bus))
@@ -565,34 +575,35 @@ func TestFaultsShow(t *testing.T) {
 			_ = c.Close(w.ctx)
 		}
 		s := w.sender("q")
-		inject("send q", control.Fault{Mode: control.Slow, Delay: 5 * time.Second})
+		inject("send q", faults.Fault{Mode: faults.Slow, Delay: 5 * time.Second})
 		began := time.Now()
 		w.ok(s.SendMessage(w.ctx, text("x"), nil))
 		same(w, "slow", time.Since(began), 5*time.Second)
 
-		inject("receive q", control.Fault{Mode: control.Status, Status: 500})
+		inject("receive q", faults.Fault{Mode: faults.Status, Status: 500})
 		if _, err := w.receiver("q", nil).ReceiveMessages(w.ctx, 1, nil); err == nil {
 			t.Fatal("the attach was not refused")
 		}
-		inject("schedule q", control.Fault{Mode: control.Status, Status: 503})
-		if _, err := s.ScheduleMessages(w.ctx, []*azservicebus.Message{text("x")}, time.Now().Add(time.Hour), nil); err == nil {
+		inject("schedule q", faults.Fault{Mode: faults.Status, Status: 503})
+		if _, err := s.ScheduleMessages(w.ctx, []*azservicebus.Message{text("x")}, time.Now().Add(time.Hour),
+			nil); err == nil {
 			t.Fatal("the schedule was not refused")
 		}
 		r := w.receiver("q", nil)
 		m := w.one(r)
 		// The SDK tries a refused settlement again, finds the delivery settled
 		// and says nothing: only the message's return tells.
-		inject("complete q", control.Fault{Mode: control.Status, Status: 500})
+		inject("complete q", faults.Fault{Mode: faults.Status, Status: 500})
 		w.ok(r.CompleteMessage(w.ctx, m, nil))
 		same(w, "left", w.bus.Counts("q").Active, 3)
-		inject("complete q", control.Fault{Mode: control.HangAfter})
+		inject("complete q", faults.Fault{Mode: faults.HangAfter})
 		ctx, cancel := brief()
 		defer cancel()
 		if err := r.CompleteMessage(ctx, w.one(r), nil); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("a completion without an answer: %v", err)
 		}
 		same(w, "left", w.bus.Counts("q").Active, 2)
-		inject("abandon q", control.Fault{Mode: control.ResetBefore})
+		inject("abandon q", faults.Fault{Mode: faults.ResetBefore})
 		w.code(r.AbandonMessage(w.ctx, w.one(r), nil), azservicebus.CodeConnectionLost)
 		same(w, "left", w.bus.Counts("q").Active, 2)
 	})

@@ -18,7 +18,8 @@ import (
 // ConnectionString opens the bus at host (with its port, if it has one) without
 // TLS; a client that brings its own connection may take any host.
 func (b *Bus) ConnectionString(host string) string {
-	return "Endpoint=sb://" + host + ";SharedAccessKeyName=" + b.cfg.KeyName + ";SharedAccessKey=" + b.cfg.Key + ";UseDevelopmentEmulator=true"
+	return "Endpoint=sb://" + host + ";SharedAccessKeyName=" + b.cfg.KeyName + ";SharedAccessKey=" + b.cfg.Key +
+		";UseDevelopmentEmulator=true"
 }
 
 // claim is what a token allows, and until when.
@@ -31,7 +32,8 @@ type claim struct {
 // caller holds mu.
 func (c *conn) allowed(path string, send, listen bool) bool {
 	for at, cl := range c.claims {
-		if time.Now().Before(cl.until) && (at == "" || path == at || strings.HasPrefix(path, at+"/")) && (send && cl.send || listen && cl.listen) {
+		if time.Now().Before(cl.until) && (at == "" || path == at || strings.HasPrefix(path, at+"/")) &&
+			(send && cl.send || listen && cl.listen) {
 			return true
 		}
 	}
@@ -141,7 +143,8 @@ func (b *Bus) verifySAS(token, audience string) (claim, error) {
 	if err != nil {
 		return refuse("the resource is not readable")
 	}
-	if have, want := pathOf(resource), pathOf(audience); have != "" && have != want && !strings.HasPrefix(want, have+"/") {
+	if have, want := pathOf(resource), pathOf(audience); have != "" && have != want &&
+		!strings.HasPrefix(want, have+"/") {
 		return refuse("the token is for another resource")
 	}
 	seconds, err := strconv.ParseInt(part["se"], 10, 64)
@@ -150,7 +153,8 @@ func (b *Bus) verifySAS(token, audience string) (claim, error) {
 	}
 	end := time.Unix(seconds, 0)
 	if !time.Now().Before(end) {
-		return claim{}, fmt.Errorf("ExpiredToken: The token is expired. Expiration time: '%s'", end.UTC().Format(time.RFC1123))
+		return claim{}, fmt.Errorf("ExpiredToken: The token is expired. Expiration time: '%s'",
+			end.UTC().Format(time.RFC1123))
 	}
 	return claim{end, keys[i].Send, keys[i].Listen}, nil
 }
@@ -162,7 +166,8 @@ func (l *link) answer(request *amqp.Message, code int32, description string, con
 	}
 	m := amqp.NewValueMessage(body)
 	m.SetProperties(amqp.Properties{CorrelationID: request.Properties.MessageID})
-	props := amqp.Map{{Key: "statusCode", Value: code}, {Key: "status-code", Value: code}, {Key: "statusDescription", Value: description}, {Key: "status-description", Value: description}}
+	props := amqp.Map{{Key: "statusCode", Value: code}, {Key: "status-code", Value: code},
+		{Key: "statusDescription", Value: description}, {Key: "status-description", Value: description}}
 	if condition != "" {
 		props = append(props, amqp.Pair{Key: "errorCondition", Value: condition})
 	}

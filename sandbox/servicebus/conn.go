@@ -13,7 +13,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/servicebus/amqp"
 )
 
@@ -311,7 +311,8 @@ func (c *conn) frame(f amqp.Frame) error {
 		if open.MaxFrameSize != 0 {
 			c.maxFrame = max(512, min(maxFrame, open.MaxFrameSize))
 		}
-		c.send(0, &amqp.Open{ContainerID: "service-bus", MaxFrameSize: maxFrame, ChannelMax: ptr(uint16(math.MaxUint16))})
+		c.send(0, &amqp.Open{ContainerID: "service-bus", MaxFrameSize: maxFrame,
+			ChannelMax: ptr(uint16(math.MaxUint16))})
 		if open.IdleTimeout > 0 {
 			c.heartbeat(max(time.Duration(open.IdleTimeout)*time.Millisecond*5/6, 100*time.Millisecond))
 		}
@@ -336,7 +337,8 @@ func (c *conn) frame(f amqp.Frame) error {
 			c: c, ch: f.Channel, nextIncoming: begin.NextOutgoingID, remoteWindow: begin.IncomingWindow,
 			links: map[uint32]*link{}, unsettled: map[uint32]delivery{},
 		}
-		c.send(f.Channel, &amqp.Begin{RemoteChannel: ptr(f.Channel), IncomingWindow: window, OutgoingWindow: window, HandleMax: ptr(uint32(math.MaxUint32))})
+		c.send(f.Channel, &amqp.Begin{RemoteChannel: ptr(f.Channel), IncomingWindow: window, OutgoingWindow: window,
+			HandleMax: ptr(uint32(math.MaxUint32))})
 		return nil
 	}
 	if s == nil {
@@ -414,8 +416,8 @@ func (l *link) alive() bool {
 
 // operate runs an operation under the panel. act takes effect, answer tells the
 // client, refuse does so in their stead; each takes mu itself.
-func (c *conn) operate(name string, act, answer func(), refuse func(*control.Fault)) {
-	f := c.b.cfg.Panel.Enter(control.Call{Service: "servicebus", Operation: name})
+func (c *conn) operate(name string, act, answer func(), refuse func(*faults.Fault)) {
+	f := c.b.cfg.Panel.Enter(faults.Call{Service: "servicebus", Operation: name})
 	drop := func() {
 		c.b.mu.Lock()
 		defer c.b.mu.Unlock()
@@ -432,19 +434,19 @@ func (c *conn) operate(name string, act, answer func(), refuse func(*control.Fau
 		return
 	}
 	switch f.Mode {
-	case control.StatusAfter, control.ResetAfter, control.HangAfter:
+	case faults.StatusAfter, faults.ResetAfter, faults.HangAfter:
 		act()
 	}
 	switch f.Mode {
-	case control.Status, control.StatusAfter:
+	case faults.Status, faults.StatusAfter:
 		refuse(f)
-	case control.ResetBefore, control.ResetAfter:
+	case faults.ResetBefore, faults.ResetAfter:
 		drop()
-	case control.HangBefore, control.HangAfter:
+	case faults.HangBefore, faults.HangAfter:
 		if f.Delay > 0 {
 			later(f.Delay, drop)
 		}
-	case control.Slow:
+	case faults.Slow:
 		later(f.Delay, func() {
 			act()
 			answer()
@@ -452,7 +454,7 @@ func (c *conn) operate(name string, act, answer func(), refuse func(*control.Fau
 	}
 }
 
-func fault(f *control.Fault) *amqp.Error {
+func fault(f *faults.Fault) *amqp.Error {
 	if f.Status == http.StatusTooManyRequests || f.Status == http.StatusServiceUnavailable {
 		return amqp.Errorf(condBusy, "The server is busy. Please retry the operation. (status %d)", f.Status)
 	}
@@ -504,7 +506,9 @@ func (s *session) attach(p *amqp.Attach) error {
 		if !l.sender {
 			need = "Listen"
 		}
-		bad = amqp.Errorf(amqp.UnauthorizedAccess, "Unauthorized access. '%s' claim(s) are required to perform this operation. Resource: '%s'.", need, l.address)
+		bad = amqp.Errorf(amqp.UnauthorizedAccess,
+			"Unauthorized access. '%s' claim(s) are required to perform this operation. Resource: '%s'.", need,
+			l.address)
 	case management:
 	case l.sender && (q.isDead || strings.Contains(path, "/subscriptions/")), !l.sender && q.topic:
 		bad = amqp.Errorf(amqp.NotAllowed, "The entity '%s' does not allow this link.", l.address)
@@ -537,7 +541,7 @@ func (s *session) attach(p *amqp.Attach) error {
 			if l.alive() {
 				l.receive(p)
 			}
-		}, func(f *control.Fault) {
+		}, func(f *faults.Fault) {
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			if l.alive() {
@@ -597,7 +601,8 @@ func (l *link) accept(p *amqp.Attach, filter, properties amqp.Map) {
 // refuse answers an attach with an end that is not there, and a detach.
 func (l *link) refuse(p *amqp.Attach, why *amqp.Error) {
 	l.pending = nil
-	a := &amqp.Attach{Name: p.Name, Handle: p.Handle, Role: !p.Role, SenderSettleMode: p.SenderSettleMode, ReceiverSettle: p.ReceiverSettle}
+	a := &amqp.Attach{Name: p.Name, Handle: p.Handle, Role: !p.Role, SenderSettleMode: p.SenderSettleMode,
+		ReceiverSettle: p.ReceiverSettle}
 	if l.sender {
 		a.Source = p.Source
 	} else {
@@ -632,7 +637,8 @@ func (l *link) receive(p *amqp.Attach) {
 			}
 		}
 	}
-	cons := &consumer{q: q, destructive: p.SenderSettleMode != nil && *p.SenderSettleMode == amqp.SenderSettled, deliver: l.deliver}
+	cons := &consumer{q: q, destructive: p.SenderSettleMode != nil && *p.SenderSettleMode == amqp.SenderSettled,
+		deliver: l.deliver}
 	if wants != q.props.RequiresSession {
 		text := "It is not possible for an entity that requires sessions to create a non-sessionful message receiver."
 		if wants {
@@ -658,14 +664,16 @@ func (l *link) receive(p *amqp.Attach) {
 		q.consumers = append(q.consumers, cons)
 		b.hold(g, cons)
 		l.accept(p,
-			amqp.Map{{Key: amqp.Symbol(filterSession), Value: amqp.Described{Descriptor: uint64(0x137000000C), Value: g.id}}},
+			amqp.Map{{Key: amqp.Symbol(filterSession), Value: amqp.Described{Descriptor: uint64(0x137000000C),
+				Value: g.id}}},
 			amqp.Map{{Key: amqp.Symbol("com.microsoft:locked-until-utc"), Value: ticks(g.until)}})
 	}
 	switch id := filter.(type) {
 	case string:
 		g := q.group(id)
 		if g.holder != nil {
-			l.refuse(p, amqp.Errorf(condSessionHeld, "The requested session '%s' cannot be accepted. It may be locked by another receiver.", id))
+			l.refuse(p, amqp.Errorf(condSessionHeld,
+				"The requested session '%s' cannot be accepted. It may be locked by another receiver.", id))
 			return
 		}
 		grant(g)
@@ -680,7 +688,10 @@ func (l *link) receive(p *amqp.Attach) {
 			defer b.mu.Unlock()
 			if l.waiter == w {
 				l.leave()
-				l.refuse(p, amqp.Errorf(condTimeout, "The operation did not complete within the allotted timeout of %v. No session was available.", wait))
+				l.refuse(p,
+					amqp.Errorf(condTimeout,
+						"The operation did not complete within the allotted timeout of %v. No session was available.",
+						wait))
 			}
 		})
 		l.waiter = w
@@ -720,7 +731,8 @@ func (l *link) write(tag, body []byte, settled bool) uint32 {
 	chunk := int(s.c.maxFrame) - 256
 	for first := true; first || len(body) > 0; first = false {
 		n := min(chunk, len(body))
-		t := &amqp.Transfer{Handle: l.handle, DeliveryID: &id, DeliveryTag: tag, MessageFormat: ptr(uint32(0)), Settled: settled, More: n < len(body)}
+		t := &amqp.Transfer{Handle: l.handle, DeliveryID: &id, DeliveryTag: tag, MessageFormat: ptr(uint32(0)),
+			Settled: settled, More: n < len(body)}
 		s.waiting = append(s.waiting, amqp.Frame{Channel: s.ch, Body: t, Payload: body[:n]})
 		body = body[n:]
 	}
@@ -740,7 +752,8 @@ func (s *session) flush() {
 }
 
 func (s *session) tellFlow(l *link, credit uint32, drain bool) {
-	f := &amqp.Flow{NextIncomingID: ptr(s.nextIncoming), IncomingWindow: window, NextOutgoingID: s.nextOutgoing, OutgoingWindow: window}
+	f := &amqp.Flow{NextIncomingID: ptr(s.nextIncoming), IncomingWindow: window, NextOutgoingID: s.nextOutgoing,
+		OutgoingWindow: window}
 	s.taken = 0
 	if l != nil {
 		f.Handle, f.DeliveryCount, f.LinkCredit, f.Drain = &l.handle, ptr(l.deliveryCount), &credit, drain
@@ -837,7 +850,9 @@ func (s *session) transfer(p *amqp.Transfer, payload []byte) error {
 	l.settled = l.settled || p.Settled
 	l.partial = append(l.partial, payload...)
 	if len(l.partial) > maxMessageSize {
-		l.end(amqp.Errorf(amqp.MessageSizeExceeded, "The received message (delivery-id:%d) exceeds the limit (%d bytes) currently allowed on the link.", l.deliveryID, maxMessageSize))
+		l.end(amqp.Errorf(amqp.MessageSizeExceeded,
+			"The received message (delivery-id:%d) exceeds the limit (%d bytes) currently allowed on the link.",
+			l.deliveryID, maxMessageSize))
 		l.open, l.partial = false, nil
 		b.mu.Unlock()
 		return nil
@@ -889,7 +904,7 @@ func (s *session) transfer(p *amqp.Transfer, payload []byte) error {
 		_, told, refused = b.accept(l.q, ms)
 		b.mu.Unlock()
 		b.tell(l.q, told)
-	}, func() { answer(refused) }, func(f *control.Fault) { answer(fault(f)) })
+	}, func() { answer(refused) }, func(f *faults.Fault) { answer(fault(f)) })
 	return nil
 }
 
@@ -947,7 +962,8 @@ func (s *session) disposition(p *amqp.Disposition) {
 			if why != nil {
 				state = &amqp.Rejected{Error: why}
 			}
-			c.send(s.ch, &amqp.Disposition{Role: amqp.RoleSender, First: id, Last: ptr(id), Settled: true, State: state})
+			c.send(s.ch, &amqp.Disposition{Role: amqp.RoleSender, First: id, Last: ptr(id), Settled: true,
+				State: state})
 		}
 		if bad != nil {
 			answer(bad)
@@ -964,7 +980,8 @@ func (s *session) disposition(p *amqp.Disposition) {
 			answer(why)
 			continue
 		}
-		c.operate(set.outcome.String()+" "+d.q.name, act, func() { answer(why) }, func(f *control.Fault) { answer(fault(f)) })
+		c.operate(set.outcome.String()+" "+d.q.name, act, func() { answer(why) },
+			func(f *faults.Fault) { answer(fault(f)) })
 	}
 }
 

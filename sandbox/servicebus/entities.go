@@ -95,11 +95,14 @@ func (b *Bus) Update(entity string, p broker.Properties) error {
 	if err := b.checkForwards(q.name, p); err != nil {
 		return err
 	}
-	if p.RequiresSession != q.props.RequiresSession || p.Partitioned != q.props.Partitioned || p.RequiresDuplicateDetection != q.props.RequiresDuplicateDetection {
-		return fmt.Errorf("entity %q: sessions, partitions and duplicate detection are chosen at the creation only", entity)
+	if p.RequiresSession != q.props.RequiresSession || p.Partitioned != q.props.Partitioned ||
+		p.RequiresDuplicateDetection != q.props.RequiresDuplicateDetection {
+		return fmt.Errorf("entity %q: sessions, partitions and duplicate detection are chosen at the creation only",
+			entity)
 	}
 	q.props = p
-	b.detach(q, amqp.Errorf(amqp.DetachForced, "The link '%s' is force detached. Code: RenewToken. Details: the entity was updated.", q.name))
+	b.detach(q, amqp.Errorf(amqp.DetachForced,
+		"The link '%s' is force detached. Code: RenewToken. Details: the entity was updated.", q.name))
 	return nil
 }
 
@@ -183,7 +186,8 @@ func (b *Bus) add(name string, p broker.Properties, topic bool) (*queue, error) 
 	q.topic = topic
 	b.entities[key] = q
 	if !topic {
-		dead := broker.Properties{LockDuration: p.LockDuration, MaxDeliveryCount: p.MaxDeliveryCount} // nothing expires there
+		// nothing expires there
+		dead := broker.Properties{LockDuration: p.LockDuration, MaxDeliveryCount: p.MaxDeliveryCount}
 		q.dead = newQueue(name+"/"+deadLetterQueue, dead)
 		q.dead.isDead = true
 		b.entities[strings.ToLower(q.dead.name)] = q.dead

@@ -77,7 +77,8 @@ func TestEntitiesComeAndGoAtRunTime(t *testing.T) {
 func TestWhatIsWrongWithAnEntityIsSaid(t *testing.T) {
 	within(t, func(w *world) {
 		queue := func(name string, p broker.Properties) error {
-			return w.bus.Create(broker.Entities{Queues: []broker.Queue{{Name: "beside-" + name}, {Name: name, Properties: p}}})
+			return w.bus.Create(broker.Entities{Queues: []broker.Queue{{Name: "beside-" + name},
+				{Name: name, Properties: p}}})
 		}
 		w.is(queue("Q", broker.Properties{}), servicebus.ErrThere)
 		same(w, "none of a failed creation", w.bus.Delete("beside-q") != nil, true)
@@ -168,7 +169,8 @@ func TestRulesAreReplaced(t *testing.T) {
 		w.ok(w.bus.SetRules("t", "all", nil))
 		w.send("t", &azservicebus.Message{Subject: ptr("blue")})
 		same(w, "without a rule", w.bus.Counts("t/Subscriptions/all").Active, 0)
-		w.ok(w.bus.SetRules("t", "all", []broker.Rule{{Filter: broker.Filter{Subject: ptr("red")}}, {Filter: broker.Filter{Subject: ptr("blue")}}}))
+		w.ok(w.bus.SetRules("t", "all", []broker.Rule{{Filter: broker.Filter{Subject: ptr("red")}},
+			{Filter: broker.Filter{Subject: ptr("blue")}}}))
 		for _, subject := range []string{"red", "blue", "green"} {
 			w.send("t", &azservicebus.Message{Subject: &subject})
 		}
@@ -203,7 +205,9 @@ func TestForwardingGoesToTheTargetAndNotIntoNothing(t *testing.T) {
 
 func TestAPartitionedEntityInventsMissingMessageIDs(t *testing.T) {
 	within(t, func(w *world) {
-		w.ok(w.bus.Create(broker.Entities{Queues: []broker.Queue{{Name: "p", Properties: broker.Properties{Partitioned: true}}}}))
+		w.ok(
+			w.bus.Create(broker.Entities{
+				Queues: []broker.Queue{{Name: "p", Properties: broker.Properties{Partitioned: true}}}}))
 		w.send("p", &azservicebus.Message{PartitionKey: ptr("k")})
 		w.send("p", &azservicebus.Message{MessageID: ptr("own"), PartitionKey: ptr("k")})
 		r := w.receiver("p", &azservicebus.ReceiverOptions{ReceiveMode: azservicebus.ReceiveModeReceiveAndDelete})
@@ -220,8 +224,9 @@ func TestWhatTheSenderAnnotatedIsKept(t *testing.T) {
 		s := w.sender("q")
 		w.ok(s.SendAMQPAnnotatedMessage(w.ctx, &azservicebus.AMQPAnnotatedMessage{
 			DeliveryAnnotations: map[any]any{"own": "d", "x-opt-lock-token": "forged"},
-			MessageAnnotations:  map[any]any{"own": "m", "x-opt-sequence-number": int64(99), "x-opt-message-state": int32(1)},
-			Body:                azservicebus.AMQPAnnotatedMessageBody{Data: [][]byte{[]byte("a"), []byte("b")}},
+			MessageAnnotations: map[any]any{"own": "m", "x-opt-sequence-number": int64(99),
+				"x-opt-message-state": int32(1)},
+			Body: azservicebus.AMQPAnnotatedMessageBody{Data: [][]byte{[]byte("a"), []byte("b")}},
 		}, nil))
 		m := w.one(w.receiver("q", nil)).RawAMQPMessage
 		same(w, "delivery annotation", m.DeliveryAnnotations["own"], any("d"))
@@ -255,10 +260,12 @@ func TestSizeAndAccessAreTold(t *testing.T) {
 
 func TestAKeyAllowsWhatItIsFor(t *testing.T) {
 	withinConfigured(t, func(cfg *servicebus.Config) {
-		cfg.Keys = []servicebus.Key{{Name: "send", Key: "c2VuZA==", Send: true}, {Name: "listen", Key: "bGlzdGVu", Listen: true}}
+		cfg.Keys = []servicebus.Key{{Name: "send", Key: "c2VuZA==", Send: true}, {Name: "listen", Key: "bGlzdGVu",
+			Listen: true}}
 	}, func(w *world) {
 		client := func(name, key string) *azservicebus.Client {
-			c, err := azservicebus.NewClientFromConnectionString("Endpoint=sb://bus.test;SharedAccessKeyName="+name+";SharedAccessKey="+key, options(w.bus))
+			c, err := azservicebus.NewClientFromConnectionString("Endpoint=sb://bus.test;SharedAccessKeyName="+name+
+				";SharedAccessKey="+key, options(w.bus))
 			w.ok(err)
 			w.t.Cleanup(func() { _ = c.Close(context.Background()) })
 			return c
@@ -279,7 +286,8 @@ func TestAKeyAllowsWhatItIsFor(t *testing.T) {
 		w.ok(receive(listen))
 		for claim, err := range map[string]error{"Listen": receive(send), "Send": try(listen)} {
 			w.code(err, azservicebus.CodeUnauthorizedAccess)
-			if want := "Unauthorized access. '" + claim + "' claim(s) are required to perform this operation"; !strings.Contains(err.Error(), want) {
+			if want := "Unauthorized access. '" + claim +
+				"' claim(s) are required to perform this operation"; !strings.Contains(err.Error(), want) {
 				t.Errorf("error %v", err)
 			}
 		}
@@ -290,7 +298,8 @@ func TestAnEndedTokenIsNamedSo(t *testing.T) {
 	within(t, func(w *world) {
 		// A signature for sb://bus.test that ends, as the bubble's time begins, in
 		// the past: made by a client whose connection string holds it.
-		c, err := azservicebus.NewClientFromConnectionString("Endpoint=sb://bus.test;SharedAccessSignature="+signature("bus.test", time.Now().Add(-time.Minute)), options(w.bus))
+		c, err := azservicebus.NewClientFromConnectionString("Endpoint=sb://bus.test;SharedAccessSignature="+
+			signature("bus.test", time.Now().Add(-time.Minute)), options(w.bus))
 		w.ok(err)
 		defer func() { _ = c.Close(w.ctx) }()
 		s, err := c.NewSender("q", nil)
@@ -363,5 +372,6 @@ func signature(resource string, end time.Time) string {
 	sr, se := strings.ToLower(url.QueryEscape("https://"+resource)), strconv.FormatInt(end.Unix(), 10)
 	mac := hmac.New(sha256.New, []byte("c2VjcmV0"))
 	mac.Write([]byte(sr + "\n" + se))
-	return "SharedAccessSignature sr=" + sr + "&sig=" + url.QueryEscape(base64.StdEncoding.EncodeToString(mac.Sum(nil))) + "&se=" + se + "&skn=root"
+	return "SharedAccessSignature sr=" + sr + "&sig=" +
+		url.QueryEscape(base64.StdEncoding.EncodeToString(mac.Sum(nil))) + "&se=" + se + "&skn=root"
 }

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/servicebus/amqp"
 )
 
@@ -24,7 +24,8 @@ func nothing() response { return response{code: 204, description: "No content"} 
 func badRequest(why string) response { return response{code: 400, description: why} }
 
 func lockLost(condition amqp.Symbol) response {
-	return response{code: 410, description: "The lock supplied is invalid. Either the lock expired, or the message has already been removed from the queue.", condition: condition}
+	return response{code: 410,
+		description: "The lock supplied is invalid. Either the lock expired, or the message has already been removed from the queue.", condition: condition}
 }
 
 // manage answers a request to entity/$management.
@@ -52,7 +53,7 @@ func (l *link) manage(m *amqp.Message) {
 			r = do(l.q, body)
 		}
 	}
-	refuse := func(f *control.Fault) {
+	refuse := func(f *faults.Fault) {
 		r = response{code: int32(f.Status), description: fault(f).Description, condition: fault(f).Condition}
 		answer()
 	}
@@ -76,7 +77,8 @@ func (l *link) manage(m *amqp.Message) {
 			r = badRequest("The disposition-status is not known.")
 			break
 		}
-		c.operate(set.outcome.String()+" "+l.q.name, locked(func(q *queue, body amqp.Map) response { return b.settleAll(q, body, set) }), answer, refuse)
+		c.operate(set.outcome.String()+" "+l.q.name,
+			locked(func(q *queue, body amqp.Map) response { return b.settleAll(q, body, set) }), answer, refuse)
 		return
 	case "com.microsoft:get-session-state":
 		locked(b.sessionState)()
@@ -162,7 +164,8 @@ func (b *Bus) cancel(q *queue, body amqp.Map) response {
 	for _, seq := range seqs {
 		i := slices.IndexFunc(q.entries, func(e *entry) bool { return e.seq == seq && e.state == stateScheduled })
 		if i < 0 {
-			return response{code: 404, description: "The scheduled message does not exist.", condition: "com.microsoft:message-not-found"}
+			return response{code: 404, description: "The scheduled message does not exist.",
+				condition: "com.microsoft:message-not-found"}
 		}
 		found = append(found, q.entries[i])
 	}
@@ -376,5 +379,6 @@ func (b *Bus) listSessions(q *queue, body amqp.Map) response {
 	if len(names) == 0 {
 		return nothing()
 	}
-	return okay(amqp.Map{{Key: "skip", Value: skip + int32(len(names))}, {Key: "sessions-ids", Value: array(amqp.CodeString, names)}})
+	return okay(amqp.Map{{Key: "skip", Value: skip + int32(len(names))},
+		{Key: "sessions-ids", Value: array(amqp.CodeString, names)}})
 }

@@ -15,7 +15,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/azure-patrol/patrol/sandbox/control"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/servicebus/amqp"
 	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
 )
@@ -30,7 +30,7 @@ type Config struct {
 	Keys []Key
 	// VerifyJWT judges an Entra ID token; nil refuses every one.
 	VerifyJWT func(token, audience string) error
-	Panel     *control.Panel
+	Panel     *faults.Injector
 	// SessionWait bounds how long an accept of the next session waits; default
 	// 65 seconds.
 	SessionWait time.Duration
@@ -183,7 +183,8 @@ type queue struct {
 }
 
 func newQueue(name string, p broker.Properties) *queue {
-	return &queue{name: name, props: p, locks: map[amqp.UUID]*entry{}, seen: map[string]time.Time{}, groups: map[string]*group{}}
+	return &queue{name: name, props: p, locks: map[amqp.UUID]*entry{}, seen: map[string]time.Time{},
+		groups: map[string]*group{}}
 }
 
 // Message states on the wire.
@@ -279,13 +280,16 @@ func (b *Bus) accept(q *queue, ms []*amqp.Message) ([]int64, []Message, *amqp.Er
 	}
 	for _, m := range ms {
 		if q.props.RequiresSession && m.Properties.GroupID == nil {
-			return nil, nil, amqp.Errorf(amqp.NotAllowed, "The SessionId was not set on a message, and it cannot be sent to the entity. Entities that have session support enabled can only receive messages that have the SessionId set to a valid value.")
+			return nil, nil, amqp.Errorf(amqp.NotAllowed,
+				"The SessionId was not set on a message, and it cannot be sent to the entity. Entities that have session support enabled can only receive messages that have the SessionId set to a valid value.")
 		}
 		if len(groupOf(m)) > maxID || len(idText(m.Properties.MessageID)) > maxID {
-			return nil, nil, amqp.Errorf(amqp.InvalidField, "A message or session id is longer than %d characters.", maxID)
+			return nil, nil, amqp.Errorf(amqp.InvalidField, "A message or session id is longer than %d characters.",
+				maxID)
 		}
 		if q.props.RequiresDuplicateDetection && idText(m.Properties.MessageID) == "" {
-			return nil, nil, amqp.Errorf(amqp.NotAllowed, "The message id must be set for an entity that requires duplicate detection.")
+			return nil, nil, amqp.Errorf(amqp.NotAllowed,
+				"The message id must be set for an entity that requires duplicate detection.")
 		}
 	}
 	now := time.Now()
@@ -338,7 +342,8 @@ func clean(m *amqp.Message) *amqp.Message {
 	if m.DeliveryAnnotations.Get("x-opt-lock-token") != nil {
 		m.DeliveryAnnotations = m.DeliveryAnnotations.Without("x-opt-lock-token")
 	}
-	for _, k := range []string{"x-opt-sequence-number", "x-opt-enqueued-time", "x-opt-locked-until", "x-opt-message-state", "x-opt-enqueue-sequence-number", "x-opt-deadletter-source"} {
+	for _, k := range []string{"x-opt-sequence-number", "x-opt-enqueued-time", "x-opt-locked-until",
+		"x-opt-message-state", "x-opt-enqueue-sequence-number", "x-opt-deadletter-source"} {
 		if m.Annotations.Get(k) != nil {
 			m.Annotations = m.Annotations.Without(k)
 		}
@@ -400,7 +405,8 @@ func (b *Bus) route(q *queue, e *entry) {
 		case c.hops > maxHops:
 			b.deadLetter(c, "MaxTransferHopCountExceeded", "", nil)
 		case to.props.RequiresSession && c.m.Properties.GroupID == nil:
-			b.deadLetter(c, "Session ID is null.", "Session enabled entity doesn't allow a message whose session identifier is null.", nil)
+			b.deadLetter(c, "Session ID is null.",
+				"Session enabled entity doesn't allow a message whose session identifier is null.", nil)
 		case to.routes():
 			b.route(to, c)
 		default:
@@ -409,7 +415,8 @@ func (b *Bus) route(q *queue, e *entry) {
 	}
 	if q.topic {
 		for _, s := range q.subs {
-			if len(s.rules) == 0 || slices.ContainsFunc(s.rules, func(r broker.Rule) bool { return r.Filter.Match(e.m) }) {
+			if len(s.rules) == 0 || slices.ContainsFunc(s.rules,
+				func(r broker.Rule) bool { return r.Filter.Match(e.m) }) {
 				put(s, e.seq)
 			}
 		}
@@ -519,7 +526,8 @@ func (b *Bus) failed(e *entry) {
 	if !q.isDead {
 		e.count++
 		if int(e.count) >= q.props.MaxDeliveryCount {
-			b.deadLetter(e, "MaxDeliveryCountExceeded", fmt.Sprintf("Message could not be consumed after %d delivery attempts.", q.props.MaxDeliveryCount), nil)
+			b.deadLetter(e, "MaxDeliveryCountExceeded",
+				fmt.Sprintf("Message could not be consumed after %d delivery attempts.", q.props.MaxDeliveryCount), nil)
 			return
 		}
 	}
@@ -552,9 +560,11 @@ func (b *Bus) settle(q *queue, token amqp.UUID, s settlement) *amqp.Error {
 	e := q.locks[token]
 	if e == nil {
 		if q.props.RequiresSession {
-			return amqp.Errorf(condSessionLockLost, "The session lock has expired on the MessageSession. Accept a new MessageSession.")
+			return amqp.Errorf(condSessionLockLost,
+				"The session lock has expired on the MessageSession. Accept a new MessageSession.")
 		}
-		return amqp.Errorf(condLockLost, "The lock supplied is invalid. Either the lock expired, or the message has already been removed from the queue.")
+		return amqp.Errorf(condLockLost,
+			"The lock supplied is invalid. Either the lock expired, or the message has already been removed from the queue.")
 	}
 	if len(s.modify) > 0 && s.outcome != deadLetter {
 		props := e.m.ApplicationProperties
@@ -701,7 +711,8 @@ func (b *Bus) loseGroup(g *group) {
 	for _, e := range held {
 		b.failed(e)
 	}
-	c.lost(amqp.Errorf(condSessionLockLost, "The session lock has expired on the MessageSession. Accept a new MessageSession."))
+	c.lost(amqp.Errorf(condSessionLockLost,
+		"The session lock has expired on the MessageSession. Accept a new MessageSession."))
 	b.pump(g.q)
 }
 
@@ -757,8 +768,10 @@ func (e *entry) wire() []byte {
 
 func (e *entry) public() Message {
 	m := Message{
-		Entity: e.q.name, ID: e.id, SessionID: e.group, Subject: e.m.Properties.Subject, ContentType: e.m.Properties.ContentType,
-		Scheduled: e.scheduled, Enqueued: e.enqueued, Sequence: e.seq, DeliveryCount: int(e.count), Properties: map[string]any{},
+		Entity: e.q.name, ID: e.id, SessionID: e.group, Subject: e.m.Properties.Subject,
+		ContentType: e.m.Properties.ContentType,
+		Scheduled:   e.scheduled, Enqueued: e.enqueued, Sequence: e.seq, DeliveryCount: int(e.count),
+		Properties: map[string]any{},
 	}
 	for _, d := range e.m.Data() {
 		m.Body = append(m.Body, d...)

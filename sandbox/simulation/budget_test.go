@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/sandbox/cloud"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 	"github.com/azure-patrol/patrol/sandbox/simulation"
 )
@@ -26,7 +26,7 @@ func TestEachPATCostsItsBudgetAndNoCallMore(t *testing.T) {
 	story(t, simulation.Config{Manifest: m.String(), Sessions: 16}, func(t *testing.T, w *simulation.World) {
 		sweep(t, w)
 		time.Sleep(time.Hour)
-		phase := func(what string, act func(), want map[control.Call]int) {
+		phase := func(what string, act func(), want map[faults.Call]int) {
 			t.Helper()
 			w.Cloud.Panel.ResetCounts()
 			act()
@@ -34,7 +34,8 @@ func TestEachPATCostsItsBudgetAndNoCallMore(t *testing.T) {
 			for c, n := range got {
 				switch {
 				case c.Service == "identity": // a token a day
-				case c.Service == "servicebus" && !strings.HasPrefix(c.Operation, "send "+cloud.EventTopic) && !strings.HasPrefix(c.Operation, "schedule"): // the host's
+				case c.Service == "servicebus" && !strings.HasPrefix(c.Operation, "send "+cloud.EventTopic) &&
+					!strings.HasPrefix(c.Operation, "schedule"): // the host's
 				case want[c] == 0:
 					t.Errorf("%s: %s %s was called %d times, want %d", what, c.Service, c.Operation, n, want[c])
 				}
@@ -45,18 +46,19 @@ func TestEachPATCostsItsBudgetAndNoCallMore(t *testing.T) {
 				}
 			}
 		}
-		kv := func(op string) control.Call { return control.Call{Service: keyvault.Service, Operation: op} }
-		ado := func(op string) control.Call { return control.Call{Service: devops.ServiceName, Operation: op} }
-		sb := func(op string) control.Call { return control.Call{Service: "servicebus", Operation: op} }
+		kv := func(op string) faults.Call { return faults.Call{Service: keyvault.Service, Operation: op} }
+		ado := func(op string) faults.Call { return faults.Call{Service: devops.ServiceName, Operation: op} }
+		sb := func(op string) faults.Call { return faults.Call{Service: "servicebus", Operation: op} }
 
 		phase("rotation", func() {
 			for i := range fleet {
 				name := fmt.Sprintf("pat-%02d", i)
 				v, _ := w.Latest(name)
-				w.Command(name, fmt.Sprintf(`{"command":"reconcile","pat":%q,"reason":"requested","from":%q}`, name, v.Tags["CredentialId"]))
+				w.Command(name, fmt.Sprintf(`{"command":"reconcile","pat":%q,"reason":"requested","from":%q}`, name,
+					v.Tags["CredentialId"]))
 			}
 			w.Settle()
-		}, map[control.Call]int{
+		}, map[faults.Call]int{
 			kv(keyvault.GetSecret): fleet, kv(keyvault.SetSecret): fleet, kv(keyvault.UpdateSecret): fleet,
 			ado(devops.CreatePat): fleet, ado(devops.ConnectionData): fleet, ado(devops.ListPats): 1,
 			sb("send " + cloud.EventTopic): fleet, sb("schedule " + cloud.CommandQueue): fleet,
@@ -66,14 +68,16 @@ func TestEachPATCostsItsBudgetAndNoCallMore(t *testing.T) {
 		phase("revocation", func() {
 			time.Sleep(20 * time.Minute)
 			synctest.Wait()
-		}, map[control.Call]int{
-			kv(keyvault.GetSecret): fleet, kv(keyvault.UpdateSecret): fleet, ado(devops.RevokePat): fleet, ado(devops.ListPats): 1,
+		}, map[faults.Call]int{
+			kv(keyvault.GetSecret): fleet, kv(keyvault.UpdateSecret): fleet, ado(devops.RevokePat): fleet,
+			ado(devops.ListPats):           1,
 			sb("send " + cloud.EventTopic): fleet,
 		})
 		time.Sleep(30 * time.Hour)
 		synctest.Wait()
-		phase("sweep of what needs nothing", func() { sweep(t, w) }, map[control.Call]int{
-			kv(keyvault.ListSecrets): 1, ado(devops.ListPats): 1, {Service: "entra", Operation: "token refresh_token"}: 1,
+		phase("sweep of what needs nothing", func() { sweep(t, w) }, map[faults.Call]int{
+			kv(keyvault.ListSecrets): 1, ado(devops.ListPats): 1,
+			{Service: "entra", Operation: "token refresh_token"}: 1,
 		})
 	})
 }

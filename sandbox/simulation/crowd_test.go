@@ -10,8 +10,8 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/app"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/servicebus"
 	"github.com/azure-patrol/patrol/sandbox/simulation"
 )
@@ -57,15 +57,18 @@ func TestDoubledDelayedAndReorderedMessagesHold(t *testing.T) {
 				c.Hosts = 2
 				c.Cloud = func(cc *cloud.Config) {
 					cc.OnRecord = func(rec cloud.Record) {
-						if rec.Kind != cloud.Message || rec.Message.Entity != cloud.CommandQueue || strings.HasPrefix(rec.Message.ID, "copy-") {
+						if rec.Kind != cloud.Message || rec.Message.Entity != cloud.CommandQueue ||
+							strings.HasPrefix(rec.Message.ID, "copy-") {
 							return
 						}
 						mu.Lock()
 						defer mu.Unlock()
 						copies++
-						m := servicebus.Message{ID: fmt.Sprintf("copy-%d", copies), SessionID: rec.Message.SessionID, Subject: rec.Message.Subject,
+						m := servicebus.Message{ID: fmt.Sprintf("copy-%d", copies), SessionID: rec.Message.SessionID,
+							Subject:     rec.Message.Subject,
 							ContentType: rec.Message.ContentType, Body: rec.Message.Body}
-						time.AfterFunc(time.Duration(r.IntN(3600))*time.Second, func() { _ = w.Cloud.Bus.Send(cloud.CommandQueue, m) })
+						time.AfterFunc(time.Duration(r.IntN(3600))*time.Second,
+							func() { _ = w.Cloud.Bus.Send(cloud.CommandQueue, m) })
 					}
 				}
 			}
@@ -94,7 +97,8 @@ func TestALockLostInMidRotationHolds(t *testing.T) {
 				s := scenarios()[1] // rotate
 				s.Config = func(c *simulation.Config) { c.Hosts = hosts }
 				s.Act = func(w *simulation.World) {
-					_ = w.Cloud.Panel.Inject(control.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: control.Slow, Delay: slow})
+					_ = w.Cloud.Panel.Inject(faults.Fault{Service: devops.ServiceName, Operation: devops.CreatePat,
+						Mode: faults.Slow, Delay: slow})
 					time.Sleep(3 * time.Minute)
 					go func() { _ = w.Hosts[0].Invoke(t.Context(), "CheckExpiry", "") }()
 					for w.Cloud.Panel.Count(devops.ServiceName, devops.CreatePat) < 2 {
@@ -112,7 +116,8 @@ func TestALockLostInMidRotationHolds(t *testing.T) {
 // services'.
 func TestClocksThatDifferByTwoMinutesHold(t *testing.T) {
 	for _, s := range scenarios() {
-		for _, skew := range [][2]time.Duration{{2 * time.Minute, 0}, {-2 * time.Minute, 0}, {time.Minute, -time.Minute}} {
+		for _, skew := range [][2]time.Duration{{2 * time.Minute, 0}, {-2 * time.Minute, 0},
+			{time.Minute, -time.Minute}} {
 			t.Run(fmt.Sprintf("%s, %v", s.Name, skew), func(t *testing.T) {
 				t.Parallel()
 				var mu sync.Mutex
@@ -142,9 +147,9 @@ func TestClocksThatDifferByTwoMinutesHold(t *testing.T) {
 // A command that crashes its handler each time must not take the host down.
 func TestACommandThatCrashesItsHandlerIsPutOff(t *testing.T) {
 	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
-		w.Cloud.Panel.OnCall(func(_ int, c control.Call) *control.Fault {
+		w.Cloud.Panel.OnCall(func(_ int, c faults.Call) *faults.Fault {
 			if c.Operation == devops.CreatePat {
-				return &control.Fault{Mode: control.ResetBefore, Then: w.Kill}
+				return &faults.Fault{Mode: faults.ResetBefore, Then: w.Kill}
 			}
 			return nil
 		})

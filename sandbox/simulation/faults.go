@@ -14,8 +14,8 @@ import (
 	"github.com/azure-patrol/patrol/internal/manifest"
 	"github.com/azure-patrol/patrol/internal/rotation"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 )
 
 // Mode is a way for one upstream call to go wrong.
@@ -38,14 +38,15 @@ const (
 
 // Modes are all of them.
 func Modes() []Mode {
-	return []Mode{KilledBefore, KilledAfter, Refused, ResetBefore, ResetAfter, TimeoutAfter, Throttled, Broken, Busy, SignInPage, Clamped, PolicyRefuse}
+	return []Mode{KilledBefore, KilledAfter, Refused, ResetBefore, ResetAfter, TimeoutAfter, Throttled, Broken, Busy,
+		SignInPage, Clamped, PolicyRefuse}
 }
 
 // pastRetries is how often a call fails until the SDKs give up by themselves.
 const pastRetries = 5
 
 // Fits reports whether a call can go wrong in this way.
-func (m Mode) Fits(c control.Call) bool {
+func (m Mode) Fits(c faults.Call) bool {
 	switch m {
 	case SignInPage:
 		return c.Service == devops.ServiceName
@@ -58,42 +59,45 @@ func (m Mode) Fits(c control.Call) bool {
 }
 
 // fault carries the mode out at a call; times is how many calls suffer it.
-func (m Mode) fault(w *World) (f *control.Fault, times int) {
+func (m Mode) fault(w *World) (f *faults.Fault, times int) {
 	switch m {
 	case KilledBefore:
-		return &control.Fault{Mode: control.ResetBefore, Then: w.Kill}, 1
+		return &faults.Fault{Mode: faults.ResetBefore, Then: w.Kill}, 1
 	case KilledAfter:
-		return &control.Fault{Mode: control.ResetAfter, Then: w.Kill}, 1
+		return &faults.Fault{Mode: faults.ResetAfter, Then: w.Kill}, 1
 	case Refused:
-		return &control.Fault{Mode: control.ResetBefore}, pastRetries
+		return &faults.Fault{Mode: faults.ResetBefore}, pastRetries
 	case ResetBefore:
-		return &control.Fault{Mode: control.ResetBefore}, 1
+		return &faults.Fault{Mode: faults.ResetBefore}, 1
 	case ResetAfter:
-		return &control.Fault{Mode: control.ResetAfter}, 1
+		return &faults.Fault{Mode: faults.ResetAfter}, 1
 	case TimeoutAfter:
-		return &control.Fault{Mode: control.HangAfter, Delay: 10 * time.Minute}, 1
+		return &faults.Fault{Mode: faults.HangAfter, Delay: 10 * time.Minute}, 1
 	case Throttled:
-		return &control.Fault{Mode: control.Status, Status: http.StatusTooManyRequests, Header: map[string]string{"Retry-After": "90"}}, 1
+		return &faults.Fault{Mode: faults.Status, Status: http.StatusTooManyRequests,
+			Header: map[string]string{"Retry-After": "90"}}, 1
 	case Broken:
-		return &control.Fault{Mode: control.Status, Status: http.StatusInternalServerError}, pastRetries
+		return &faults.Fault{Mode: faults.Status, Status: http.StatusInternalServerError}, pastRetries
 	case Busy:
-		return &control.Fault{Mode: control.Status, Status: http.StatusServiceUnavailable}, 1
+		return &faults.Fault{Mode: faults.Status, Status: http.StatusServiceUnavailable}, 1
 	case SignInPage:
-		return &control.Fault{Mode: control.Status, Status: http.StatusNonAuthoritativeInfo, Header: map[string]string{"Content-Type": "text/html; charset=utf-8"},
-			Body: "<html><title>Sign In</title></html>"}, 1
+		return &faults.Fault{Mode: faults.Status, Status: http.StatusNonAuthoritativeInfo,
+			Header: map[string]string{"Content-Type": "text/html; charset=utf-8"},
+			Body:   "<html><title>Sign In</title></html>"}, 1
 	case Clamped:
 		w.Cloud.DevOps.SetPolicies(cloud.Organization, devops.Policies{MaxLifespanDays: 7})
 		return nil, 1
 	case PolicyRefuse:
-		return &control.Fault{Mode: control.Status, Status: http.StatusOK, Header: map[string]string{"Content-Type": "application/json"},
-			Body: `{"patToken":null,"patTokenError":"disablePatCreationPolicyViolation"}`}, 1
+		return &faults.Fault{Mode: faults.Status, Status: http.StatusOK,
+			Header: map[string]string{"Content-Type": "application/json"},
+			Body:   `{"patToken":null,"patTokenError":"disablePatCreationPolicyViolation"}`}, 1
 	}
 	panic("no such mode: " + string(m))
 }
 
 // Point is one upstream call of a scenario: the nth of its kind.
 type Point struct {
-	control.Call
+	faults.Call
 	N int // from 1
 }
 
@@ -169,9 +173,9 @@ func (s Scenario) Run(t *testing.T, plan Plan) (res Result) {
 
 		began := time.Now()
 		var mu sync.Mutex
-		seen := map[control.Call]int{}
-		running := map[control.Call]*ongoing{}
-		w.Cloud.Panel.OnCall(func(_ int, c control.Call) *control.Fault {
+		seen := map[faults.Call]int{}
+		running := map[faults.Call]*ongoing{}
+		w.Cloud.Panel.OnCall(func(_ int, c faults.Call) *faults.Fault {
 			mu.Lock()
 			defer mu.Unlock()
 			seen[c]++
@@ -215,7 +219,7 @@ func (s Scenario) Run(t *testing.T, plan Plan) (res Result) {
 }
 
 type ongoing struct {
-	fault *control.Fault
+	fault *faults.Fault
 	left  int
 }
 

@@ -94,7 +94,8 @@ func scenarios() []simulation.Scenario {
 			Act: func(w *simulation.World) { _ = w.Sweep() }},
 		{Name: "adoption", Manifest: quickPAT, After: rest,
 			Prepare: func(w *simulation.World) {
-				_, token := w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "Jenkins agents", "vso.build_execute", time.Now().Add(2*day), false)
+				_, token := w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "Jenkins agents", "vso.build_execute",
+					time.Now().Add(2*day), false)
 				if _, err := w.Cloud.Vault.Put(keyvault.Version{Name: name, Value: token}); err != nil {
 					panic(err)
 				}
@@ -161,7 +162,8 @@ func points(t *testing.T, s simulation.Scenario) (out, early []simulation.Point)
 
 func TestEverySingleFaultHolds(t *testing.T) {
 	if raceDetector {
-		t.Skip("make test runs it without the race detector, which makes it five times slower; the random sample runs with it")
+		t.Skip(
+			"make test runs it without the race detector, which makes it five times slower; the random sample runs with it")
 	}
 	calls, total, hold := 0, 0, 0
 	for _, s := range scenarios() {
@@ -177,7 +179,8 @@ func TestEverySingleFaultHolds(t *testing.T) {
 			t.Errorf("%s: only %d of %d faults were reached", s.Name, reached, len(plans))
 		}
 	}
-	t.Logf("single faults: %d of %d hold (%d calls, %d modes; not every mode fits every call)", hold, total, calls, len(simulation.Modes()))
+	t.Logf("single faults: %d of %d hold (%d calls, %d modes; not every mode fits every call)", hold, total, calls,
+		len(simulation.Modes()))
 }
 
 func kills(p simulation.Plan) (n int) {
@@ -235,5 +238,6 @@ func TestEveryPairOfFaultsHolds(t *testing.T) {
 		t.Logf("%s: %d calls, %d pairs, %d reached whole, %d hold", s.Name, len(at), len(plans), reached, n)
 		total, hold = total+len(plans), hold+n
 	}
-	t.Logf("pairs of faults: %d of %d hold (%d calls, %d modes), in %s", hold, total, calls, len(simulation.Modes()), time.Since(began).Round(time.Second))
+	t.Logf("pairs of faults: %d of %d hold (%d calls, %d modes), in %s", hold, total, calls, len(simulation.Modes()),
+		time.Since(began).Round(time.Second))
 }

@@ -44,7 +44,8 @@ type Case struct {
 // Judge goes through a history record by record and looks at every instant at which
 // something changed, the ends of PATs included.
 func Judge(c Case) []Violation {
-	j := &judge{Case: c, secrets: map[string]*secretHistory{}, pats: map[string]*patHistory{}, rotated: map[string]events.Rotated{}}
+	j := &judge{Case: c, secrets: map[string]*secretHistory{}, pats: map[string]*patHistory{},
+		rotated: map[string]events.Rotated{}}
 	for _, s := range c.Specs {
 		j.secrets[strings.ToLower(s.Name)] = &secretHistory{spec: s, versions: map[string]*versionHistory{}}
 	}
@@ -127,7 +128,8 @@ func (j *judge) readable(s *secretHistory, t time.Time) {
 		return
 	}
 	s.broken = true
-	j.breaks("I1", t, "%s: the latest version %s is enabled %t and its PAT works %t", s.spec.Name, v.ID, v.Enabled, p.works(t))
+	j.breaks("I1", t, "%s: the latest version %s is enabled %t and its PAT works %t", s.spec.Name, v.ID, v.Enabled,
+		p.works(t))
 }
 
 func (j *judge) apply(r cloud.Record) {
@@ -210,7 +212,8 @@ func (j *judge) overlap(p *patHistory, t time.Time) {
 			continue // never readable, or current: that is I1's
 		}
 		if until := last.replaced.Add(s.spec.Overlap); t.Before(until) && !s.endsNow(last) {
-			j.breaks("I2", t, "%s: the PAT of version %s was revoked %s before its overlap ended", s.spec.Name, last.ID, until.Sub(t))
+			j.breaks("I2", t, "%s: the PAT of version %s was revoked %s before its overlap ended", s.spec.Name, last.ID,
+				until.Sub(t))
 		}
 	}
 }
@@ -290,7 +293,8 @@ func (j *judge) rest() {
 		}
 		// Its end stands on its successor.
 		if until := v.replaced.Add(s.spec.Overlap + time.Minute + j.Sweep); !v.replaced.IsZero() && j.End.After(until) {
-			j.breaks("I3", j.End, "%s: the replaced PAT %s outlived its overlap by more than a sweep", s.spec.Name, p.AuthorizationID)
+			j.breaks("I3", j.End, "%s: the replaced PAT %s outlived its overlap by more than a sweep", s.spec.Name,
+				p.AuthorizationID)
 		}
 	}
 	for _, s := range j.secrets {
@@ -316,7 +320,8 @@ func (j *judge) secrecy() {
 	for _, r := range j.Records {
 		switch r.Kind {
 		case cloud.Message:
-			look(r.At, "a message on "+r.Message.Entity, string(r.Message.Body)+fmt.Sprint(r.Message.ID, r.Message.SessionID, r.Message.Subject, r.Message.Properties))
+			look(r.At, "a message on "+r.Message.Entity, string(r.Message.Body)+fmt.Sprint(r.Message.ID,
+				r.Message.SessionID, r.Message.Subject, r.Message.Properties))
 		case cloud.Secret:
 			look(r.At, "the tags of "+r.Secret.Name, fmt.Sprint(r.Secret.Tags, r.Secret.ContentType))
 		}

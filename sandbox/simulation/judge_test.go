@@ -9,9 +9,10 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/internal/app"
+	"github.com/azure-patrol/patrol/internal/reconcile"
 	"github.com/azure-patrol/patrol/internal/rotation"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/simulation"
 )
 
@@ -50,10 +51,10 @@ func TestABrokenPatrolIsFoundOut(t *testing.T) {
 	for _, tc := range []struct {
 		name      string
 		invariant string
-		ports     func(c *rotation.Config)
+		ports     func(c *reconcile.Config)
 		plan      simulation.Plan
 	}{
-		{"revokes before it stores", "I1", func(c *rotation.Config) {
+		{"revokes before it stores", "I1", func(c *reconcile.Config) {
 			c.Vault = vaultBefore{c.Vault, func(ctx context.Context, _ string, content *rotation.Content) error {
 				if content.Ledger.Previous == "" {
 					return nil
@@ -61,7 +62,7 @@ func TestABrokenPatrolIsFoundOut(t *testing.T) {
 				return c.Tokens.Revoke(ctx, c.Specs()[0].Owner(), content.Ledger.Previous)
 			}}
 		}, nil},
-		{"revokes before the overlap has passed", "I2", func(c *rotation.Config) {
+		{"revokes before the overlap has passed", "I2", func(c *reconcile.Config) {
 			c.Vault = vaultBefore{c.Vault, func(_ context.Context, _ string, content *rotation.Content) error {
 				if !content.Ledger.RevokePreviousAt.IsZero() {
 					content.Ledger.RevokePreviousAt = content.Ledger.RevokePreviousAt.Add(-30 * time.Minute)
@@ -69,14 +70,16 @@ func TestABrokenPatrolIsFoundOut(t *testing.T) {
 				return nil
 			}}
 		}, nil},
-		{"announces before it stores", "I4", func(c *rotation.Config) {
+		{"announces before it stores", "I4", func(c *reconcile.Config) {
 			c.Vault = vaultBefore{c.Vault, func(ctx context.Context, name string, content *rotation.Content) error {
-				return c.Outbox.Publish(ctx, &rotation.Rotated{Spec: c.Specs()[0], RotationID: content.Ledger.RotationID, Reason: content.Ledger.Reason,
-					SecretID: "https://vault/secrets/" + name + "/next", SecretVersion: "next", AuthorizationID: content.Ledger.AuthorizationID,
-					ValidFrom: time.Now(), ValidTo: content.Expires, At: time.Now()})
+				return c.Outbox.Publish(ctx, &rotation.Rotated{Spec: c.Specs()[0],
+					RotationID: content.Ledger.RotationID, Reason: content.Ledger.Reason,
+					SecretID: "https://vault/secrets/" + name + "/next", SecretVersion: "next",
+					AuthorizationID: content.Ledger.AuthorizationID,
+					ValidFrom:       time.Now(), ValidTo: content.Expires, At: time.Now()})
 			}}
 		}, nil},
-		{"leaves an orphan", "I3", func(c *rotation.Config) {
+		{"leaves an orphan", "I3", func(c *reconcile.Config) {
 			f := forgetful{c.Tokens, &sync.Mutex{}, map[string]bool{}}
 			c.Tokens = f
 			c.Vault = vaultBefore{c.Vault, func(_ context.Context, _ string, content *rotation.Content) error {
@@ -85,16 +88,18 @@ func TestABrokenPatrolIsFoundOut(t *testing.T) {
 				f.stored[content.Ledger.AuthorizationID] = true
 				return nil
 			}}
-		}, simulation.Plan{{Call: control.Call{Service: devops.ServiceName, Operation: devops.CreatePat}, N: 1}: simulation.ResetAfter}},
-		{"makes up rotation ids", "I4", func(c *rotation.Config) {
+		}, simulation.Plan{{Call: faults.Call{Service: devops.ServiceName, Operation: devops.CreatePat},
+			N: 1}: simulation.ResetAfter}},
+		{"makes up rotation ids", "I4", func(c *reconcile.Config) {
 			c.Vault = vaultBefore{c.Vault, func(_ context.Context, _ string, content *rotation.Content) error {
 				content.Ledger.RotationID = strings.ToLower(rand.Text()[:10])
 				return nil
 			}}
 		}, nil},
-		{"says the token in an event", "I5", func(c *rotation.Config) {
+		{"says the token in an event", "I5", func(c *reconcile.Config) {
 			c.Vault = vaultBefore{c.Vault, func(ctx context.Context, _ string, content *rotation.Content) error {
-				return c.Outbox.Publish(ctx, &rotation.RotationFailed{Spec: c.Specs()[0], RotationID: content.Ledger.RotationID, Step: "store",
+				return c.Outbox.Publish(ctx, &rotation.RotationFailed{Spec: c.Specs()[0],
+					RotationID: content.Ledger.RotationID, Step: "store",
 					Class: rotation.Transient, Message: "could not store " + content.Value.Reveal(), At: time.Now()})
 			}}
 		}, nil},

@@ -14,7 +14,7 @@ import (
 	"github.com/azure-patrol/patrol/internal/app"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
-	"github.com/azure-patrol/patrol/sandbox/pipe"
+	"github.com/azure-patrol/patrol/sandbox/memnet"
 )
 
 // The handler serves for weeks: what it remembers must not grow with what it has
@@ -23,12 +23,13 @@ func TestMemoryStaysFlatOverManyReconciles(t *testing.T) {
 	if raceDetector {
 		t.Skip("100,000 reconciles are many under the race detector; make test runs them without")
 	}
-	var network pipe.Network
+	var network memnet.Network
 	manifest := t.TempDir() + "/pats.yaml"
 	if err := os.WriteFile(manifest, []byte(onePAT), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, err := cloud.New(cloud.Config{Network: &network, Manifest: manifest, Vault: func(v *keyvault.Config) { v.NoThrottle = true }})
+	c, err := cloud.New(cloud.Config{Network: &network, Manifest: manifest,
+		Vault: func(v *keyvault.Config) { v.NoThrottle = true }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +50,8 @@ func TestMemoryStaysFlatOverManyReconciles(t *testing.T) {
 	reconcile := func(times int) {
 		for range times {
 			n++
-			envelope := fmt.Sprintf(`{"Data":{"message":%q},"Metadata":{"MessageId":"\"m-%d\"","SessionId":"\"jenkins-agents\"","DeliveryCount":"1"}}`, body, n)
+			envelope := fmt.Sprintf(
+				`{"Data":{"message":%q},"Metadata":{"MessageId":"\"m-%d\"","SessionId":"\"jenkins-agents\"","DeliveryCount":"1"}}`, body, n)
 			r := httptest.NewRequest(http.MethodPost, "/Reconcile", strings.NewReader(envelope))
 			r.Header.Set("Content-Type", "application/json")
 			w := httptest.NewRecorder()
@@ -70,7 +72,8 @@ func TestMemoryStaysFlatOverManyReconciles(t *testing.T) {
 	before := heap()
 	reconcile(100_000)
 	after := heap()
-	t.Logf("heap %.1f MB after 10,000 reconciles, %.1f MB after 110,000, the sandbox's own included", float64(before)/1e6, float64(after)/1e6)
+	t.Logf("heap %.1f MB after 10,000 reconciles, %.1f MB after 110,000, the sandbox's own included",
+		float64(before)/1e6, float64(after)/1e6)
 	if after > before+4<<20 {
 		t.Errorf("the heap grew by %.1f MB over 100,000 reconciles", float64(after-before)/1e6)
 	}

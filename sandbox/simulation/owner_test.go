@@ -65,11 +65,13 @@ func TestAPATMovesToAnotherIdentity(t *testing.T) {
 		w := moved(t, func(*simulation.World) {})
 		defer w.Close()
 		v, _ := w.Latest("jenkins-agents")
-		if v.Tags["patrol-identity"] != "release-bot" || v.Tags["patrol-reason"] != "drift" || !w.Cloud.DevOps.Works(cloud.Organization, v.Value) {
+		if v.Tags["patrol-identity"] != "release-bot" || v.Tags["patrol-reason"] != "drift" ||
+			!w.Cloud.DevOps.Works(cloud.Organization, v.Value) {
 			t.Fatalf("after the move: %v\n%s", v.Tags, w.Output())
 		}
 		if alive(w, releaseBot) != 1 || alive(w, cloud.User) != 1 {
-			t.Fatalf("in the overlap %d PATs of the new owner and %d of the old one are alive, want one each", alive(w, releaseBot), alive(w, cloud.User))
+			t.Fatalf("in the overlap %d PATs of the new owner and %d of the old one are alive, want one each",
+				alive(w, releaseBot), alive(w, cloud.User))
 		}
 		// The old owner's sign-in still serves to end what it has made.
 		time.Sleep(26 * time.Hour)
@@ -103,7 +105,8 @@ func TestAPATOfAnOwnerWhoIsGoneIsLeftToAnAdministrator(t *testing.T) {
 						told = append(told, f)
 					}
 				}
-				if len(told) != 1 || told[0].Code != "owner-gone" || !strings.Contains(told[0].Message, "/api/revocations") || !strings.Contains(told[0].Message, "build-bot") {
+				if len(told) != 1 || told[0].Code != "owner-gone" || !strings.Contains(told[0].Message,
+					"/api/revocations") || !strings.Contains(told[0].Message, "build-bot") {
 					t.Errorf("told of it: %+v, want once and what to do\n%s", told, w.Output())
 				}
 				noTokens(t, w)

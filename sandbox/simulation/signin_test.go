@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/sandbox/cloud"
-	pages "github.com/azure-patrol/patrol/sandbox/entra/browser"
+	pages "github.com/azure-patrol/patrol/sandbox/entra/htmlclient"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 	"github.com/azure-patrol/patrol/sandbox/simulation"
 )
@@ -55,7 +55,10 @@ func begin(t *testing.T, w *simulation.World) *walk {
 		t.Fatal(err)
 	}
 	k := &walk{t: t, world: w, person: pages.New(w.Transport()), context: t.Context(),
-		patrol: &http.Client{Transport: w.Transport(), Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
+		patrol: &http.Client{Transport: w.Transport(), Jar: jar, CheckRedirect: func(*http.Request,
+			[]*http.Request) error {
+			return http.ErrUseLastResponse
+		}}}
 	return k
 }
 
@@ -126,14 +129,15 @@ func TestOnlyTheFlowThatThisBrowserBeganIsFinished(t *testing.T) {
 			victim.away(signInLink, me)
 			return thief.get(victim.back.String())
 		}},
-		"another browser that has begun one of its own": {400, "another sign-in", func(t *testing.T, w *simulation.World) (*http.Response, string) {
-			victim, thief := begin(t, w), begin(t, w)
-			defer victim.close()
-			defer thief.close()
-			victim.away(signInLink, me)
-			thief.away(signInLink, me)
-			return thief.get(victim.back.String())
-		}},
+		"another browser that has begun one of its own": {400, "another sign-in",
+			func(t *testing.T, w *simulation.World) (*http.Response, string) {
+				victim, thief := begin(t, w), begin(t, w)
+				defer victim.close()
+				defer thief.close()
+				victim.away(signInLink, me)
+				thief.away(signInLink, me)
+				return thief.get(victim.back.String())
+			}},
 		"a forged state": {400, "another sign-in", func(t *testing.T, w *simulation.World) (*http.Response, string) {
 			k := begin(t, w)
 			defer k.close()
@@ -142,12 +146,15 @@ func TestOnlyTheFlowThatThisBrowserBeganIsFinished(t *testing.T) {
 			q.Set("state", "AAAAAAAAAAAAAAAAAAAAAAAAAA")
 			return k.get(callback + "?" + q.Encode())
 		}},
-		"a forged cookie": {400, "not made by this app", func(t *testing.T, w *simulation.World) (*http.Response, string) {
+		"a forged cookie": {400, "not made by this app", func(t *testing.T, w *simulation.World) (*http.Response,
+			string) {
 			k := begin(t, w)
 			defer k.close()
 			k.away(signInLink, me)
 			at, _ := url.Parse(callback)
-			k.patrol.Jar.SetCookies(at, []*http.Cookie{{Name: "__Host-patrol-signin", Value: "AAAAAAAA.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", Path: "/", Secure: true}})
+			k.patrol.Jar.SetCookies(at,
+				[]*http.Cookie{{Name: "__Host-patrol-signin", Value: "AAAAAAAA.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+					Path: "/", Secure: true}})
 			return k.get(k.back.String())
 		}},
 		"no state": {400, "not the end of a sign-in", func(t *testing.T, w *simulation.World) (*http.Response, string) {
@@ -163,7 +170,8 @@ func TestOnlyTheFlowThatThisBrowserBeganIsFinished(t *testing.T) {
 			time.Sleep(11 * time.Minute)
 			return k.get(k.back.String())
 		}},
-		"another user": {403, "build-bot@contoso.com", func(t *testing.T, w *simulation.World) (*http.Response, string) {
+		"another user": {403, "build-bot@contoso.com", func(t *testing.T, w *simulation.World) (*http.Response,
+			string) {
 			w.Cloud.AddUser("mallory@contoso.com")
 			k := begin(t, w)
 			defer k.close()
@@ -183,7 +191,8 @@ func TestOnlyTheFlowThatThisBrowserBeganIsFinished(t *testing.T) {
 				if resp.StatusCode != tt.status || !strings.Contains(body, tt.says) {
 					t.Errorf("answer %d, want %d and %q:\n%s", resp.StatusCode, tt.status, tt.says, body)
 				}
-				if policy := resp.Header.Get("Content-Security-Policy"); !strings.Contains(policy, "default-src 'none'") || resp.Header.Get("Referrer-Policy") != "no-referrer" {
+				if policy := resp.Header.Get("Content-Security-Policy"); !strings.Contains(policy,
+					"default-src 'none'") || resp.Header.Get("Referrer-Policy") != "no-referrer" {
 					t.Errorf("headers of the page: %v", resp.Header)
 				}
 				stays(t, w)
@@ -199,7 +208,8 @@ func TestAFlowIsFinishedOnce(t *testing.T) {
 		k.away(signInLink, pages.Person{User: cloud.User})
 		at, _ := url.Parse(callback)
 		cookies := k.patrol.Jar.Cookies(at)
-		if resp, body := k.get(k.back.String()); resp.StatusCode != http.StatusOK || !strings.Contains(body, "Signed in") {
+		if resp, body := k.get(k.back.String()); resp.StatusCode != http.StatusOK ||
+			!strings.Contains(body, "Signed in") {
 			t.Fatalf("the sign-in: %d\n%s\n%s", resp.StatusCode, body, w.Output())
 		}
 		// The browser has forgotten it.
@@ -211,7 +221,8 @@ func TestAFlowIsFinishedOnce(t *testing.T) {
 			c.Secure, c.Path = true, "/"
 		}
 		k.patrol.Jar.SetCookies(at, cookies)
-		if resp, body := k.get(k.back.String()); resp.StatusCode != http.StatusBadRequest || !strings.Contains(body, "come back before") {
+		if resp, body := k.get(k.back.String()); resp.StatusCode != http.StatusBadRequest ||
+			!strings.Contains(body, "come back before") {
 			t.Errorf("again, with the cookie: %d\n%s", resp.StatusCode, body)
 		}
 		// Another instance does not know that; the authority refuses the code.
@@ -231,10 +242,14 @@ func TestASignInNeedsAKey(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *simulation.World) {
 		k := begin(t, w)
 		defer k.close()
-		if resp, _ := k.get("https://patrol.localhost/api/identities/build-bot/signin"); resp.StatusCode != http.StatusUnauthorized {
+		if resp,
+			_ := k.get(
+			"https://patrol.localhost/api/identities/build-bot/signin"); resp.StatusCode != http.StatusUnauthorized {
 			t.Errorf("without a key: %d", resp.StatusCode)
 		}
-		if resp, body := k.get("https://patrol.localhost/api/identities/nobody/signin?code=" + simulation.MasterKey); resp.StatusCode != http.StatusNotFound || !strings.Contains(body, "No such identity") {
+		if resp, body := k.get("https://patrol.localhost/api/identities/nobody/signin?code=" +
+			simulation.MasterKey); resp.StatusCode != http.StatusNotFound || !strings.Contains(body,
+			"No such identity") {
 			t.Errorf("an identity that the manifest has not: %d\n%s", resp.StatusCode, body)
 		}
 	})
@@ -268,7 +283,8 @@ func TestAnotherObjectIDMustBeConfirmed(t *testing.T) {
 		if resp, body := again.get(again.back.String()); resp.StatusCode != http.StatusOK {
 			t.Errorf("confirmed: %d\n%s\n%s", resp.StatusCode, body, w.Output())
 		}
-		if vs := w.Cloud.Vault.Versions("patrol-identity-build-bot"); len(vs) != 2 || !slices.ContainsFunc(vs, func(v keyvault.Version) bool { return v.Tags["patrol-user-id"] == rest[:36] }) {
+		if vs := w.Cloud.Vault.Versions("patrol-identity-build-bot"); len(vs) != 2 ||
+			!slices.ContainsFunc(vs, func(v keyvault.Version) bool { return v.Tags["patrol-user-id"] == rest[:36] }) {
 			t.Errorf("the new object id is not remembered: %d versions", len(vs))
 		}
 	})

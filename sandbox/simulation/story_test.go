@@ -9,8 +9,8 @@ import (
 
 	"github.com/azure-patrol/patrol/events"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
-	"github.com/azure-patrol/patrol/sandbox/control"
 	"github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 	"github.com/azure-patrol/patrol/sandbox/simulation"
 )
@@ -75,7 +75,7 @@ func failures(w *simulation.World) (out []events.RotationFailed) {
 	return out
 }
 
-func inject(t *testing.T, w *simulation.World, f control.Fault) {
+func inject(t *testing.T, w *simulation.World, f faults.Fault) {
 	t.Helper()
 	if err := w.Cloud.Panel.Inject(f); err != nil {
 		t.Fatal(err)
@@ -84,8 +84,10 @@ func inject(t *testing.T, w *simulation.World, f control.Fault) {
 
 func TestASecretPutThereByHandIsAdoptedAndRotatedWhenDue(t *testing.T) {
 	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
-		id, token := w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "Jenkins agents", "vso.agentpools_manage vso.build_execute", time.Now().Add(20*day), false)
-		if _, err := w.Cloud.Vault.Put(keyvault.Version{Name: name, Value: token, Tags: map[string]string{"team": "blue"}}); err != nil {
+		id, token := w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "Jenkins agents",
+			"vso.agentpools_manage vso.build_execute", time.Now().Add(20*day), false)
+		if _, err := w.Cloud.Vault.Put(keyvault.Version{Name: name, Value: token,
+			Tags: map[string]string{"team": "blue"}}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Minute)
@@ -93,9 +95,11 @@ func TestASecretPutThereByHandIsAdoptedAndRotatedWhenDue(t *testing.T) {
 		// It gets the ledger's tags on the version that is there, and keeps its own.
 		sweep(t, w)
 		v := latest(t, w)
-		if len(w.Cloud.Vault.Versions(name)) != 1 || v.Value != token || v.Tags["CredentialId"] != id || v.Tags["patrol-identity"] != "build-bot" ||
+		if len(w.Cloud.Vault.Versions(name)) != 1 || v.Value != token || v.Tags["CredentialId"] != id ||
+			v.Tags["patrol-identity"] != "build-bot" ||
 			v.Tags["team"] != "blue" || v.Expires.IsZero() || len(rotations(w)) != 0 {
-			t.Fatalf("adopted: %d versions, tags %v, exp %s, %d rotations", len(w.Cloud.Vault.Versions(name)), v.Tags, v.Expires, len(rotations(w)))
+			t.Fatalf("adopted: %d versions, tags %v, exp %s, %d rotations", len(w.Cloud.Vault.Versions(name)), v.Tags,
+				v.Expires, len(rotations(w)))
 		}
 
 		// Its life is shorter than the manifest's, so it is rotated at the same
@@ -113,14 +117,16 @@ func TestASecretPutThereByHandIsAdoptedAndRotatedWhenDue(t *testing.T) {
 
 func TestASecretWhoseValueIsRefusedIsReplacedAtOnceAndNothingIsRevoked(t *testing.T) {
 	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
-		id, _ := w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "Jenkins agents", "vso.build_execute", time.Now().Add(20*day), false)
+		id, _ := w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "Jenkins agents", "vso.build_execute",
+			time.Now().Add(20*day), false)
 		if _, err := w.Cloud.Vault.Put(keyvault.Version{Name: name, Value: "mistyped"}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Minute)
 		sweep(t, w)
 		v := latest(t, w)
-		if !w.Cloud.DevOps.Works(cloud.Organization, v.Value) || v.Tags["patrol-reason"] != "provision" || v.Tags["patrol-previous"] != "" {
+		if !w.Cloud.DevOps.Works(cloud.Organization, v.Value) || v.Tags["patrol-reason"] != "provision" ||
+			v.Tags["patrol-previous"] != "" {
 			t.Errorf("tags %v", v.Tags)
 		}
 		if _, there := live(w)[id]; !there {
@@ -132,8 +138,10 @@ func TestASecretWhoseValueIsRefusedIsReplacedAtOnceAndNothingIsRevoked(t *testin
 func TestAnAmbiguousAdoptionIsToldOnceADayAndSettledByTheManifest(t *testing.T) {
 	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		end := time.Now().Add(25 * day)
-		first, token := w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "Jenkins agents", "vso.agentpools_manage vso.build_execute", end, false)
-		second, _ := w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "Jenkins agents", "vso.agentpools_manage vso.build_execute", end, false)
+		first, token := w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "Jenkins agents",
+			"vso.agentpools_manage vso.build_execute", end, false)
+		second, _ := w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "Jenkins agents",
+			"vso.agentpools_manage vso.build_execute", end, false)
 		if _, err := w.Cloud.Vault.Put(keyvault.Version{Name: name, Value: token}); err != nil {
 			t.Fatal(err)
 		}
@@ -142,7 +150,8 @@ func TestAnAmbiguousAdoptionIsToldOnceADayAndSettledByTheManifest(t *testing.T) 
 			sweep(t, w)
 		}
 		got := failures(w)
-		if len(got) != 1 || got[0].Code != "ambiguous-adoption" || !strings.Contains(got[0].Message, first) || !strings.Contains(got[0].Message, second) {
+		if len(got) != 1 || got[0].Code != "ambiguous-adoption" || !strings.Contains(got[0].Message, first) ||
+			!strings.Contains(got[0].Message, second) {
 			t.Fatalf("failures %+v", got)
 		}
 		time.Sleep(31 * time.Hour)
@@ -182,7 +191,8 @@ func TestDriftRotates(t *testing.T) {
 		{"identity", "identity: build-bot", "identity: release-bot"},
 	} {
 		t.Run(tc.what, func(t *testing.T) {
-			manifest := strings.Replace(onePAT, "pats:\n", "  release-bot:\n    user: release-bot@contoso.com\npats:\n", 1)
+			manifest := strings.Replace(onePAT, "pats:\n", "  release-bot:\n    user: release-bot@contoso.com\npats:\n",
+				1)
 			story(t, simulation.Config{Manifest: manifest}, func(t *testing.T, w *simulation.World) {
 				w.Cloud.AddOrganization("fabrikam")
 				w.Cloud.AddUser("release-bot@contoso.com")
@@ -217,7 +227,8 @@ func TestAPATThatSomebodyRevokedIsReplacedByTheNextSweep(t *testing.T) {
 		w.Cloud.DevOps.Revoke(old.Tags["CredentialId"])
 		sweep(t, w)
 		v := latest(t, w)
-		if v.ID == old.ID || v.Tags["patrol-reason"] != "compromised" || !w.Cloud.DevOps.Works(cloud.Organization, v.Value) {
+		if v.ID == old.ID || v.Tags["patrol-reason"] != "compromised" || !w.Cloud.DevOps.Works(cloud.Organization,
+			v.Value) {
 			t.Errorf("tags %v", v.Tags)
 		}
 	})
@@ -239,7 +250,7 @@ func TestADisabledLatestVersionIsReplaced(t *testing.T) {
 func TestAnAttemptThatDiedBetweenCreateAndStoreLeavesNothingBehind(t *testing.T) {
 	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		// The answer to the creation is lost: the PAT exists, its token is nowhere.
-		inject(t, w, control.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: control.ResetAfter})
+		inject(t, w, faults.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: faults.ResetAfter})
 		sweep(t, w)
 		if len(live(w)) != 1 || len(rotations(w)) != 0 {
 			t.Fatalf("%d PATs, %d rotations after the lost answer", len(live(w)), len(rotations(w)))
@@ -285,12 +296,14 @@ func TestSeveralReplacedPATsLiveThroughTheirOwnOverlaps(t *testing.T) {
 		time.Sleep(18*time.Hour + 5*time.Minute)
 		synctest.Wait()
 		if works(first) || !works(second) || !works(third) {
-			t.Errorf("24 hours after the first rotation: %t %t %t, want only the first to be over", works(first), works(second), works(third))
+			t.Errorf("24 hours after the first rotation: %t %t %t, want only the first to be over", works(first),
+				works(second), works(third))
 		}
 		// A leak ends everything that came before at once.
 		fourth := rotate(`{"reason":"leak","revokePrevious":"now"}`)
 		if works(second) || works(third) || !works(fourth) {
-			t.Errorf("after the leak: %t %t %t, want only the newest to live", works(second), works(third), works(fourth))
+			t.Errorf("after the leak: %t %t %t, want only the newest to live", works(second), works(third),
+				works(fourth))
 		}
 	})
 }
@@ -303,11 +316,13 @@ func TestARevocationThatFailsIsMadeUpForBehindALaterOneThatDidNot(t *testing.T) 
 		time.Sleep(time.Hour)
 		second := latest(t, w)
 		// The oldest one's revocation fails, past the SDK's patience.
-		inject(t, w, control.Fault{Service: devops.ServiceName, Operation: devops.RevokePat, Times: 4, Mode: control.Status, Status: 503})
+		inject(t, w, faults.Fault{Service: devops.ServiceName, Operation: devops.RevokePat, Times: 4,
+			Mode: faults.Status, Status: 503})
 		press(w, `{"revokePrevious":"now"}`)
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		if w.Cloud.DevOps.Works(cloud.Organization, second.Value) || !w.Cloud.DevOps.Works(cloud.Organization, first.Value) {
+		if w.Cloud.DevOps.Works(cloud.Organization, second.Value) || !w.Cloud.DevOps.Works(cloud.Organization,
+			first.Value) {
 			t.Fatal("this test wants the newer one to be revoked and the older one not")
 		}
 		time.Sleep(10 * time.Minute)
@@ -333,7 +348,8 @@ func TestARevocationThatFailsIsMadeUpForBehindALaterOneThatDidNot(t *testing.T) 
 func TestPressingRotateTwiceRotatesOnce(t *testing.T) {
 	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		sweep(t, w)
-		inject(t, w, control.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: control.Slow, Delay: 5 * time.Second})
+		inject(t, w, faults.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: faults.Slow,
+			Delay: 5 * time.Second})
 		for range 3 {
 			if code := w.HTTP("POST", "/api/pats/"+name+"/rotate", nil, nil); code != 202 {
 				t.Fatalf("rotate answered %d", code)
@@ -350,7 +366,8 @@ func TestPressingRotateTwiceRotatesOnce(t *testing.T) {
 func TestTransientFaultsAreRetriedByScheduledCommandsAndNeverByTheHost(t *testing.T) {
 	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		// Longer than the SDKs' own patience.
-		inject(t, w, control.Fault{Service: keyvault.Service, Operation: keyvault.SetSecret, Times: 5, Mode: control.Status, Status: 503})
+		inject(t, w, faults.Fault{Service: keyvault.Service, Operation: keyvault.SetSecret, Times: 5,
+			Mode: faults.Status, Status: 503})
 		sweep(t, w)
 		time.Sleep(5 * time.Minute)
 		synctest.Wait()
@@ -375,7 +392,8 @@ func TestTransientFaultsAreRetriedByScheduledCommandsAndNeverByTheHost(t *testin
 
 func TestGivingUpIsTold(t *testing.T) {
 	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
-		inject(t, w, control.Fault{Service: devops.ServiceName, Operation: devops.ConnectionData, Times: -1, Mode: control.Status, Status: 503})
+		inject(t, w, faults.Fault{Service: devops.ServiceName, Operation: devops.ConnectionData, Times: -1,
+			Mode: faults.Status, Status: 503})
 		sweep(t, w)
 		time.Sleep(3 * time.Hour)
 		synctest.Wait()
@@ -419,8 +437,10 @@ func TestAPolicyRefusalIsToldOnceAndNotHammered(t *testing.T) {
 
 func TestThrottlingPutsTheWholeIdentityOff(t *testing.T) {
 	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
-		inject(t, w, control.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: control.Status, Status: 429,
-			Header: map[string]string{"Retry-After": "120", "Content-Type": "application/json"}, Body: `{"typeKey":"RequestBlockedException"}`})
+		inject(t, w, faults.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: faults.Status,
+			Status: 429,
+			Header: map[string]string{"Retry-After": "120", "Content-Type": "application/json"},
+			Body:   `{"typeKey":"RequestBlockedException"}`})
 		sweep(t, w)
 		if n := w.Cloud.DevOps.Impatient(cloud.User); n != 0 {
 			t.Errorf("%d calls inside the pause", n)
@@ -535,7 +555,8 @@ func TestTheVaultsOwnEventsCauseNoRotation(t *testing.T) {
 
 func TestASecretPutThereByHandIsSeenByTheVaultsEvent(t *testing.T) {
 	story(t, simulation.Config{Schedule: "0 0 3 1 1 *"}, func(t *testing.T, w *simulation.World) {
-		id, token := w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "Jenkins agents", "vso.agentpools_manage vso.build_execute", time.Now().Add(29*day), false)
+		id, token := w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "Jenkins agents",
+			"vso.agentpools_manage vso.build_execute", time.Now().Add(29*day), false)
 		if _, err := w.Cloud.Vault.Put(keyvault.Version{Name: name, Value: token}); err != nil {
 			t.Fatal(err)
 		}
@@ -565,7 +586,8 @@ func TestAReleasedPATIsReportedAndNotRevoked(t *testing.T) {
 			Pats, Released []struct{ Name string }
 			Unmanaged      []any
 		}
-		if code := w.HTTP("GET", "/api/pats", nil, &list); code != 200 || len(list.Pats) != 1 || len(list.Released) != 1 || list.Released[0].Name != "nuget-feed" || len(list.Unmanaged) != 0 {
+		if code := w.HTTP("GET", "/api/pats", nil, &list); code != 200 || len(list.Pats) != 1 ||
+			len(list.Released) != 1 || list.Released[0].Name != "nuget-feed" || len(list.Unmanaged) != 0 {
 			t.Errorf("the list: %d %+v", code, list)
 		}
 	})
@@ -610,7 +632,8 @@ func TestASweepGoesOnPastAnOrganizationThatIsDown(t *testing.T) {
 				Problems []struct{ Organization string }
 			}
 		}
-		if code := w.HTTP("GET", "/api/status", nil, &status); code != 200 || len(status.LastSweep.Problems) != 1 || status.LastSweep.Problems[0].Organization != "fabrikam" {
+		if code := w.HTTP("GET", "/api/status", nil, &status); code != 200 || len(status.LastSweep.Problems) != 1 ||
+			status.LastSweep.Problems[0].Organization != "fabrikam" {
 			t.Errorf("status: %d %+v", code, status)
 		}
 	})
@@ -626,7 +649,8 @@ func TestAPlanChangesNothing(t *testing.T) {
 			}
 		}
 		if code := w.HTTP("POST", "/api/check?dryRun=true", nil, &plan); code != 200 || len(plan.Pats) != 1 ||
-			plan.Pats[0].State != "missing" || plan.Pats[0].NextAction.Action != "rotate" || plan.Pats[0].NextAction.Reason != "provision" {
+			plan.Pats[0].State != "missing" || plan.Pats[0].NextAction.Action != "rotate" ||
+			plan.Pats[0].NextAction.Reason != "provision" {
 			t.Errorf("the plan: %d %+v", code, plan)
 		}
 		w.Settle()
@@ -644,33 +668,35 @@ func TestAPlanChangesNothing(t *testing.T) {
 }
 
 func TestBrokenConfigurationIsSaidEverywhereAndTheProcessLives(t *testing.T) {
-	story(t, simulation.Config{Manifest: "apiVersion: patrol/v1\npats:\n  - nme: x\n"}, func(t *testing.T, w *simulation.World) {
-		var problem struct {
-			Type   string
-			Errors []string
-		}
-		if code := w.HTTP("GET", "/api/pats", nil, &problem); code != 503 || problem.Type != "urn:patrol:problem:configuration" || len(problem.Errors) < 2 {
-			t.Errorf("the list: %d %+v", code, problem)
-		}
-		var health struct{ Status string }
-		if code := w.HTTP("GET", "/api/health", nil, &health); code != 503 || health.Status != "configuration" {
-			t.Errorf("health: %d %+v", code, health)
-		}
-		if err := w.Sweep(); err == nil {
-			t.Error("the timer's function succeeds")
-		}
-		// A message takes minutes to the dead-letter queue, where it is kept.
-		began := time.Now()
-		w.Command(name, `{"command":"reconcile","pat":"jenkins-agents"}`)
-		for w.Cloud.Bus.Counts(cloud.CommandQueue).Active > 0 && time.Since(began) < time.Hour {
-			time.Sleep(time.Second)
-			synctest.Wait()
-		}
-		if took := time.Since(began); took < 3*time.Minute {
-			t.Errorf("dead-lettered after %s", took)
-		}
-		if c := w.Cloud.Bus.Counts(cloud.CommandQueue); c.DeadLetter != 1 {
-			t.Errorf("the queue holds %+v, want the message in the dead-letter queue", c)
-		}
-	})
+	story(t, simulation.Config{Manifest: "apiVersion: patrol/v1\npats:\n  - nme: x\n"},
+		func(t *testing.T, w *simulation.World) {
+			var problem struct {
+				Type   string
+				Errors []string
+			}
+			if code := w.HTTP("GET", "/api/pats", nil, &problem); code != 503 ||
+				problem.Type != "urn:patrol:problem:configuration" || len(problem.Errors) < 2 {
+				t.Errorf("the list: %d %+v", code, problem)
+			}
+			var health struct{ Status string }
+			if code := w.HTTP("GET", "/api/health", nil, &health); code != 503 || health.Status != "configuration" {
+				t.Errorf("health: %d %+v", code, health)
+			}
+			if err := w.Sweep(); err == nil {
+				t.Error("the timer's function succeeds")
+			}
+			// A message takes minutes to the dead-letter queue, where it is kept.
+			began := time.Now()
+			w.Command(name, `{"command":"reconcile","pat":"jenkins-agents"}`)
+			for w.Cloud.Bus.Counts(cloud.CommandQueue).Active > 0 && time.Since(began) < time.Hour {
+				time.Sleep(time.Second)
+				synctest.Wait()
+			}
+			if took := time.Since(began); took < 3*time.Minute {
+				t.Errorf("dead-lettered after %s", took)
+			}
+			if c := w.Cloud.Bus.Counts(cloud.CommandQueue); c.DeadLetter != 1 {
+				t.Errorf("the queue holds %+v, want the message in the dead-letter queue", c)
+			}
+		})
 }

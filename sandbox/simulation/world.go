@@ -33,11 +33,11 @@ import (
 
 	"github.com/azure-patrol/patrol/events"
 	"github.com/azure-patrol/patrol/internal/app"
-	"github.com/azure-patrol/patrol/internal/funchost"
+	"github.com/azure-patrol/patrol/internal/customhandler"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
 	"github.com/azure-patrol/patrol/sandbox/functionshost"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
-	"github.com/azure-patrol/patrol/sandbox/pipe"
+	"github.com/azure-patrol/patrol/sandbox/memnet"
 )
 
 // Config of a World.
@@ -66,7 +66,7 @@ type World struct {
 	Hosts []*functionshost.Host
 
 	tb      testing.TB
-	network *pipe.Network
+	network *memnet.Network
 	appDir  string
 	config  Config
 
@@ -99,7 +99,7 @@ func (w *World) Transport() *http.Transport { return w.network.Transport() }
 // New starts a world, inside a bubble. Close ends it; the bubble cannot end before.
 func New(tb testing.TB, c Config) *World {
 	tb.Helper()
-	w := &World{tb: tb, network: &pipe.Network{}, config: c, appDir: tb.TempDir()}
+	w := &World{tb: tb, network: &memnet.Network{}, config: c, appDir: tb.TempDir()}
 	w.assemble()
 	manifest := filepath.Join(w.appDir, "pats.yaml")
 	w.SetManifest(c.Manifest)
@@ -336,7 +336,7 @@ func (w *World) handler(ctx context.Context, spec functionshost.Spec, stdout, _ 
 			defer mu.Unlock()
 			return random.Float64()
 		},
-		Log: funchost.NewLog(stdout, settings.LogLevel),
+		Log: customhandler.NewLog(stdout, settings.LogLevel),
 	}
 	if w.config.Outside != nil {
 		w.config.Outside(&outside)
@@ -500,7 +500,8 @@ func (w *World) Command(session, body string) {
 	if err != nil {
 		w.tb.Fatal(err)
 	}
-	if err := sender.SendMessage(w.tb.Context(), &azservicebus.Message{Body: []byte(body), SessionID: &session, MessageID: new("by-hand-" + rand.Text())}, nil); err != nil {
+	if err := sender.SendMessage(w.tb.Context(), &azservicebus.Message{Body: []byte(body), SessionID: &session,
+		MessageID: new("by-hand-" + rand.Text())}, nil); err != nil {
 		w.tb.Fatalf("sending a command: %v", err)
 	}
 }

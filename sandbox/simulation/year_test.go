@@ -42,7 +42,8 @@ func TestAPATsYear(t *testing.T) {
 			t.Helper()
 			v, ok := w.Latest("jenkins-agents")
 			if !ok || !v.Enabled || !w.Cloud.DevOps.Works(cloud.Organization, v.Value) {
-				t.Fatalf("%s (%s): the latest version does not work: %+v\n%s", when, time.Now().Format(time.DateTime), v.Tags, w.Output())
+				t.Fatalf("%s (%s): the latest version does not work: %+v\n%s", when, time.Now().Format(time.DateTime),
+					v.Tags, w.Output())
 			}
 		}
 		alive := func() (n int) {
@@ -79,7 +80,8 @@ func TestAPATsYear(t *testing.T) {
 
 		// A leak: rotate now, and end the leaked one at once.
 		leaked, _ := w.Latest("jenkins-agents")
-		if code := w.HTTP("POST", "/api/pats/jenkins-agents/rotate", map[string]string{"reason": "leaked in a log", "revokePrevious": "now"}, nil); code != 202 {
+		if code := w.HTTP("POST", "/api/pats/jenkins-agents/rotate", map[string]string{"reason": "leaked in a log",
+			"revokePrevious": "now"}, nil); code != 202 {
 			t.Fatalf("rotate now answered %d", code)
 		}
 		w.Settle()
@@ -90,7 +92,8 @@ func TestAPATsYear(t *testing.T) {
 		if got := rotations(w); got[len(got)-1].Reason != "compromised" {
 			t.Errorf("the emergency's event says %q", got[len(got)-1].Reason)
 		}
-		if last := revocations(w); last[len(last)-1].Cause != "requested" || last[len(last)-1].AuthorizationID != leaked.Tags["CredentialId"] {
+		if last := revocations(w); last[len(last)-1].Cause != "requested" ||
+			last[len(last)-1].AuthorizationID != leaked.Tags["CredentialId"] {
 			t.Errorf("the leaked PAT's revocation: %+v", last[len(last)-1])
 		}
 
@@ -126,7 +129,8 @@ func TestAPATsYear(t *testing.T) {
 		versions := w.Cloud.Vault.Versions("jenkins-agents")
 		for i, v := range versions {
 			if ids[events.RotatedID(v.Tags["patrol-rotation"])] != 1 {
-				t.Errorf("version %d: %d events of rotation %s", i, ids[events.RotatedID(v.Tags["patrol-rotation"])], v.Tags["patrol-rotation"])
+				t.Errorf("version %d: %d events of rotation %s", i, ids[events.RotatedID(v.Tags["patrol-rotation"])],
+					v.Tags["patrol-rotation"])
 			}
 			if i < len(versions)-2 && (v.Enabled || v.Tags["patrol-revoked-at"] == "") {
 				t.Errorf("version %d of %d was replaced long ago and is not closed: %v", i, len(versions), v.Tags)
@@ -135,7 +139,8 @@ func TestAPATsYear(t *testing.T) {
 		if len(versions) < 20 {
 			t.Errorf("%d versions in a year", len(versions))
 		}
-		t.Logf("a year: %d rotations, %d revocations, %d sweeps", len(rotations(w)), len(revocations(w)), count(w, "CheckExpiry"))
+		t.Logf("a year: %d rotations, %d revocations, %d sweeps", len(rotations(w)), len(revocations(w)),
+			count(w, "CheckExpiry"))
 	})
 }
 

@@ -24,7 +24,7 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/internal/entra"
-	"github.com/azure-patrol/patrol/sandbox/ca"
+	"github.com/azure-patrol/patrol/sandbox/devca"
 )
 
 const (
@@ -39,7 +39,7 @@ const (
 // authority is oidc-provider behind a TLS proxy.
 type authority struct {
 	host  string // https://127.0.0.1:port, as AZURE_AUTHORITY_HOST has it
-	tls   *ca.CA
+	tls   *devca.CA
 	cert  *x509.Certificate // of the confidential client
 	key   *rsa.PrivateKey
 	front *http.Server
@@ -55,7 +55,7 @@ func (a *authority) issuer() string { return a.host + "/" + tenant + "/v2.0" }
 // to be known before: the proxy listens first.
 func start(ctx context.Context, dir string) (_ *authority, err error) {
 	a := &authority{said: &tail{}}
-	if a.tls, err = ca.New(); err != nil {
+	if a.tls, err = devca.New(); err != nil {
 		return nil, err
 	}
 	if a.key, a.cert, err = certificate(); err != nil {

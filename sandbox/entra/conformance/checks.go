@@ -15,7 +15,7 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/entra"
 	"github.com/azure-patrol/patrol/internal/rotation"
-	"github.com/azure-patrol/patrol/sandbox/entra/browser"
+	"github.com/azure-patrol/patrol/sandbox/entra/htmlclient"
 )
 
 // check is one thing that must hold for an app registration.
@@ -234,7 +234,7 @@ func (s *stage) survivesCancel() error {
 	if err != nil {
 		return err
 	}
-	b := browser.New(s.http.Transport)
+	b := htmlclient.New(s.http.Transport)
 	at, err := b.Open(s.ctx, page)
 	if err != nil {
 		return err

@@ -20,7 +20,7 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/entra"
 	"github.com/azure-patrol/patrol/internal/rotation"
-	"github.com/azure-patrol/patrol/sandbox/entra/browser"
+	"github.com/azure-patrol/patrol/sandbox/entra/htmlclient"
 )
 
 const identity = "build-bot"
@@ -81,7 +81,7 @@ func (s *stage) begin(c *entra.Client) (walk, string, error) {
 // visit walks through oidc-provider's pages, login and consent, and returns
 // what the browser brings back.
 func (s *stage) visit(w walk, page, user string) (url.Values, error) {
-	b := browser.New(s.http.Transport)
+	b := htmlclient.New(s.http.Transport)
 	at, err := b.Open(s.ctx, page)
 	for n := 0; err == nil && !at.Left(); n++ {
 		if at.Status != http.StatusOK || len(at.Forms) != 1 || n == 2 {
@@ -103,7 +103,7 @@ func (s *stage) visit(w walk, page, user string) (url.Values, error) {
 }
 
 // back checks that the browser comes back with its state.
-func (s *stage) back(w walk, at *browser.Page) (url.Values, error) {
+func (s *stage) back(w walk, at *htmlclient.Page) (url.Values, error) {
 	to := *at.URL
 	to.RawQuery = ""
 	q := at.URL.Query()

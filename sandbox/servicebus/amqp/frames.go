@@ -261,11 +261,13 @@ func composite(body any) any {
 		return record(0x10, p.ContainerID, optional(p.Hostname), optional(p.MaxFrameSize), pointed(p.ChannelMax),
 			optional(p.IdleTimeout), nil, nil, nil, nil, mapping(p.Properties))
 	case *Begin:
-		return record(0x11, pointed(p.RemoteChannel), p.NextOutgoingID, p.IncomingWindow, p.OutgoingWindow, pointed(p.HandleMax))
+		return record(0x11, pointed(p.RemoteChannel), p.NextOutgoingID, p.IncomingWindow, p.OutgoingWindow,
+			pointed(p.HandleMax))
 	case *Attach:
 		var source, target any
 		if p.Source != nil {
-			source = record(codeSource, optional(p.Source.Address), nil, nil, nil, optional(p.Source.Dynamic), nil, nil, mapping(p.Source.Filter))
+			source = record(codeSource, optional(p.Source.Address), nil, nil, nil, optional(p.Source.Dynamic), nil, nil,
+				mapping(p.Source.Filter))
 		}
 		if p.Target != nil {
 			target = record(codeTarget, optional(p.Target.Address), nil, nil, nil, optional(p.Target.Dynamic))
@@ -273,17 +275,20 @@ func composite(body any) any {
 				target = record(codeCoordinator)
 			}
 		}
-		return record(0x12, p.Name, p.Handle, p.Role, pointed(p.SenderSettleMode), pointed(p.ReceiverSettle), source, target,
+		return record(0x12, p.Name, p.Handle, p.Role, pointed(p.SenderSettleMode), pointed(p.ReceiverSettle), source,
+			target,
 			nil, nil, pointed(p.InitialDeliveryCount), optional(p.MaxMessageSize), nil, nil, mapping(p.Properties))
 	case *Flow:
-		return record(0x13, pointed(p.NextIncomingID), p.IncomingWindow, p.NextOutgoingID, p.OutgoingWindow, pointed(p.Handle),
+		return record(0x13, pointed(p.NextIncomingID), p.IncomingWindow, p.NextOutgoingID, p.OutgoingWindow,
+			pointed(p.Handle),
 			pointed(p.DeliveryCount), pointed(p.LinkCredit), pointed(p.Available), optional(p.Drain), optional(p.Echo))
 	case *Transfer:
 		var tag any
 		if p.DeliveryTag != nil {
 			tag = p.DeliveryTag
 		}
-		return record(0x14, p.Handle, pointed(p.DeliveryID), tag, pointed(p.MessageFormat), optional(p.Settled), optional(p.More),
+		return record(0x14, p.Handle, pointed(p.DeliveryID), tag, pointed(p.MessageFormat), optional(p.Settled),
+			optional(p.More),
 			nil, nil, nil, optional(p.Aborted))
 	case *Disposition:
 		return record(0x15, p.Role, p.First, pointed(p.Last), optional(p.Settled), composite(p.State))
@@ -407,15 +412,18 @@ func performative(v any) (any, error) {
 		body = &Flow{
 			NextIncomingID: getp[uint32](f, 0), IncomingWindow: must[uint32](f, 1), NextOutgoingID: must[uint32](f, 2),
 			OutgoingWindow: must[uint32](f, 3), Handle: getp[uint32](f, 4), DeliveryCount: getp[uint32](f, 5),
-			LinkCredit: getp[uint32](f, 6), Available: getp[uint32](f, 7), Drain: get[bool](f, 8), Echo: get[bool](f, 9),
+			LinkCredit: getp[uint32](f, 6), Available: getp[uint32](f, 7), Drain: get[bool](f, 8),
+			Echo: get[bool](f, 9),
 		}
 	case 0x14:
 		body = &Transfer{
 			Handle: must[uint32](f, 0), DeliveryID: getp[uint32](f, 1), DeliveryTag: get[[]byte](f, 2),
-			MessageFormat: getp[uint32](f, 3), Settled: get[bool](f, 4), More: get[bool](f, 5), Aborted: get[bool](f, 9),
+			MessageFormat: getp[uint32](f, 3), Settled: get[bool](f, 4), More: get[bool](f, 5),
+			Aborted: get[bool](f, 9),
 		}
 	case 0x15:
-		d := &Disposition{Role: must[bool](f, 0), First: must[uint32](f, 1), Last: getp[uint32](f, 2), Settled: get[bool](f, 3)}
+		d := &Disposition{Role: must[bool](f, 0), First: must[uint32](f, 1), Last: getp[uint32](f, 2),
+			Settled: get[bool](f, 3)}
 		d.State = state(f, 4)
 		body = d
 	case 0x16:
@@ -528,7 +536,8 @@ func state(f *fields, i int) any {
 	case codeRejected:
 		s = &Rejected{Error: failure(in, 0)}
 	case codeModified:
-		s = &Modified{DeliveryFailed: get[bool](in, 0), UndeliverableHere: get[bool](in, 1), Annotations: get[Map](in, 2)}
+		s = &Modified{DeliveryFailed: get[bool](in, 0), UndeliverableHere: get[bool](in, 1),
+			Annotations: get[Map](in, 2)}
 	default:
 		s = v // received, or a transaction's state: the caller says no
 	}

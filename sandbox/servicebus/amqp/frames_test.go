@@ -15,31 +15,44 @@ import (
 func ptr[T any](v T) *T { return &v }
 
 func frames() []amqp.Frame {
-	source := &amqp.Source{Address: "q", Dynamic: true, Filter: amqp.Map{{Key: amqp.Symbol("f"), Value: amqp.Described{Descriptor: uint64(1), Value: "x"}}}}
+	source := &amqp.Source{Address: "q", Dynamic: true,
+		Filter: amqp.Map{{Key: amqp.Symbol("f"), Value: amqp.Described{Descriptor: uint64(1), Value: "x"}}}}
 	return []amqp.Frame{
 		{},
 		{Channel: 7},
-		{Body: &amqp.Open{ContainerID: "c", Hostname: "h", MaxFrameSize: 65536, ChannelMax: ptr(uint16(9)), IdleTimeout: 30000, Properties: amqp.Map{{Key: amqp.Symbol("p"), Value: "v"}}}},
+		{Body: &amqp.Open{ContainerID: "c", Hostname: "h", MaxFrameSize: 65536, ChannelMax: ptr(uint16(9)),
+			IdleTimeout: 30000, Properties: amqp.Map{{Key: amqp.Symbol("p"), Value: "v"}}}},
 		{Body: &amqp.Open{}},
-		{Channel: 1, Body: &amqp.Begin{RemoteChannel: ptr(uint16(0)), NextOutgoingID: 1, IncomingWindow: 5000, OutgoingWindow: 6000, HandleMax: ptr(uint32(255))}},
+		{Channel: 1, Body: &amqp.Begin{RemoteChannel: ptr(uint16(0)), NextOutgoingID: 1, IncomingWindow: 5000,
+			OutgoingWindow: 6000, HandleMax: ptr(uint32(255))}},
 		{Channel: 1, Body: &amqp.Attach{
-			Name: "l", Handle: 3, Role: amqp.RoleReceiver, SenderSettleMode: ptr(amqp.SenderSettled), ReceiverSettle: ptr(amqp.ReceiverSecond),
-			Source: source, Target: &amqp.Target{Address: "t", Dynamic: true}, InitialDeliveryCount: ptr(uint32(4)), MaxMessageSize: 1 << 40,
-			Properties: amqp.Map{{Key: amqp.Symbol("com.microsoft:timeout"), Value: uint32(60000)}},
+			Name: "l", Handle: 3, Role: amqp.RoleReceiver, SenderSettleMode: ptr(amqp.SenderSettled),
+			ReceiverSettle: ptr(amqp.ReceiverSecond),
+			Source:         source, Target: &amqp.Target{Address: "t", Dynamic: true},
+			InitialDeliveryCount: ptr(uint32(4)),
+			MaxMessageSize:       1 << 40,
+			Properties:           amqp.Map{{Key: amqp.Symbol("com.microsoft:timeout"), Value: uint32(60000)}},
 		}},
 		{Body: &amqp.Attach{Name: "refused"}},
 		{Body: &amqp.Attach{Name: "tx", Target: &amqp.Target{Coordinator: true}}},
-		{Body: &amqp.Flow{NextIncomingID: ptr(uint32(1)), IncomingWindow: 2, NextOutgoingID: 3, OutgoingWindow: 4, Handle: ptr(uint32(0)), DeliveryCount: ptr(uint32(5)), LinkCredit: ptr(uint32(6)), Available: ptr(uint32(7)), Drain: true, Echo: true}},
+		{Body: &amqp.Flow{NextIncomingID: ptr(uint32(1)), IncomingWindow: 2, NextOutgoingID: 3, OutgoingWindow: 4,
+			Handle: ptr(uint32(0)), DeliveryCount: ptr(uint32(5)), LinkCredit: ptr(uint32(6)),
+			Available: ptr(uint32(7)), Drain: true, Echo: true}},
 		{Body: &amqp.Flow{}},
-		{Channel: 2, Body: &amqp.Transfer{Handle: 1, DeliveryID: ptr(uint32(2)), DeliveryTag: []byte{1, 2}, MessageFormat: ptr(uint32(0)), Settled: true, More: true, Aborted: true}, Payload: []byte("payload")},
+		{Channel: 2, Body: &amqp.Transfer{Handle: 1, DeliveryID: ptr(uint32(2)), DeliveryTag: []byte{1, 2},
+			MessageFormat: ptr(uint32(0)), Settled: true, More: true, Aborted: true}, Payload: []byte("payload")},
 		{Body: &amqp.Transfer{Handle: 1}, Payload: []byte{0, 0x53, 0x77, 0x40}},
-		{Body: &amqp.Disposition{Role: amqp.RoleReceiver, First: 1, Last: ptr(uint32(2)), Settled: true, State: amqp.Accepted{}}},
+		{Body: &amqp.Disposition{Role: amqp.RoleReceiver, First: 1, Last: ptr(uint32(2)), Settled: true,
+			State: amqp.Accepted{}}},
 		{Body: &amqp.Disposition{First: 1}},
 		{Body: &amqp.Disposition{First: 1, State: amqp.Released{}}},
 		{Body: &amqp.Disposition{First: 1, State: &amqp.Rejected{}}},
-		{Body: &amqp.Disposition{First: 1, State: &amqp.Rejected{Error: &amqp.Error{Condition: "c:d", Description: "why", Info: amqp.Map{{Key: amqp.Symbol("k"), Value: "v"}}}}}},
-		{Body: &amqp.Disposition{First: 1, State: &amqp.Modified{DeliveryFailed: true, UndeliverableHere: true, Annotations: amqp.Map{{Key: amqp.Symbol("k"), Value: "v"}}}}},
-		{Body: &amqp.Disposition{First: 1, State: amqp.Described{Descriptor: uint64(0x23), Value: amqp.List{uint32(1), uint64(2)}}}},
+		{Body: &amqp.Disposition{First: 1, State: &amqp.Rejected{Error: &amqp.Error{Condition: "c:d",
+			Description: "why", Info: amqp.Map{{Key: amqp.Symbol("k"), Value: "v"}}}}}},
+		{Body: &amqp.Disposition{First: 1, State: &amqp.Modified{DeliveryFailed: true, UndeliverableHere: true,
+			Annotations: amqp.Map{{Key: amqp.Symbol("k"), Value: "v"}}}}},
+		{Body: &amqp.Disposition{First: 1, State: amqp.Described{Descriptor: uint64(0x23),
+			Value: amqp.List{uint32(1), uint64(2)}}}},
 		{Body: &amqp.Detach{Handle: 1, Closed: true, Error: amqp.Errorf(amqp.NotFound, "no %s", "q")}},
 		{Body: &amqp.Detach{}},
 		{Body: &amqp.End{}},
@@ -73,12 +86,14 @@ func TestEveryFrameComesBackAsItWent(t *testing.T) {
 }
 
 func TestOneMechanismNeedsNoArray(t *testing.T) {
-	raw, _ := hex.DecodeString("0000001a" + "02010000" + "005340c00d01" + "a30a" + hex.EncodeToString([]byte("MECHANISMS")))
+	raw, _ := hex.DecodeString("0000001a" + "02010000" + "005340c00d01" + "a30a" +
+		hex.EncodeToString([]byte("MECHANISMS")))
 	raw = raw[:8]
 	raw = amqp.Append(raw, amqp.Described{Descriptor: uint64(0x40), Value: amqp.List{amqp.Symbol("ANONYMOUS")}})
 	binary.BigEndian.PutUint32(raw, uint32(len(raw)))
 	f, err := amqp.ReadFrame(bytes.NewReader(raw), 512)
-	if m, ok := f.Body.(*amqp.SASLMechanisms); err != nil || !ok || !reflect.DeepEqual(m.Mechanisms, []amqp.Symbol{"ANONYMOUS"}) {
+	if m, ok := f.Body.(*amqp.SASLMechanisms); err != nil || !ok || !reflect.DeepEqual(m.Mechanisms,
+		[]amqp.Symbol{"ANONYMOUS"}) {
 		t.Errorf("%+v, %v", f.Body, err)
 	}
 }
@@ -108,21 +123,24 @@ func described(code uint64, fields ...any) amqp.Described {
 
 func TestMalformedFramesAreRefused(t *testing.T) {
 	for name, raw := range map[string][]byte{
-		"shorter than its header":    {0, 0, 0, 7, 2, 0, 0, 0},
-		"longer than the limit":      {0, 0, 2, 1, 2, 0, 0, 0},
-		"data before the header":     {0, 0, 0, 8, 1, 0, 0, 0},
-		"data after the end":         {0, 0, 0, 8, 3, 0, 0, 0},
-		"unknown type":               {0, 0, 0, 8, 2, 9, 0, 0},
-		"no described list":          framed("x"),
-		"a symbol as descriptor":     framed(amqp.Described{Descriptor: amqp.Symbol("amqp:open:list"), Value: amqp.List{"c"}}),
+		"shorter than its header": {0, 0, 0, 7, 2, 0, 0, 0},
+		"longer than the limit":   {0, 0, 2, 1, 2, 0, 0, 0},
+		"data before the header":  {0, 0, 0, 8, 1, 0, 0, 0},
+		"data after the end":      {0, 0, 0, 8, 3, 0, 0, 0},
+		"unknown type":            {0, 0, 0, 8, 2, 9, 0, 0},
+		"no described list":       framed("x"),
+		"a symbol as descriptor": framed(amqp.Described{Descriptor: amqp.Symbol("amqp:open:list"),
+			Value: amqp.List{"c"}}),
 		"a map as fields":            framed(amqp.Described{Descriptor: uint64(0x10), Value: amqp.Map{}}),
 		"an unknown performative":    framed(described(0x19)),
 		"open without a container":   framed(described(0x10)),
 		"open with a number":         framed(described(0x10, uint32(1))),
 		"attach without a handle":    framed(described(0x12, "l")),
 		"attach with a wrong source": framed(described(0x12, "l", uint32(0), true, nil, nil, described(0x29))),
-		"source with a wrong field":  framed(described(0x12, "l", uint32(0), true, nil, nil, described(0x28, uint32(1)))),
-		"target with a wrong field":  framed(described(0x12, "l", uint32(0), true, nil, nil, nil, described(0x29, uint32(1)))),
+		"source with a wrong field": framed(described(0x12, "l", uint32(0), true, nil, nil,
+			described(0x28, uint32(1)))),
+		"target with a wrong field": framed(described(0x12, "l", uint32(0), true, nil, nil, nil,
+			described(0x29, uint32(1)))),
 		"source that is none":        framed(described(0x12, "l", uint32(0), true, nil, nil, "source")),
 		"state that is none":         framed(described(0x15, true, uint32(0), nil, nil, "accepted")),
 		"rejected by a number":       framed(described(0x15, true, uint32(0), nil, nil, described(0x25, uint32(1)))),

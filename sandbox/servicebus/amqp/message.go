@@ -238,7 +238,8 @@ func (m *Message) Encode() []byte {
 	b := make([]byte, 0, 128+len(m.rawProperties)+len(m.rawApplication)+len(m.body))
 	if m.HasHeader {
 		h := m.Header
-		b = Append(b, record(sectionHeader, optional(h.Durable), pointed(h.Priority), pointed(h.TTL), optional(h.FirstAcquirer), optional(h.DeliveryCount)))
+		b = Append(b, record(sectionHeader, optional(h.Durable), pointed(h.Priority), pointed(h.TTL),
+			optional(h.FirstAcquirer), optional(h.DeliveryCount)))
 	}
 	if len(m.DeliveryAnnotations) > 0 {
 		b = Append(b, Described{sectionDelivery, m.DeliveryAnnotations})

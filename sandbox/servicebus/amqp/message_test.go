@@ -48,15 +48,18 @@ func message(t *testing.T, b []byte) *amqp.Message {
 
 func TestAMessageIsReadWhole(t *testing.T) {
 	m := message(t, full())
-	if want := (amqp.Header{Durable: true, Priority: ptr(uint8(4)), TTL: ptr(uint32(60000)), DeliveryCount: 2}); !reflect.DeepEqual(m.Header, want) || !m.HasHeader {
+	if want := (amqp.Header{Durable: true, Priority: ptr(uint8(4)), TTL: ptr(uint32(60000)),
+		DeliveryCount: 2}); !reflect.DeepEqual(m.Header, want) || !m.HasHeader {
 		t.Errorf("header %+v", m.Header)
 	}
 	p := m.Properties
-	if p.MessageID != "id" || p.To != "to" || p.Subject != "subject" || p.ReplyTo != "reply" || p.CorrelationID != uint64(7) ||
+	if p.MessageID != "id" || p.To != "to" || p.Subject != "subject" || p.ReplyTo != "reply" ||
+		p.CorrelationID != uint64(7) ||
 		p.ContentType != "text/plain" || *p.GroupID != "group" || p.ReplyToGroupID != "replygroup" {
 		t.Errorf("properties %+v", p)
 	}
-	if m.DeliveryAnnotations.Get("x-opt-lock-token") != (amqp.UUID{1}) || m.Annotations.Get("x-opt-sequence-number") != int64(5) || m.ApplicationProperties.Get("n") != int32(1) {
+	if m.DeliveryAnnotations.Get("x-opt-lock-token") != (amqp.UUID{1}) ||
+		m.Annotations.Get("x-opt-sequence-number") != int64(5) || m.ApplicationProperties.Get("n") != int32(1) {
 		t.Errorf("maps %v %v %v", m.DeliveryAnnotations, m.Annotations, m.ApplicationProperties)
 	}
 	if got := bytes.Join(m.Data(), []byte("+")); string(got) != "one+two" {
@@ -90,11 +93,14 @@ func TestWhatIsChangedIsWrittenAnew(t *testing.T) {
 	p.MessageID, p.GroupID, p.Subject = "new", nil, ""
 	c.SetProperties(p)
 	got := message(t, c.Encode())
-	if got.Header.DeliveryCount != 9 || got.DeliveryAnnotations != nil || got.ApplicationProperties.Get("k") != "other" ||
-		got.Annotations.Get("x-opt-enqueued-time") == nil || got.Properties.MessageID != "new" || got.Properties.GroupID != nil || got.Properties.Subject != "" {
+	if got.Header.DeliveryCount != 9 || got.DeliveryAnnotations != nil ||
+		got.ApplicationProperties.Get("k") != "other" ||
+		got.Annotations.Get("x-opt-enqueued-time") == nil || got.Properties.MessageID != "new" ||
+		got.Properties.GroupID != nil || got.Properties.Subject != "" {
 		t.Errorf("%+v", got)
 	}
-	if got.Properties.ReplyTo != "reply" || got.Properties.ContentType != "text/plain" || string(got.Data()[1]) != "two" {
+	if got.Properties.ReplyTo != "reply" || got.Properties.ContentType != "text/plain" ||
+		string(got.Data()[1]) != "two" {
 		t.Errorf("what was not changed: %+v", got.Properties)
 	}
 	// Of the properties that have no name here nothing is lost.
@@ -114,7 +120,8 @@ func TestMessagesAreMade(t *testing.T) {
 	m := amqp.NewMessage([]byte("body"))
 	m.SetProperties(amqp.Properties{MessageID: "m", GroupID: ptr("g")})
 	got := message(t, m.Encode())
-	if string(got.Data()[0]) != "body" || got.Properties.MessageID != "m" || *got.Properties.GroupID != "g" || got.HasHeader {
+	if string(got.Data()[0]) != "body" || got.Properties.MessageID != "m" || *got.Properties.GroupID != "g" ||
+		got.HasHeader {
 		t.Errorf("%+v", got)
 	}
 	v, ok := message(t, amqp.NewValueMessage(amqp.Map{{Key: "a", Value: true}}).Encode()).Value()
@@ -197,7 +204,8 @@ func FuzzDecodeMessage(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%x was written as %x, which is not read: %v", b, once, err)
 		}
-		if !slices.EqualFunc(m.Data(), again.Data(), bytes.Equal) || again.Properties.MessageID != nil && m.Properties.MessageID == nil {
+		if !slices.EqualFunc(m.Data(), again.Data(), bytes.Equal) || again.Properties.MessageID != nil &&
+			m.Properties.MessageID == nil {
 			t.Fatalf("%x lost something as %x", b, once)
 		}
 		if twice := again.Encode(); !bytes.Equal(once, twice) {

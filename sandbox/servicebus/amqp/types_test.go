@@ -42,7 +42,8 @@ func values() []any {
 		"", "grüß", strings.Repeat("x", 255), strings.Repeat("x", 256),
 		amqp.Symbol(""), amqp.Symbol("amqp:x"), amqp.Symbol(strings.Repeat("s", 300)),
 		amqp.List{nil, int32(1), "two", amqp.List{true}}, amqp.List{strings.Repeat("x", 400)},
-		amqp.Map{{Key: "a", Value: int64(1)}, {Key: amqp.Symbol("b"), Value: nil}, {Key: int32(3), Value: amqp.Map{{Key: true, Value: false}}}},
+		amqp.Map{{Key: "a", Value: int64(1)}, {Key: amqp.Symbol("b"), Value: nil},
+			{Key: int32(3), Value: amqp.Map{{Key: true, Value: false}}}},
 		amqp.Map{{Key: amqp.List{"unhashable"}, Value: amqp.Map{}}},
 		amqp.Array{Code: amqp.CodeLong, Items: []any{int64(1), int64(-1)}},
 		amqp.Array{Code: amqp.CodeTimestamp, Items: []any{time.UnixMilli(5).UTC()}},
@@ -103,7 +104,8 @@ func TestOtherFormsAreRead(t *testing.T) {
 		{"b100000002" + "6162", "ab"}, {"b300000001" + "61", amqp.Symbol("a")}, {"b000000001" + "ff", []byte{0xff}},
 		{"c00302" + "4142", amqp.List{true, false}}, {"d00000000600000002" + "4142", amqp.List{true, false}},
 		{"c10502" + "a10161" + "41", amqp.Map{{Key: "a", Value: true}}},
-		{"e00602a3" + "01610162", amqp.Array{Code: amqp.CodeSymbol &^ 0x10, Items: []any{amqp.Symbol("a"), amqp.Symbol("b")}}},
+		{"e00602a3" + "01610162", amqp.Array{Code: amqp.CodeSymbol &^ 0x10, Items: []any{amqp.Symbol("a"),
+			amqp.Symbol("b")}}},
 		{"e00602c0" + "01000100", amqp.Array{Code: 0xd0, Items: []any{amqp.List{}, amqp.List{}}}},
 	} {
 		b, err := hex.DecodeString(tc.wire)

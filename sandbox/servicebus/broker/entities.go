@@ -58,10 +58,12 @@ func (p Properties) Complete() (Properties, error) {
 		errs = append(errs, fmt.Errorf("LockDuration is %v, at most %v is allowed", p.LockDuration, maxLock))
 	}
 	if p.DefaultMessageTimeToLive < minLife {
-		errs = append(errs, fmt.Errorf("DefaultMessageTimeToLive is %v, at least %v is needed", p.DefaultMessageTimeToLive, minLife))
+		errs = append(errs, fmt.Errorf("DefaultMessageTimeToLive is %v, at least %v is needed",
+			p.DefaultMessageTimeToLive, minLife))
 	}
 	if w := p.DuplicateDetectionHistoryTimeWindow; w < minWindow || w > maxWindow {
-		errs = append(errs, fmt.Errorf("DuplicateDetectionHistoryTimeWindow is %v, not from %v to %v", w, minWindow, maxWindow))
+		errs = append(errs, fmt.Errorf("DuplicateDetectionHistoryTimeWindow is %v, not from %v to %v", w, minWindow,
+			maxWindow))
 	}
 	if p.MaxDeliveryCount < 1 || p.MaxDeliveryCount > maxTries {
 		errs = append(errs, fmt.Errorf("MaxDeliveryCount is %d, not from 1 to %d", p.MaxDeliveryCount, maxTries))
@@ -167,16 +169,17 @@ func ParseEntities(data []byte) (Entities, error) {
 			return d
 		}
 		return Properties{
-			LockDuration:                        duration("LockDuration", p.LockDuration),
-			DefaultMessageTimeToLive:            duration("DefaultMessageTimeToLive", p.DefaultMessageTimeToLive),
-			DeadLetteringOnMessageExpiration:    p.DeadLetteringOnMessageExpiration,
-			RequiresDuplicateDetection:          p.RequiresDuplicateDetection,
-			DuplicateDetectionHistoryTimeWindow: duration("DuplicateDetectionHistoryTimeWindow", p.DuplicateDetectionHistoryTimeWindow),
-			MaxDeliveryCount:                    p.MaxDeliveryCount,
-			RequiresSession:                     p.RequiresSession,
-			ForwardTo:                           p.ForwardTo,
-			ForwardDeadLetteredMessagesTo:       p.ForwardDeadLetteredMessagesTo,
-			Partitioned:                         p.EnablePartitioning,
+			LockDuration:                     duration("LockDuration", p.LockDuration),
+			DefaultMessageTimeToLive:         duration("DefaultMessageTimeToLive", p.DefaultMessageTimeToLive),
+			DeadLetteringOnMessageExpiration: p.DeadLetteringOnMessageExpiration,
+			RequiresDuplicateDetection:       p.RequiresDuplicateDetection,
+			DuplicateDetectionHistoryTimeWindow: duration("DuplicateDetectionHistoryTimeWindow",
+				p.DuplicateDetectionHistoryTimeWindow),
+			MaxDeliveryCount:              p.MaxDeliveryCount,
+			RequiresSession:               p.RequiresSession,
+			ForwardTo:                     p.ForwardTo,
+			ForwardDeadLetteredMessagesTo: p.ForwardDeadLetteredMessagesTo,
+			Partitioned:                   p.EnablePartitioning,
 		}
 	}
 	var out Entities
@@ -202,8 +205,10 @@ func ParseEntities(data []byte) (Entities, error) {
 							return Filter{}, errors.New("CorrelationFilter is missing")
 						}
 						f := Filter{
-							ContentType: c.ContentType, CorrelationID: c.CorrelationId, Subject: c.Label, MessageID: c.MessageId,
-							ReplyTo: c.ReplyTo, ReplyToSessionID: c.ReplyToSessionId, SessionID: c.SessionId, To: c.To,
+							ContentType: c.ContentType, CorrelationID: c.CorrelationId, Subject: c.Label,
+							MessageID: c.MessageId,
+							ReplyTo:   c.ReplyTo, ReplyToSessionID: c.ReplyToSessionId, SessionID: c.SessionId,
+							To:         c.To,
 							Properties: map[string]any{},
 						}
 						for k, v := range c.Properties {

@@ -27,9 +27,11 @@ func TestTheEmulatorsFileIsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := broker.Properties{
-		LockDuration: 90 * time.Second, DefaultMessageTimeToLive: 26 * time.Hour, DeadLetteringOnMessageExpiration: true,
-		RequiresDuplicateDetection: true, DuplicateDetectionHistoryTimeWindow: 20 * time.Second, MaxDeliveryCount: 3,
-		RequiresSession: true, ForwardTo: "f", ForwardDeadLetteredMessagesTo: "d", Partitioned: true,
+		LockDuration: 90 * time.Second, DefaultMessageTimeToLive: 26 * time.Hour,
+		DeadLetteringOnMessageExpiration: true,
+		RequiresDuplicateDetection:       true, DuplicateDetectionHistoryTimeWindow: 20 * time.Second,
+		MaxDeliveryCount: 3,
+		RequiresSession:  true, ForwardTo: "f", ForwardDeadLetteredMessagesTo: "d", Partitioned: true,
 	}
 	if q := e.Queues[0]; q.Name != "q" || q.Properties != want {
 		t.Errorf("queue %+v", q)
@@ -39,7 +41,8 @@ func TestTheEmulatorsFileIsRead(t *testing.T) {
 		t.Fatalf("topic %+v", e.Topics[0])
 	}
 	c := s.Rules[0].Filter
-	if *c.Subject != "red" || c.Properties["n"] != int64(7) || c.Properties["h"] != 0.5 || c.Properties["b"] != true || c.Properties["t"] != "x" {
+	if *c.Subject != "red" || c.Properties["n"] != int64(7) || c.Properties["h"] != 0.5 || c.Properties["b"] != true ||
+		c.Properties["t"] != "x" {
 		t.Errorf("correlation filter %+v", c)
 	}
 	if s.Rules[1].Filter.None || !s.Rules[2].Filter.None {
@@ -58,8 +61,9 @@ func TestWhatTheFileMayNotSay(t *testing.T) {
 		"no SQL filter":         replace(`"FilterType": "Correlation"`, `"FilterType": "Sql"`),
 		"unknown filter":        replace(`"FilterType": "Correlation"`, `"FilterType": "Regex"`),
 		"SQL":                   replace("1=0", "color = 'red'"),
-		"an action":             replace(`"FilterType": "Correlation"`, `"FilterType": "Correlation", "Action": {"SqlExpression": "SET a = 1"}`),
-		"a list as property":    replace(`"n": 7`, `"n": [7]`),
+		"an action": replace(`"FilterType": "Correlation"`,
+			`"FilterType": "Correlation", "Action": {"SqlExpression": "SET a = 1"}`),
+		"a list as property": replace(`"n": 7`, `"n": [7]`),
 	} {
 		if e, err := broker.ParseEntities([]byte(file)); err == nil {
 			t.Errorf("%s: read as %+v", name, e)
@@ -69,7 +73,8 @@ func TestWhatTheFileMayNotSay(t *testing.T) {
 
 func TestDurationsAreISO8601(t *testing.T) {
 	for text, want := range map[string]time.Duration{
-		"PT1M": time.Minute, "P1D": 24 * time.Hour, "P1DT2H3M4.5S": 26*time.Hour + 3*time.Minute + 4500*time.Millisecond,
+		"PT1M": time.Minute, "P1D": 24 * time.Hour, "P1DT2H3M4.5S": 26*time.Hour + 3*time.Minute +
+			4500*time.Millisecond,
 		"PT0S": 0, "P10675199DT2H48M5.4775807S": math.MaxInt64,
 	} {
 		if d, err := broker.ParseDuration(text); err != nil || d != want {

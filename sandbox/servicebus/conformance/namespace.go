@@ -15,7 +15,7 @@ import (
 
 	"github.com/coder/websocket"
 
-	"github.com/azure-patrol/patrol/sandbox/ca"
+	"github.com/azure-patrol/patrol/sandbox/devca"
 	"github.com/azure-patrol/patrol/sandbox/servicebus"
 	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
 	"github.com/azure-patrol/patrol/sandbox/servicebus/conformance/atom"
@@ -41,7 +41,7 @@ type namespace struct {
 
 // open starts the namespace on the ports that the SDK fixes.
 func open(caFile string) (*namespace, error) {
-	authority, err := ca.New()
+	authority, err := devca.New()
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +91,9 @@ func open(caFile string) (*namespace, error) {
 func listen(address string, config *tls.Config) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("the SDK's live tests want %s, which cannot be had (ports below 1024 want root, or another program has it): %w", address, err)
+		return nil,
+			fmt.Errorf(
+				"the SDK's live tests want %s, which cannot be had (ports below 1024 want root, or another program has it): %w", address, err)
 	}
 	return tls.NewListener(l, config), nil
 }

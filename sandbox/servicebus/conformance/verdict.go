@@ -130,6 +130,8 @@ func (v verdict) write(out io.Writer) {
 	section("pass, though listed as known to fail:", v.stale, nil)
 	section("skip themselves:", v.skipped, nil)
 	section("left out:", v.left, leftOut())
-	fmt.Fprintf(out, "\nlive tests: %d pass, %d fail (%d of them known), %d skip themselves, %d left out; %d tests without a service pass too; %v\n",
-		len(v.passed), len(v.failed)+len(v.known), len(v.known), len(v.skipped), len(v.left), v.others, v.took.Round(time.Second))
+	fmt.Fprintf(out,
+		"\nlive tests: %d pass, %d fail (%d of them known), %d skip themselves, %d left out; %d tests without a service pass too; %v\n",
+		len(v.passed), len(v.failed)+len(v.known), len(v.known), len(v.skipped), len(v.left), v.others,
+		v.took.Round(time.Second))
 }

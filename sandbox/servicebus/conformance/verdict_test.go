@@ -35,14 +35,16 @@ func TestAGoTestReportIsRead(t *testing.T) {
 
 func TestALiveTestIsOneThatSkipsWithoutAService(t *testing.T) {
 	recorded := map[string]outcome{
-		"TestPasses": {state: "skip"}, "TestFails": {state: "skip"}, "TestSkips": {state: "skip"}, "TestDies": {state: "skip"},
+		"TestPasses": {state: "skip"}, "TestFails": {state: "skip"}, "TestSkips": {state: "skip"},
+		"TestDies":  {state: "skip"},
 		"TestOther": {state: "pass"}, "TestOtherFails": {state: "pass"},
 		"TestPart": {state: "pass"}, "TestPart/live": {state: "skip"}, "TestPart/unit": {state: "pass"},
 		"TestParts": {state: "pass"}, "TestParts/a": {state: "skip"},
 		"TestSessionReceiver_Detach": {state: "skip"},
 	}
 	live := map[string]outcome{
-		"TestPasses": {state: "pass"}, "TestFails": {state: "fail", output: "why\n"}, "TestSkips": {state: "skip"}, "TestDies": {},
+		"TestPasses": {state: "pass"}, "TestFails": {state: "fail", output: "why\n"}, "TestSkips": {state: "skip"},
+		"TestDies":  {},
 		"TestOther": {state: "pass"}, "TestOtherFails": {state: "fail"},
 		"TestPart": {state: "pass"}, "TestPart/live": {state: "pass"}, "TestPart/unit": {state: "pass"},
 		"TestParts": {state: "pass"}, "TestParts/a": {state: "skip"},
@@ -64,13 +66,15 @@ func TestALiveTestIsOneThatSkipsWithoutAService(t *testing.T) {
 	}
 	var out strings.Builder
 	v.write(&out)
-	for _, want := range []string{"FAIL TestFails\nwhy\n", "live tests: 2 pass, 4 fail (1 of them known), 2 skip themselves, 4 left out"} {
+	for _, want := range []string{"FAIL TestFails\nwhy\n",
+		"live tests: 2 pass, 4 fail (1 of them known), 2 skip themselves, 4 left out"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in\n%s", want, out.String())
 		}
 	}
 	live["TestSessionReceiver_Detach"] = outcome{state: "pass"}
-	if v := judge(recorded, live); !slices.Equal(v.stale, []string{"TestSessionReceiver_Detach"}) || len(v.passed) != 3 {
+	if v := judge(recorded, live); !slices.Equal(v.stale, []string{"TestSessionReceiver_Detach"}) ||
+		len(v.passed) != 3 {
 		t.Errorf("one that is better than its name: %v %v", v.stale, v.passed)
 	}
 }
@@ -78,7 +82,8 @@ func TestALiveTestIsOneThatSkipsWithoutAService(t *testing.T) {
 func TestWhatIsLeftOutIsNamedExactly(t *testing.T) {
 	for alternative := range strings.SplitSeq(leftOutPattern(), "|") {
 		for part := range strings.SplitSeq(alternative, "/") {
-			if _, err := regexp.Compile(part); err != nil || !strings.HasPrefix(part, "^") || !strings.HasSuffix(part, "$") {
+			if _, err := regexp.Compile(part); err != nil || !strings.HasPrefix(part, "^") ||
+				!strings.HasSuffix(part, "$") {
 				t.Errorf("%q: %v", part, err)
 			}
 		}

@@ -14,9 +14,9 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/events"
-	"github.com/azure-patrol/patrol/sandbox/browser"
-	"github.com/azure-patrol/patrol/sandbox/ca"
+	"github.com/azure-patrol/patrol/sandbox/chromium"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
+	"github.com/azure-patrol/patrol/sandbox/devca"
 	"github.com/azure-patrol/patrol/sandbox/simulation"
 )
 
@@ -55,26 +55,28 @@ func listenDoors(t *testing.T) doors {
 }
 
 func (d doors) hosts() map[string]string {
-	return map[string]string{simulation.Front: d.front.Addr().String(), simulation.Authority: d.authority.Addr().String()}
+	return map[string]string{simulation.Front: d.front.Addr().String(), simulation.Authority: d.authority.Addr().
+		String()}
 }
 
 // open serves a world through the doors until closed. The sockets stay bound, so that
 // they can be opened again.
 func (d doors) open(t *testing.T, w *simulation.World) (closed func()) {
 	t.Helper()
-	authority, err := ca.New()
+	authority, err := devca.New()
 	if err != nil {
 		t.Fatal(err)
 	}
 	serve := func(l net.Listener, address string) func() {
-		return browser.Bridge(tls.NewListener(browser.Lend(l), authority.TLSConfig()), func(ctx context.Context) (net.Conn, error) { return w.Dial(ctx, address) })
+		return chromium.Bridge(tls.NewListener(chromium.Lend(l), authority.TLSConfig()),
+			func(ctx context.Context) (net.Conn, error) { return w.Dial(ctx, address) })
 	}
 	stopFront, stopAuthority := serve(d.front, simulation.Front), serve(d.authority, simulation.Authority)
 	return func() { stopFront(); stopAuthority() }
 }
 
 // signIn walks through the real pages, from the sign-in link to patrol's last page.
-func signIn(t *testing.T, b *browser.Browser) (heading string) {
+func signIn(t *testing.T, b *chromium.Browser) (heading string) {
 	t.Helper()
 	err := b.Open(signInLink)
 	for range 8 {
@@ -112,7 +114,7 @@ func TestASignInLastsTwoHundredDays(t *testing.T) {
 	for _, client := range []string{cloud.Federated, cloud.PublicClient} {
 		t.Run("client credential "+client, func(t *testing.T) {
 			d := listenDoors(t)
-			b := browser.Start(t, browser.Options{Hosts: d.hosts()})
+			b := chromium.Start(t, chromium.Options{Hosts: d.hosts()})
 			synctest.Test(t, func(t *testing.T) {
 				w := simulation.New(t, simulation.Config{Manifest: onePAT, NobodySignedIn: true,
 					Cloud: func(c *cloud.Config) { c.ClientCredential = client }})
@@ -168,7 +170,8 @@ func TestASignInLastsTwoHundredDays(t *testing.T) {
 					t.Errorf("%d times a sign-in was asked for within a day, want once\n%s", n, w.Output())
 				}
 				var health, order struct{ Status, Type, SignInURL string }
-				if code := w.HTTP("GET", "/api/health", "", &health); code != http.StatusServiceUnavailable || health.Status != "sign-in required" {
+				if code := w.HTTP("GET", "/api/health", "", &health); code != http.StatusServiceUnavailable ||
+					health.Status != "sign-in required" {
 					t.Errorf("health: %d %+v", code, health)
 				}
 				if code := w.HTTP("POST", "/api/pats/jenkins-agents/rotate", `{}`, nil); code != http.StatusConflict {
@@ -181,7 +184,8 @@ func TestASignInLastsTwoHundredDays(t *testing.T) {
 				if err := b.Open("https://patrol.localhost/api/dashboard?code=" + simulation.MasterKey); err != nil {
 					t.Fatal(err)
 				}
-				if text, err := b.Text("main"); err != nil || !strings.Contains(text, "Sign-in needed") || !strings.Contains(text, "Sign in now") {
+				if text, err := b.Text("main"); err != nil || !strings.Contains(text, "Sign-in needed") ||
+					!strings.Contains(text, "Sign in now") {
 					t.Errorf("the dashboard does not ask for a sign-in: %v\n%s", err, text)
 				}
 				if got := signIn(t, b); got != "Signed in" {

@@ -90,19 +90,23 @@ func (k kind) settings() []setting {
 		{"UserMetadata", ""}, {"AutoDeleteOnIdle", forever},
 	}
 	store := []setting{
-		{"MaxSizeInMegabytes", "1024"}, {"RequiresDuplicateDetection", "false"}, {"DuplicateDetectionHistoryTimeWindow", "PT10M"},
-		{"AuthorizationRules", ""}, {"SupportOrdering", "true"}, {"EnablePartitioning", "false"}, {"EnableExpress", "false"},
+		{"MaxSizeInMegabytes", "1024"}, {"RequiresDuplicateDetection", "false"}, {"DuplicateDetectionHistoryTimeWindow",
+			"PT10M"},
+		{"AuthorizationRules", ""}, {"SupportOrdering", "true"}, {"EnablePartitioning", "false"},
+		{"EnableExpress", "false"},
 		{"IsAnonymousAccessible", "false"}, {"MaxMessageSizeInKilobytes", "256"},
 	}
 	reading := []setting{
-		{"LockDuration", "PT1M"}, {"RequiresSession", "false"}, {"DeadLetteringOnMessageExpiration", "false"}, {"MaxDeliveryCount", "10"},
+		{"LockDuration", "PT1M"}, {"RequiresSession", "false"}, {"DeadLetteringOnMessageExpiration", "false"},
+		{"MaxDeliveryCount", "10"},
 		{"ForwardTo", ""}, {"ForwardDeadLetteredMessagesTo", ""},
 	}
 	switch k {
 	case queue:
 		return slices.Concat(common, store, reading)
 	case topic:
-		return slices.Concat(common, store, []setting{{"FilteringMessagesBeforePublishing", "false"}, {"EnableSubscriptionPartitioning", "false"}})
+		return slices.Concat(common, store, []setting{{"FilteringMessagesBeforePublishing", "false"},
+			{"EnableSubscriptionPartitioning", "false"}})
 	}
 	return slices.Concat(common, reading, []setting{{"DeadLetteringOnFilterEvaluationExceptions", "true"}})
 }
@@ -151,9 +155,13 @@ func (h *Handler) serve(r *http.Request) (int, string, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if path == "$namespaceinfo" {
-		return http.StatusOK, fmt.Sprintf(`<entry xmlns="http://www.w3.org/2005/Atom"><content type="application/xml"><NamespaceInfo xmlns=%q>`+
-			`<CreatedTime>2026-01-01T00:00:00Z</CreatedTime><MessagingSKU>Standard</MessagingSKU><ModifiedTime>2026-01-01T00:00:00Z</ModifiedTime>`+
-			`<Name>sandbox</Name><NamespaceType>Messaging</NamespaceType></NamespaceInfo></content></entry>`, schema), nil
+		return http.StatusOK,
+			fmt.Sprintf(
+				`<entry xmlns="http://www.w3.org/2005/Atom"><content type="application/xml"><NamespaceInfo xmlns=%q>`+
+					`<CreatedTime>2026-01-01T00:00:00Z</CreatedTime><MessagingSKU>Standard</MessagingSKU><ModifiedTime>2026-01-01T00:00:00Z</ModifiedTime>`+
+					`<Name>sandbox</Name><NamespaceType>Messaging</NamespaceType></NamespaceInfo></content></entry>`,
+				schema),
+			nil
 	}
 	if strings.HasPrefix(path, "$") {
 		return h.resources(r, path)
@@ -420,9 +428,10 @@ func (h *Handler) entry(e *entity, fresh bool) string {
 	n := h.bus.Counts(e.path)
 	put("MessageCount", strconv.Itoa(n.Active+n.Deferred+n.Scheduled+n.DeadLetter))
 	put("SizeInBytes", strconv.FormatInt(h.bus.Size(e.path), 10))
-	put("CountDetails", fmt.Sprintf("<ActiveMessageCount>%d</ActiveMessageCount><DeadLetterMessageCount>%d</DeadLetterMessageCount>"+
-		"<ScheduledMessageCount>%d</ScheduledMessageCount><TransferDeadLetterMessageCount>0</TransferDeadLetterMessageCount>"+
-		"<TransferMessageCount>0</TransferMessageCount>", n.Active+n.Deferred, n.DeadLetter, n.Scheduled))
+	put("CountDetails",
+		fmt.Sprintf("<ActiveMessageCount>%d</ActiveMessageCount><DeadLetterMessageCount>%d</DeadLetterMessageCount>"+
+			"<ScheduledMessageCount>%d</ScheduledMessageCount><TransferDeadLetterMessageCount>0</TransferDeadLetterMessageCount>"+
+			"<TransferMessageCount>0</TransferMessageCount>", n.Active+n.Deferred, n.DeadLetter, n.Scheduled))
 	put("CreatedAt", stamp(e.created))
 	put("UpdatedAt", stamp(e.updated))
 	accessed := h.bus.Accessed(e.path)
@@ -452,12 +461,16 @@ func (h *Handler) entry(e *entity, fresh bool) string {
 }
 
 func document(title, element, inner string) string {
-	return fmt.Sprintf(`<entry xmlns="http://www.w3.org/2005/Atom"><title type="text">%s</title><content type="application/xml">`+
-		`<%s xmlns=%q xmlns:i=%q>%s</%s></content></entry>`, html.EscapeString(title), element, schema, instance, inner, element)
+	return fmt.Sprintf(
+		`<entry xmlns="http://www.w3.org/2005/Atom"><title type="text">%s</title><content type="application/xml">`+
+			`<%s xmlns=%q xmlns:i=%q>%s</%s></content></entry>`, html.EscapeString(title), element, schema, instance,
+		inner,
+		element)
 }
 
 func feed(title string, entries []string) string {
-	return `<feed xmlns="http://www.w3.org/2005/Atom"><title type="text">` + html.EscapeString(title) + `</title>` + strings.Join(entries, "") + `</feed>`
+	return `<feed xmlns="http://www.w3.org/2005/Atom"><title type="text">` + html.EscapeString(title) + `</title>` +
+		strings.Join(entries, "") + `</feed>`
 }
 
 // page cuts a list as the query says.

@@ -51,12 +51,13 @@ type world struct {
 
 func start(t *testing.T) *world {
 	t.Helper()
-	b, err := servicebus.New(servicebus.Config{KeyName: "root", Key: "c2VjcmV0", VerifyJWT: func(token, _ string) error {
-		if token != "good" {
-			return errors.New("bad token")
-		}
-		return nil
-	}})
+	b, err := servicebus.New(servicebus.Config{KeyName: "root", Key: "c2VjcmV0",
+		VerifyJWT: func(token, _ string) error {
+			if token != "good" {
+				return errors.New("bad token")
+			}
+			return nil
+		}})
 	w := &world{t: t, ctx: t.Context(), bus: b}
 	w.ok(err)
 	t.Cleanup(b.Close)
@@ -100,18 +101,21 @@ func TestAQueueIsMadeReadChangedAndDeleted(t *testing.T) {
 		LockDuration: ptr("PT5S"), RequiresSession: ptr(true), UserMetadata: ptr("a < b"),
 	}})
 	w.ok(err)
-	if *made.LockDuration != "PT5S" || !*made.RequiresSession || *made.MaxDeliveryCount != 10 || *made.UserMetadata != "a < b" || *made.Status != admin.EntityStatusActive {
+	if *made.LockDuration != "PT5S" || !*made.RequiresSession || *made.MaxDeliveryCount != 10 ||
+		*made.UserMetadata != "a < b" || *made.Status != admin.EntityStatusActive {
 		t.Errorf("made: %+v", made.QueueProperties)
 	}
 	w.ok(w.bus.Send("q", servicebus.Message{SessionID: "s", Body: []byte("x")}))
 	w.ok(w.bus.Send("q", servicebus.Message{SessionID: "s", Scheduled: time.Now().Add(time.Hour)}))
 	run, err := w.c.GetQueueRuntimeProperties(w.ctx, "Q", nil)
 	w.ok(err)
-	if run.TotalMessageCount != 2 || run.ActiveMessageCount != 1 || run.ScheduledMessageCount != 1 || run.SizeInBytes <= 0 ||
+	if run.TotalMessageCount != 2 || run.ActiveMessageCount != 1 || run.ScheduledMessageCount != 1 ||
+		run.SizeInBytes <= 0 ||
 		run.CreatedAt.IsZero() || run.AccessedAt.Before(run.CreatedAt) {
 		t.Errorf("run: %+v", run.QueueRuntimeProperties)
 	}
-	changed, err := w.c.UpdateQueue(w.ctx, "q", admin.QueueProperties{RequiresSession: ptr(true), MaxDeliveryCount: ptr(int32(3))}, nil)
+	changed, err := w.c.UpdateQueue(w.ctx, "q", admin.QueueProperties{RequiresSession: ptr(true),
+		MaxDeliveryCount: ptr(int32(3))}, nil)
 	w.ok(err)
 	if *changed.LockDuration != "PT1M" || *changed.MaxDeliveryCount != 3 {
 		t.Errorf("changed: %+v", changed.QueueProperties)
@@ -151,14 +155,17 @@ func TestATopicHasSubscriptionsAndRules(t *testing.T) {
 	w.ok(err)
 	_, err = w.c.CreateSubscription(w.ctx, "t", "all", nil)
 	w.ok(err)
-	_, err = w.c.CreateSubscription(w.ctx, "t", "red", &admin.CreateSubscriptionOptions{Properties: &admin.SubscriptionProperties{
-		DefaultRule: &admin.RuleProperties{Name: "first", Filter: &admin.CorrelationFilter{
-			Subject: ptr("red"), ApplicationProperties: map[string]any{"n": int64(1), "s": "x", "f": 0.5, "b": true},
-		}},
-	}})
+	_, err = w.c.CreateSubscription(w.ctx, "t", "red",
+		&admin.CreateSubscriptionOptions{Properties: &admin.SubscriptionProperties{
+			DefaultRule: &admin.RuleProperties{Name: "first", Filter: &admin.CorrelationFilter{
+				Subject: ptr("red"), ApplicationProperties: map[string]any{"n": int64(1), "s": "x", "f": 0.5,
+					"b": true},
+			}},
+		}})
 	w.ok(err)
 	send := func(subject string, n int64) {
-		w.ok(w.bus.Send("t", servicebus.Message{Subject: subject, Properties: map[string]any{"n": n, "s": "x", "f": 0.5, "b": true}}))
+		w.ok(w.bus.Send("t", servicebus.Message{Subject: subject, Properties: map[string]any{"n": n, "s": "x", "f": 0.5,
+			"b": true}}))
 	}
 	count := func(sub string) int { return w.bus.Counts("t/Subscriptions/" + sub).Active }
 	send("red", 1)
@@ -169,10 +176,12 @@ func TestATopicHasSubscriptionsAndRules(t *testing.T) {
 	}
 	rule, err := w.c.GetRule(w.ctx, "t", "red", "first", nil)
 	w.ok(err)
-	if f, ok := rule.Filter.(*admin.CorrelationFilter); !ok || *f.Subject != "red" || f.ApplicationProperties["n"] != int64(1) {
+	if f, ok := rule.Filter.(*admin.CorrelationFilter); !ok || *f.Subject != "red" ||
+		f.ApplicationProperties["n"] != int64(1) {
 		t.Errorf("rule %+v", rule.Filter)
 	}
-	_, err = w.c.CreateRule(w.ctx, "t", "red", &admin.CreateRuleOptions{Name: ptr("blue"), Filter: &admin.CorrelationFilter{Subject: ptr("blue")}})
+	_, err = w.c.CreateRule(w.ctx, "t", "red", &admin.CreateRuleOptions{Name: ptr("blue"),
+		Filter: &admin.CorrelationFilter{Subject: ptr("blue")}})
 	w.ok(err)
 	_, err = w.c.CreateRule(w.ctx, "t", "red", &admin.CreateRuleOptions{Name: ptr("blue")})
 	w.status(err, http.StatusConflict)
@@ -237,7 +246,8 @@ func TestListsComeInPages(t *testing.T) {
 	w.ok(err)
 	rules, err := w.c.NewListRulesPager("t", "a", nil).NextPage(w.ctx)
 	w.ok(err)
-	if len(topics.Topics) != 1 || len(subs.Subscriptions) != 2 || subs.Subscriptions[0].SubscriptionName != "a" || len(rules.Rules) != 1 || rules.Rules[0].Name != "$Default" {
+	if len(topics.Topics) != 1 || len(subs.Subscriptions) != 2 || subs.Subscriptions[0].SubscriptionName != "a" ||
+		len(rules.Rules) != 1 || rules.Rules[0].Name != "$Default" {
 		t.Errorf("%+v %+v %+v", topics, subs, rules)
 	}
 	ns, err := w.c.GetNamespaceProperties(w.ctx, nil)
@@ -263,8 +273,11 @@ func TestWhoHasNoRightIsRefused(t *testing.T) {
 	_, err := w.client("bad").CreateQueue(w.ctx, "q", nil)
 	w.status(err, http.StatusUnauthorized)
 	for key, ok := range map[string]bool{"c2VjcmV0": true, "d3Jvbmc=": false} {
-		c, err := admin.NewClientFromConnectionString("Endpoint=sb://bus.test;SharedAccessKeyName=root;SharedAccessKey="+key,
-			&admin.ClientOptions{ClientOptions: azcore.ClientOptions{Transport: direct{w.h}, Retry: policy.RetryOptions{MaxRetries: -1}}})
+		c,
+			err := admin.NewClientFromConnectionString(
+			"Endpoint=sb://bus.test;SharedAccessKeyName=root;SharedAccessKey="+key,
+			&admin.ClientOptions{ClientOptions: azcore.ClientOptions{Transport: direct{w.h},
+				Retry: policy.RetryOptions{MaxRetries: -1}}})
 		w.ok(err)
 		if _, err = c.CreateQueue(w.ctx, "q", nil); (err == nil) != ok {
 			t.Errorf("by key %s: %v", key, err)
@@ -301,15 +314,20 @@ func TestWhatIsNotUnderstoodIsRefused(t *testing.T) {
 	for name, tc := range map[string]struct {
 		method, target, body, want string
 	}{
-		"no version":              {"GET", "/t", "", "400"},
-		"no XML":                  {"PUT", "/q" + v, "{", "400"},
-		"unknown kind":            {"PUT", "/q" + v, entry("RelayDescription", ""), "400"},
-		"unknown property":        {"PUT", "/q" + v, entry("QueueDescription", "<Colour>red</Colour>"), "400"},
-		"topic's property":        {"PUT", "/q" + v, entry("QueueDescription", "<EnableSubscriptionPartitioning>true</EnableSubscriptionPartitioning>"), "400"},
-		"no duration":             {"PUT", "/q" + v, entry("QueueDescription", "<LockDuration>1m</LockDuration>"), "400"},
-		"too long a lock":         {"PUT", "/q" + v, entry("QueueDescription", "<LockDuration>PT6M</LockDuration>"), "400"},
-		"no truth":                {"PUT", "/q" + v, entry("QueueDescription", "<RequiresSession>yes</RequiresSession>"), "400"},
-		"too many tries":          {"PUT", "/q" + v, entry("QueueDescription", "<MaxDeliveryCount>2001</MaxDeliveryCount>"), "400"},
+		"no version":       {"GET", "/t", "", "400"},
+		"no XML":           {"PUT", "/q" + v, "{", "400"},
+		"unknown kind":     {"PUT", "/q" + v, entry("RelayDescription", ""), "400"},
+		"unknown property": {"PUT", "/q" + v, entry("QueueDescription", "<Colour>red</Colour>"), "400"},
+		"topic's property": {"PUT", "/q" + v,
+			entry("QueueDescription", "<EnableSubscriptionPartitioning>true</EnableSubscriptionPartitioning>"), "400"},
+		"no duration": {"PUT", "/q" + v, entry("QueueDescription", "<LockDuration>1m</LockDuration>"),
+			"400"},
+		"too long a lock": {"PUT", "/q" + v, entry("QueueDescription", "<LockDuration>PT6M</LockDuration>"),
+			"400"},
+		"no truth": {"PUT", "/q" + v,
+			entry("QueueDescription", "<RequiresSession>yes</RequiresSession>"), "400"},
+		"too many tries": {"PUT", "/q" + v,
+			entry("QueueDescription", "<MaxDeliveryCount>2001</MaxDeliveryCount>"), "400"},
 		"subscription as a queue": {"PUT", "/q" + v, entry("SubscriptionDescription", ""), "400"},
 		"queue as a subscription": {"PUT", "/t/Subscriptions/x" + v, entry("QueueDescription", ""), "400"},
 		"subscription of nothing": {"PUT", "/x/Subscriptions/x" + v, entry("SubscriptionDescription", ""), "404"},
@@ -321,12 +339,20 @@ func TestWhatIsNotUnderstoodIsRefused(t *testing.T) {
 		"page of rules":           {"GET", "/t/Subscriptions/s/Rules" + v + "&$skip=-1", "", "400"},
 		"rule that is a queue":    {"PUT", "/t/Subscriptions/s/Rules/r" + v, entry("QueueDescription", ""), "400"},
 		"rule without a filter":   {"PUT", "/t/Subscriptions/s/Rules/r" + v, rule(""), "400"},
-		"unknown filter":          {"PUT", "/t/Subscriptions/s/Rules/r" + v, rule(`<Filter i:type="MoonFilter"/>`), "400"},
-		"SQL":                     {"PUT", "/t/Subscriptions/s/Rules/r" + v, rule(`<Filter i:type="SqlFilter"><SqlExpression>a=1</SqlExpression></Filter>`), "400"},
-		"action":                  {"PUT", "/t/Subscriptions/s/Rules/r" + v, rule(`<Filter i:type="TrueFilter"/><Action i:type="SqlRuleAction"/>`), "400"},
-		"known SQL":               {"PUT", "/t/Subscriptions/s/Rules/known" + v, rule(`<Filter i:type="SqlFilter"><SqlExpression>1 = 0</SqlExpression></Filter>`), "201"},
-		"property of a type":      {"PUT", "/t/Subscriptions/s/Rules/r" + v, rule(`<Filter i:type="CorrelationFilter"><Properties><KeyValueOfstringanyType><Key>k</Key><Value i:type="l:int">x</Value></KeyValueOfstringanyType></Properties></Filter>`), "400"},
-		"property without a type": {"PUT", "/t/Subscriptions/s/Rules/r" + v, rule(`<Filter i:type="CorrelationFilter"><Properties><KeyValueOfstringanyType><Key>k</Key><Value>x</Value></KeyValueOfstringanyType></Properties></Filter>`), "400"},
+		"unknown filter": {"PUT", "/t/Subscriptions/s/Rules/r" + v, rule(`<Filter i:type="MoonFilter"/>`),
+			"400"},
+		"SQL": {"PUT", "/t/Subscriptions/s/Rules/r" + v,
+			rule(`<Filter i:type="SqlFilter"><SqlExpression>a=1</SqlExpression></Filter>`), "400"},
+		"action": {"PUT", "/t/Subscriptions/s/Rules/r" + v,
+			rule(`<Filter i:type="TrueFilter"/><Action i:type="SqlRuleAction"/>`), "400"},
+		"known SQL": {"PUT", "/t/Subscriptions/s/Rules/known" + v,
+			rule(`<Filter i:type="SqlFilter"><SqlExpression>1 = 0</SqlExpression></Filter>`), "201"},
+		"property of a type": {"PUT", "/t/Subscriptions/s/Rules/r" + v,
+			rule(
+				`<Filter i:type="CorrelationFilter"><Properties><KeyValueOfstringanyType><Key>k</Key><Value i:type="l:int">x</Value></KeyValueOfstringanyType></Properties></Filter>`), "400"},
+		"property without a type": {"PUT", "/t/Subscriptions/s/Rules/r" + v,
+			rule(
+				`<Filter i:type="CorrelationFilter"><Properties><KeyValueOfstringanyType><Key>k</Key><Value>x</Value></KeyValueOfstringanyType></Properties></Filter>`), "400"},
 	} {
 		if got := w.raw(tc.method, tc.target, tc.body); !strings.HasPrefix(got, tc.want+" ") {
 			t.Errorf("%s: %s, want %s", name, got, tc.want)
@@ -336,7 +362,8 @@ func TestWhatIsNotUnderstoodIsRefused(t *testing.T) {
 
 func FuzzTheHandlerStands(f *testing.F) {
 	f.Add("PUT", "/q", entry("QueueDescription", "<LockDuration>PT1M</LockDuration>"))
-	f.Add("PUT", "/t/Subscriptions/s/Rules/r", entry("RuleDescription", `<Filter i:type="CorrelationFilter"><Label>x</Label></Filter>`))
+	f.Add("PUT", "/t/Subscriptions/s/Rules/r",
+		entry("RuleDescription", `<Filter i:type="CorrelationFilter"><Label>x</Label></Filter>`))
 	f.Add("GET", "/$Resources/queues", "")
 	f.Fuzz(func(t *testing.T, method, path, body string) {
 		b, err := servicebus.New(servicebus.Config{VerifyJWT: func(string, string) error { return nil }})

@@ -22,7 +22,8 @@ func (e *entity) filters() []broker.Rule {
 }
 
 func (r rule) entry() string {
-	return document(r.name, "RuleDescription", r.xml+`<Action i:type="EmptyRuleAction"/><CreatedAt>`+stamp(r.created)+`</CreatedAt><Name>`+html.EscapeString(r.name)+`</Name>`)
+	return document(r.name, "RuleDescription", r.xml+`<Action i:type="EmptyRuleAction"/><CreatedAt>`+stamp(r.created)+
+		`</CreatedAt><Name>`+html.EscapeString(r.name)+`</Name>`)
 }
 
 func (e *entity) listRules(r *http.Request) (int, string, error) {
@@ -140,7 +141,8 @@ func (d *ruleXML) read() (rule, error) {
 	if err != nil {
 		return rule{}, bad("The filter is not readable.")
 	}
-	r := rule{name: d.Name, xml: string(text), correlation: d.Filter.Type == "CorrelationFilter", created: time.Now().UTC()}
+	r := rule{name: d.Name, xml: string(text), correlation: d.Filter.Type == "CorrelationFilter",
+		created: time.Now().UTC()}
 	f := d.Filter
 	switch f.Type {
 	case "TrueFilter":
@@ -157,7 +159,8 @@ func (d *ruleXML) read() (rule, error) {
 	case "CorrelationFilter":
 		r.filter = broker.Filter{
 			ContentType: f.ContentType, CorrelationID: f.CorrelationID, Subject: f.Label, MessageID: f.MessageID,
-			ReplyTo: f.ReplyTo, ReplyToSessionID: f.ReplyToSessionID, SessionID: f.SessionID, To: f.To, Properties: map[string]any{},
+			ReplyTo: f.ReplyTo, ReplyToSessionID: f.ReplyToSessionID, SessionID: f.SessionID, To: f.To,
+			Properties: map[string]any{},
 		}
 		for _, p := range f.Properties {
 			v, err := plain(p.Value.Type, p.Value.Text)

@@ -1,0 +1,105 @@
+package customhandler_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/azure-patrol/patrol/internal/customhandler"
+)
+
+const (
+	jwt = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJjYW5hcnkifQ.c2lnbmF0dXJl"
+)
+
+// pat has the shape of today's PATs, put together so that no scanner takes it for one.
+var pat = strings.Repeat("a1", 38) + "AZ" + "DO" + "x9y8"
+
+func logged(t *testing.T, log func(*slog.Logger)) (line string, fields map[string]any) {
+	t.Helper()
+	var b bytes.Buffer
+	log(customhandler.NewLog(&b, slog.LevelInfo))
+	line = b.String()
+	if line == "" {
+		return "", nil
+	}
+	if err := json.Unmarshal(b.Bytes(), &fields); err != nil {
+		t.Fatalf("%v: %s", err, line)
+	}
+	return line, fields
+}
+
+func TestNoLogLineCanPassForOneOfTheHostsOwn(t *testing.T) {
+	for _, text := range []string{"LanguageWorkerConsoleLog[system] x", "azfuncjsonlog:{}", "x\nazfuncjsonlog:{}", "x\r\nLanguageWorkerConsoleLog"} {
+		line, fields := logged(t, func(l *slog.Logger) { l.Info(text, "also", text) })
+		if !strings.HasPrefix(line, "{") || strings.Count(line, "\n") != 1 || fields["msg"] != text {
+			t.Errorf("got %q", line)
+		}
+	}
+}
+
+func TestTheLogKeepsSecretsAndPayloadsOut(t *testing.T) {
+	for name, attr := range map[string]slog.Attr{
+		"key in a URL":        slog.String("url", "https://x/api/pats?y=1&code=canary&z=2"),
+		"code of a sign-in":   slog.String("url", "https://x/api/signin/callback?state=canary&code=canary#top"),
+		"error with a URL":    slog.Any("error", errors.New(`Get "https://x/?sig=canary": EOF`)),
+		"header":              slog.Any("headers", http.Header{"X-Functions-Key": {"canary"}}),
+		"header as text":      slog.String("dump", `map[X-Functions-Key:[canary] Y:[z]] x-functions-key: canary`),
+		"named like a header": slog.String("X-Functions-Key", "canary"),
+		"authorization":       slog.String("authorization", "Basic canary"),
+		"JWT":                 slog.String("said", "token "+jwt+" refused"),
+		"PAT":                 slog.String("said", "token "+pat+" refused"),
+		"bytes":               slog.Any("raw", []byte("canary")),
+		"raw JSON":            slog.Any("raw", json.RawMessage(`"canary"`)),
+		"struct":              slog.Any("message", customhandler.Message{Body: []byte("canary"), Subject: "canary"}),
+		"request":             slog.Any("request", &http.Request{Host: "canary"}),
+		"map":                 slog.Any("map", map[string]string{"canary": "canary"}),
+		"list":                slog.Any("list", []string{"?code=canary"}),
+		"in a group":          slog.Group("g", slog.String("body", "canary"), slog.String("url", "?code=canary")),
+		"cookie":              slog.String("Set-Cookie", "canary"),
+		"Easy Auth":           slog.String("X-MS-CLIENT-PRINCIPAL", "canary"),
+		"time under its name": slog.Group("g", slog.String("time", "?code=canary")),
+		"key as a top level":  slog.String("msg", "?code=canary"),
+	} {
+		line, _ := logged(t, func(l *slog.Logger) { l.With(attr).Info("text ?code=canary", attr) })
+		if line == "" || strings.Contains(line, "canary") || strings.Contains(line, jwt[10:]) || strings.Contains(line, pat) {
+			t.Errorf("%s: %s", name, line)
+		}
+	}
+}
+
+func TestTheLogStaysReadable(t *testing.T) {
+	_, fields := logged(t, func(l *slog.Logger) {
+		l.Info("PAT rotated", "pat", "jenkins-agents", "code", "AADSTS700082", "duration", 1500*time.Millisecond, "n", 3,
+			"error", errors.New("status code=500"), "scopes", []string{"vso.code"}, "address", netip.MustParseAddr("127.0.0.1"), "none", nil,
+			"at", time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))
+	})
+	for key, want := range map[string]string{
+		"level": `"INFO"`, "msg": `"PAT rotated"`, "pat": `"jenkins-agents"`, "code": `"AADSTS700082"`, "duration": `"1.5s"`, "n": `3`,
+		"error": `"status code=500"`, "scopes": `["vso.code"]`, "address": `"127.0.0.1"`, "none": `null`, "at": `"2026-01-02T03:04:05Z"`,
+	} {
+		if got, _ := json.Marshal(fields[key]); string(got) != want {
+			t.Errorf("%s: got %s, want %s", key, got, want)
+		}
+	}
+	if line, _ := logged(t, func(l *slog.Logger) { l.Debug("below the level") }); line != "" {
+		t.Errorf("got %s", line)
+	}
+}
+
+func TestHeadersCanBeShownWithoutTheirSecrets(t *testing.T) {
+	h := http.Header{"X-Functions-Key": {"canary"}, "Authorization": {"Bearer canary"}, "Referer": {"https://x/?code=canary"}, "Accept": {"*/*"}}
+	got := customhandler.RedactHeader(h)
+	if got.Get("Accept") != "*/*" || got.Get("Referer") != "https://x/?code=[redacted]" || got.Get("X-Functions-Key") != "[redacted]" || got.Get("Authorization") != "[redacted]" {
+		t.Errorf("got %v", got)
+	}
+	if h.Get("Authorization") != "Bearer canary" {
+		t.Error("the original was changed")
+	}
+}

@@ -1,0 +1,322 @@
+package reconcile
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/azure-patrol/patrol/internal/rotation"
+)
+
+const (
+	// rosterAge is how old a shared list of PATs may be. One that took long to
+	// make may be older: listing shall take a tenth of the time at most.
+	listAge    = time.Minute
+	listShare  = 10
+	maxListAge = 5 * time.Minute // twice this is still younger than an orphan
+)
+
+// listTimeout bounds one listing that several reconciles share.
+const listTimeout = 3 * time.Minute
+
+// roster shares one list of an owner's PATs among all reconciles of a process:
+// one listing at a time and owner, at most a minute old, corrected by what this
+// process has created and revoked since.
+type patlist struct {
+	tokens rotation.Tokens
+	now    func() time.Time
+
+	mu     sync.Mutex
+	owners map[rotation.Owner]*ownersPATs
+}
+
+type ownersPATs struct {
+	latest *index // nil: none, or none that counts
+	age    time.Duration
+	flight *flight
+	// changes are those made while a listing is under way, which may not show
+	// them.
+	changes []change
+}
+
+type change struct {
+	at      time.Time
+	created *rotation.PAT
+	revoked string
+}
+
+type flight struct {
+	done chan struct{}
+	err  error
+}
+
+func newPatlist(t rotation.Tokens, now func() time.Time) *patlist {
+	return &patlist{tokens: t, now: now, owners: map[rotation.Owner]*ownersPATs{}}
+}
+
+func (r *patlist) owner(o rotation.Owner) *ownersPATs {
+	e := r.owners[o]
+	if e == nil {
+		e = &ownersPATs{age: listAge}
+		r.owners[o] = e
+	}
+	return e
+}
+
+// list returns the active PATs as of a time that is not before notBefore.
+func (r *patlist) list(ctx context.Context, o rotation.Owner, notBefore time.Time) (*index, error) {
+	for {
+		r.mu.Lock()
+		e := r.owner(o)
+		if l := e.latest; l != nil && !l.at.Before(notBefore) {
+			r.mu.Unlock()
+			return l, nil
+		}
+		f := r.start(ctx, o, e)
+		r.mu.Unlock()
+		select {
+		case <-f.done:
+			if f.err != nil {
+				return nil, f.err
+			}
+			// A flight that began before notBefore is not good enough: again.
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// recent returns a list that is young enough to be shared. One past its age, but not
+// past twice that, still serves, while a new one is made beside: nobody waits for its
+// pages in the middle of a long run. slowed: the identity has calls for better uses, and
+// a list is made as rarely as possible.
+func (r *patlist) recent(ctx context.Context, o rotation.Owner, slowed bool) (*index, error) {
+	now := r.now()
+	r.mu.Lock()
+	e := r.owner(o)
+	age := e.age
+	if slowed {
+		age = maxListAge
+	}
+	if l := e.latest; l != nil && !l.at.Before(now.Add(-2*age)) {
+		if l.at.Before(now.Add(-age)) {
+			r.start(ctx, o, e)
+		}
+		r.mu.Unlock()
+		return l, nil
+	}
+	r.mu.Unlock()
+	return r.list(ctx, o, now.Add(-age))
+}
+
+// start begins a listing unless one is under way; the lock is held.
+func (r *patlist) start(ctx context.Context, o rotation.Owner, e *ownersPATs) *flight {
+	if e.flight == nil {
+		e.flight = &flight{done: make(chan struct{})}
+		go r.fetch(context.WithoutCancel(ctx), o, e.flight)
+	}
+	return e.flight
+}
+
+// fetch runs apart from any one caller's context: its result serves them all.
+func (r *patlist) fetch(ctx context.Context, o rotation.Owner, f *flight) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	at := r.now()
+	pats, err := r.tokens.List(ctx, o)
+	var l *index
+	if err == nil {
+		l = newIndex(at, pats)
+	}
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	defer close(f.done)
+	e := r.owner(o)
+	f.err = err
+	if e.flight != f {
+		return // a later event has made it worthless
+	}
+	if e.flight = nil; err == nil {
+		// A change made before the listing began is in the listing.
+		for _, c := range e.changes {
+			if !c.at.Before(at) {
+				l.apply(c)
+			}
+		}
+		e.latest = l
+		e.age = min(max(listAge, listShare*r.now().Sub(at)), maxListAge)
+	}
+	e.changes = nil
+}
+
+// stale makes the next look fetch the list anew.
+func (r *patlist) expire(o rotation.Owner) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.owner(o)
+	e.latest, e.flight, e.changes = nil, nil, nil
+}
+
+func (r *patlist) addCreated(o rotation.Owner, p rotation.PAT) {
+	r.note(o, change{at: r.now(), created: &p})
+}
+
+func (r *patlist) removeRevoked(o rotation.Owner, authorizationID string) {
+	r.note(o, change{at: r.now(), revoked: authorizationID})
+}
+
+// note corrects the list, and the one that is being made. Without either there is
+// nothing to correct.
+func (r *patlist) note(o rotation.Owner, c change) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.owner(o)
+	if e.flight != nil {
+		e.changes = append(e.changes, c)
+	}
+	if e.latest != nil {
+		e.latest.apply(c)
+	}
+}
+
+// listing is an owner's list of PATs with an index of what is asked of it, so that a
+// PAT among ten thousand is found without a look at the others.
+type index struct {
+	at time.Time
+
+	mu   sync.Mutex
+	pats []rotation.PAT // one without an id has been taken out
+	byID map[string]int32
+	// The PATs of one name, and of one rotation, are chained.
+	byName, byRotation     map[string]int32
+	nextName, nextRotation []int32
+}
+
+const nowhere int32 = -1
+
+func newIndex(at time.Time, pats []rotation.PAT) *index {
+	l := &index{at: at, byID: make(map[string]int32, len(pats)), byName: make(map[string]int32, len(pats)),
+		byRotation: map[string]int32{}}
+	l.pats = pats
+	l.nextName, l.nextRotation = make([]int32, 0, len(pats)), make([]int32, 0, len(pats))
+	for i := range pats {
+		l.enter(int32(i))
+	}
+	return l
+}
+
+// index enters the PAT at i, the next one in turn.
+func (l *index) enter(i int32) {
+	p := &l.pats[i]
+	l.byID[strings.ToLower(p.AuthorizationID)] = i
+	declared, _, rotation, marked := rotation.ParseDisplayName(p.DisplayName)
+	l.nextName = append(l.nextName, link(l.byName, fold(declared), i))
+	next := nowhere
+	if marked {
+		next = link(l.byRotation, rotation, i)
+	}
+	l.nextRotation = append(l.nextRotation, next)
+}
+
+func link(heads map[string]int32, key string, i int32) (next int32) {
+	next, ok := heads[key]
+	if !ok {
+		next = nowhere
+	}
+	heads[key] = i
+	return next
+}
+
+func (l *index) apply(c change) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	id := c.revoked
+	if c.created != nil {
+		id = c.created.AuthorizationID
+	}
+	id = strings.ToLower(id)
+	if i, ok := l.byID[id]; ok {
+		l.pats[i] = rotation.PAT{}
+		delete(l.byID, id)
+	}
+	if c.created != nil {
+		l.pats = append(l.pats, *c.created)
+		l.enter(int32(len(l.pats) - 1))
+	}
+}
+
+// about gives the PATs that matter to one entry of the manifest, in the list's order:
+// those that its versions name, those that bear its name, and those that an attempt
+// to replace one of the versions has made.
+func (l *index) about(s rotation.Spec, versions ...rotation.Version) []rotation.PAT {
+	var found []int32
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	id := func(authorizationID string) {
+		if i, ok := l.byID[strings.ToLower(authorizationID)]; ok && authorizationID != "" {
+			found = append(found, i)
+		}
+	}
+	chain := func(heads map[string]int32, next []int32, key string) {
+		i, ok := heads[key]
+		for ; ok && i != nowhere; i = next[i] {
+			if l.pats[i].AuthorizationID != "" {
+				found = append(found, i)
+			}
+		}
+	}
+	id(s.Adopt)
+	name := fold(s.DisplayName)
+	chain(l.byName, l.nextName, name)
+	if declared, _, _, marked := rotation.ParseDisplayName(s.DisplayName); marked {
+		chain(l.byName, l.nextName, fold(declared))
+	}
+	chain(l.byRotation, l.nextRotation, rotation.RotationID(s.Name, ""))
+	for _, v := range versions {
+		id(v.Ledger.AuthorizationID)
+		id(v.Ledger.Previous)
+		if v.ID != "" {
+			chain(l.byRotation, l.nextRotation, rotation.RotationID(s.Name, v.ID))
+		}
+	}
+	slices.Sort(found)
+	found = slices.Compact(found)
+	out := make([]rotation.PAT, len(found))
+	for i, at := range found {
+		out[i] = l.pats[at]
+	}
+	return out
+}
+
+// each passes every PAT.
+func (l *index) each(f func(rotation.PAT)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, p := range l.pats {
+		if p.AuthorizationID != "" {
+			f(p)
+		}
+	}
+}
+
+// fold makes strings that differ in case only the same, as strings.EqualFold sees it.
+func fold(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf }) {
+		return strings.ToLower(s)
+	}
+	return strings.Map(func(r rune) rune {
+		least := r
+		for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
+			least = min(least, f)
+		}
+		if 'A' <= least && least <= 'Z' {
+			least += 'a' - 'A'
+		}
+		return least
+	}, s)
+}

@@ -1,0 +1,136 @@
+package rotation
+
+import (
+	"errors"
+	"time"
+)
+
+// State sums a PAT up for people.
+type State string
+
+const (
+	StateMissing  State = "missing"   // not provisioned yet
+	StateCurrent  State = "current"   // nothing to do
+	StateDue      State = "due"       // to be rotated now
+	StateBlocked  State = "blocked"   // a person must do something
+	StateUnknown  State = "unknown"   // its organization or the vault could not be looked at
+	StateReleased State = "released"  // in the vault, no longer in the manifest
+	StateOther    State = "unmanaged" // a PAT of a signed-in user that patrol does not manage
+)
+
+// Item is one managed PAT in a sweep's plan.
+type Item struct {
+	Spec     Spec
+	State    State
+	Decision Decision
+	// Current is the latest version's properties; nil: there is no secret.
+	Current *Version
+	// Due is when it shall be replaced; zero: not known.
+	Due     time.Time
+	Clamped bool
+	// Ends, Global and FullScope are the current PAT's, as Azure DevOps lists it;
+	// zero values where it does not.
+	Ends              time.Time
+	Global, FullScope bool
+	// Err is why it could not be looked at.
+	Err error
+}
+
+// Stray is a PAT of a signed-in user that patrol does not manage.
+type Unmanaged struct {
+	Owner Owner
+	PAT   PAT
+}
+
+// Plan is what a sweep found, and what it would do.
+type Plan struct {
+	At        time.Time
+	Items     []Item
+	Unmanaged []Unmanaged
+	Released  []Version // secrets that patrol wrote for PATs that are no longer in the manifest
+	// Problems are what could not be looked at: the vault, an organization, an
+	// identity.
+	Problems []Unobserved
+}
+
+// Problem is one thing that could not be looked at.
+type Unobserved struct {
+	Identity     string
+	Organization string
+	Err          error
+}
+
+func (p Plan) Err() error {
+	var errs []error
+	for _, q := range p.Problems {
+		errs = append(errs, q.Err)
+	}
+	return errors.Join(errs...)
+}
+
+// settle fills in what follows from an observation.
+func (i *Item) Settle(o Observed, now time.Time) {
+	i.Current = o.Current
+	if o.Current != nil {
+		if due, clamped, ok := o.DueAt(i.Spec); ok {
+			i.Due, i.Clamped = due, clamped
+		}
+		if p, ok := o.Find(o.Current.Ledger.AuthorizationID); ok {
+			i.Ends, i.Global, i.FullScope = p.ValidTo, p.Global, p.FullScope()
+		}
+	}
+	i.Decision = Decide(i.Spec, o, now)
+	switch i.Decision.Action {
+	case ReportSignIn, Refuse:
+		i.State = StateBlocked
+	case Rotate:
+		i.State = StateDue
+		if i.Current == nil {
+			i.State = StateMissing
+		}
+	default:
+		i.State = StateCurrent
+	}
+}
+
+// wants reports whether a command shall be sent for it.
+func (i *Item) Wants() bool {
+	switch i.Decision.Action {
+	case "", Nothing, ReportSignIn:
+		return false
+	}
+	return true
+}
+
+// Commands are what a plan sends: one for each PAT that needs one.
+func (p Plan) Commands(requestedBy string) []Command {
+	var out []Command
+	for i := range p.Items {
+		if it := &p.Items[i]; it.Wants() {
+			out = append(out, it.Command(p.At, requestedBy))
+		}
+	}
+	return out
+}
+
+func (i *Item) Command(at time.Time, requestedBy string) Command {
+	c := Command{PAT: i.Spec.Name, Reason: Check, RequestedBy: requestedBy,
+		Operation: at.UTC().Format("2006-01-02T15:04Z")}
+	if i.Decision.Action == Rotate {
+		c.Reason, c.RevokePrevious = i.Decision.Reason, i.Decision.RevokePrevious
+		if i.Current != nil {
+			c.From = i.Current.Ledger.AuthorizationID
+		}
+	}
+	return c
+}
+
+// soon is how close to its end a PAT may come before somebody should look.
+const soon = 48 * time.Hour
+
+// endsSoon reports whether a PAT is closer to its end than rotation in time would have
+// let it come. It is the latest one: nothing has replaced it.
+func (i *Item) EndsSoon(now time.Time) bool {
+	return i.Current != nil && !i.Current.Expires.IsZero() && i.Current.Expires.Sub(now) < min(soon,
+		i.Spec.RotateBefore/2)
+}

@@ -1,0 +1,297 @@
+// Package faults counts the calls that reach the sandbox's services and makes
+// chosen ones fail. Every service of the sandbox is wrapped by one Panel; tests
+// use it in process, people through its HTTP face.
+//
+// It knows nothing of what the services do: a call is a service's name and an
+// operation's name.
+package faults
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"time"
+)
+
+// Mode is how a fault shows.
+type Mode string
+
+const (
+	// Status answers with the fault's Status, Header and Body; the call has no
+	// effect.
+	Status Mode = "status"
+	// StatusAfter is Status once the call has taken effect.
+	StatusAfter Mode = "status-after"
+	// ResetBefore breaks the connection; the call has no effect.
+	ResetBefore Mode = "reset-before"
+	// ResetAfter breaks the connection once the call has taken effect.
+	ResetAfter Mode = "reset-after"
+	// HangBefore never answers (until the client gives up, or Delay has
+	// passed); the call has no effect.
+	HangBefore Mode = "hang-before"
+	// HangAfter is HangBefore once the call has taken effect.
+	HangAfter Mode = "hang-after"
+	// Slow waits for Delay and then lets the call happen.
+	Slow Mode = "slow"
+)
+
+// Fault makes matching calls fail.
+type Fault struct {
+	Service   string            `json:"service,omitempty"`   // empty: every service
+	Operation string            `json:"operation,omitempty"` // empty: every operation
+	Skip      int               `json:"skip,omitempty"`      // matching calls to let pass first
+	Times     int               `json:"times,omitempty"`     // how often; 0 is once, -1 for ever
+	Mode      Mode              `json:"mode"`
+	Status    int               `json:"status,omitempty"`
+	Header    map[string]string `json:"header,omitempty"`
+	Body      string            `json:"body,omitempty"`
+	Delay     time.Duration     `json:"delay,omitempty"` // nanoseconds in JSON
+
+	// Then is called once the fault has been carried out, before the connection
+	// breaks or an answer is written.
+	Then func() `json:"-"`
+}
+
+// Carried tells whoever injected the fault that it has happened.
+func (f *Fault) Carried() {
+	if f != nil && f.Then != nil {
+		f.Then()
+	}
+}
+
+func (f *Fault) check() error {
+	switch f.Mode {
+	case Status, StatusAfter:
+		if f.Status < 100 || f.Status > 599 {
+			return fmt.Errorf("fault of mode %q wants a status from 100 to 599, not %d", f.Mode, f.Status)
+		}
+	case Slow:
+		if f.Delay <= 0 {
+			return fmt.Errorf("fault of mode %q wants a delay in nanoseconds", f.Mode)
+		}
+	case ResetBefore, ResetAfter, HangBefore, HangAfter:
+	default:
+		return fmt.Errorf("unknown fault mode %q", f.Mode)
+	}
+	return nil
+}
+
+// Call is one call that reached a service.
+type Call struct {
+	Service   string
+	Operation string
+}
+
+// Panel counts calls and holds faults. The zero value is ready.
+type Injector struct {
+	mu     sync.Mutex
+	n      int
+	onCall func(n int, c Call) *Fault
+	counts map[Call]int
+	faults []*Fault
+}
+
+// Inject adds a fault.
+func (p *Injector) Inject(f Fault) error {
+	if err := f.check(); err != nil {
+		return err
+	}
+	if f.Times == 0 {
+		f.Times = 1
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.faults = append(p.faults, &f)
+	return nil
+}
+
+// OnCall asks f at every call from now on, nil at none; a fault that it returns is
+// applied, before those that were injected. n counts all calls from 1.
+func (p *Injector) OnCall(f func(n int, c Call) *Fault) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.onCall = f
+}
+
+// ClearFaults drops every fault.
+func (p *Injector) ClearFaults() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.faults = nil
+}
+
+// ResetCounts sets every counter to zero.
+func (p *Injector) ResetCounts() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.counts = nil
+}
+
+// Counts tells how often each operation was called.
+func (p *Injector) Counts() map[Call]int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(p.counts)
+}
+
+// Count tells how often one operation was called.
+func (p *Injector) Count(service, operation string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.counts[Call{service, operation}]
+}
+
+// Enter counts a call and returns the fault that it shall suffer, or nil. A
+// service that does not speak HTTP calls it itself and carries the fault out.
+func (p *Injector) Enter(c Call) *Fault {
+	if p == nil {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.counts == nil {
+		p.counts = map[Call]int{}
+	}
+	p.counts[c]++
+	p.n++
+	if p.onCall != nil {
+		if f := p.onCall(p.n, c); f != nil {
+			return f
+		}
+	}
+	for i, f := range p.faults {
+		if f.Service != "" && f.Service != c.Service || f.Operation != "" && f.Operation != c.Operation {
+			continue
+		}
+		if f.Skip > 0 {
+			f.Skip--
+			continue
+		}
+		if f.Times > 0 {
+			if f.Times--; f.Times == 0 {
+				p.faults = append(p.faults[:i:i], p.faults[i+1:]...)
+			}
+		}
+		hit := *f
+		return &hit
+	}
+	return nil
+}
+
+// Wrap counts the calls to an HTTP service and carries faults out. operation
+// names a request; an empty name is neither counted nor faulted (a page for
+// people, say).
+func (p *Injector) Wrap(service string, operation func(*http.Request) string, next http.Handler) http.Handler {
+	if p == nil {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		name := operation(r)
+		if name == "" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		f := p.Enter(Call{service, name})
+		if f == nil {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if f.Mode == Slow || f.Mode == HangBefore {
+			// net/http notices that a client has gone only once the body has
+			// been read.
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				panic(http.ErrAbortHandler)
+			}
+			r.Body = io.NopCloser(bytes.NewReader(body))
+		}
+		switch f.Mode {
+		case Slow:
+			select {
+			case <-time.After(f.Delay):
+				next.ServeHTTP(w, r)
+			case <-r.Context().Done():
+			}
+			return
+		case StatusAfter, ResetAfter, HangAfter:
+			next.ServeHTTP(httptest.NewRecorder(), r)
+		}
+		f.Carried()
+		switch f.Mode {
+		case Status, StatusAfter:
+			for k, v := range f.Header {
+				w.Header().Set(k, v)
+			}
+			w.WriteHeader(f.Status)
+			_, _ = w.Write([]byte(f.Body))
+		case HangBefore, HangAfter:
+			var limit <-chan time.Time
+			if f.Delay > 0 {
+				limit = time.After(f.Delay)
+			}
+			select {
+			case <-limit:
+			case <-r.Context().Done():
+			}
+			panic(http.ErrAbortHandler)
+		default:
+			panic(http.ErrAbortHandler) // net/http closes the connection without an answer
+		}
+	})
+}
+
+// ServeHTTP is the control API: GET /calls, DELETE /calls, POST /faults with a
+// Fault or an array of them, DELETE /faults.
+func (p *Injector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch r.Method + " " + r.URL.Path {
+	case "GET /calls":
+		out := map[string]map[string]int{}
+		for c, n := range p.Counts() {
+			if out[c.Service] == nil {
+				out[c.Service] = map[string]int{}
+			}
+			out[c.Service][c.Operation] = n
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(out)
+	case "DELETE /calls":
+		p.ResetCounts()
+		w.WriteHeader(http.StatusNoContent)
+	case "POST /faults":
+		var raw json.RawMessage
+		var fs []Fault
+		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(&raw)
+		if err == nil {
+			if len(raw) > 0 && raw[0] == '[' {
+				err = json.Unmarshal(raw, &fs)
+			} else {
+				fs = make([]Fault, 1)
+				err = json.Unmarshal(raw, &fs[0])
+			}
+		}
+		for i := range fs {
+			if err == nil {
+				err = fs[i].check()
+			}
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		for _, f := range fs {
+			_ = p.Inject(f)
+		}
+		w.WriteHeader(http.StatusNoContent)
+	case "DELETE /faults":
+		p.ClearFaults()
+		w.WriteHeader(http.StatusNoContent)
+	default:
+		http.Error(w, "the control API has GET /calls, DELETE /calls, POST /faults, DELETE /faults",
+			http.StatusNotFound)
+	}
+}
