@@ -350,7 +350,8 @@ func TestOperationsAreOnThePage(t *testing.T) {
 			if strings.HasSuffix(text, "-") { // and something behind it
 				text += "%s"
 			}
-			if text = placeholder.ReplaceAllString(text, "<>"); !slices.Contains(inCode, text) {
+			text = placeholder.ReplaceAllString(text, "<>")
+			if !slices.Contains(inCode, text) {
 				inCode = append(inCode, text)
 			}
 			return true
@@ -372,7 +373,8 @@ func TestOperationsAreOnThePage(t *testing.T) {
 	})
 	var onPage []string
 	for _, form := range statePage(t).column(t, "Commands", "operation", 1) {
-		if form = placeholder.ReplaceAllString(form, "<>"); form != "<>" { // made by others
+		form = placeholder.ReplaceAllString(form, "<>")
+		if form != "<>" { // made by others
 			onPage = append(onPage, form)
 		}
 	}

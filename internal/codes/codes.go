@@ -488,7 +488,7 @@ func commandLine() Group {
 		Entries: []Entry{
 			code("not-listed",
 				"The PATs of an identity cannot be listed from here: only the app can use its sign-in.",
-				"Read the plan as what the vault alone tells; `POST check?dryRun=true` on the app has all of it."),
+				"Read the plan as what the vault alone knows; `POST check?dryRun=true` on the app has all of it."),
 			code("not-signed-in", "Nobody has signed in as this identity.", "Let its user sign in."),
 			code("not-a-public-client",
 				"A device code is for public clients only.",
