@@ -176,7 +176,7 @@ func cloudEvent(e rotation.Event, source string) (ev events.Event, identity stri
 		}), e.Spec.Identity
 	case *rotation.RotationFailed:
 		return events.NewRotationFailed(source, e.At.UTC(), e.Attempt, events.RotationFailed{
-			PAT: e.Spec.Name, Organization: e.Spec.Organization, RotationID: e.RotationID, Step: e.Step,
+			PAT: e.Spec.Name, Organization: e.Spec.Organization, RotationID: e.RotationID, Step: string(e.Step),
 			Class: string(e.Class),
 			Code:  e.Code, Message: e.Message, RetryAt: events.TimeOrNull(e.RetryAt.UTC()),
 			ValidTo: events.TimeOrNull(e.ValidTo.UTC()),

@@ -13,18 +13,18 @@ import (
 )
 
 const (
-	// rosterAge is how old a shared list of PATs may be. One that took long to
-	// make may be older: listing shall take a tenth of the time at most.
+	// listAge is how old a shared list of PATs may be. One that took long to
+	// make may be older: to list shall take a tenth of the time at most.
 	listAge    = time.Minute
 	listShare  = 10
 	maxListAge = 5 * time.Minute // twice this is still younger than an orphan
 )
 
-// listTimeout bounds one listing that several reconciles share.
+// listTimeout bounds one list that several reconciles share.
 const listTimeout = 3 * time.Minute
 
-// roster shares one list of an owner's PATs among all reconciles of a process:
-// one listing at a time and owner, at most a minute old, corrected by what this
+// patlist shares one list of an owner's PATs among all reconciles of a process:
+// one call at a time and owner, at most a minute old, corrected by what this
 // process has created and revoked since.
 type patlist struct {
 	tokens rotation.Tokens
@@ -38,7 +38,7 @@ type ownersPATs struct {
 	latest *index // nil: none, or none that counts
 	age    time.Duration
 	flight *flight
-	// changes are those made while a listing is under way, which may not show
+	// changes are those made while a list is under way, which may not show
 	// them.
 	changes []change
 }
@@ -83,7 +83,7 @@ func (r *patlist) list(ctx context.Context, o rotation.Owner, notBefore time.Tim
 			if f.err != nil {
 				return nil, f.err
 			}
-			// A flight that began before notBefore is not good enough: again.
+			// A flight that began before notBefore is not good enough: another one.
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -113,7 +113,7 @@ func (r *patlist) recent(ctx context.Context, o rotation.Owner, slowed bool) (*i
 	return r.list(ctx, o, now.Add(-age))
 }
 
-// start begins a listing unless one is under way; the lock is held.
+// start begins a list unless one is under way; the lock is held.
 func (r *patlist) start(ctx context.Context, o rotation.Owner, e *ownersPATs) *flight {
 	if e.flight == nil {
 		e.flight = &flight{done: make(chan struct{})}
@@ -141,20 +141,22 @@ func (r *patlist) fetch(ctx context.Context, o rotation.Owner, f *flight) {
 	if e.flight != f {
 		return // a later event has made it worthless
 	}
-	if e.flight = nil; err == nil {
-		// A change made before the listing began is in the listing.
-		for _, c := range e.changes {
-			if !c.at.Before(at) {
-				l.apply(c)
-			}
-		}
-		e.latest = l
-		e.age = min(max(listAge, listShare*r.now().Sub(at)), maxListAge)
+	changes := e.changes
+	e.flight, e.changes = nil, nil
+	if err != nil {
+		return
 	}
-	e.changes = nil
+	// A change made before the list was asked for is in the list.
+	for _, c := range changes {
+		if !c.at.Before(at) {
+			l.apply(c)
+		}
+	}
+	e.latest = l
+	e.age = min(max(listAge, listShare*r.now().Sub(at)), maxListAge)
 }
 
-// stale makes the next look fetch the list anew.
+// expire makes the next caller fetch the list anew.
 func (r *patlist) expire(o rotation.Owner) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -184,8 +186,8 @@ func (r *patlist) note(o rotation.Owner, c change) {
 	}
 }
 
-// listing is an owner's list of PATs with an index of what is asked of it, so that a
-// PAT among ten thousand is found without a look at the others.
+// index is an owner's list of PATs with an index of what is asked of it, so that a
+// PAT among ten thousand is found without reading the others.
 type index struct {
 	at time.Time
 
@@ -210,7 +212,7 @@ func newIndex(at time.Time, pats []rotation.PAT) *index {
 	return l
 }
 
-// index enters the PAT at i, the next one in turn.
+// enter takes in the PAT at i, the next one in turn.
 func (l *index) enter(i int32) {
 	p := &l.pats[i]
 	l.byID[strings.ToLower(p.AuthorizationID)] = i

@@ -11,7 +11,7 @@ import (
 // reserve is what is left of an invocation for the work that follows a last attempt.
 const reserve = 30 * time.Second
 
-// again repeats f after each pause while it fails for a reason that may pass. A
+// retrying repeats f after each pause while it fails for a reason that may pass. A
 // service's own wish for a longer pause counts, if the invocation lives that long.
 func (r *Reconciler) retrying(ctx context.Context, pauses []time.Duration, f func() error) error {
 	err := f()
@@ -34,7 +34,7 @@ func (r *Reconciler) retrying(ctx context.Context, pauses []time.Duration, f fun
 	return err
 }
 
-// passing reports whether a failure may be gone in a minute.
+// retryable reports whether a failure may be gone in a minute.
 func retryable(err error) bool {
 	switch rotation.ClassOf(err) {
 	case rotation.Transient, rotation.Throttled, rotation.Ambiguous:

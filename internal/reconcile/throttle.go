@@ -2,25 +2,27 @@ package reconcile
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
-// pace is how fast an identity's PATs are rotated while Azure DevOps slows it down.
+// throttle is how fast an identity's PATs are rotated while Azure DevOps slows it down.
 //
 // All that waits must not come back at the moment when the pause ends: most of it would
-// only be put off again, and be in the way of other identities meanwhile. So what is
-// put off is spread, a little closer together than what this process got through in
+// only be postponed again, and be in the way of other identities meanwhile. So what is
+// postponed is spread, a little closer together than what this process got through in
 // the last window of Azure DevOps' budget. How many processes there are need not be
 // known: each one's own share shows in that.
 type throttle struct {
-	until  time.Time   // nothing before
-	recent []time.Time // rotations of the last window
-	gap    time.Duration
-	next   time.Time // when the last one that was put off comes back
+	until    time.Time   // nothing before
+	recent   []time.Time // rotations of the last window
+	interval time.Duration
+	next     time.Time // when the last one that was postponed comes back
 }
 
 const (
@@ -29,86 +31,112 @@ const (
 	lastInterval  = 20 * time.Second
 	// window is the time in which Azure DevOps counts what an identity uses.
 	window = 5 * time.Minute
-	// closer is how much closer together than the pace of before: what is put off
-	// comes in for the time that others have left unused.
+	// headroom is how much closer together than before postponed commands come back:
+	// they come in for the time that others have left unused.
 	headroom = 0.6
-	// maxSpread is how far ahead of the pause's end something is put off.
+	// maxSpread is how far ahead of the pause's end a command is postponed.
 	maxSpread = time.Hour
 )
 
-// pace finds the identity's; the lock is held.
-func (r *Reconciler) throttleOf(identity string) *throttle {
-	p := r.throttles[identity]
-	if p == nil {
-		p = &throttle{gap: firstInterval}
-		r.throttles[identity] = p
+// throttles holds the throttle of each identity.
+type throttles struct {
+	mu         sync.Mutex
+	byIdentity map[string]*throttle
+}
+
+// of finds the identity's; the lock is held.
+func (t *throttles) of(identity string) *throttle {
+	if t.byIdentity == nil {
+		t.byIdentity = map[string]*throttle{}
 	}
-	return p
+	x := t.byIdentity[identity]
+	if x == nil {
+		x = &throttle{interval: firstInterval}
+		t.byIdentity[identity] = x
+	}
+	return x
 }
 
 // pause stops the identity's rotations for a time that Azure DevOps asked for.
-func (r *Reconciler) pause(identity string, after time.Duration) {
-	now := r.Now()
+func (t *throttles) pause(identity string, after time.Duration, now time.Time) {
 	until := now.Add(max(after, leastPause))
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	p := r.throttleOf(identity)
-	if now.After(p.until) { // not one more refusal of the same time
-		p.forget(now)
-		if n := len(p.recent); n > 0 {
-			p.gap = time.Duration(headroom * float64(window) / float64(n))
-		} else {
-			p.gap *= 2 // the others leave nothing to this process
-		}
-		p.gap = min(p.gap, lastInterval)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	x := t.of(identity)
+	isAnotherRefusalOfOnePause := !now.After(x.until)
+	if !isAnotherRefusalOfOnePause {
+		x.widen(now)
 	}
-	if until.After(p.until) {
-		p.until = until
+	if until.After(x.until) {
+		x.until = until
 	}
 }
 
-// paused reports whether the identity is to rest, and slowed whether it was to at some
-// time within the last window.
-func (r *Reconciler) paused(identity string) (paused, slowed bool) {
-	now := r.Now()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	p := r.throttles[identity]
-	if p == nil {
+// widen sets the interval by what came through in the last window.
+func (x *throttle) widen(now time.Time) {
+	x.forgetBefore(now.Add(-window))
+	if n := len(x.recent); n > 0 {
+		x.interval = time.Duration(headroom * float64(window) / float64(n))
+	} else {
+		x.interval *= 2 // the others leave nothing to this process
+	}
+	x.interval = min(x.interval, lastInterval)
+}
+
+// state reports whether the identity is to rest, and whether it was to at some time
+// within the last window.
+func (t *throttles) state(identity string, now time.Time) (paused, slowed bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	x := t.byIdentity[identity]
+	if x == nil {
 		return false, false
 	}
-	return p.until.After(now), p.until.Add(window).After(now)
+	return x.until.After(now), x.until.Add(window).After(now)
 }
 
-// counted notes a rotation.
-func (r *Reconciler) countRotation(identity string) {
-	now := r.Now()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	p := r.throttleOf(identity)
-	p.forget(now)
-	p.recent = append(p.recent, now)
+func (t *throttles) countRotation(identity string, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	x := t.of(identity)
+	x.forgetBefore(now.Add(-window))
+	x.recent = append(x.recent, now)
 }
 
-func (p *throttle) forget(now time.Time) {
-	p.recent = slices.DeleteFunc(p.recent, func(at time.Time) bool { return now.Sub(at) > window })
+func (x *throttle) forgetBefore(limit time.Time) {
+	x.recent = slices.DeleteFunc(x.recent, func(at time.Time) bool { return at.Before(limit) })
 }
 
-// putOff gives a command of a resting identity its time and another message id than it
-// had. What somebody has ordered comes back first.
-func (r *Reconciler) postpone(identity string, c rotation.Command) rotation.Command {
-	r.mu.Lock()
-	p := r.throttleOf(identity)
-	at, gap := p.until, 2*leastPause
-	if c.Reason != rotation.Requested && c.Reason != rotation.Compromised {
-		if p.next.Before(p.until) || p.next.After(p.until.Add(maxSpread)) {
-			p.next = p.until
-		}
-		p.next = p.next.Add(p.gap)
-		at, gap = p.next, p.gap
+// slot is when a postponed command comes back, and the time over which it may be
+// spread from there. What somebody has ordered comes back first.
+func (t *throttles) slot(identity string, ordered bool) (at time.Time, spread time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	x := t.of(identity)
+	if ordered {
+		return x.until, 2 * leastPause
 	}
-	r.mu.Unlock()
-	c.At = at.Add(r.jitter(gap))
+	if x.next.Before(x.until) || x.next.After(x.until.Add(maxSpread)) {
+		x.next = x.until
+	}
+	x.next = x.next.Add(x.interval)
+	return x.next, x.interval
+}
+
+func (t *throttles) prune(before time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	maps.DeleteFunc(t.byIdentity, func(_ string, x *throttle) bool {
+		return x.until.Before(before) && len(x.recent) == 0
+	})
+}
+
+// postpone gives a command of a resting identity its time and another message id than
+// it had: duplicate detection would drop it under the old one.
+func (r *Reconciler) postpone(identity string, c rotation.Command) rotation.Command {
+	ordered := c.Reason == rotation.Requested || c.Reason == rotation.Compromised
+	at, spread := r.throttles.slot(identity, ordered)
+	c.At = at.Add(r.jitter(spread))
 	operation, _, _ := strings.Cut(c.Operation, "~")
 	c.Operation = fmt.Sprintf("%s~%d", operation, c.At.Unix())
 	return c

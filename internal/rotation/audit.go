@@ -5,7 +5,7 @@ import (
 	"log/slog"
 )
 
-// Record is the audit line of one act, whoever caused it and however it ended.
+// Record is the audit line of one action, whoever caused it and however it ended.
 type Record struct {
 	Who      string // a person's or a system's name; patrol itself: patrol
 	Trigger  string // http, dashboard, command

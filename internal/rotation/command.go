@@ -2,7 +2,7 @@ package rotation
 
 import "time"
 
-// Reason says why a PAT is rotated, or looked at.
+// Reason says why a PAT is rotated, or checked.
 type Reason string
 
 const (
@@ -14,6 +14,24 @@ const (
 	// Look asks to reconcile without an order to rotate: a revocation that is
 	// due, an orphan that has become old enough, a hint from the vault.
 	Check Reason = "look"
+)
+
+// Step is a part of the work on a PAT, as events and traces name it. Traces also have
+// one around each Action, by the action's name.
+type Step string
+
+const (
+	StepObserve  Step = "observe"
+	StepAdopt    Step = "adopt"
+	StepCreate   Step = "create"
+	StepProve    Step = "prove"
+	StepStore    Step = "store"
+	StepAnnounce Step = "announce"
+	StepRevoke   Step = "revoke"
+	// StepReceive: a command could not be taken off its queue.
+	StepReceive Step = "receive"
+	// StepDeadLetter: the Functions host gave up on a command.
+	StepDeadLetter Step = "dead-letter"
 )
 
 // RevokePrevious says when the replaced PATs end.
@@ -86,7 +104,7 @@ type Revoked struct {
 type RotationFailed struct {
 	Spec       Spec
 	RotationID string
-	Step       string // observe, adopt, create, prove, store, announce, revoke
+	Step       Step
 	Class      Class
 	Code       string
 	Message    string

@@ -58,7 +58,7 @@ type Decision struct {
 	Cause          RevocationCause // Revoke
 	RotationID     string          // Revoke: of the rotation that replaced it
 	Candidates     []string        // Refuse: authorization ids
-	Next           time.Time       // Nothing: when to look again
+	Next           time.Time       // Nothing: when there may be something to do
 	Schedule       bool            // Nothing: Next is worth a scheduled command, the sweeps may come too late
 }
 
@@ -93,8 +93,8 @@ func Decide(s Spec, o Observed, now time.Time) Decision {
 			return d
 		}
 	}
-	next, again := nextCheck(s, o, now)
-	return Decision{Action: Nothing, Rule: "nothing", Next: next, Schedule: again,
+	next, schedule := nextCheck(s, o, now)
+	return Decision{Action: Nothing, Rule: "nothing", Next: next, Schedule: schedule,
 		Message: "nothing to do before " + next.UTC().Format(time.RFC3339)}
 }
 
@@ -159,7 +159,8 @@ func adoptionRule(s Spec, o Observed, _ time.Time) (Decision, bool) {
 			Message: "the secret was put there a moment ago, after the PATs were listed"}, true
 	case s.Adopt != "" || len(found) == 0:
 		return Decision{Action: Rotate, Reason: Provision, RevokePrevious: AfterOverlap,
-			Message: "the secret was put there by hand and no active PAT bears the declared name: a new one takes its place, nothing is revoked"}, true
+			Message: "the secret was put there by hand and no active PAT bears the declared name: " +
+				"a new one takes its place, nothing is revoked"}, true
 	case len(found) == 1:
 		return Decision{Action: Adopt, PAT: found[0], Message: "exactly one active PAT bears the declared name"}, true
 	}
@@ -392,9 +393,9 @@ func Orphans(s Spec, o Observed) []PAT {
 	return out
 }
 
-// nextLook is when something may have to be done. again is true when that is a young
+// nextCheck is when something may have to be done. schedule is true when that is a young
 // orphan, for which nobody has scheduled anything yet.
-func nextCheck(s Spec, o Observed, now time.Time) (next time.Time, again bool) {
+func nextCheck(s Spec, o Observed, now time.Time) (next time.Time, schedule bool) {
 	next = now.Add(Day)
 	if due, _, ok := o.DueAt(s); ok {
 		next = due
@@ -406,8 +407,8 @@ func nextCheck(s Spec, o Observed, now time.Time) (next time.Time, again bool) {
 	}
 	for _, p := range Orphans(s, o) {
 		if at := p.ValidFrom.Add(OrphanAge); at.After(now) && at.Before(next) {
-			next, again = at, true
+			next, schedule = at, true
 		}
 	}
-	return next, again
+	return next, schedule
 }

@@ -371,8 +371,14 @@ func TestAClampedLifeIsRotatedInItsOwnMeasure(t *testing.T) {
 func TestRotationIDsAreDeterministic(t *testing.T) {
 	t.Parallel()
 	a, b := rotation.RotationID("jenkins-agents", "v1"), rotation.RotationID("jenkins-agents", "v2")
-	if a != rotation.RotationID("jenkins-agents", "v1") || a == b || len(a) != 10 || a != strings.ToLower(a) {
-		t.Errorf("ids %q and %q: want ten lower-case characters, the same for the same version only", a, b)
+	if again := rotation.RotationID("jenkins-agents", "v1"); again != a {
+		t.Errorf("ids of one version: %q and %q", a, again)
+	}
+	if a == b {
+		t.Errorf("two versions have one id: %q", a)
+	}
+	if len(a) != 10 || a != strings.ToLower(a) {
+		t.Errorf("id %q: want ten lower-case characters", a)
 	}
 	// The worked value: lower-case base32 of SHA-256 over "x\n".
 	if got, want := rotation.RotationID("x", ""), "opftqwfgq6"; got != want {
@@ -388,8 +394,12 @@ func TestTheMarkerCanBeReadBack(t *testing.T) {
 	for _, declared := range []string{"Jenkins agents", "a (patrol b)", "x (patrol ab12cd-aaaaaaaaaa)", ""} {
 		name := rotation.DisplayName(declared, "ab12cd", "bbbbbbbbbb")
 		d, tag, id, ok := rotation.ParseDisplayName(name)
-		if d != declared || tag != "ab12cd" || id != "bbbbbbbbbb" || !ok {
-			t.Errorf("ParseDisplayName(%q) = %q, %q, %q, %t", name, d, tag, id, ok)
+		if !ok {
+			t.Errorf("ParseDisplayName(%q) finds no marker", name)
+		}
+		got, want := []string{d, tag, id}, []string{declared, "ab12cd", "bbbbbbbbbb"}
+		if !slices.Equal(got, want) {
+			t.Errorf("ParseDisplayName(%q) = %q, want %q", name, got, want)
 		}
 	}
 	for _, foreign := range []string{"Jenkins agents", "x (patrol ab12cd-aaaaaaaaaa", "x (patrol ab12cd)",

@@ -20,15 +20,29 @@ const (
 	Policy Class = "policy"
 	// SignIn: a person has to sign in.
 	SignIn Class = "sign-in"
-	// Ambiguous: the act may have taken effect; observe before anything else.
+	// Ambiguous: the call may have taken effect; observe before anything else.
 	Ambiguous Class = "ambiguous"
 )
 
-// TokenRefused is the code of a Prove whose token the organization does not accept.
-const TokenRefused = "token-refused"
-
-// UnknownIdentity is the code for an identity that the manifest does not have.
-const UnknownIdentity = "unknown-identity"
+// Codes that patrol itself gives, and that somebody compares or produces in more than
+// one place. docs/codes.md has all of them, with cause and remedy.
+const (
+	TokenRefused      = "token-refused"      // a Prove whose token the organization does not accept
+	UnknownIdentity   = "unknown-identity"   // the manifest does not have this identity
+	NotInManifest     = "not-in-manifest"    // a command names a PAT that the manifest does not have
+	AmbiguousAdoption = "ambiguous-adoption" // several PATs could be the one that a secret holds
+	OwnerGone         = "owner-gone"         // a PAT's earlier owner cannot end it
+	OtherBearer       = "other-bearer"       // a new PAT is not the user's whose PATs were proved before
+	NoToken           = "no-token"           // a creation was answered without a token
+	NoLife            = "no-life"            // a creation was answered with an end that has passed
+	OtherScopes       = "other-scopes"       // a creation was answered with other scopes than asked for
+	Overtaken         = "overtaken"          // another instance has rotated the PAT meanwhile
+	NoRest            = "no-rest"            // a reconcile did not come to an end
+	Deadline          = "deadline"           // a reconcile reached its own deadline
+	Canceled          = "canceled"           // a reconcile was cut short
+	CrashLoop         = "crash-loop"         // a command ended its process each time
+	NotACommand       = "not-a-command"      // a message on the command queue cannot be read
+)
 
 var (
 	// ErrNotFound: the vault has no such secret or version.
@@ -59,7 +73,7 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.Err }
 
 // ClassOf finds the class of err. An error without a class, a context's end
-// included, is Transient: it will be looked at again.
+// included, is Transient: it is tried again.
 func ClassOf(err error) Class {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Class
@@ -76,7 +90,7 @@ func AsError(err error) *Error {
 // Failure is why a PAT has not come to rest.
 type Failure struct {
 	PAT     string
-	Step    string
+	Step    Step
 	Class   Class
 	Code    string
 	Message string

@@ -13,7 +13,7 @@ const FullScope = "app_token"
 func GlobalEnd() time.Time { return time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC) }
 
 // ExpiresSoon is how near its end an unmanaged PAT counts as expiring: the first of the
-// marks at which it is told of.
+// marks at which that is published.
 const ExpiresSoon = 14 * Day
 
 // FullScope reports whether the PAT may do all that its user may.

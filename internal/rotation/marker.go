@@ -23,7 +23,8 @@ func ParseDisplayName(name string) (declared, vaultTag, rotationID string, ok bo
 	}
 	mark, closed := strings.CutSuffix(name[i+len(markerStart):], ")")
 	tag, id, dash := strings.Cut(mark, "-")
-	if !closed || !dash || len(tag) != tagLength || len(id) != idLength {
+	twoParts := closed && dash
+	if !twoParts || len(tag) != tagLength || len(id) != idLength {
 		return name, "", "", false
 	}
 	return name[:i], tag, id, true

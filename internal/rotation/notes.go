@@ -17,7 +17,7 @@ const (
 	maxOperation = 128
 )
 
-// Note is one act on a version's PAT that its other tags do not tell.
+// Note is one action on a version's PAT that its other tags do not tell.
 type Note struct {
 	At    time.Time
 	Act   string    // one word: extended

@@ -13,7 +13,7 @@ const (
 	StateCurrent  State = "current"   // nothing to do
 	StateDue      State = "due"       // to be rotated now
 	StateBlocked  State = "blocked"   // a person must do something
-	StateUnknown  State = "unknown"   // its organization or the vault could not be looked at
+	StateUnknown  State = "unknown"   // its organization or the vault could not be read
 	StateReleased State = "released"  // in the vault, no longer in the manifest
 	StateOther    State = "unmanaged" // a PAT of a signed-in user that patrol does not manage
 )
@@ -32,7 +32,7 @@ type Item struct {
 	// zero values where it does not.
 	Ends              time.Time
 	Global, FullScope bool
-	// Err is why it could not be looked at.
+	// Err is why it could not be observed.
 	Err error
 }
 
@@ -48,12 +48,12 @@ type Plan struct {
 	Items     []Item
 	Unmanaged []Unmanaged
 	Released  []Version // secrets that patrol wrote for PATs that are no longer in the manifest
-	// Problems are what could not be looked at: the vault, an organization, an
+	// Problems are what could not be observed: the vault, an organization, an
 	// identity.
 	Problems []Unobserved
 }
 
-// Problem is one thing that could not be looked at.
+// Unobserved is one thing that a plan could not observe, and why.
 type Unobserved struct {
 	Identity     string
 	Organization string
@@ -125,7 +125,7 @@ func (i *Item) Command(at time.Time, requestedBy string) Command {
 	return c
 }
 
-// soon is how close to its end a PAT may come before somebody should look.
+// soon is how close to its end a PAT may come before a person should see to it.
 const soon = 48 * time.Hour
 
 // endsSoon reports whether a PAT is closer to its end than rotation in time would have

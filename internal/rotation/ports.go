@@ -141,7 +141,7 @@ type Outbox interface {
 type Identities interface {
 	// Refresh makes sure that the identity's sign-in lasts: it takes a token
 	// and stores the refresh token when the stored one has become old. An
-	// error of class SignIn has been told of already.
+	// error of class SignIn has been published already.
 	Refresh(ctx context.Context, identity string) error
 }
 
@@ -150,22 +150,22 @@ type Identities interface {
 // is theirs to read until they return.
 type Observer interface {
 	// Step: a part of the work on a PAT begins; it goes on with the context that
-	// comes back, and its end is told by done. Steps lie in one another.
-	Step(ctx context.Context, s *Spec, step string) (in context.Context, done func(error))
+	// comes back, until done is called. Steps lie in one another.
+	Step(ctx context.Context, s *Spec, step Step) (in context.Context, done func(error))
 	// Rotated: an attempt to replace a PAT has ended.
 	Rotated(ctx context.Context, s *Spec, reason Reason, err error)
 	// Revoked: a PAT has been revoked, or has run out after its replacement.
 	Revoked(ctx context.Context, s *Spec, cause RevocationCause)
 	// Failed: a reconcile has not come to rest.
 	Failed(ctx context.Context, s *Spec, f Failure)
-	// Sweep: a sweep begins; its end is told by done.
+	// Sweep: a sweep begins; it ends with done.
 	Sweep(ctx context.Context) (in context.Context, done func(*Plan, error))
 }
 
-// unobserved is the Observer of a Reconciler without one. It costs nothing.
+// NoObserver is the Observer of a Reconciler without one. It costs nothing.
 type NoObserver struct{}
 
-func (NoObserver) Step(ctx context.Context, _ *Spec, _ string) (context.Context, func(error)) {
+func (NoObserver) Step(ctx context.Context, _ *Spec, _ Step) (context.Context, func(error)) {
 	return ctx, func(error) {}
 }
 func (NoObserver) Rotated(context.Context, *Spec, Reason, error)   {}

@@ -24,7 +24,7 @@ const (
 	ClockSkew = 2 * time.Minute
 
 	// settleWindow is how long after its revocation time a replaced version is
-	// still looked at. The revocation itself is repeated until it succeeds as
+	// still searched for. The revocation itself is repeated until it succeeds as
 	// long as the PAT is listed as active, so the window only bounds how long
 	// a version that missed its closing tag is searched for.
 	SettleWindow = Day

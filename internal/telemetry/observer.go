@@ -158,10 +158,10 @@ func (t *Telemetry) Observer() rotation.Observer {
 type observer struct{ *Telemetry }
 
 // Step puts a span around a step of the work on a PAT.
-func (o observer) Step(ctx context.Context, s *rotation.Spec, step string) (context.Context, func(error)) {
-	ctx, span := o.tracer.Start(ctx, step)
+func (o observer) Step(ctx context.Context, s *rotation.Spec, step rotation.Step) (context.Context, func(error)) {
+	ctx, span := o.tracer.Start(ctx, string(step))
 	if span.IsRecording() {
-		span.SetAttributes(attribute.String(keyStep, step), attribute.String(keyPAT, s.Name),
+		span.SetAttributes(attribute.String(keyStep, string(step)), attribute.String(keyPAT, s.Name),
 			attribute.String(keyIdentity, s.Identity), attribute.String(keyOrganization, s.Organization))
 	}
 	return ctx, func(err error) { finish(span, err) }
@@ -184,7 +184,7 @@ func (o observer) Revoked(ctx context.Context, s *rotation.Spec, cause rotation.
 
 // Failed counts a reconcile that did not come to rest.
 func (o observer) Failed(ctx context.Context, s *rotation.Spec, f rotation.Failure) {
-	o.metrics.failures.Add(ctx, 1, withAttributes(attribute.String(keyStep, f.Step), attribute.String(keyErrorType, string(f.Class))))
+	o.metrics.failures.Add(ctx, 1, withAttributes(attribute.String(keyStep, string(f.Step)), attribute.String(keyErrorType, string(f.Class))))
 	if f.Class == rotation.SignIn && s.Identity != "" {
 		o.standing.signIn(s.Identity, true)
 	}

@@ -74,7 +74,7 @@ func (a *API) check(w http.ResponseWriter, r *http.Request) {
 }
 
 func failed(f rotation.Failure) Failing {
-	return Failing{PAT: f.PAT, Step: f.Step, Attempt: f.Attempt, At: f.At.UTC(), Cause: Cause{string(f.Class), f.Code,
+	return Failing{PAT: f.PAT, Step: string(f.Step), Attempt: f.Attempt, At: f.At.UTC(), Cause: Cause{string(f.Class), f.Code,
 		f.Message}}
 }
 

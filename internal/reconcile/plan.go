@@ -1,0 +1,224 @@
+package reconcile
+
+import (
+	"cmp"
+	"context"
+	"iter"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/azure-patrol/patrol/internal/rotation"
+)
+
+// Plan joins the vault's secrets and the PATs of every owner into a plan. It changes
+// nothing. What cannot be observed is in the plan's Problems; the rest goes on.
+func (r *Reconciler) Plan(ctx context.Context) rotation.Plan {
+	p := r.newPlanning(r.Now(), nil)
+	lists := p.startLists(ctx, func(string) {})
+	p.readSecrets(ctx)
+	for l := range lists {
+		p.judge(l)
+	}
+	return p.result()
+}
+
+// planning is a plan that is being made: the vault is listed once, and each owner's
+// items are judged as soon as that owner's PATs are there. One that is slow does not
+// hold up the others.
+type planning struct {
+	*Reconciler
+	pauses  []time.Duration // between attempts at what fails for a reason that may pass
+	plan    rotation.Plan
+	specs   []rotation.Spec
+	owners  []*ownersPart
+	secrets []*rotation.Version // of the specs, in their order
+	// released are secrets that patrol wrote and the manifest does not have.
+	released []*rotation.Version
+	vaultErr error
+}
+
+// ownersPart is what a plan has of one owner.
+type ownersPart struct {
+	owner rotation.Owner
+	specs []int // where they stand in the plan
+	pats  *index
+	err   error
+}
+
+func (r *Reconciler) newPlanning(at time.Time, pauses []time.Duration) *planning {
+	p := &planning{Reconciler: r, pauses: pauses, plan: rotation.Plan{At: at}, specs: r.Specs()}
+	p.plan.Items = make([]rotation.Item, len(p.specs))
+	byOwner := map[rotation.Owner]*ownersPart{}
+	for i, s := range p.specs {
+		o := byOwner[s.Owner()]
+		if o == nil {
+			o = &ownersPart{owner: s.Owner()}
+			byOwner[s.Owner()] = o
+			p.owners = append(p.owners, o)
+		}
+		o.specs = append(o.specs, i)
+	}
+	return p
+}
+
+// startLists begins to list the PATs of every owner, maxParallel at a time for one
+// identity, and gives each owner once its list, or its failure, is there. Before an
+// identity's first list it calls ready.
+func (p *planning) startLists(ctx context.Context, ready func(identity string)) iter.Seq[*ownersPart] {
+	listed := make(chan *ownersPart, len(p.owners))
+	slots := map[string]chan struct{}{} // by identity
+	for _, o := range p.owners {
+		slot := slots[o.owner.Identity]
+		if slot == nil {
+			slot = make(chan struct{}, maxParallel)
+			slots[o.owner.Identity] = slot
+		}
+		go func() {
+			slot <- struct{}{}
+			ready(o.owner.Identity)
+			o.err = p.retrying(ctx, p.pauses, func() (err error) {
+				o.pats, err = p.lists.list(ctx, o.owner, p.plan.At)
+				return err
+			})
+			<-slot
+			listed <- o
+		}()
+	}
+	return func(yield func(*ownersPart) bool) {
+		for range p.owners {
+			if !yield(<-listed) {
+				return
+			}
+		}
+	}
+}
+
+// readSecrets lists the secrets of the vault by the properties of their latest versions:
+// the managed ones, and those that patrol wrote once.
+func (p *planning) readSecrets(ctx context.Context) {
+	wanted := make(map[string]int, len(p.specs))
+	for i, s := range p.specs {
+		wanted[strings.ToLower(s.Name)] = i
+	}
+	p.vaultErr = p.retrying(ctx, p.pauses, func() error {
+		p.secrets, p.released = make([]*rotation.Version, len(p.specs)), nil
+		for v, err := range p.Vault.Secrets(ctx) {
+			if err != nil {
+				return err
+			}
+			if i, ok := wanted[strings.ToLower(v.Name)]; ok {
+				p.secrets[i] = &v
+			} else if v.Ledger.RotationID != "" {
+				p.released = append(p.released, &v)
+			}
+		}
+		return nil
+	})
+	if p.vaultErr != nil {
+		p.plan.Problems = append(p.plan.Problems, rotation.Unobserved{Err: p.vaultErr})
+	}
+}
+
+// judge decides for each PAT of an owner, and gives those that want something.
+func (p *planning) judge(o *ownersPart) (wanting []*rotation.Item) {
+	if o.err != nil {
+		p.plan.Problems = append(p.plan.Problems,
+			rotation.Unobserved{Identity: o.owner.Identity, Organization: o.owner.Organization, Err: o.err})
+	}
+	for _, i := range o.specs {
+		item := &p.plan.Items[i]
+		*item = rotation.Item{Spec: p.specs[i], State: rotation.StateUnknown, Err: cmp.Or(p.vaultErr, o.err),
+			Current: p.secrets[i]}
+		needsSignIn := p.vaultErr == nil && rotation.ClassOf(item.Err) == rotation.SignIn
+		if item.Err == nil || needsSignIn {
+			p.judgeOne(item, o.pats)
+		}
+		if item.Wants() {
+			wanting = append(wanting, item)
+		}
+	}
+	return wanting
+}
+
+// judgeOne decides for one PAT from the pages alone: the list of secrets shows the
+// latest version's tags, which name the PAT before it.
+func (p *planning) judgeOne(item *rotation.Item, pats *index) {
+	o := rotation.Observed{Current: item.Current, VaultTag: p.VaultTag,
+		ProviderAddress: p.ProviderAddress(item.Spec.Organization), SignIn: rotation.AsError(item.Err)}
+	if pats != nil {
+		var versions []rotation.Version
+		if item.Current != nil {
+			versions = append(versions, *item.Current)
+		}
+		o.PATs, o.ListedAt = pats.about(item.Spec, versions...), pats.at
+	}
+	if c := item.Current; c != nil && p.previousMayLive(o, c.Ledger) {
+		o.Replaced = []rotation.Version{{Name: c.Name, ID: c.Ledger.PreviousVersion,
+			Ledger: rotation.Ledger{AuthorizationID: c.Ledger.Previous}}}
+	}
+	item.Settle(o, p.Now())
+}
+
+// previousMayLive reports whether the PAT before the current one may still have to be
+// revoked, or its version to be closed.
+func (p *planning) previousMayLive(o rotation.Observed, l rotation.Ledger) bool {
+	if l.Previous == "" || p.closed.has(l.Previous) {
+		return false
+	}
+	return o.Lists(l.Previous) || l.RevokePreviousAt.After(p.Now().Add(-rotation.SettleWindow))
+}
+
+// result is the plan, once every owner has been judged.
+func (p *planning) result() rotation.Plan {
+	p.plan.Unmanaged = p.unmanaged()
+	for _, v := range p.released {
+		p.plan.Released = append(p.plan.Released, *v)
+	}
+	slices.SortFunc(p.plan.Released, func(a, b rotation.Version) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(p.plan.Problems, func(a, b rotation.Unobserved) int {
+		return cmp.Or(strings.Compare(a.Identity, b.Identity), strings.Compare(a.Organization, b.Organization))
+	})
+	return p.plan
+}
+
+// unmanaged are the PATs that no secret names, of whatever owner, by their ends. Without
+// the vault nobody knows what is managed.
+func (p *planning) unmanaged() []rotation.Unmanaged {
+	if p.vaultErr != nil {
+		return nil
+	}
+	managed := make(map[string]bool, 2*len(p.specs))
+	for _, v := range append(p.secrets, p.released...) {
+		if v != nil {
+			managed[strings.ToLower(v.Ledger.AuthorizationID)] = true
+			managed[strings.ToLower(v.Ledger.Previous)] = true
+		}
+	}
+	var out []rotation.Unmanaged
+	for _, o := range p.owners {
+		if o.pats == nil {
+			continue
+		}
+		o.pats.each(func(pat rotation.PAT) {
+			_, tag, _, marked := rotation.ParseDisplayName(pat.DisplayName)
+			ours := marked && tag == p.VaultTag
+			if !ours && !managed[strings.ToLower(pat.AuthorizationID)] {
+				out = append(out, rotation.Unmanaged{Owner: o.owner, PAT: pat})
+			}
+		})
+	}
+	slices.SortFunc(out, func(a, b rotation.Unmanaged) int {
+		return cmp.Or(a.PAT.ValidTo.Compare(b.PAT.ValidTo),
+			strings.Compare(a.PAT.AuthorizationID, b.PAT.AuthorizationID),
+			strings.Compare(a.Owner.Identity, b.Owner.Identity),
+			strings.Compare(a.Owner.Organization, b.Owner.Organization))
+	})
+	return slices.CompactFunc(out, sameGlobalPAT)
+}
+
+// sameGlobalPAT: a global PAT is in the list of each organization.
+func sameGlobalPAT(a, b rotation.Unmanaged) bool {
+	same := a.PAT.AuthorizationID == b.PAT.AuthorizationID && a.Owner.Identity == b.Owner.Identity
+	return a.PAT.Global && same
+}

@@ -1,0 +1,227 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/azure-patrol/patrol/internal/rotation"
+)
+
+// proofPauses lie between attempts to use a new PAT: it is normally known at once, and
+// rarely takes seconds.
+var proofPauses = [...]time.Duration{250 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second}
+
+// rotate makes the replacement: create, prove, store. What follows (announce, wait,
+// revoke) is decided anew from what has been stored.
+func (w *work) rotate(ctx context.Context, d rotation.Decision) (step rotation.Step, err error) {
+	var from rotation.Version
+	if w.seen.Current != nil {
+		from = *w.seen.Current
+	}
+	defer func() { w.Observer.Rotated(ctx, &w.spec, d.Reason, err) }()
+	issued, step, err := w.proven(ctx, from)
+	if err != nil {
+		return step, err
+	}
+	// Past the deadline another invocation may be at work on this PAT.
+	err = ctx.Err()
+	if err == nil {
+		err = w.unchanged(ctx, from.ID)
+	}
+	if err != nil {
+		w.discard(ctx, issued.PAT)
+		return rotation.StepStore, err
+	}
+	// If the process ends here, a PAT exists that no version knows: its display name
+	// carries the rotation id, and it is ended as an orphan.
+	storing, done := w.Observer.Step(ctx, &w.spec, rotation.StepStore)
+	stored, err := w.Vault.Store(storing, w.spec.Name, rotation.Content{Value: issued.Token, Expires: issued.ValidTo,
+		Ledger: w.ledger(d, issued, from), Foreign: from.Foreign})
+	done(err)
+	if err != nil {
+		return rotation.StepStore, w.lostStore(ctx, issued.PAT, err)
+	}
+	// If the process ends here, readers have the new PAT, and everything that is left
+	// to do follows from the version's tags.
+	if from.Ledger.AuthorizationID != "" {
+		w.seen.Replaced = slices.Insert(w.seen.Replaced, 0, from)
+	}
+	w.readAt = w.Now()
+	w.seen.Current = &stored
+	w.seen.PATs = append(w.seen.PATs, issued.PAT)
+	if rotation.Clamped(w.spec, issued.ValidFrom, issued.ValidTo) {
+		w.log.WarnContext(ctx, "a policy gave the PAT a shorter life than the manifest asks for",
+			"asked", w.spec.Lifetime, "got", issued.ValidTo.Sub(issued.ValidFrom))
+	}
+	return "", nil
+}
+
+// proven creates a PAT in the place of a version's and proves that it works. One that
+// does not is ended.
+func (w *work) proven(ctx context.Context, from rotation.Version) (rotation.IssuedPAT, rotation.Step, error) {
+	id := rotation.RotationID(w.spec.Name, from.ID)
+	creating, created := w.Observer.Step(ctx, &w.spec, rotation.StepCreate)
+	issued, err := w.Tokens.Create(creating, w.spec.Owner(), rotation.PATRequest{
+		DisplayName: rotation.DisplayName(w.spec.DisplayName, w.VaultTag, id),
+		Scopes:      w.spec.Scopes,
+		ValidTo:     w.Now().Add(w.spec.Lifetime),
+	})
+	created(err)
+	if err != nil {
+		if rotation.ClassOf(err) == rotation.Ambiguous {
+			// The PAT may exist: the next observation must not rest on an older list.
+			w.lists.expire(w.spec.Owner())
+		}
+		return rotation.IssuedPAT{}, rotation.StepCreate, err
+	}
+	w.lists.addCreated(w.spec.Owner(), issued.PAT)
+	w.throttles.countRotation(w.spec.Identity, w.Now())
+	err = w.acceptable(issued)
+	if err != nil {
+		w.discard(ctx, issued.PAT)
+		return rotation.IssuedPAT{}, rotation.StepCreate, err
+	}
+	err = w.prove(ctx, issued.Token)
+	if err != nil {
+		w.discard(ctx, issued.PAT)
+		return rotation.IssuedPAT{}, rotation.StepProve, err
+	}
+	return issued, "", nil
+}
+
+// ledger is what is written beside a new PAT that replaces a version's.
+func (w *work) ledger(d rotation.Decision, issued rotation.IssuedPAT, from rotation.Version) rotation.Ledger {
+	l := rotation.Ledger{
+		AuthorizationID: issued.AuthorizationID,
+		ProviderAddress: w.seen.ProviderAddress,
+		ValidityDays:    rotation.WholeDays(issued.ValidTo.Sub(issued.ValidFrom)),
+		RotationID:      rotation.RotationID(w.spec.Name, from.ID),
+		Identity:        w.spec.Identity,
+		Reason:          d.Reason,
+	}
+	l.RequestedBy, l.Operation = w.order.Origin()
+	if from.Ledger.AuthorizationID == "" {
+		return l
+	}
+	// The overlap counts from now by the later of two clocks: ours may be slow.
+	now := w.Now()
+	if issued.ValidFrom.After(now) && issued.ValidFrom.Before(now.Add(5*rotation.ClockSkew)) {
+		now = issued.ValidFrom
+	}
+	l.Previous, l.PreviousVersion = from.Ledger.AuthorizationID, from.ID
+	l.RevokePreviousAt = now
+	if d.RevokePrevious != rotation.Now {
+		l.RevokePreviousAt = now.Add(w.spec.Overlap + rotation.StoreSlack)
+		if !from.Expires.IsZero() && from.Expires.Before(l.RevokePreviousAt) {
+			l.RevokePreviousAt = from.Expires
+		}
+	}
+	return l
+}
+
+// slowRotation is how long a rotation may take from the read of the secret to its store
+// before the secret is read once more.
+const slowRotation = 500 * time.Millisecond
+
+// unchanged makes sure, in a rotation that took long, that nobody else has stored a
+// version meanwhile: the vault has no compare-and-swap, and a session's lock can be
+// lost. What is left of the race is the time of one call.
+func (w *work) unchanged(ctx context.Context, version string) error {
+	if w.Now().Sub(w.readAt) < slowRotation {
+		return nil
+	}
+	v, err := w.Vault.Current(ctx, w.spec.Name)
+	if err != nil && !errors.Is(err, rotation.ErrNotFound) {
+		return err
+	}
+	if v.ID != version {
+		return &rotation.Error{Class: rotation.Transient, Code: rotation.Overtaken,
+			Message: "another instance has rotated the PAT meanwhile"}
+	}
+	return nil
+}
+
+// acceptable checks the answer to a creation: the server's answer is the truth.
+func (w *work) acceptable(p rotation.IssuedPAT) error {
+	hasNoLife := !p.ValidTo.After(w.Now().Add(rotation.ClockSkew))
+	switch {
+	case p.Token.Empty():
+		return &rotation.Error{Class: rotation.Policy, Code: rotation.NoToken,
+			Message: "Azure DevOps answered without a token"}
+	case hasNoLife && w.spec.Lifetime > rotation.ClockSkew:
+		return &rotation.Error{Class: rotation.Policy, Code: rotation.NoLife,
+			Message: "Azure DevOps gave the PAT no life: it ends at " + p.ValidTo.UTC().Format(time.RFC3339)}
+	case !slices.Equal(p.Scopes, w.spec.Scopes):
+		return &rotation.Error{Class: rotation.Policy, Code: rotation.OtherScopes,
+			Message: fmt.Sprintf("Azure DevOps gave the PAT other scopes (%v) than the manifest asks for (%v): "+
+				"write the scopes that it gives into the manifest", p.Scopes, w.spec.Scopes)}
+	}
+	return nil
+}
+
+// prove uses a PAT: it must be accepted, and as the identity whose PATs this process
+// has proved before.
+func (w *work) prove(ctx context.Context, token rotation.Secret) (err error) {
+	ctx, done := w.Observer.Step(ctx, &w.spec, rotation.StepProve)
+	defer func() { done(err) }()
+	for i := 0; ; i++ {
+		bearer, err := w.Tokens.Prove(ctx, w.spec.Owner(), token)
+		if err == nil {
+			return w.sameBearer(bearer)
+		}
+		if i == len(proofPauses) || rotation.ClassOf(err) != rotation.Transient {
+			return err
+		}
+		err = w.Wait(ctx, proofPauses[i])
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (w *work) sameBearer(bearer string) error {
+	if w.bearers.agrees(w.spec.Owner(), bearer) {
+		return nil
+	}
+	return &rotation.Error{Class: rotation.Policy, Code: rotation.OtherBearer,
+		Message: "the new PAT belongs to another user than the PATs before it: see who is signed in as this identity"}
+}
+
+// lostStore handles a failed store. A refusal has stored nothing, and the new PAT
+// is ended at once. After anything else the version may exist, now or in a moment:
+// then the PAT must live, and the orphan rule will find it if it is not stored.
+func (w *work) lostStore(ctx context.Context, p rotation.PAT, err error) error {
+	switch rotation.ClassOf(err) {
+	case rotation.Configuration, rotation.Policy:
+		w.discard(ctx, p)
+		return err
+	}
+	// Check soon after the PAT would be an orphan.
+	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterDeadline)
+	defer cancel()
+	at := w.Now().Add(rotation.OrphanAge + rotation.ClockSkew)
+	unsent := w.Outbox.Send(after, w.check("orphan", p.AuthorizationID, at))
+	if unsent != nil {
+		w.log.WarnContext(ctx, "a check for a possible orphan could not be scheduled; the next sweep finds it",
+			"authorizationId", p.AuthorizationID)
+	}
+	return err
+}
+
+// discard ends a PAT that will not be stored. If that fails, the orphan rule finds
+// it later.
+func (w *work) discard(ctx context.Context, p rotation.PAT) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterDeadline)
+	defer cancel()
+	err := w.Tokens.Revoke(ctx, w.spec.Owner(), p.AuthorizationID)
+	if err != nil {
+		w.log.WarnContext(ctx, "a PAT that is not used could not be revoked; it will be found as an orphan",
+			"authorizationId", p.AuthorizationID, "class", string(rotation.ClassOf(err)))
+		w.seen.PATs = append(w.seen.PATs, p)
+		return
+	}
+	w.lists.removeRevoked(w.spec.Owner(), p.AuthorizationID)
+}
