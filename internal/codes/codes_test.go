@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/azure-patrol/patrol/internal/codes"
+	"github.com/azure-patrol/patrol/internal/codes/producers"
 )
 
 // handedOn is where a word comes from outside of patrol, by the expression that reads
@@ -27,12 +28,34 @@ var handedOn = map[string]string{
 	"internal/customhandler message: m.ApplicationProperties[\"DeadLetterReason\"].(string)": "<dead-letter reason>",
 }
 
+func load(t *testing.T) *producers.Source {
+	t.Helper()
+	source, err := producers.Load("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return source
+}
+
+// made are the places where anything is made that people meet as a code: every string
+// field that is called one, the type of a problem, the word of Health, and the
+// attribute of log lines.
+func made(source *producers.Source) []producers.Place {
+	return source.Of(func(field string) bool {
+		switch field[strings.LastIndex(field, "/")+1:] {
+		case "web.Problem.Type", "web.healthJSON.Status":
+			return true
+		}
+		return strings.HasSuffix(field, ".Code") || strings.HasSuffix(field, ".code")
+	}, "code")
+}
+
 // typePrefix goes before the code in a problem's type.
 const typePrefix = "urn:patrol:problem:"
 
 // judge holds what producers make against the table: faults names what is not there,
 // and used has every code and family that came up.
-func judge(places []place) (faults []string, used map[string]bool) {
+func judge(places []producers.Place) (faults []string, used map[string]bool) {
 	exact, families := map[string]bool{}, map[string]bool{}
 	for _, g := range codes.Table() {
 		for _, e := range g.Entries {
@@ -45,29 +68,30 @@ func judge(places []place) (faults []string, used map[string]bool) {
 	used = map[string]bool{}
 	for _, p := range places {
 		switch {
-		case p.from != "":
-			family, known := handedOn[p.from]
+		case p.From != "":
+			family, known := handedOn[p.From]
 			if !known {
-				faults = append(faults, p.at+": cannot tell which codes this is: "+p.from)
+				faults = append(faults, p.At+": cannot tell which codes this is: "+p.From)
 			} else if family != "" && !families[family] {
-				faults = append(faults, p.at+": the table has no family "+family)
+				faults = append(faults, p.At+": the table has no family "+family)
 			}
-			used[family], used[p.from] = true, true
-		case p.open && p.code == typePrefix:
-		case p.open:
+			used[family], used[p.From] = true, true
+		case p.Form == typePrefix+producers.Unknown:
+		case strings.Contains(p.Form, producers.Unknown):
+			begins, _, _ := strings.Cut(p.Form, producers.Unknown)
 			found := false
 			for form, is := range families {
-				if is && p.code != "" && strings.HasPrefix(form, p.code) {
+				if is && begins != "" && strings.HasPrefix(form, begins) {
 					found, used[form] = true, true
 				}
 			}
 			if !found {
-				faults = append(faults, p.at+": the table has no family of codes that begin with "+p.code)
+				faults = append(faults, p.At+": the table has no family of codes like "+p.Form)
 			}
-		case !exact[p.code]:
-			faults = append(faults, p.at+": the table has no code "+p.code)
+		case !exact[p.Form]:
+			faults = append(faults, p.At+": the table has no code "+p.Form)
 		default:
-			used[p.code] = true
+			used[p.Form] = true
 		}
 	}
 	return faults, used
@@ -75,7 +99,7 @@ func judge(places []place) (faults []string, used map[string]bool) {
 
 func TestEveryCodeThatIsProducedIsInTheTable(t *testing.T) {
 	t.Parallel()
-	faults, used := judge(load(t).trace())
+	faults, used := judge(made(load(t)))
 	for _, f := range faults {
 		t.Error(f)
 	}
@@ -141,6 +165,8 @@ func field() error {
 }
 func choice() error             { return fail(cmp.Or("", "by-choice"), "") }
 func beginning(n int) error     { return fail(fmt.Sprintf("by-format-%d", n), "") }
+func prefixed(what string, n int) error { return fail(fmt.Sprintf("%s-%d", what, n), "") }
+func format() error             { return prefixed("by-first-part", 1) }
 func sum(s string) error        { return fail("by-sum-"+s, "") }
 func unread(m map[string]string) error { return fail(m["x"], "") }
 func logged(log *slog.Logger)   { log.Warn("message", "code", "by-log") }
@@ -149,16 +175,19 @@ func logged(log *slog.Logger)   { log.Warn("message", "code", "by-log") }
 func TestNoWayToMakeACodeIsOverlooked(t *testing.T) {
 	t.Parallel()
 	x := load(t)
-	f, err := parser.ParseFile(x.fset, filepath.Join(x.root, "example.go"), example, parser.SkipObjectResolution)
+	f, err := parser.ParseFile(x.Files, filepath.Join(x.Root, "example.go"), example, parser.SkipObjectResolution)
 	if err != nil {
 		t.Fatal(err)
 	}
-	x.add(t, module+"internal/example", []*ast.File{f})
-	faults, _ := judge(x.trace())
+	if err := x.Add(producers.Module+"internal/example", f); err != nil {
+		t.Fatal(err)
+	}
+	faults, _ := judge(made(x))
 	got := strings.Join(faults, "\n")
 	for _, want := range []string{
 		"by-literal", "by-constant", "by-parameter", "by-position", "by-closure", "by-assignment", "by-variable",
-		"by-second-variable", "by-result", "by-field", "by-choice", "by-format-", "by-sum-", "by-log",
+		"by-second-variable", "by-result", "by-field", "by-choice", "by-format-<>", "by-first-part-<>",
+		"by-sum-<>", "by-log",
 		`internal/example unread: m["x"]`,
 	} {
 		if !strings.Contains(got, want) {
@@ -182,29 +211,28 @@ func TestTheTableHasEveryWordOfAzureDevOpsThatPatrolKnows(t *testing.T) {
 		}
 	}
 	words := 0
-	for name, d := range load(t).decls {
-		fn := d.in.Defs[d.decl.Name].(*types.Func)
+	load(t).Functions(func(fn *types.Func, decl *ast.FuncDecl, info *types.Info) {
 		results := fn.Signature().Results()
-		classifies := results.Len() > 0 && results.At(0).Type().String() == module+"internal/rotation.Class"
-		if !classifies || !strings.HasPrefix(name, module+"internal/devops.") {
-			continue
+		classifies := results.Len() > 0 && results.At(0).Type().String() == producers.Module+"internal/rotation.Class"
+		if !classifies || fn.Pkg().Path() != producers.Module+"internal/devops" {
+			return
 		}
-		ast.Inspect(d.decl, func(n ast.Node) bool {
+		ast.Inspect(decl, func(n ast.Node) bool {
 			if c, ok := n.(*ast.CaseClause); ok {
 				for _, e := range c.List {
-					v := d.in.Types[e].Value
+					v := info.Types[e].Value
 					if v == nil {
 						continue
 					}
 					words++
 					if word := constant.StringVal(v); !explained[word] {
-						t.Errorf("%s knows %s, and the table does not", name, word)
+						t.Errorf("%s knows %s, and the table does not", fn.Name(), word)
 					}
 				}
 			}
 			return true
 		})
-	}
+	})
 	if words < 30 {
 		t.Errorf("%d words were found: this test looks in the wrong place", words)
 	}

@@ -1,4 +1,11 @@
-package codes_test
+// Package producers reads off the source where the values of a field are made: it
+// follows them through struct fields, variables, parameters and results of the
+// module's own functions. Tests use it to hold a page against all that the code can
+// write; nothing else imports it.
+//
+// It knows Go, and must not know what a code or a message is: callers say which fields
+// they mean.
+package producers
 
 import (
 	"bytes"
@@ -15,26 +22,26 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"testing"
 )
 
-const module = "github.com/azure-patrol/patrol/"
+// Module is the path before every package of the project.
+const Module = "github.com/azure-patrol/patrol/"
 
-// production is where codes may come from. The sandbox plays the services, and tests
-// make up codes of their own.
-var production = []string{"./internal/...", "./handler/...", "./events/..."}
+// Unknown stands in a form for a part that differs from run to run.
+const Unknown = "<>"
 
-// A place is where a value is made that somebody meets as a code.
-type place struct {
-	at string // file:line
-	// code is the value, or its beginning if open is set.
-	code string
-	open bool
-	// from names a value that cannot be read off the source: "function: expression".
-	from string
+// Place is where a value is made.
+type Place struct {
+	At string // file:line
+	// Form is the value, with Unknown for the parts that are not constant.
+	Form string
+	// From names a value of which nothing can be read off the source:
+	// "package function: expression".
+	From string
 }
 
 // source is one type-checked package.
@@ -46,19 +53,19 @@ type source struct {
 	within map[ast.Node][]ast.Node
 }
 
-// tracer follows codes from where they are shown to where they are made: through
-// struct fields, variables, parameters and results of the module's own functions.
-type tracer struct {
-	fset    *token.FileSet
-	root    string
+// Source is the production code, type-checked.
+type Source struct {
+	Files   *token.FileSet
+	Root    string
 	imports types.Importer
 	sources []*source
 	decls   map[string]declared // by types.Func.FullName
 	calls   map[string][]site   // of a declared function
 	local   map[types.Object][]site
 	writes  map[string][]site // into a field
+	asked   func(field string) bool
 	seen    map[string]bool
-	places  []place
+	places  []Place
 }
 
 type declared struct {
@@ -73,21 +80,22 @@ type site struct {
 	call *ast.CallExpr // of a function, instead of expr
 }
 
-// load type-checks the production packages. What they import comes from the compiler.
-func load(t *testing.T) *tracer {
-	t.Helper()
-	root, err := filepath.Abs("../..")
+// Load type-checks the handler's packages below root, the module's folder. What they
+// import comes from the compiler. Packages for tests, whose names end in test, are
+// left out.
+func Load(root string) (*Source, error) {
+	root, err := filepath.Abs(root)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	arguments := append([]string{"list", "-export", "-deps", "-json=ImportPath,Dir,GoFiles,Export"}, production...)
-	list := exec.CommandContext(t.Context(), "go", arguments...)
+	list := exec.Command("go", "list", "-export", "-deps", "-json=ImportPath,Dir,GoFiles,Export",
+		"./internal/...", "./handler/...", "./events/...")
 	list.Dir = root
 	var problems bytes.Buffer
 	list.Stderr = &problems
 	out, err := list.Output()
 	if err != nil {
-		t.Fatalf("listing the packages: %v\n%s", err, problems.String())
+		return nil, fmt.Errorf("listing the packages: %w\n%s", err, problems.String())
 	}
 	type listed struct {
 		ImportPath, Dir, Export string
@@ -99,51 +107,60 @@ func load(t *testing.T) *tracer {
 		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
-			t.Fatal(err)
+			return nil, fmt.Errorf("listing the packages: %w", err)
 		}
 		exports[p.ImportPath] = p.Export
-		if strings.HasPrefix(p.ImportPath, module) {
+		if strings.HasPrefix(p.ImportPath, Module) && !strings.HasSuffix(p.ImportPath, "test") {
 			own = append(own, p)
 		}
 	}
-	x := &tracer{fset: token.NewFileSet(), root: root, decls: map[string]declared{}, calls: map[string][]site{},
-		local: map[types.Object][]site{}, writes: map[string][]site{}, seen: map[string]bool{}}
+	x := &Source{Files: token.NewFileSet(), Root: root, decls: map[string]declared{}, calls: map[string][]site{},
+		local: map[types.Object][]site{}, writes: map[string][]site{}}
 	open := func(path string) (io.ReadCloser, error) { return os.Open(exports[path]) }
-	x.imports = importer.ForCompiler(x.fset, "gc", open)
+	x.imports = importer.ForCompiler(x.Files, "gc", open)
 	for _, p := range own {
 		var files []*ast.File
 		for _, name := range p.GoFiles {
-			f, err := parser.ParseFile(x.fset, filepath.Join(p.Dir, name), nil, parser.SkipObjectResolution)
+			f, err := parser.ParseFile(x.Files, filepath.Join(p.Dir, name), nil, parser.SkipObjectResolution)
 			if err != nil {
-				t.Fatal(err)
+				return nil, err
 			}
 			files = append(files, f)
 		}
-		x.add(t, p.ImportPath, files)
+		if err := x.Add(p.ImportPath, files...); err != nil {
+			return nil, err
+		}
 	}
-	return x
+	return x, nil
 }
 
-// add checks a package and notes who calls what in it.
-func (x *tracer) add(t *testing.T, path string, files []*ast.File) {
-	t.Helper()
+// Add checks one more package and notes who calls what in it.
+func (x *Source) Add(path string, files ...*ast.File) error {
 	s := &source{path: path, files: files, within: map[ast.Node][]ast.Node{}, Info: &types.Info{
 		Types:      map[ast.Expr]types.TypeAndValue{},
 		Defs:       map[*ast.Ident]types.Object{},
 		Uses:       map[*ast.Ident]types.Object{},
 		Selections: map[*ast.SelectorExpr]*types.Selection{},
 	}}
-	if _, err := (&types.Config{Importer: x.imports}).Check(path, x.fset, files, s.Info); err != nil {
-		t.Fatalf("checking %s: %v", path, err)
+	if _, err := (&types.Config{Importer: x.imports}).Check(path, x.Files, files, s.Info); err != nil {
+		return fmt.Errorf("checking %s: %w", path, err)
 	}
 	x.sources = append(x.sources, s)
 	for _, f := range files {
 		x.index(s, f)
 	}
+	return nil
+}
+
+// Functions passes every function of the module with its package's types.
+func (x *Source) Functions(see func(fn *types.Func, decl *ast.FuncDecl, info *types.Info)) {
+	for _, d := range x.decls {
+		see(d.in.Defs[d.decl.Name].(*types.Func), d.decl, d.in.Info)
+	}
 }
 
 // index notes who calls what, and what is written where.
-func (x *tracer) index(s *source, f *ast.File) {
+func (x *Source) index(s *source, f *ast.File) {
 	var around []ast.Node
 	ast.Inspect(f, func(n ast.Node) bool {
 		if n == nil {
@@ -207,7 +224,7 @@ func (s *source) callee(n *ast.CallExpr) *types.Func {
 }
 
 // literal notes the fields of a struct that is written down.
-func (x *tracer) literal(s *source, n *ast.CompositeLit) {
+func (x *Source) literal(s *source, n *ast.CompositeLit) {
 	owner, fields := structOf(s.Types[n].Type)
 	if fields == nil {
 		return
@@ -224,7 +241,7 @@ func (x *tracer) literal(s *source, n *ast.CompositeLit) {
 }
 
 // assigned notes one target of an assignment.
-func (x *tracer) assigned(s *source, to ast.Expr, values []ast.Expr, i int) {
+func (x *Source) assigned(s *source, to ast.Expr, values []ast.Expr, i int) {
 	if len(values) == 0 {
 		return // the zero value
 	}
@@ -289,42 +306,36 @@ func structOf(t types.Type) (owner string, fields *types.Struct) {
 	return "", fields
 }
 
-// shown reports whether a field of a struct of the module is one that people meet as a
-// code: every string that is called one, the type of a problem, the word of Health.
-func shown(key string) bool {
-	name, ok := strings.CutPrefix(key, module)
-	if !ok {
-		return false
+// Of finds the places where the values of fields are made. asked says which fields are
+// meant, by package.Type.Field, without the module's path; attribute is the name of a
+// log line's attribute that is meant too, or empty.
+func (x *Source) Of(asked func(field string) bool, attribute string) []Place {
+	x.seen, x.places = map[string]bool{}, nil
+	x.asked = func(field string) bool {
+		name, ok := strings.CutPrefix(field, Module)
+		return ok && asked(name)
 	}
-	switch name[strings.LastIndex(name, "/")+1:] {
-	case "web.Problem.Type", "web.healthJSON.Status":
-		return true
-	}
-	return strings.HasSuffix(name, ".Code") || strings.HasSuffix(name, ".code")
-}
-
-// trace follows every code to its producers.
-func (x *tracer) trace() []place {
-	for key, sites := range x.writes {
-		if shown(key) {
-			for _, w := range sites {
-				if isString(w.in.typeOf(w.expr)) {
-					x.follow(w.in, w.expr)
-				}
+	for field, sites := range x.writes {
+		if !x.asked(field) {
+			continue
+		}
+		for _, w := range sites {
+			if isString(w.in.typeOf(w.expr)) {
+				x.follow(w.in, w.expr)
 			}
 		}
 	}
 	for _, s := range x.sources {
 		for _, f := range s.files {
 			ast.Inspect(f, func(n ast.Node) bool {
-				if call, ok := n.(*ast.CallExpr); ok {
-					x.logged(s, call)
+				if call, ok := n.(*ast.CallExpr); ok && attribute != "" {
+					x.logged(s, call, attribute)
 				}
 				return true
 			})
 		}
 	}
-	slices.SortFunc(x.places, func(a, b place) int { return strings.Compare(a.at+a.code+a.from, b.at+b.code+b.from) })
+	slices.SortFunc(x.places, func(a, b Place) int { return strings.Compare(a.At+a.Form+a.From, b.At+b.Form+b.From) })
 	return slices.Compact(x.places)
 }
 
@@ -362,8 +373,8 @@ func (s *source) text(e ast.Expr) string {
 	return ""
 }
 
-// logged follows the attribute "code" of a log line.
-func (x *tracer) logged(s *source, call *ast.CallExpr) {
+// logged follows an attribute of a log line.
+func (x *Source) logged(s *source, call *ast.CallExpr, attribute string) {
 	fn := s.callee(call)
 	if fn == nil {
 		return
@@ -374,16 +385,16 @@ func (x *tracer) logged(s *source, call *ast.CallExpr) {
 		return
 	}
 	for i := 0; i+1 < len(call.Args); i++ {
-		if s.text(call.Args[i]) == "code" {
+		if s.text(call.Args[i]) == attribute {
 			x.follow(s, call.Args[i+1])
 		}
 	}
 }
 
 // follow finds what an expression may be.
-func (x *tracer) follow(s *source, e ast.Expr) {
-	at := x.fset.Position(e.Pos())
-	file, _ := filepath.Rel(x.root, at.Filename)
+func (x *Source) follow(s *source, e ast.Expr) {
+	at := x.Files.Position(e.Pos())
+	file, _ := filepath.Rel(x.Root, at.Filename)
 	id := fmt.Sprintf("%s:%d:%d", file, at.Line, at.Column)
 	if r, ok := e.(*result); ok {
 		id += "#" + strconv.Itoa(r.i)
@@ -394,10 +405,10 @@ func (x *tracer) follow(s *source, e ast.Expr) {
 	x.seen[id] = true
 	line := fmt.Sprintf("%s:%d", file, at.Line)
 
-	made := func(code string, open bool) { x.places = append(x.places, place{at: line, code: code, open: open}) }
+	made := func(form string) { x.places = append(x.places, Place{At: line, Form: form}) }
 	unread := func() {
-		from := strings.TrimPrefix(s.path, module) + " " + s.name(unwrap(e)) + ": " + types.ExprString(unwrap(e))
-		x.places = append(x.places, place{at: line, from: from})
+		from := strings.TrimPrefix(s.path, Module) + " " + s.name(unwrap(e)) + ": " + types.ExprString(unwrap(e))
+		x.places = append(x.places, Place{At: line, From: from})
 	}
 	if r, ok := e.(*result); ok {
 		call, ok := ast.Unparen(r.Expr).(*ast.CallExpr)
@@ -412,7 +423,7 @@ func (x *tracer) follow(s *source, e ast.Expr) {
 	e = ast.Unparen(e)
 	if s.Types[e].Value != nil {
 		if code := s.text(e); code != "" {
-			made(code, false)
+			made(code)
 		}
 		return
 	}
@@ -420,9 +431,9 @@ func (x *tracer) follow(s *source, e ast.Expr) {
 	case *ast.SelectorExpr:
 		key := s.field(e)
 		switch {
-		case key == "" || !strings.HasPrefix(key, module):
+		case key == "" || !strings.HasPrefix(key, Module):
 			unread()
-		case shown(key): // followed already
+		case x.asked(key): // followed already
 		default:
 			x.field(key, unread)
 		}
@@ -430,7 +441,7 @@ func (x *tracer) follow(s *source, e ast.Expr) {
 		x.variable(s, e, unread)
 	case *ast.BinaryExpr:
 		if begins := s.text(e.X); begins != "" {
-			made(begins, true)
+			made(begins + Unknown)
 			return
 		}
 		unread()
@@ -442,7 +453,7 @@ func (x *tracer) follow(s *source, e ast.Expr) {
 }
 
 // field follows what is written into a field that is no code by its name.
-func (x *tracer) field(key string, unread func()) {
+func (x *Source) field(key string, unread func()) {
 	if x.seen[key] {
 		return
 	}
@@ -456,7 +467,7 @@ func (x *tracer) field(key string, unread func()) {
 }
 
 // variable follows what is assigned to a variable, or handed over as a parameter.
-func (x *tracer) variable(s *source, e *ast.Ident, unread func()) {
+func (x *Source) variable(s *source, e *ast.Ident, unread func()) {
 	o := s.Uses[e]
 	if o == nil {
 		unread()
@@ -524,7 +535,7 @@ func (s *source) parameter(fn ast.Node, o types.Object) (int, bool) {
 
 // called follows a call: of a conversion, of the module's own function, of the few
 // others that pass a text on.
-func (x *tracer) called(s *source, e *ast.CallExpr, made func(string, bool), unread func()) {
+func (x *Source) called(s *source, e *ast.CallExpr, made func(string), unread func()) {
 	if s.Types[e.Fun].IsType() {
 		x.follow(s, e.Args[0])
 		return
@@ -541,15 +552,43 @@ func (x *tracer) called(s *source, e *ast.CallExpr, made func(string, bool), unr
 			x.follow(s, a)
 		}
 	case fn.FullName() == "fmt.Sprintf":
-		prefix, _, _ := strings.Cut(s.text(e.Args[0]), "%")
-		made(prefix, true)
+		x.formatted(s, e, made)
 	default:
 		unread()
 	}
 }
 
+var verb = regexp.MustCompile(`%[a-z]`)
+
+// formatted makes forms of a Sprintf. What stands first is followed, for it may be a
+// constant that says what follows.
+func (x *Source) formatted(s *source, e *ast.CallExpr, made func(string)) {
+	format := s.text(e.Args[0])
+	at := verb.FindStringIndex(format)
+	if at == nil || at[0] > 0 || len(e.Args) < 2 {
+		made(verb.ReplaceAllString(format, Unknown))
+		return
+	}
+	rest := verb.ReplaceAllString(format[at[1]:], Unknown)
+	before := x.places
+	x.places = nil
+	x.follow(s, e.Args[1])
+	first := x.places
+	x.places = before
+	if len(first) == 0 {
+		made(Unknown + rest)
+	}
+	for _, p := range first {
+		if p.From != "" {
+			p.Form, p.From = Unknown, ""
+		}
+		p.Form += rest
+		x.places = append(x.places, p)
+	}
+}
+
 // returned follows the result i of one of the module's own functions.
-func (x *tracer) returned(s *source, e *ast.CallExpr, i int) bool {
+func (x *Source) returned(s *source, e *ast.CallExpr, i int) bool {
 	fn := s.callee(e)
 	if fn == nil {
 		return false
