@@ -55,10 +55,12 @@ func (a *authority) issuer() string { return a.host + "/" + tenant + "/v2.0" }
 // to be known before: the proxy listens first.
 func start(ctx context.Context, dir string) (_ *authority, err error) {
 	a := &authority{said: &tail{}}
-	if a.tls, err = ca.New(); err != nil {
+	a.tls, err = ca.New()
+	if err != nil {
 		return nil, err
 	}
-	if a.key, a.cert, err = certificate(); err != nil {
+	a.key, a.cert, err = certificate()
+	if err != nil {
 		return nil, err
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -77,7 +79,8 @@ func start(ctx context.Context, dir string) (_ *authority, err error) {
 	a.node = exec.Command("node", "authority.mjs")
 	a.node.Dir, a.node.Stderr = dir, a.said
 	a.node.Env = append(a.node.Environ(), "AUTHORITY="+string(settings))
-	if a.stdin, err = a.node.StdinPipe(); err != nil {
+	a.stdin, err = a.node.StdinPipe()
+	if err != nil {
 		return nil, err
 	}
 	stdout, err := a.node.StdoutPipe()

@@ -47,9 +47,7 @@ func run(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	defer a.close()
-	// All at once: under strict rotation patrol waits for other instances before
-	// it gives a sign-in up.
-	all := checks()
+	all := checks() // all at once: each has a vault and a browser of its own
 	outcomes := make([]chan error, len(all))
 	for i, c := range all {
 		outcomes[i] = make(chan error, 1)
