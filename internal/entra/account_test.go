@@ -33,6 +33,8 @@ func (s closedStore) Tag(context.Context, string, string, map[string]string) err
 const (
 	testTenant = "11111111-2222-3333-4444-555555555555"
 	testUser   = "build-bot@contoso.com"
+
+	otherTenant = "22222222-2222-3333-4444-555555555555"
 )
 
 // accountOf is the account of build-bot over a vault that nobody may ask.
@@ -66,7 +68,7 @@ func TestOnlyAMemberOfTheTenantWithTheManifestsNameIsSaved(t *testing.T) {
 	}{
 		"another user":           {grant{user: "mallory@contoso.com"}, "wrong-user"},
 		"nobody in particular":   {grant{}, "wrong-user"},
-		"another tenant":         {grant{user: testUser, tenantID: strings.Replace(testTenant, "1", "2", 1)}, "wrong-tenant"},
+		"another tenant":         {grant{user: testUser, tenantID: otherTenant}, "wrong-tenant"},
 		"a guest":                {grant{user: testUser, guest: true}, "guest"},
 		"a guest by name":        {grant{user: "ann_fabrikam.com#ext#@contoso.com"}, "guest"},
 		"a name that is no name": {grant{user: "<script>\x00canary"}, "wrong-user"},

@@ -44,7 +44,12 @@ func newPair(t *testing.T, life time.Duration) pair {
 		t.Fatal(err)
 	}
 	now := time.Now()
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "patrol"}, NotBefore: now.Add(-time.Minute), NotAfter: now.Add(life)}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		Subject:      pkix.Name{CommonName: "patrol"},
+		NotBefore:    now.Add(-time.Minute),
+		NotAfter:     now.Add(life),
+	}
 	raw, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
@@ -156,11 +161,21 @@ func TestMSALsCertificateIsAccepted(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := confidential.New(authority, "web", cred, confidential.WithHTTPClient(client), confidential.WithCache(imported("web", rt)))
+		c, err := confidential.New(
+			authority,
+			"web",
+			cred,
+			confidential.WithHTTPClient(client),
+			confidential.WithCache(imported("web", rt)),
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = c.AcquireTokenSilent(t.Context(), patScopes, confidential.WithSilentAccount(confidential.Account{HomeAccountID: "h"}))
+		_, err = c.AcquireTokenSilent(
+			t.Context(),
+			patScopes,
+			confidential.WithSilentAccount(confidential.Account{HomeAccountID: "h"}),
+		)
 		if got := msalCode(t, err); got != code {
 			t.Errorf("got %d, want %d", got, code)
 		}
@@ -173,18 +188,38 @@ func TestAzidentitysAppCredentials(t *testing.T) {
 	mine := newPair(t, time.Hour)
 	mi := "mi-" + rand.Text()
 	principal := s.AddIdentity(entra.ManagedIdentity{ClientID: mi})
-	s.AddApp(entra.App{ClientID: "web", Web: []string{web}, Secrets: []string{"s3cret"}, ExpiredSecrets: []string{"0ld"}, Certificates: []*x509.Certificate{mine.cert},
-		Federated: []entra.FederatedCredential{{Issuer: s.Issuer(), Subject: principal, Audience: entra.TokenExchange}}})
+	s.AddApp(
+		entra.App{
+			ClientID:       "web",
+			Web:            []string{web},
+			Secrets:        []string{"s3cret"},
+			ExpiredSecrets: []string{"0ld"},
+			Certificates:   []*x509.Certificate{mine.cert},
+			Federated: []entra.FederatedCredential{
+				{Issuer: s.Issuer(), Subject: principal, Audience: entra.TokenExchange},
+			},
+		},
+	)
 	options := azcore.ClientOptions{Transport: client, Retry: policy.RetryOptions{MaxRetries: -1}}
 	secret := func(value string) azcore.TokenCredential {
-		c, err := azidentity.NewClientSecretCredential(s.Tenant(), "web", value, &azidentity.ClientSecretCredentialOptions{ClientOptions: options})
+		c, err := azidentity.NewClientSecretCredential(
+			s.Tenant(),
+			"web",
+			value,
+			&azidentity.ClientSecretCredentialOptions{ClientOptions: options},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return c
 	}
-	certificate, err := azidentity.NewClientCertificateCredential(s.Tenant(), "web", []*x509.Certificate{mine.cert}, mine.key,
-		&azidentity.ClientCertificateCredentialOptions{ClientOptions: options})
+	certificate, err := azidentity.NewClientCertificateCredential(
+		s.Tenant(),
+		"web",
+		[]*x509.Certificate{mine.cert},
+		mine.key,
+		&azidentity.ClientCertificateCredentialOptions{ClientOptions: options},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +237,10 @@ func TestAzidentitysAppCredentials(t *testing.T) {
 		"secret": {secret("s3cret"), ""}, "certificate": {certificate, ""}, "managed identity": {assertion, ""},
 		"wrong secret": {secret("x"), "AADSTS7000215"}, "expired secret": {secret("0ld"), "AADSTS7000222"},
 	} {
-		token, err := tc.cred.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{"https://vault.azure.net/.default"}})
+		token, err := tc.cred.GetToken(
+			t.Context(),
+			policy.TokenRequestOptions{Scopes: []string{"https://vault.azure.net/.default"}},
+		)
 		if tc.code != "" {
 			if err == nil || !strings.Contains(err.Error(), tc.code) {
 				t.Errorf("%s: %v", name, err)
@@ -223,7 +261,15 @@ func TestAnAssertionOfTheManagedIdentityRunsOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, client := tenant(t)
 		principal := s.AddIdentity(entra.ManagedIdentity{ClientID: "mi"})
-		s.AddApp(entra.App{ClientID: "web", Web: []string{web}, Federated: []entra.FederatedCredential{{Issuer: s.Issuer(), Subject: principal, Audience: entra.TokenExchange}}})
+		s.AddApp(
+			entra.App{
+				ClientID: "web",
+				Web:      []string{web},
+				Federated: []entra.FederatedCredential{
+					{Issuer: s.Issuer(), Subject: principal, Audience: entra.TokenExchange},
+				},
+			},
+		)
 		rt, err := s.SeedRefreshToken(bot, "web", patScopes...)
 		if err != nil {
 			t.Fatal(err)
@@ -262,7 +308,12 @@ func TestASecretInTheHeaderCountsToo(t *testing.T) {
 		t.Fatal(err)
 	}
 	for secret, code := range map[string]int{"s3cret": 0, "x": 7000215} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, authority+"/oauth2/v2.0/token", strings.NewReader(refreshForm("web", rt).Encode()))
+		req, err := http.NewRequestWithContext(
+			t.Context(),
+			http.MethodPost,
+			authority+"/oauth2/v2.0/token",
+			strings.NewReader(refreshForm("web", rt).Encode()),
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -324,7 +375,11 @@ func FuzzSignInRequest(f *testing.F) {
 	s.AddUser(entra.User{UPN: bot})
 	s.AddApp(entra.App{ClientID: "web", Web: []string{web}})
 	f.Add(strings.TrimPrefix(request("web"), authority+"/oauth2/v2.0/authorize?"))
-	f.Add("client_id=web&redirect_uri=" + url.QueryEscape(web) + "&prompt=none&claims=%7B%22a%22%3A%7B%22amr%22%3A1%7D%7D&scope=openid&response_type=code")
+	f.Add(
+		"client_id=web&redirect_uri=" + url.QueryEscape(
+			web,
+		) + "&prompt=none&claims=%7B%22a%22%3A%7B%22amr%22%3A1%7D%7D&scope=openid&response_type=code",
+	)
 	f.Add("%zz&;")
 	f.Fuzz(func(t *testing.T, query string) {
 		w := record(t, s, query)

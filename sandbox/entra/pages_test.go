@@ -116,7 +116,10 @@ func TestThePagesThatAPersonSees(t *testing.T) {
 				t.Errorf("the second time: pages %q, want %q; %v", steps, tc.second, q)
 			}
 			// Another browser knows nobody, but consent belongs to the user.
-			if _, steps = walk(t, browser.New(client.Transport), browser.Person{User: tc.user}, request("web", tc.change...)); steps != strings.TrimSuffix(strings.Replace(tc.steps, "enrol ", "", 1), " consent") {
+			if _, steps = walk(t, browser.New(client.Transport), browser.Person{User: tc.user}, request("web", tc.change...)); steps != strings.TrimSuffix(
+				strings.Replace(tc.steps, "enrol ", "", 1),
+				" consent",
+			) {
 				t.Errorf("another browser: pages %q", steps)
 			}
 		})
@@ -131,8 +134,10 @@ func TestAPersonWhoGoesAwayIsSentBackWithTheReason(t *testing.T) {
 		}
 		at, _ := walk(t, browser.New(client.Transport), browser.Person{User: bot, CancelAt: step}, request("web"))
 		q := back(t, at)
-		if q.Get("error") != "access_denied" || q.Get("error_subcode") != "cancel" || !strings.HasPrefix(q.Get("error_description"), "AADSTS65004: ") ||
-			q.Get("state") != "st&te" || q.Has("code") {
+		if q.Get("error") != "access_denied" || q.Get("error_subcode") != "cancel" ||
+			!strings.HasPrefix(q.Get("error_description"), "AADSTS65004: ") ||
+			q.Get("state") != "st&te" ||
+			q.Has("code") {
 			t.Errorf("at %s: %v", step, q)
 		}
 	}
@@ -190,7 +195,8 @@ func TestAGuestIsOfAnotherTenant(t *testing.T) {
 	if err := json.Unmarshal([]byte(payload(t, body["id_token"].(string))), &id); err != nil {
 		t.Fatal(err)
 	}
-	if id.User != "eve@fabrikam.com" || id.OID != oid || id.TID != entra.DefaultTenant || id.IDP != "https://sts.windows.net/"+homeTenant+"/" {
+	if id.User != "eve@fabrikam.com" || id.OID != oid || id.TID != entra.DefaultTenant ||
+		id.IDP != "https://sts.windows.net/"+homeTenant+"/" {
 		t.Errorf("%+v", id)
 	}
 	if err := json.Unmarshal([]byte(payload(t, "."+body["client_info"].(string))), &info); err != nil {
@@ -258,13 +264,18 @@ func TestOnlyAnAdministratorGrantsWhatUsersMayNot(t *testing.T) {
 				scope = nil
 			}
 			at, steps := walk(t, browser.New(client.Transport), browser.Person{User: bot}, request("web", scope...))
-			if q := back(t, at); steps != "account sign-in approval" || q.Get("error") != "access_denied" || !strings.HasPrefix(q.Get("error_description"), "AADSTS90094: ") {
+			if q := back(t, at); steps != "account sign-in approval" || q.Get("error") != "access_denied" ||
+				!strings.HasPrefix(q.Get("error_description"), "AADSTS90094: ") {
 				t.Errorf("pages %q, %v", steps, q)
 			}
 			// The administrator's own consent is the administrator's alone.
 			for _, everybody := range []bool{false, true} {
 				change := append([]string{"prompt", "consent"}, scope...)
-				if at, _ = walk(t, browser.New(client.Transport), browser.Person{User: boss, ForEverybody: everybody}, request("web", change...)); back(t, at).Get("code") == "" {
+				if at, _ = walk(t, browser.New(client.Transport), browser.Person{User: boss, ForEverybody: everybody}, request("web", change...)); back(
+					t,
+					at,
+				).Get("code") ==
+					"" {
 					t.Errorf("the administrator got %v", back(t, at))
 				}
 				want := "account sign-in approval"
@@ -308,20 +319,35 @@ func TestTheAdminConsentEndpoint(t *testing.T) {
 		t.Errorf("not an administrator: pages %q, %v", steps, q)
 	}
 	p, _ = walk(t, browser.New(client.Transport), browser.Person{User: boss, CancelAt: "consent"}, at("/adminconsent"))
-	if q := back(t, p); q.Get("error") != "access_denied" || q.Get("admin_consent") != "True" || q.Get("tenant") != entra.DefaultTenant {
+	if q := back(t, p); q.Get("error") != "access_denied" || q.Get("admin_consent") != "True" ||
+		q.Get("tenant") != entra.DefaultTenant {
 		t.Errorf("declined: %v", q)
 	}
-	if p, _ = walk(t, browser.New(client.Transport), browser.Person{User: boss}, at("/v2.0/adminconsent", "scope", entra.DevOps+"/vso.nothing")); !strings.Contains(back(t, p).Get("error_description"), "AADSTS650053") {
+	if p, _ = walk(t, browser.New(client.Transport), browser.Person{User: boss}, at("/v2.0/adminconsent", "scope", entra.DevOps+"/vso.nothing")); !strings.Contains(
+		back(t, p).Get("error_description"),
+		"AADSTS650053",
+	) {
 		t.Errorf("a scope that does not exist: %v", back(t, p))
 	}
-	p, steps = walk(t, browser.New(client.Transport), browser.Person{User: boss}, at("/v2.0/adminconsent", "scope", pats))
-	if q := back(t, p); steps != "account sign-in consent" || q.Get("admin_consent") != "True" || q.Get("scope") != pats || q.Get("state") != "s1" {
+	p, steps = walk(
+		t,
+		browser.New(client.Transport),
+		browser.Person{User: boss},
+		at("/v2.0/adminconsent", "scope", pats),
+	)
+	if q := back(t, p); steps != "account sign-in consent" || q.Get("admin_consent") != "True" ||
+		q.Get("scope") != pats ||
+		q.Get("state") != "s1" {
 		t.Errorf("one scope: pages %q, %v", steps, q)
 	}
 	if _, steps = walk(t, browser.New(client.Transport), browser.Person{User: bot}, request("web", "scope", pats)); steps != "account sign-in" {
 		t.Errorf("a user, one scope: pages %q", steps)
 	}
-	if p, _ = walk(t, browser.New(client.Transport), browser.Person{User: boss}, at("/adminconsent")); back(t, p).Get("admin_consent") != "True" {
+	if p, _ = walk(t, browser.New(client.Transport), browser.Person{User: boss}, at("/adminconsent")); back(
+		t,
+		p,
+	).Get("admin_consent") !=
+		"True" {
 		t.Errorf("all scopes: %v", back(t, p))
 	}
 	if _, steps = walk(t, browser.New(client.Transport), browser.Person{User: bot, CancelAt: "consent"}, request("web")); steps != "account sign-in" {
@@ -343,7 +369,11 @@ func TestAFormBelongsToOneBrowserAndServesOnce(t *testing.T) {
 		}
 		send := func(b *browser.Browser, at *browser.Page, set ...string) *browser.Page {
 			t.Helper()
-			next, err := b.Submit(t.Context(), at, at.Forms[0], append([]string{"user", bot, "action", "next"}, set...)...)
+			next, err := b.Submit(
+				t.Context(),
+				at,
+				at.Forms[0],
+				append([]string{"user", bot, "action", "next"}, set...)...)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -392,14 +422,16 @@ func TestAFormBelongsToOneBrowserAndServesOnce(t *testing.T) {
 func TestThePagesCanNotBeFramedOrKept(t *testing.T) {
 	_, client := tenant(t)
 	resp, html := get(t, client, request("web"))
-	if resp.Header.Get("X-Frame-Options") != "DENY" || resp.Header.Get("Cache-Control") != "no-store" || !strings.Contains(resp.Header.Get("Content-Security-Policy"), "frame-ancestors 'none'") {
+	if resp.Header.Get("X-Frame-Options") != "DENY" || resp.Header.Get("Cache-Control") != "no-store" ||
+		!strings.Contains(resp.Header.Get("Content-Security-Policy"), "frame-ancestors 'none'") {
 		t.Errorf("%v", resp.Header)
 	}
 	if strings.Contains(html, "<script") {
 		t.Error("the page wants a script")
 	}
 	c := resp.Cookies()
-	if len(c) != 1 || !c[0].HttpOnly || !c[0].Secure || c[0].SameSite != http.SameSiteLaxMode || !strings.HasPrefix(c[0].Name, "__Host-") {
+	if len(c) != 1 || !c[0].HttpOnly || !c[0].Secure || c[0].SameSite != http.SameSiteLaxMode ||
+		!strings.HasPrefix(c[0].Name, "__Host-") {
 		t.Errorf("%v", c)
 	}
 }
@@ -463,7 +495,8 @@ func TestSilentSignIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	want("", "") // one session is left
-	if at, _ := walk(t, b, browser.Person{}, authority+"/oauth2/v2.0/logout?post_logout_redirect_uri="+url.QueryEscape(web)); !at.Left() || at.URL.String() != web {
+	if at, _ := walk(t, b, browser.Person{}, authority+"/oauth2/v2.0/logout?post_logout_redirect_uri="+url.QueryEscape(web)); !at.Left() ||
+		at.URL.String() != web {
 		t.Errorf("signed out to %s", at.URL)
 	}
 	want("login_required", "AADSTS50058")
@@ -540,7 +573,9 @@ func TestNobodySignsInWithoutAFormOfThisBrowser(t *testing.T) {
 func TestAPolicyThatBlocksEverybodyLeavesNobodyThrough(t *testing.T) {
 	s, client := tenant(t)
 	s.AddPolicy(entra.Policy{Block: true})
-	if at, _ := walk(t, browser.New(client.Transport), browser.Person{User: bot}, request("web")); at.Left() || at.Status != 400 || !strings.Contains(at.HTML, "AADSTS53003") {
+	if at, _ := walk(t, browser.New(client.Transport), browser.Person{User: bot}, request("web")); at.Left() ||
+		at.Status != 400 ||
+		!strings.Contains(at.HTML, "AADSTS53003") {
 		t.Errorf("%d %s %s", at.Status, at.URL, at.HTML)
 	}
 }

@@ -26,7 +26,9 @@ func TestAClaimsChallengeIsSatisfiedByTheNextSignIn(t *testing.T) {
 	id := s.AddPolicy(entra.Policy{User: strings.ToUpper(bot), MFA: true})
 	_, body := answerOf(t, client, refreshForm(app, rt))
 	claims, _ := body["claims"].(string)
-	if codeOf(body) != 50076 || body["error"] != "invalid_grant" || body["suberror"] != "basic_action" || !strings.Contains(claims, id) || !json.Valid([]byte(claims)) {
+	if codeOf(body) != 50076 || body["error"] != "invalid_grant" || body["suberror"] != "basic_action" ||
+		!strings.Contains(claims, id) ||
+		!json.Valid([]byte(claims)) {
 		t.Fatalf("%v", body)
 	}
 	c := publicClient(t, client, app, m)
@@ -34,7 +36,13 @@ func TestAClaimsChallengeIsSatisfiedByTheNextSignIn(t *testing.T) {
 	if got := msalCode(t, err); got != 50076 {
 		t.Errorf("MSAL reports %d", got)
 	}
-	page, err := c.AuthCodeURL(t.Context(), app, "http://localhost", append([]string{"openid", "offline_access"}, patScopes...), public.WithClaims(claims))
+	page, err := c.AuthCodeURL(
+		t.Context(),
+		app,
+		"http://localhost",
+		append([]string{"openid", "offline_access"}, patScopes...),
+		public.WithClaims(claims),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +105,8 @@ func TestAnUnenrolledUserIsToldSo(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.AddPolicy(entra.Policy{MFA: true})
-	if _, body := answerOf(t, client, refreshForm("native", rt)); codeOf(body) != 50079 || body["suberror"] != "basic_action" {
+	if _, body := answerOf(t, client, refreshForm("native", rt)); codeOf(body) != 50079 ||
+		body["suberror"] != "basic_action" {
 		t.Errorf("%v", body)
 	}
 }
@@ -201,7 +210,9 @@ func TestEveryRefusalOnDemandReachesTheClientOfMSAL(t *testing.T) {
 		s.Fail(entra.Failure{User: bot, Code: code, Times: 2})
 		status, body := answerOf(t, client, refreshForm(app, rt))
 		sub, _ := body["suberror"].(string)
-		if _, claims := body["claims"]; status != want.status || codeOf(body) != code || body["error"] != want.err || sub != want.sub || claims != want.claims {
+		if _, claims := body["claims"]; status != want.status || codeOf(body) != code || body["error"] != want.err ||
+			sub != want.sub ||
+			claims != want.claims {
 			t.Errorf("%d: %d %v", code, status, body)
 		}
 		m := imported(app, rt)
@@ -214,8 +225,21 @@ func TestEveryRefusalOnDemandReachesTheClientOfMSAL(t *testing.T) {
 		}
 	}
 	s, client, app, rt := seeded(t, entra.Config{})
-	s.Fail(entra.Failure{User: bot, Code: 50076, Error: "interaction_required", SubError: "additional_action", Status: 401, Claims: `{"a":{}}`, Times: 1})
-	if status, body := answerOf(t, client, refreshForm(app, rt)); status != 401 || body["error"] != "interaction_required" || body["suberror"] != "additional_action" || body["claims"] != `{"a":{}}` {
+	s.Fail(
+		entra.Failure{
+			User:     bot,
+			Code:     50076,
+			Error:    "interaction_required",
+			SubError: "additional_action",
+			Status:   401,
+			Claims:   `{"a":{}}`,
+			Times:    1,
+		},
+	)
+	if status, body := answerOf(t, client, refreshForm(app, rt)); status != 401 ||
+		body["error"] != "interaction_required" ||
+		body["suberror"] != "additional_action" ||
+		body["claims"] != `{"a":{}}` {
 		t.Errorf("%d %v", status, body)
 	}
 }
@@ -259,7 +283,11 @@ func TestDeviceCodePages(t *testing.T) {
 			if steps != tc.steps || at.Left() {
 				t.Errorf("pages %q, want %q", steps, tc.steps)
 			}
-			form := url.Values{"client_id": {"device"}, "grant_type": {"device_code"}, "device_code": {code["device_code"].(string)}}
+			form := url.Values{
+				"client_id":   {"device"},
+				"grant_type":  {"device_code"},
+				"device_code": {code["device_code"].(string)},
+			}
 			_, body := answerOf(t, client, form)
 			if got, _ := body["error"].(string); got != tc.err {
 				t.Errorf("%v", body)
@@ -282,7 +310,10 @@ func TestDeviceCodePages(t *testing.T) {
 
 func deviceCode(t *testing.T, client *http.Client) map[string]any {
 	t.Helper()
-	resp, err := client.PostForm(authority+"/oauth2/v2.0/devicecode", url.Values{"client_id": {"device"}, "scope": {strings.Join(patScopes, " ") + " offline_access"}})
+	resp, err := client.PostForm(
+		authority+"/oauth2/v2.0/devicecode",
+		url.Values{"client_id": {"device"}, "scope": {strings.Join(patScopes, " ") + " offline_access"}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,7 +330,11 @@ func TestADeviceCodeHasItsPaceAndItsEnd(t *testing.T) {
 		s, client := tenant(t)
 		s.AddApp(entra.App{ClientID: "device", AllowPublicClient: true})
 		code := deviceCode(t, client)
-		form := url.Values{"client_id": {"device"}, "grant_type": {"urn:ietf:params:oauth:grant-type:device_code"}, "device_code": {code["device_code"].(string)}}
+		form := url.Values{
+			"client_id":   {"device"},
+			"grant_type":  {"urn:ietf:params:oauth:grant-type:device_code"},
+			"device_code": {code["device_code"].(string)},
+		}
 		want := func(err string) {
 			t.Helper()
 			if _, body := answerOf(t, client, form); body["error"] != err {
@@ -342,7 +377,15 @@ func TestARefreshTokenFromADeviceCodeStaysTracked(t *testing.T) {
 	if err := s.ApproveDevice(code["user_code"].(string), bot); err != nil {
 		t.Fatal(err)
 	}
-	_, body := answerOf(t, client, url.Values{"client_id": {"device"}, "grant_type": {"device_code"}, "device_code": {code["device_code"].(string)}})
+	_, body := answerOf(
+		t,
+		client,
+		url.Values{
+			"client_id":   {"device"},
+			"grant_type":  {"device_code"},
+			"device_code": {code["device_code"].(string)},
+		},
+	)
 	for range 2 { // its descendants, too
 		_, body = answerOf(t, client, refreshForm("device", body["refresh_token"].(string)))
 		if codeOf(body) != 0 {

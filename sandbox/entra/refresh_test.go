@@ -75,8 +75,17 @@ func (m *memory) Export(_ context.Context, c cache.Marshaler, _ cache.ExportHint
 
 // imported is a cache that holds nothing but a refresh token.
 func imported(clientID, refreshToken string) *memory {
-	return &memory{[]byte(fmt.Sprintf(`{"RefreshToken":{"x":{"home_account_id":"h","environment":%[1]q,"credential_type":"RefreshToken","client_id":%[2]q,"secret":%[3]q}},`+
-		`"AppMetadata":{"y":{"client_id":%[2]q,"environment":%[1]q}}}`, host, clientID, refreshToken))}
+	return &memory{
+		[]byte(
+			fmt.Sprintf(
+				`{"RefreshToken":{"x":{"home_account_id":"h","environment":%[1]q,"credential_type":"RefreshToken","client_id":%[2]q,"secret":%[3]q}},`+
+					`"AppMetadata":{"y":{"client_id":%[2]q,"environment":%[1]q}}}`,
+				host,
+				clientID,
+				refreshToken,
+			),
+		),
+	}
 }
 
 // seeded is a tenant in which the bot has signed in to a native app.
@@ -109,7 +118,12 @@ func silent(ctx context.Context, c public.Client, opts ...public.AcquireSilentOp
 // answerOf posts a form to the token endpoint and reads the answer.
 func answerOf(t *testing.T, client *http.Client, form url.Values) (int, map[string]any) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), "POST", authority+"/oauth2/v2.0/token", strings.NewReader(form.Encode()))
+	req, err := http.NewRequestWithContext(
+		t.Context(),
+		"POST",
+		authority+"/oauth2/v2.0/token",
+		strings.NewReader(form.Encode()),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,14 +193,16 @@ func TestMSALRedeemsAnImportedRefreshToken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Account.PreferredUsername != bot || r.Account.HomeAccountID != "0b0b."+entra.DefaultTenant || r.Account.LocalAccountID != "0b0b" {
+	if r.Account.PreferredUsername != bot || r.Account.HomeAccountID != "0b0b."+entra.DefaultTenant ||
+		r.Account.LocalAccountID != "0b0b" {
 		t.Errorf("account = %+v", r.Account)
 	}
 	c, err := s.VerifyAccessToken(r.AccessToken)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Audience != entra.DevOps || c.UPN != bot || c.AppID != app || c.IDType != "user" || c.TenantID != entra.DefaultTenant ||
+	if c.Audience != entra.DevOps || c.UPN != bot || c.AppID != app || c.IDType != "user" ||
+		c.TenantID != entra.DefaultTenant ||
 		!slices.Equal(c.Scopes, []string{"vso.pats", "vso.pats_manage"}) {
 		t.Errorf("claims = %+v", c)
 	}
@@ -212,7 +228,13 @@ func TestMSALWorksOverLoopbackTLSWithoutInstanceDiscovery(t *testing.T) {
 	}
 	m := imported(app, rt)
 	m.bytes = []byte(strings.ReplaceAll(string(m.bytes), host, strings.TrimPrefix(srv.URL, "https://")))
-	c, err := public.New(app, public.WithAuthority(srv.URL+"/"+s.Tenant()), public.WithHTTPClient(srv.Client()), public.WithCache(m), public.WithInstanceDiscovery(false))
+	c, err := public.New(
+		app,
+		public.WithAuthority(srv.URL+"/"+s.Tenant()),
+		public.WithHTTPClient(srv.Client()),
+		public.WithCache(m),
+		public.WithInstanceDiscovery(false),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,7 +256,8 @@ func TestARefreshTokenSlidesByUseAndDiesAfter90DaysOfInactivity(t *testing.T) {
 			form.Set("refresh_token", body["refresh_token"].(string))
 		}
 		time.Sleep(90 * 24 * time.Hour)
-		if status, body := answerOf(t, client, form); status != 400 || codeOf(body) != 700082 || body["error"] != "invalid_grant" {
+		if status, body := answerOf(t, client, form); status != 400 || codeOf(body) != 700082 ||
+			body["error"] != "invalid_grant" {
 			t.Errorf("%d %v", status, body)
 		}
 	})
@@ -284,7 +307,8 @@ func TestRefreshIsRefused(t *testing.T) {
 						t.Errorf("the answer lacks %s", field)
 					}
 				}
-				if claims, _ := body["claims"].(string); tc.code == 50076 && (body["suberror"] != "basic_action" || !json.Valid([]byte(claims))) {
+				if claims, _ := body["claims"].(string); tc.code == 50076 &&
+					(body["suberror"] != "basic_action" || !json.Valid([]byte(claims))) {
 					t.Errorf("multi-factor: suberror %v, claims %q", body["suberror"], claims)
 				}
 			})
@@ -335,7 +359,9 @@ func TestRotation(t *testing.T) {
 			if _, body := answerOf(t, client, refreshForm(app, rt)); codeOf(body) != tc.reuse {
 				t.Errorf("reuse: %v", body)
 			}
-			if _, body := answerOf(t, client, refreshForm(app, first["refresh_token"].(string))); codeOf(body) != tc.next {
+			if _, body := answerOf(t, client, refreshForm(app, first["refresh_token"].(string))); codeOf(
+				body,
+			) != tc.next {
 				t.Errorf("the successor: %v", body)
 			}
 		})
@@ -352,7 +378,13 @@ func TestAConfidentialRefreshTokenNeedsTheManagedIdentitysAssertion(t *testing.T
 	}
 	good := entra.FederatedCredential{Issuer: s.Issuer(), Subject: principal, Audience: entra.TokenExchange}
 	register := func(fc entra.FederatedCredential) string {
-		return s.AddApp(entra.App{ClientID: "patrol", Web: []string{"https://patrol.example/api/signin/callback"}, Federated: []entra.FederatedCredential{fc}})
+		return s.AddApp(
+			entra.App{
+				ClientID:  "patrol",
+				Web:       []string{"https://patrol.example/api/signin/callback"},
+				Federated: []entra.FederatedCredential{fc},
+			},
+		)
 	}
 	app := register(good)
 	rt, err := s.SeedRefreshToken(bot, app, patScopes...)
@@ -394,11 +426,19 @@ func TestAConfidentialRefreshTokenNeedsTheManagedIdentitysAssertion(t *testing.T
 	}
 	// MSAL sends the same.
 	register(good)
-	cred := confidential.NewCredFromAssertionCallback(func(context.Context, confidential.AssertionRequestOptions) (string, error) {
-		return assertion("mi-1", entra.TokenExchange), nil
-	})
+	cred := confidential.NewCredFromAssertionCallback(
+		func(context.Context, confidential.AssertionRequestOptions) (string, error) {
+			return assertion("mi-1", entra.TokenExchange), nil
+		},
+	)
 	before := s.Assertions()
-	c, err := confidential.New(authority, app, cred, confidential.WithHTTPClient(client), confidential.WithCache(imported(app, rt)))
+	c, err := confidential.New(
+		authority,
+		app,
+		cred,
+		confidential.WithHTTPClient(client),
+		confidential.WithCache(imported(app, rt)),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,8 +33,18 @@ func challenge() string {
 
 // request is a sign-in request that is in order; change makes it otherwise.
 func request(app string, change ...string) string {
-	q := url.Values{"client_id": {app}, "response_type": {"code"}, "redirect_uri": {web}, "state": {"st&te"}, "nonce": {"n1"},
-		"scope": {strings.Join(patScopes, " ") + " openid offline_access profile"}, "code_challenge": {challenge()}, "code_challenge_method": {"S256"}}
+	q := url.Values{
+		"client_id":     {app},
+		"response_type": {"code"},
+		"redirect_uri":  {web},
+		"state":         {"st&te"},
+		"nonce":         {"n1"},
+		"scope": {
+			strings.Join(patScopes, " ") + " openid offline_access profile",
+		},
+		"code_challenge":        {challenge()},
+		"code_challenge_method": {"S256"},
+	}
 	for i := 0; i < len(change); i += 2 {
 		if change[i+1] == "" {
 			q.Del(change[i])
@@ -122,7 +132,8 @@ func TestAuthorizeSendsBackWhatTheClientDidWrong(t *testing.T) {
 	} {
 		resp, _ := get(t, client, tc.page)
 		to, err := resp.Location()
-		if err != nil || !strings.HasPrefix(to.String(), web+"?") || to.Query().Get("error") != tc.err || to.Query().Get("state") != "st&te" {
+		if err != nil || !strings.HasPrefix(to.String(), web+"?") || to.Query().Get("error") != tc.err ||
+			to.Query().Get("state") != "st&te" {
 			t.Errorf("%s: %d %v %v", name, resp.StatusCode, to, err)
 		}
 	}
@@ -143,11 +154,21 @@ func TestSignInByResponseMode(t *testing.T) {
 	if q := signIn(t, client, request("web")); q.Get("code") == "" || q.Get("state") != "st&te" {
 		t.Errorf("query: %v", q)
 	}
-	at, _ := walk(t, browser.New(client.Transport), browser.Person{User: bot}, request("web", "response_mode", "fragment"))
+	at, _ := walk(
+		t,
+		browser.New(client.Transport),
+		browser.Person{User: bot},
+		request("web", "response_mode", "fragment"),
+	)
 	if q := fragment(t, at); q.Get("code") == "" || q.Get("state") != "st&te" {
 		t.Errorf("fragment: %v", q)
 	}
-	at, _ = walk(t, browser.New(client.Transport), browser.Person{User: bot}, request("web", "response_mode", "form_post"))
+	at, _ = walk(
+		t,
+		browser.New(client.Transport),
+		browser.Person{User: bot},
+		request("web", "response_mode", "form_post"),
+	)
 	for _, want := range []string{`action="` + web + `"`, `name="code" value="1.AX`, `name="state" value="st&amp;te"`} {
 		if at.Left() || !strings.Contains(at.HTML, want) {
 			t.Errorf("form_post lacks %q: %d %s", want, at.Status, at.HTML)
@@ -177,7 +198,12 @@ func fragment(t *testing.T, at *browser.Page) url.Values {
 }
 
 func TestCodeRedemption(t *testing.T) {
-	base := url.Values{"grant_type": {"authorization_code"}, "redirect_uri": {web}, "code_verifier": {verifier}, "client_info": {"1"}}
+	base := url.Values{
+		"grant_type":    {"authorization_code"},
+		"redirect_uri":  {web},
+		"code_verifier": {verifier},
+		"client_info":   {"1"},
+	}
 	for name, tc := range map[string]struct {
 		app    string
 		change func(url.Values)
@@ -213,13 +239,15 @@ func TestCodeRedemption(t *testing.T) {
 				if tc.code != 0 {
 					return
 				}
-				if c, err := s.VerifyAccessToken(body["access_token"].(string)); err != nil || c.UPN != bot || len(c.Scopes) != 2 {
+				if c, err := s.VerifyAccessToken(body["access_token"].(string)); err != nil || c.UPN != bot ||
+					len(c.Scopes) != 2 {
 					t.Errorf("%+v %v", c, err)
 				}
 				if body["refresh_token"] == nil || body["client_info"] == nil {
 					t.Errorf("%v", body)
 				}
-				if id := payload(t, body["id_token"].(string)); !strings.Contains(id, `"nonce":"n1"`) || !strings.Contains(id, `"preferred_username":"`+bot) {
+				if id := payload(t, body["id_token"].(string)); !strings.Contains(id, `"nonce":"n1"`) ||
+					!strings.Contains(id, `"preferred_username":"`+bot) {
 					t.Errorf("id token %s", id)
 				}
 				if _, again := answerOf(t, client, form); codeOf(again) != 54005 {
@@ -250,10 +278,20 @@ func payload(t *testing.T, token string) string {
 func TestASinglePageAppsRefreshTokenLives24HoursWhateverItsUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, client := tenant(t)
-		at, _ := walk(t, browser.New(client.Transport), browser.Person{User: bot}, request("spa", "response_mode", "fragment"))
+		at, _ := walk(
+			t,
+			browser.New(client.Transport),
+			browser.Person{User: bot},
+			request("spa", "response_mode", "fragment"),
+		)
 		origin := func(form url.Values) map[string]any {
 			t.Helper()
-			req, err := http.NewRequestWithContext(t.Context(), "POST", authority+"/oauth2/v2.0/token", strings.NewReader(form.Encode()))
+			req, err := http.NewRequestWithContext(
+				t.Context(),
+				"POST",
+				authority+"/oauth2/v2.0/token",
+				strings.NewReader(form.Encode()),
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -268,7 +306,15 @@ func TestASinglePageAppsRefreshTokenLives24HoursWhateverItsUse(t *testing.T) {
 			_, _ = io.Copy(w, resp.Body)
 			return decodeBody(t, w.Body.Bytes())
 		}
-		body := origin(url.Values{"client_id": {"spa"}, "grant_type": {"authorization_code"}, "code": {fragment(t, at).Get("code")}, "redirect_uri": {web}, "code_verifier": {verifier}})
+		body := origin(
+			url.Values{
+				"client_id":     {"spa"},
+				"grant_type":    {"authorization_code"},
+				"code":          {fragment(t, at).Get("code")},
+				"redirect_uri":  {web},
+				"code_verifier": {verifier},
+			},
+		)
 		for range 3 {
 			if codeOf(body) != 0 {
 				t.Fatal(body)
@@ -291,7 +337,12 @@ func TestMSALsInteractiveSignInGetsAFormPost(t *testing.T) {
 	defer srv.Close()
 	s.AddUser(entra.User{UPN: bot})
 	app := s.AddApp(entra.App{Native: []string{"http://localhost"}})
-	c, err := public.New(app, public.WithAuthority(srv.URL+"/"+s.Tenant()), public.WithHTTPClient(srv.Client()), public.WithInstanceDiscovery(false))
+	c, err := public.New(
+		app,
+		public.WithAuthority(srv.URL+"/"+s.Tenant()),
+		public.WithHTTPClient(srv.Client()),
+		public.WithInstanceDiscovery(false),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -391,13 +442,19 @@ func TestDeviceCodeRules(t *testing.T) {
 	s.AddApp(entra.App{ClientID: "interactive", Native: []string{"http://localhost"}})
 	for _, app := range []string{"web", "interactive"} {
 		body := post("devicecode", url.Values{"client_id": {app}, "scope": {scope}})
-		if body := post("token", url.Values{"client_id": {app}, "grant_type": {"device_code"}, "device_code": {body["device_code"].(string)}}); codeOf(body) != 7000218 {
+		if body := post("token", url.Values{"client_id": {app}, "grant_type": {"device_code"}, "device_code": {body["device_code"].(string)}}); codeOf(
+			body,
+		) != 7000218 {
 			t.Errorf("%s: %v", app, body)
 		}
 	}
 	body := post("devicecode", url.Values{"client_id": {"device"}, "scope": {scope}})
 	for _, grant := range []string{"device_code", "urn:ietf:params:oauth:grant-type:device_code"} {
-		form := url.Values{"client_id": {"device"}, "grant_type": {grant}, "device_code": {body["device_code"].(string)}}
+		form := url.Values{
+			"client_id":   {"device"},
+			"grant_type":  {grant},
+			"device_code": {body["device_code"].(string)},
+		}
 		if got := post("token", form); got["error"] != "authorization_pending" {
 			t.Errorf("%s: %v", grant, got)
 		}
@@ -409,10 +466,17 @@ func TestDeviceCodeRules(t *testing.T) {
 
 func TestClientCredentialsGiveAppTokens(t *testing.T) {
 	s, client := tenant(t)
-	form := url.Values{"client_id": {"web"}, "grant_type": {"client_credentials"}, "client_secret": {"s3cret"}, "scope": {"https://servicebus.azure.net//.default"}}
+	form := url.Values{
+		"client_id":     {"web"},
+		"grant_type":    {"client_credentials"},
+		"client_secret": {"s3cret"},
+		"scope":         {"https://servicebus.azure.net//.default"},
+	}
 	_, body := answerOf(t, client, form)
 	c, err := s.VerifyAccessToken(body["access_token"].(string))
-	if err != nil || c.IDType != "app" || c.UPN != "" || len(c.Scopes) != 0 || c.Audience != "https://servicebus.azure.net/" || c.AppID != "web" {
+	if err != nil || c.IDType != "app" || c.UPN != "" || len(c.Scopes) != 0 ||
+		c.Audience != "https://servicebus.azure.net/" ||
+		c.AppID != "web" {
 		t.Errorf("%+v %v", c, err)
 	}
 	if body["refresh_token"] != nil {

@@ -26,8 +26,22 @@ const page = `<!doctype html><!-- <form action="/no"> --><script>'<form action="
 func TestFormsAreReadAsABrowserDoes(t *testing.T) {
 	got := browser.Forms(page)
 	want := []browser.Form{
-		{Action: "/next?a=1&b=2", Method: "POST", Fields: url.Values{"flow": {`a"b>c`}, "text": {"t"}, "ticked": {"yes"}, "user": {"bob & co"}, "first": {"1"}, "note": {"hello"}},
-			Buttons: url.Values{"action": {"go", "stop"}}, Inputs: []string{"text", "box", "ticked", "user", "first", "note"}},
+		{
+			Action: "/next?a=1&b=2",
+			Method: "POST",
+			Fields: url.Values{
+				"flow":   {`a"b>c`},
+				"text":   {"t"},
+				"ticked": {"yes"},
+				"user":   {"bob & co"},
+				"first":  {"1"},
+				"note":   {"hello"},
+			},
+			Buttons: url.Values{
+				"action": {"go", "stop"},
+			},
+			Inputs: []string{"text", "box", "ticked", "user", "first", "note"},
+		},
 		{Action: "get", Method: "GET", Fields: url.Values{}, Buttons: url.Values{}},
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -43,12 +57,25 @@ func TestCookiesRedirectsAndForms(t *testing.T) {
 	})
 	mux.HandleFunc("GET /form", func(w http.ResponseWriter, r *http.Request) {
 		c, err := r.Cookie("c")
-		_, _ = fmt.Fprintf(w, `%v %v<form method="post" action="/done"><input name="a" value="1"></form><form action="/done"><input name="b" value="2"></form>`, c, err)
+		_, _ = fmt.Fprintf(
+			w,
+			`%v %v<form method="post" action="/done"><input name="a" value="1"></form><form action="/done"><input name="b" value="2"></form>`,
+			c,
+			err,
+		)
 	})
 	mux.HandleFunc("/done", func(w http.ResponseWriter, r *http.Request) {
-		http.Redirect(w, r, "https://elsewhere.example/?"+r.Method+"="+r.FormValue("a")+r.FormValue("b")+r.FormValue("more"), http.StatusSeeOther)
+		http.Redirect(
+			w,
+			r,
+			"https://elsewhere.example/?"+r.Method+"="+r.FormValue("a")+r.FormValue("b")+r.FormValue("more"),
+			http.StatusSeeOther,
+		)
 	})
-	mux.HandleFunc("GET /loop", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/loop", http.StatusFound) })
+	mux.HandleFunc(
+		"GET /loop",
+		func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/loop", http.StatusFound) },
+	)
 	srv := httptest.NewServer(mux)
 	defer srv.Close()
 	b := browser.New(nil)
@@ -73,7 +100,8 @@ func FuzzForms(f *testing.F) {
 	f.Add(`<form method=post><input name="a" value='"'><button name=b>`)
 	f.Fuzz(func(t *testing.T, html string) {
 		for _, form := range browser.Forms(html) {
-			if form.Method != http.MethodGet && form.Method != http.MethodPost || form.Fields == nil || form.Buttons == nil {
+			if form.Method != http.MethodGet && form.Method != http.MethodPost || form.Fields == nil ||
+				form.Buttons == nil {
 				t.Fatalf("%+v", form)
 			}
 		}

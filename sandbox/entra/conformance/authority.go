@@ -105,13 +105,12 @@ func start(ctx context.Context, dir string) (_ *authority, err error) {
 	}
 	go func() { _, _ = io.Copy(a.said, lines) }()
 	behind := &url.URL{Scheme: "http", Host: "127.0.0.1:" + port}
-	a.front = &http.Server{TLSConfig: a.tls.TLSConfig(), ReadHeaderTimeout: 10 * time.Second, Handler: &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(behind)
-			r.Out.Host = r.In.Host
-			r.SetXForwarded()
-		},
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(behind)
+		r.Out.Host = r.In.Host
+		r.SetXForwarded()
 	}}
+	a.front = &http.Server{TLSConfig: a.tls.TLSConfig(), ReadHeaderTimeout: 10 * time.Second, Handler: proxy}
 	go func() { _ = a.front.ServeTLS(l, "", "") }()
 	return a, nil
 }
@@ -180,7 +179,10 @@ func certificate() (*rsa.PrivateKey, *x509.Certificate, error) {
 		return nil, nil, fmt.Errorf("making the app's key: %w", err)
 	}
 	now := time.Now()
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "patrol"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour)}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "patrol"},
+		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour),
+	}
 	raw, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		return nil, nil, fmt.Errorf("making the app's certificate: %w", err)

@@ -30,10 +30,13 @@ func checks() []check {
 	for _, client := range []string{publicClient, confidentialClient} {
 		all = append(all,
 			check{"a person signs in, and the token is that person's", client, (*fixture).signsIn},
-			check{"every refresh replaces the refresh token, and the process goes on with it", client, (*fixture).rotates},
+			check{"every refresh replaces the refresh token, and the process goes on with it",
+				client, (*fixture).rotates},
 			check{"a later process goes on with what is stored", client, (*fixture).goesOn},
-			check{"a used refresh token ends the sign-in, and another sign-in repairs it", client, (*fixture).noticesReuse},
-			check{"a revoked refresh token ends the sign-in, and a person is notified once", client, (*fixture).noticesRevocation},
+			check{"a used refresh token ends the sign-in, and another sign-in repairs it",
+				client, (*fixture).noticesReuse},
+			check{"a revoked refresh token ends the sign-in, and a person is notified once",
+				client, (*fixture).noticesRevocation},
 			check{"another user is refused, and nothing is stored", client, (*fixture).refusesAnother},
 			check{"a person who goes away comes back with the reason", client, (*fixture).survivesCancel},
 			check{"a wrong verifier gets no token", client, (*fixture).provesPossession},
@@ -193,7 +196,8 @@ func (s *fixture) noticesRevocation() error {
 	if err != nil {
 		return err
 	}
-	if status, problem, err := s.post("/token/revocation", url.Values{"token": {token}, "token_type_hint": {"refresh_token"}}); err != nil || status != 200 {
+	form := url.Values{"token": {token}, "token_type_hint": {"refresh_token"}}
+	if status, problem, err := s.post("/token/revocation", form); err != nil || status != 200 {
 		return fmt.Errorf("the authority does not revoke: %d %s (%v)", status, problem, err)
 	}
 	return s.ended(c)
@@ -352,7 +356,8 @@ func (a *authority) assertion(audience string) (string, error) {
 	var parts [2]string
 	for i, part := range []map[string]any{
 		{"alg": "PS256", "typ": "JWT"},
-		{"iss": confidentialClient, "sub": confidentialClient, "aud": audience, "jti": rand.Text(), "iat": now.Unix(), "exp": now.Add(time.Minute).Unix()},
+		{"iss": confidentialClient, "sub": confidentialClient, "aud": audience, "jti": rand.Text(),
+			"iat": now.Unix(), "exp": now.Add(time.Minute).Unix()},
 	} {
 		raw, err := json.Marshal(part)
 		if err != nil {
@@ -362,7 +367,8 @@ func (a *authority) assertion(audience string) (string, error) {
 	}
 	signed := parts[0] + "." + parts[1]
 	sum := sha256.Sum256([]byte(signed))
-	sig, err := rsa.SignPSS(rand.Reader, a.key, crypto.SHA256, sum[:], &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash})
+	options := &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}
+	sig, err := rsa.SignPSS(rand.Reader, a.key, crypto.SHA256, sum[:], options)
 	if err != nil {
 		return "", err
 	}

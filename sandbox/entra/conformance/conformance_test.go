@@ -12,7 +12,8 @@ import (
 
 func TestWithoutNodeTheMessageSaysWhatToInstall(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	if _, err := install(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(), "node is missing: install Node 20") {
+	if _, err := install(t.Context(), io.Discard); err == nil ||
+		!strings.Contains(err.Error(), "node is missing: install Node 20") {
 		t.Errorf("%v", err)
 	}
 }

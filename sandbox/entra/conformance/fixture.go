@@ -139,7 +139,10 @@ func (s *fixture) signIn(c *entra.Client) error {
 }
 
 func (w walk) grant(code string) entra.CodeGrant {
-	return entra.CodeGrant{Code: rotation.NewSecret(code), RedirectURI: redirect, Verifier: rotation.NewSecret(w.verifier), Nonce: w.nonce}
+	return entra.CodeGrant{
+		Code: rotation.NewSecret(code), RedirectURI: redirect,
+		Verifier: rotation.NewSecret(w.verifier), Nonce: w.nonce,
+	}
 }
 
 // token asks for an access token; force redeems the refresh token in any case.
@@ -184,7 +187,8 @@ func (s *fixture) post(path string, form url.Values) (int, string, error) {
 		form.Set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
 		form.Set("client_assertion", proof)
 	}
-	r, err := http.NewRequestWithContext(s.ctx, http.MethodPost, s.authority.issuer()+path, strings.NewReader(form.Encode()))
+	body := strings.NewReader(form.Encode())
+	r, err := http.NewRequestWithContext(s.ctx, http.MethodPost, s.authority.issuer()+path, body)
 	if err != nil {
 		return 0, "", err
 	}
@@ -194,11 +198,11 @@ func (s *fixture) post(path string, form url.Values) (int, string, error) {
 		return 0, "", err
 	}
 	defer resp.Body.Close()
-	var body struct {
+	var answer struct {
 		Error string `json:"error"`
 	}
-	_ = json.NewDecoder(resp.Body).Decode(&body) // a success may be empty
-	return resp.StatusCode, body.Error, nil
+	_ = json.NewDecoder(resp.Body).Decode(&answer) // a success may be empty
+	return resp.StatusCode, answer.Error, nil
 }
 
 // events are the names of what patrol has notified of since the last time.
@@ -244,7 +248,9 @@ func (v *vault) Read(context.Context, string) (rotation.Secret, map[string]strin
 }
 
 // Write adds a version.
-func (v *vault) Write(_ context.Context, _ string, value rotation.Secret, _ string, tags map[string]string, _ time.Time) (string, time.Time, error) {
+func (v *vault) Write(
+	_ context.Context, _ string, value rotation.Secret, _ string, tags map[string]string, _ time.Time,
+) (string, time.Time, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	now := time.Now()
