@@ -116,19 +116,23 @@ func TestCertificateAssertions(t *testing.T) {
 		assertion string
 		code      int
 	}{
-		"right":                       {jwt(t, mine, false, nil), 0},
-		"right, the older way":        {jwt(t, mine, true, nil), 0},
-		"right, for the issuer":       {jwt(t, mine, false, map[string]any{"aud": s.Issuer()}), 0},
-		"another certificate":         {jwt(t, other, false, nil), 700027},
-		"another key under its name":  {jwt(t, pair{other.key, mine.cert}, false, nil), 700027},
-		"a certificate that is over":  {jwt(t, stale, false, nil), 700027},
-		"for another audience":        {jwt(t, mine, false, map[string]any{"aud": "https://vault.azure.net"}), 700027},
-		"for another subject":         {jwt(t, mine, false, map[string]any{"sub": "native"}), 700027},
-		"no certificate named":        {jwt(t, mine, false, map[string]any{"x5t#S256": ""}), 700027},
-		"unsigned":                    {jwt(t, mine, false, map[string]any{"alg": "none"}), 700027},
-		"expired":                     {jwt(t, mine, false, map[string]any{"exp": now.Add(-time.Second).Unix()}), 700024},
-		"without an end":              {jwt(t, mine, false, map[string]any{"exp": nil}), 700024},
-		"not yet valid":               {jwt(t, mine, false, map[string]any{"nbf": now.Add(time.Minute).Unix()}), 700024},
+		"right":                      {jwt(t, mine, false, nil), 0},
+		"right, the older way":       {jwt(t, mine, true, nil), 0},
+		"right, for the issuer":      {jwt(t, mine, false, map[string]any{"aud": s.Issuer()}), 0},
+		"another certificate":        {jwt(t, other, false, nil), 700027},
+		"another key under its name": {jwt(t, pair{other.key, mine.cert}, false, nil), 700027},
+		"a certificate that is over": {jwt(t, stale, false, nil), 700027},
+		"for another audience":       {jwt(t, mine, false, map[string]any{"aud": "https://vault.azure.net"}), 700027},
+		"for another subject":        {jwt(t, mine, false, map[string]any{"sub": "native"}), 700027},
+		"no certificate named":       {jwt(t, mine, false, map[string]any{"x5t#S256": ""}), 700027},
+		"unsigned":                   {jwt(t, mine, false, map[string]any{"alg": "none"}), 700027},
+		"expired": {
+			jwt(t, mine, false, map[string]any{"exp": now.Add(-time.Second).Unix()}), 700024,
+		},
+		"without an end": {jwt(t, mine, false, map[string]any{"exp": nil}), 700024},
+		"not yet valid": {
+			jwt(t, mine, false, map[string]any{"nbf": now.Add(time.Minute).Unix()}), 700024,
+		},
 		"of another app":              {jwt(t, mine, false, map[string]any{"iss": "native", "sub": "native"}), 700211},
 		"not a JWT":                   {"nonsense", 50013},
 		"a token that is cut off":     {jwt(t, mine, false, nil)[:40], 50013},
@@ -291,7 +295,8 @@ func TestAnAssertionOfTheManagedIdentityRunsOut(t *testing.T) {
 		// Another authority's keys sign something else.
 		foreign := entra.New(entra.Config{})
 		foreign.AddIdentity(entra.ManagedIdentity{ClientID: "mi", PrincipalID: principal})
-		if token, _, err = foreign.IdentityToken("mi", entra.TokenExchange); err != nil {
+		token, _, err = foreign.IdentityToken("mi", entra.TokenExchange)
+		if err != nil {
 			t.Fatal(err)
 		}
 		form.Set("client_assertion", token)
@@ -339,10 +344,14 @@ func TestRegistrationRules(t *testing.T) {
 		app  entra.App
 		want string // in the error; "": accepted
 	}{
-		"web":                          {entra.App{Web: []string{web, "http://localhost:7071/x", "http://127.0.0.1:7071/x"}}, ""},
-		"native":                       {entra.App{Native: []string{"http://localhost", "myapp://auth", web}}, ""},
-		"the longest":                  {entra.App{Web: []string{"https://a.example/" + strings.Repeat("a", 238)}}, ""},
-		"too long":                     {entra.App{Web: []string{"https://a.example/" + strings.Repeat("a", 239)}}, "256"},
+		"web": {
+			entra.App{Web: []string{web, "http://localhost:7071/x", "http://127.0.0.1:7071/x"}}, "",
+		},
+		"native":      {entra.App{Native: []string{"http://localhost", "myapp://auth", web}}, ""},
+		"the longest": {entra.App{Web: []string{"https://a.example/" + strings.Repeat("a", 238)}}, ""},
+		"too long": {
+			entra.App{Web: []string{"https://a.example/" + strings.Repeat("a", 239)}}, "256",
+		},
 		"a wildcard":                   {entra.App{Web: []string{"https://*.example/"}}, "wildcard"},
 		"a fragment":                   {entra.App{SPA: []string{"https://a.example/#x"}}, "fragment"},
 		"an empty fragment":            {entra.App{SPA: []string{"https://a.example/#"}}, "fragment"},
@@ -352,7 +361,9 @@ func TestRegistrationRules(t *testing.T) {
 		"no host":                      {entra.App{Web: []string{"https:///x"}}, "host"},
 		"user information":             {entra.App{Web: []string{"https://u:p@a.example/"}}, "user"},
 		"21 federated credentials":     {entra.App{Federated: make([]entra.FederatedCredential, 21)}, "20"},
-		"two of the same subject":      {entra.App{Federated: []entra.FederatedCredential{{"i", "s", "a"}, {"i", "s", "b"}}}, "unique"},
+		"two of the same subject": {
+			entra.App{Federated: []entra.FederatedCredential{{"i", "s", "a"}, {"i", "s", "b"}}}, "unique",
+		},
 	} {
 		id, err := entra.New(entra.Config{}).Register(tc.app)
 		if tc.want == "" {

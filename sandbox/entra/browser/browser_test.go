@@ -15,7 +15,8 @@ import (
 const page = `<!doctype html><!-- <form action="/no"> --><script>'<form action="/no">'</script>
 <input name="outside" value="x">
 <form method="POST" action="/next?a=1&amp;b=2">
-<input type="hidden" name="flow" value="a&quot;b>c"> <input name='text' value='t'> <input type=checkbox name=box> <input type="checkbox" name="ticked" checked value="yes">
+<input type="hidden" name="flow" value="a&quot;b>c"> <input name='text' value='t'> <input type=checkbox name=box>
+<input type="checkbox" name="ticked" checked value="yes">
 <select name="user"><option>ann</option><option selected>bob &amp; co</option></select>
 <select name="first"><option value="1">one<option value="2">two</select>
 <textarea name="note">hello</textarea>
@@ -59,7 +60,8 @@ func TestCookiesRedirectsAndForms(t *testing.T) {
 		c, err := r.Cookie("c")
 		_, _ = fmt.Fprintf(
 			w,
-			`%v %v<form method="post" action="/done"><input name="a" value="1"></form><form action="/done"><input name="b" value="2"></form>`,
+			`%v %v<form method="post" action="/done"><input name="a" value="1"></form>`+
+				`<form action="/done"><input name="b" value="2"></form>`,
 			c,
 			err,
 		)
@@ -80,13 +82,28 @@ func TestCookiesRedirectsAndForms(t *testing.T) {
 	defer srv.Close()
 	b := browser.New(nil)
 	at, err := b.Open(t.Context(), srv.URL)
-	if err != nil || at.Left() || !strings.HasPrefix(at.HTML, "c=v") || len(at.Forms) != 2 || at.URL.Path != "/form" {
-		t.Fatalf("%+v %v", at, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if at.Left() || at.URL.Path != "/form" {
+		t.Fatalf("the browser is at %s (%d), want the form", at.URL, at.Status)
+	}
+	if !strings.HasPrefix(at.HTML, "c=v") {
+		t.Errorf("the page has no cookie: %s", at.HTML)
+	}
+	if len(at.Forms) != 2 {
+		t.Fatalf("%d forms, want 2", len(at.Forms))
 	}
 	for i, want := range []string{"POST=1x", "GET=2x"} {
 		next, err := b.Submit(t.Context(), at, at.Forms[i], "more", "x")
-		if err != nil || !next.Left() || next.URL.Host != "elsewhere.example" || next.URL.RawQuery != want {
-			t.Errorf("%+v %v, want %s", next, err, want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !next.Left() || next.URL.Host != "elsewhere.example" {
+			t.Errorf("the browser is at %s (%d), want elsewhere.example", next.URL, next.Status)
+		}
+		if next.URL.RawQuery != want {
+			t.Errorf("query %s, want %s", next.URL.RawQuery, want)
 		}
 	}
 	if _, err := b.Open(t.Context(), srv.URL+"/loop"); err == nil {
@@ -100,9 +117,11 @@ func FuzzForms(f *testing.F) {
 	f.Add(`<form method=post><input name="a" value='"'><button name=b>`)
 	f.Fuzz(func(t *testing.T, html string) {
 		for _, form := range browser.Forms(html) {
-			if form.Method != http.MethodGet && form.Method != http.MethodPost || form.Fields == nil ||
-				form.Buttons == nil {
-				t.Fatalf("%+v", form)
+			if form.Method != http.MethodGet && form.Method != http.MethodPost {
+				t.Fatalf("method %q", form.Method)
+			}
+			if form.Fields == nil || form.Buttons == nil {
+				t.Fatalf("%+v lacks a map", form)
 			}
 		}
 	})

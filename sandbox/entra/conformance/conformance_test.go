@@ -21,7 +21,11 @@ func TestWithoutNodeTheMessageSaysWhatToInstall(t *testing.T) {
 func TestAnOldNodeAndAMissingNpmAreNamed(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("PATH", dir)
-	for version, want := range map[string]string{"v18.20.0": "node v18.20.0 is too old", "nonsense": "too old", "v22.1.0": "npm is missing"} {
+	for version, want := range map[string]string{
+		"v18.20.0": "node v18.20.0 is too old",
+		"nonsense": "too old",
+		"v22.1.0":  "npm is missing",
+	} {
 		script := "#!/bin/sh\necho " + version + "\n"
 		if err := os.WriteFile(filepath.Join(dir, "node"), []byte(script), 0o700); err != nil {
 			t.Fatal(err)
