@@ -388,9 +388,10 @@ func certificate(store entra.Store, name string) func(context.Context) ([]*x509.
 		}
 		data := []byte(value.Reveal())
 		if !strings.Contains(value.Reveal(), "-----BEGIN") {
-			if data, err = base64.StdEncoding.DecodeString(value.Reveal()); err != nil {
-				return nil, nil, errCertificate
-			}
+			data, err = base64.StdEncoding.DecodeString(value.Reveal())
+		}
+		if err != nil {
+			return nil, nil, errCertificate
 		}
 		certs, key, err := azidentity.ParseCertificates(data, nil)
 		if err != nil {

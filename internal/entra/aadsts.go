@@ -7,7 +7,7 @@ import (
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
-// Cause is why a sign-in does not do, as far as a code tells it.
+// Cause is why a sign-in can not be used, as far as a code says it.
 type Cause string
 
 // The causes. The empty one is: nothing is wrong.

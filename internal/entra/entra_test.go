@@ -480,7 +480,7 @@ func TestNinetyDaysOfInactivityNeedASignInAndTheNextOneRepairs(t *testing.T) {
 	})
 }
 
-func TestADeadSignInIsToldOncePerDayAndNotHammered(t *testing.T) {
+func TestADeadSignInIsNotifiedOncePerDayAndRarelyTried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, fake.Switches{})
 		w.signIn(w.start())
@@ -532,7 +532,7 @@ func TestADeadSignInThatComesBackToLifeIsUsedAgain(t *testing.T) {
 	})
 }
 
-func TestWhatCouldNotBeToldIsToldLaterAndBeforeTheTag(t *testing.T) {
+func TestANotificationThatFailedIsSentLaterAndBeforeTheTag(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, fake.Switches{})
 		c := w.start()
@@ -563,7 +563,7 @@ func (w *world) mustDo(err error) {
 	}
 }
 
-func TestWithoutASignInEveryProcessTellsTheSameEvent(t *testing.T) {
+func TestWithoutASignInEveryProcessSendsTheSameEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, fake.Switches{})
 		midnight := time.Now().UTC().Truncate(day).Format(time.RFC3339)
@@ -820,7 +820,7 @@ func TestAFailedWriteNeverWithholdsAToken(t *testing.T) {
 	})
 }
 
-func TestTwoInstancesTellOfOneDeadSignInOnce(t *testing.T) {
+func TestTwoInstancesNotifyOfOneDeadSignInOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, fake.Switches{})
 		w.signIn(w.start())

@@ -43,7 +43,7 @@ func FuzzCacheDocument(f *testing.F) {
 			t.Fatalf("what was written can't be read: %v", err)
 		}
 		if len(again.newer(d).RefreshTokens) != len(d.RefreshTokens) {
-			t.Fatal("the same document looks newer")
+			t.Fatal("the same document is taken for a newer one")
 		}
 		if strings.Contains(out.Reveal(), `"AccessToken":{`) && !strings.Contains(raw, `"AccessToken":{`) {
 			t.Fatal("access tokens were kept")

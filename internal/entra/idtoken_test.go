@@ -81,7 +81,7 @@ func (w *world) wantNothingStored() {
 	check(w.t, "versions in the vault", w.vault.count(), 0)
 }
 
-func TestAnotherUserIsToldWhomTheManifestNames(t *testing.T) {
+func TestAnotherUserIsRefusedWithTheNameInTheManifest(t *testing.T) {
 	w := newWorld(t, fake.Switches{})
 	w.authority.AddUser(fake.User{UPN: "mallory@contoso.com"})
 	err := w.signInAs(w.start(), "mallory@contoso.com")

@@ -294,10 +294,50 @@ func TestCertificateCredential(t *testing.T) {
 			}
 		}
 	}
-	c := w.start(with(registered, key))
+	asked := 0
+	c := w.start(with(registered, key), func(cfg *entra.Config) {
+		read := cfg.Credential.Certificate
+		cfg.Credential.Certificate = func(ctx context.Context) ([]*x509.Certificate, crypto.PrivateKey, error) {
+			asked++
+			return read(ctx)
+		}
+	})
 	w.signIn(c)
 	w.mustToken(c)
+	check(t, "times that the certificate was read", asked, 1)
 	w.wantError(w.start(with(unknown, other)), rotation.Configuration, "AADSTS700027")
+}
+
+// The vault may be away when the app starts: the certificate is asked for until
+// it is there, and then no more.
+func TestTheCertificateIsReadWhenItIsNeeded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fake.Switches{})
+		w.signIn(w.start())
+		asked := 0
+		fails := error(errDown)
+		c := w.start(func(cfg *entra.Config) {
+			cfg.Credential = entra.Credential{
+				Certificate: func(context.Context) ([]*x509.Certificate, crypto.PrivateKey, error) {
+					asked++
+					return nil, nil, fails
+				},
+			}
+		})
+		check(t, "asked before it is needed", asked, 0)
+		check(t, "required", w.mustStatus(c).Required, false)
+		check(t, "asked for a status", asked, 0)
+		w.wantError(c, rotation.Transient, "vault")
+		check(t, "asked for a token", asked, 1)
+		fails = &rotation.Error{Class: rotation.Configuration, Code: "certificate", Message: "it is none"}
+		w.wantError(c, rotation.Configuration, "certificate")
+		w.wantError(c, rotation.Configuration, "certificate") // from memory, for a minute
+		check(t, "asked again", asked, 2)
+		_, err := c.SignInURL(t.Context(), "build-bot", signInRequest())
+		checkError(t, err, rotation.Configuration, "certificate")
+		w.checkCounts(0, 1)
+		w.wantNotified("signed-in " + stamp())
+	})
 }
 
 func TestPlatformMismatchesAreConfiguration(t *testing.T) {
@@ -316,7 +356,7 @@ func TestPlatformMismatchesAreConfiguration(t *testing.T) {
 	w2.mustToken(w2.start(func(cfg *entra.Config) { cfg.Credential = entra.Credential{} }))
 }
 
-func TestAManagedIdentityThatGivesNoTokenIsToldApart(t *testing.T) {
+func TestAManagedIdentityThatGivesNoTokenHasACodeOfItsOwn(t *testing.T) {
 	w := newWorld(t, fake.Switches{})
 	w.signIn(w.start())
 	const canary = "canary in the credential's error"
@@ -643,7 +683,7 @@ func TestAStatusOutlivesTheVaultsOutage(t *testing.T) {
 			w.mustDo(err)
 		}
 		if got := w.vault.reads - reads; got > 1 {
-			t.Errorf("%d reads for 20 looks in one minute", got)
+			t.Errorf("%d reads for 20 questions in one minute", got)
 		}
 	})
 }

@@ -24,7 +24,7 @@ type Status struct {
 	SignInLink string
 }
 
-// Status tells how an identity's sign-in stands. It asks the vault at most once
+// Status says how an identity's sign-in stands. It asks the vault at most once
 // a minute, and never Entra.
 func (c *Client) Status(ctx context.Context, identity string) (Status, error) {
 	a, err := c.account(identity)

@@ -36,7 +36,7 @@ func TestEachRefreshMovesTheSecretsEnd(t *testing.T) {
 	})
 }
 
-func TestANewCauseIsToldAtOnceAndOnce(t *testing.T) {
+func TestANewCauseIsNotifiedAtOnceAndOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, fake.Switches{})
 		w.signIn(w.start())
@@ -77,7 +77,7 @@ func (w *world) wantRequired(c *entra.Client) {
 	}
 }
 
-// Two instances that probe on the same day tell the same event, though neither
+// Two instances that probe on the same day send the same event, though neither
 // sees what the other has noted.
 func TestANewCauseFoundByTwoInstancesHasOneID(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -119,8 +119,8 @@ func TestARepairIsSeenByTheOtherInstance(t *testing.T) {
 	})
 }
 
-// The telling survives a process that ends before it could tell.
-func TestASignInThatNobodyCouldTellOfIsToldByTheNextProcess(t *testing.T) {
+// The announcement survives a process that ends before it could send it.
+func TestASignInThatCouldNotBeAnnouncedIsAnnouncedByTheNextProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, fake.Switches{})
 		w.notifyErr = errors.New("a command line has no bus")
@@ -214,7 +214,7 @@ func TestAnEndThatCouldNotBeAnnouncedIsAnnouncedLater(t *testing.T) {
 	})
 }
 
-func TestCausesAreToldApart(t *testing.T) {
+func TestEachCauseHasACode(t *testing.T) {
 	disable := func(w *world) error { return w.authority.DisableUser(bot, true) }
 	for name, tc := range map[string]struct {
 		end      func(w *world) error
