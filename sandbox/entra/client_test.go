@@ -255,9 +255,12 @@ func TestAzidentitysAppCredentials(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if c, err := s.VerifyAccessToken(token.Token); err != nil || c.AppID != "web" || c.IDType != "app" {
-			t.Errorf("%s: %+v %v", name, c, err)
+		c, err := s.VerifyAccessToken(token.Token)
+		if err != nil {
+			t.Fatal(err)
 		}
+		check(t, name+": app", c.AppID, "web")
+		check(t, name+": type of identity", c.IDType, "app")
 	}
 }
 
@@ -367,9 +370,10 @@ func TestRegistrationRules(t *testing.T) {
 	} {
 		id, err := entra.New(entra.Config{}).Register(tc.app)
 		if tc.want == "" {
-			if err != nil || id == "" {
-				t.Errorf("%s: %q %v", name, id, err)
+			if err != nil {
+				t.Fatal(err)
 			}
+			check(t, name+": no id", id == "", false)
 			continue
 		}
 		if err == nil || !strings.Contains(err.Error(), tc.want) {

@@ -274,9 +274,11 @@ func TestAUserMadeAnewIsAnotherPerson(t *testing.T) {
 		t.Errorf("pages %q: the consent was another person's", steps)
 	}
 	body := redeem(t, client, app, back(t, at).Get("code"))
-	if c, err := s.VerifyAccessToken(body["access_token"].(string)); err != nil || c.ObjectID != oid {
-		t.Errorf("%+v %v", c, err)
+	c, err := s.VerifyAccessToken(body["access_token"].(string))
+	if err != nil {
+		t.Fatal(err)
 	}
+	check(t, "object id", c.ObjectID, oid)
 }
 
 func TestOnlyAnAdministratorGrantsWhatUsersMayNot(t *testing.T) {
@@ -453,8 +455,11 @@ func TestThreeWrongCodesEndTheSignIn(t *testing.T) {
 	for _, set := range [][]string{
 		{"user", bot, "action", "next"}, {"action", "sign-in"}, {"code", "x"}, {"code", ""}, {"code", "y"},
 	} {
-		if err != nil || len(at.Forms) != 1 {
-			t.Fatalf("%v %+v", err, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(at.Forms) != 1 {
+			t.Fatalf("%d forms, want 1", len(at.Forms))
 		}
 		at, err = b.Submit(t.Context(), at, at.Forms[0], set...)
 	}

@@ -125,10 +125,9 @@ func TestAnUnenrolledUserIsToldSo(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.AddPolicy(entra.Policy{MFA: true})
-	if _, body := answerOf(t, client, refreshForm("native", rt)); codeOf(body) != 50079 ||
-		body["suberror"] != "basic_action" {
-		t.Errorf("%v", body)
-	}
+	_, body := answerOf(t, client, refreshForm("native", rt))
+	check(t, "code", codeOf(body), 50079)
+	check[any](t, "suberror", body["suberror"], "basic_action")
 }
 
 func TestSignInFrequencyLeavesConfidentialClientsAlone(t *testing.T) {
@@ -342,9 +341,11 @@ func TestDeviceCodePages(t *testing.T) {
 			if tc.err != "" {
 				return
 			}
-			if c, err := s.VerifyAccessToken(body["access_token"].(string)); err != nil || c.UPN != bot {
-				t.Errorf("%+v %v", c, err)
+			c, err := s.VerifyAccessToken(body["access_token"].(string))
+			if err != nil {
+				t.Fatal(err)
 			}
+			check(t, "user", c.UPN, bot)
 			if _, body := answerOf(t, client, form); codeOf(body) != 54005 {
 				t.Errorf("a device code twice: %v", body)
 			}

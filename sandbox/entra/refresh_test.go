@@ -250,10 +250,10 @@ func TestARefreshTokenSlidesByUseAndDiesAfter90DaysOfInactivity(t *testing.T) {
 			form.Set("refresh_token", body["refresh_token"].(string))
 		}
 		time.Sleep(90 * 24 * time.Hour)
-		if status, body := answerOf(t, client, form); status != 400 || codeOf(body) != 700082 ||
-			body["error"] != "invalid_grant" {
-			t.Errorf("%d %v", status, body)
-		}
+		status, body := answerOf(t, client, form)
+		check(t, "status", status, 400)
+		check(t, "code", codeOf(body), 700082)
+		check[any](t, "error", body["error"], "invalid_grant")
 	})
 }
 
@@ -308,9 +308,8 @@ func TestRefreshIsRefused(t *testing.T) {
 					t.Fatal(err)
 				}
 				_, body := answerOf(t, client, form)
-				if codeOf(body) != tc.code || body["error"] != tc.err {
-					t.Errorf("got %v", body)
-				}
+				check(t, "code", codeOf(body), tc.code)
+				check[any](t, "error", body["error"], tc.err)
 				for _, field := range []string{"error_description", "timestamp", "trace_id", "correlation_id"} {
 					if body[field] == "" || body[field] == nil {
 						t.Errorf("the answer lacks %s", field)
@@ -410,9 +409,9 @@ func TestAConfidentialRefreshTokenNeedsTheManagedIdentitysAssertion(t *testing.T
 		return token
 	}
 	form := refreshForm(app, rt)
-	if status, body := answerOf(t, client, form); status != 401 || codeOf(body) != 7000218 {
-		t.Errorf("without a credential: %d %v", status, body)
-	}
+	status, body := answerOf(t, client, form)
+	check(t, "status", status, 401)
+	check(t, "code", codeOf(body), 7000218)
 	form.Set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
 	for name, tc := range map[string]struct {
 		credential entra.FederatedCredential
@@ -489,9 +488,10 @@ func TestAnswerVariantsAreUnderstoodByMSAL(t *testing.T) {
 			}
 		}},
 		"no id token": {entra.Switches{OmitIDToken: true}, func(t *testing.T, r public.AuthResult, err error) {
-			if err != nil || r.Account.PreferredUsername != "" {
-				t.Errorf("%+v %v", r.Account, err)
+			if err != nil {
+				t.Fatal(err)
 			}
+			check(t, "user", r.Account.PreferredUsername, "")
 		}},
 		"no scope": {entra.Switches{OmitScope: true}, func(t *testing.T, r public.AuthResult, err error) {
 			if err != nil || !slices.Equal(r.GrantedScopes, patScopes) {

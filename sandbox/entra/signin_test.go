@@ -105,9 +105,8 @@ func TestAuthorizeRefusesOnItsOwnPageWhatItCanNotSendBack(t *testing.T) {
 		"a loopback address": {request("local web", "redirect_uri", "http://127.0.0.1"), "AADSTS50011"},
 	} {
 		resp, html := get(t, client, tc.page)
-		if resp.StatusCode != 400 || !strings.Contains(html, tc.code) {
-			t.Errorf("%s: %d %s", name, resp.StatusCode, html)
-		}
+		check(t, name+": status", resp.StatusCode, 400)
+		checkHas(t, name+": page", html, tc.code)
 	}
 	for _, app := range []string{"native", "local web"} {
 		if resp, _ := get(t, client, request(app, "redirect_uri", "http://localhost:8080")); resp.StatusCode != 200 {
@@ -173,18 +172,16 @@ func TestSignInByResponseMode(t *testing.T) {
 		request("web", "response_mode", "form_post"),
 	)
 	for _, want := range []string{`action="` + web + `"`, `name="code" value="1.AX`, `name="state" value="st&amp;te"`} {
-		if at.Left() || !strings.Contains(at.HTML, want) {
-			t.Errorf("form_post lacks %q: %d %s", want, at.Status, at.HTML)
-		}
+		check(t, "sent to another host", at.Left(), false)
+		checkHas(t, "page", at.HTML, want)
 	}
 	at, _ = walk(t, browser.New(client.Transport), browser.Person{User: bot, CancelAt: "sign-in"}, request("web"))
 	if q := back(t, at); q.Get("error") != "access_denied" || q.Get("code") != "" || q.Get("state") != "st&te" {
 		t.Errorf("denied: %v", q)
 	}
 	at, _ = walk(t, browser.New(client.Transport), browser.Person{User: "off@contoso.com"}, request("web"))
-	if at.Left() || !strings.Contains(at.HTML, "AADSTS50057") {
-		t.Errorf("disabled user: %d %s %s", at.Status, at.URL, at.HTML)
-	}
+	check(t, "sent to another host", at.Left(), false)
+	checkHas(t, "page", at.HTML, "AADSTS50057")
 }
 
 // fragment is what a client was sent behind the #, and nowhere else.
@@ -242,10 +239,12 @@ func TestCodeRedemption(t *testing.T) {
 				if tc.code != 0 {
 					return
 				}
-				if c, err := s.VerifyAccessToken(body["access_token"].(string)); err != nil || c.UPN != bot ||
-					len(c.Scopes) != 2 {
-					t.Errorf("%+v %v", c, err)
+				c, err := s.VerifyAccessToken(body["access_token"].(string))
+				if err != nil {
+					t.Fatal(err)
 				}
+				check(t, "user", c.UPN, bot)
+				check(t, "number of scopes", len(c.Scopes), 2)
 				if body["refresh_token"] == nil || body["client_info"] == nil {
 					t.Errorf("%v", body)
 				}
@@ -368,9 +367,11 @@ func TestMSALsInteractiveSignInGetsAFormPost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if claims, err := s.VerifyAccessToken(r.AccessToken); err != nil || claims.UPN != bot {
-		t.Errorf("%+v %v", claims, err)
+	claims, err := s.VerifyAccessToken(r.AccessToken)
+	if err != nil {
+		t.Fatal(err)
 	}
+	check(t, "user", claims.UPN, bot)
 }
 
 func TestDeviceCodeSignIn(t *testing.T) {
@@ -395,9 +396,8 @@ func TestDeviceCodeSignIn(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if d.Result.UserCode == "" || !strings.Contains(d.Result.Message, d.Result.UserCode) {
-					t.Errorf("%+v", d.Result)
-				}
+				check(t, "no user code", d.Result.UserCode == "", false)
+				checkHas(t, "message", d.Result.Message, d.Result.UserCode)
 				go func() {
 					time.Sleep(20 * time.Second)
 					if err := tc.act(s, d.Result.UserCode); err != nil {
@@ -411,9 +411,10 @@ func TestDeviceCodeSignIn(t *testing.T) {
 					}
 					return
 				}
-				if err != nil || r.Account.PreferredUsername != bot {
-					t.Fatalf("%+v %v", r.Account, err)
+				if err != nil {
+					t.Fatal(err)
 				}
+				check(t, "user", r.Account.PreferredUsername, bot)
 				if err := s.ApproveDevice(d.Result.UserCode, bot); !errors.Is(err, entra.ErrNoDeviceCode) {
 					t.Errorf("a code was approved twice: %v", err)
 				}
