@@ -8,17 +8,17 @@ package app
 
 import (
 	"context"
+	"crypto"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -178,13 +178,25 @@ func (a *App) wire(s Settings) error {
 	}
 	a.closing = append(a.closing, a.bus.Close, a.telemetry.Close)
 
-	signIns := &signIns{settings: s, manifest: m, credential: app, vault: a.vault,
-		notify: a.telemetry.Notify(a.bus.Publish), client: client, outside: o}
+	signIn := signInConfig(s, m, vault.NewStore(a.vault), client, o)
+	signIn.Notify = a.telemetry.Notify(a.bus.Publish)
+	switch s.ClientCredential {
+	case "managed-identity":
+		signIn.Credential.ManagedIdentity = app
+	case "certificate":
+		signIn.Credential.Certificate = certificate(vault.NewStore(a.vault), s.Certificate)
+	}
+	signInClient, err := entra.New(signIn)
+	if err != nil {
+		return err
+	}
+	signIns := &signIns{Client: signInClient, manifest: m, hasLinks: s.Public != nil}
 	calls := options
 	calls.PerCallPolicies = a.telemetry.Calls("patrol/devops", o.Version)
 	tokens, err := devops.New(devops.Config{
-		URL: s.DevOps.String(), VSSPSURL: s.VSSPS.String(), Credential: signIns.credentialOf,
-		ClientOptions: calls, Version: o.Version, Now: o.Now, Log: o.Log,
+		URL: s.DevOps.String(), VSSPSURL: s.VSSPS.String(), ClientOptions: calls,
+		Credential: func(identity string) (azcore.TokenCredential, error) { return signIns.Credential(identity), nil },
+		Version:    o.Version, Now: o.Now, Log: o.Log,
 	})
 	if err != nil {
 		return err
@@ -344,21 +356,6 @@ func hostOnly(address string) string {
 	return address
 }
 
-// signIns builds the sign-in client when it is first needed: its certificate, if it
-// uses one, comes from the vault.
-type signIns struct {
-	settings   Settings
-	manifest   *manifest.Manifest
-	credential azcore.TokenCredential
-	vault      *vault.Vault
-	notify     func(context.Context, rotation.Event) error
-	client     *http.Client
-	outside    Outside
-
-	mu    sync.Mutex
-	built *entra.Client
-}
-
 // certificateTimeout bounds reading the app's certificate from the vault.
 const certificateTimeout = 30 * time.Second
 
@@ -375,134 +372,85 @@ func whoSignsIn(m *manifest.Manifest) map[string]entra.Identity {
 	return out
 }
 
-func (s *signIns) get(ctx context.Context) (*entra.Client, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.built != nil {
-		return s.built, nil
-	}
+// signInConfig is what every sign-in client has in common: it lacks the app's
+// credential and the way to announce.
+func signInConfig(s Settings, m *manifest.Manifest, store entra.Store, client *http.Client, o Outside) entra.Config {
 	c := entra.Config{
-		Tenant: s.settings.Tenant, ClientID: s.settings.ClientID, AuthorityHost: s.settings.Authority.String(),
-		Identities: whoSignsIn(s.manifest), Store: vault.NewStore(s.vault), Notify: s.notify,
-		DisableInstanceDiscovery: s.settings.Local, HTTPClient: s.client, Now: s.outside.Now, Log: s.outside.Log,
+		Tenant: s.Tenant, ClientID: s.ClientID, AuthorityHost: s.Authority.String(), Identities: whoSignsIn(m),
+		Store: store, DisableInstanceDiscovery: s.Local, HTTPClient: client, Now: o.Now, Log: o.Log,
 	}
-	if s.settings.Public != nil {
-		c.PublicURL = s.settings.Public.String()
+	if s.Public != nil {
+		c.PublicURL = s.Public.String()
 	}
-	switch s.settings.ClientCredential {
-	case "managed-identity":
-		c.Credential.ManagedIdentity = s.credential
-	case "certificate":
-		ctx, cancel := context.WithTimeout(ctx, certificateTimeout)
-		defer cancel()
-		if err := s.certificate(ctx, &c.Credential); err != nil {
-			return nil, err
-		}
-	}
-	client, err := entra.New(c)
-	if err != nil {
-		return nil, &rotation.Error{Class: rotation.Configuration, Code: "sign-in-settings", Message: err.Error(),
-			Err: err}
-	}
-	s.built = client
-	return client, nil
+	return c
 }
 
 // certificate reads a Key Vault certificate with its key, which the vault keeps as a
 // secret of the same name, in PEM or as base64 of PKCS #12.
-func (s *signIns) certificate(ctx context.Context, into *entra.Credential) error {
-	value, _, _, _, err := vault.NewStore(s.vault).Read(ctx, s.settings.Certificate)
-	if err != nil {
-		return fmt.Errorf("reading the certificate that ENTRA_CERTIFICATE names: %w", err)
-	}
-	data := []byte(value.Reveal())
-	if !strings.Contains(value.Reveal(), "-----BEGIN") {
-		if data, err = base64.StdEncoding.DecodeString(value.Reveal()); err != nil {
-			return unusable()
+func certificate(store entra.Store, name string) func(context.Context) ([]*x509.Certificate, crypto.PrivateKey, error) {
+	return func(ctx context.Context) ([]*x509.Certificate, crypto.PrivateKey, error) {
+		ctx, cancel := context.WithTimeout(ctx, certificateTimeout)
+		defer cancel()
+		value, _, _, _, err := store.Read(ctx, name)
+		if err != nil {
+			return nil, nil, certificateUnread(err)
 		}
+		data := []byte(value.Reveal())
+		if !strings.Contains(value.Reveal(), "-----BEGIN") {
+			data, err = base64.StdEncoding.DecodeString(value.Reveal())
+		}
+		if err != nil {
+			return nil, nil, errCertificate
+		}
+		certs, key, err := azidentity.ParseCertificates(data, nil)
+		if err != nil {
+			return nil, nil, errCertificate
+		}
+		return certs, key, nil
 	}
-	certs, key, err := azidentity.ParseCertificates(data, nil)
-	if err != nil {
-		return unusable()
-	}
-	into.Certificates, into.Key = certs, key
-	return nil
 }
 
-func unusable() error {
-	return &rotation.Error{Class: rotation.Configuration, Code: "certificate",
-		Message: "the certificate that ENTRA_CERTIFICATE names cannot be used: it must be an RSA certificate with an exportable key, in PEM or PKCS #12"}
-}
+var errCertificate = &rotation.Error{Class: rotation.Configuration, Code: "certificate",
+	Message: "the certificate that ENTRA_CERTIFICATE names cannot be used: " +
+		"it must be an RSA certificate with an exportable key, in PEM or PKCS #12"}
 
-func (s *signIns) credentialOf(identity string) (azcore.TokenCredential, error) {
-	c, err := s.get(context.Background())
-	if err != nil {
-		return nil, err
+// certificateUnread keeps the vault's reason.
+func certificateUnread(err error) error {
+	const doing = "reading the certificate that ENTRA_CERTIFICATE names: "
+	if errors.Is(err, rotation.ErrNotFound) {
+		return &rotation.Error{Class: rotation.Configuration, Code: "certificate", Err: err,
+			Message: doing + "the vault has no secret of this name"}
 	}
-	return c.Credential(identity), nil
-}
-
-// Refresh keeps an identity's sign-in alive.
-func (s *signIns) Refresh(ctx context.Context, identity string) error {
-	c, err := s.get(ctx)
-	if err != nil {
-		return err
+	e := rotation.AsError(err)
+	if e == nil {
+		return &rotation.Error{Class: rotation.Transient, Code: "certificate", Message: doing + "it failed", Err: err}
 	}
-	return c.Refresh(ctx, identity)
+	named := *e
+	named.Message = doing + e.Message
+	return &named
 }
 
-// Names lists the identities.
-func (s *signIns) Names() []string {
-	names := make([]string, 0, len(s.manifest.Identities))
-	for name := range s.manifest.Identities {
-		names = append(names, name)
-	}
-	return names
+// signIns are the sign-ins as package web shows them.
+type signIns struct {
+	*entra.Client
+	manifest *manifest.Manifest
+	hasLinks bool // the app knows its own address
 }
 
-// SignInURL begins a person's sign-in.
-func (s *signIns) SignInURL(ctx context.Context, identity string, r entra.SignInRequest) (string, error) {
-	c, err := s.get(ctx)
-	if err != nil {
-		return "", err
-	}
-	return c.SignInURL(ctx, identity, r)
-}
-
-// CompleteSignIn ends one.
-func (s *signIns) CompleteSignIn(ctx context.Context, identity string, g entra.CodeGrant) error {
-	c, err := s.get(ctx)
-	if err != nil {
-		return err
-	}
-	return c.CompleteSignIn(ctx, identity, g)
-}
-
-// AdminConsentLink is where an administrator of the directory consents for everybody.
-func (s *signIns) AdminConsentLink(ctx context.Context, identity, redirectURI, state string) (string, error) {
-	c, err := s.get(ctx)
-	if err != nil {
-		return "", err
-	}
-	return c.AdminConsentLink(identity, redirectURI, state)
-}
-
-// State tells about an identity's sign-in.
+// State tells how an identity's sign-in stands.
 func (s *signIns) State(ctx context.Context, identity string) web.Identity {
 	out := web.Identity{Name: identity, User: s.manifest.Identities[identity].User}
-	c, err := s.get(ctx)
-	if err == nil {
-		var st entra.Status
-		if st, err = c.Status(ctx, identity); err == nil {
-			out.Since, out.Until = st.SignedIn, st.Until
-			if s.settings.Public != nil {
-				out.SignInURL = st.SignInLink
-			}
-			if st.Required {
-				out.Required, out.Since = st.Code, st.Since
-			}
-		}
+	st, err := s.Status(ctx, identity)
+	if err != nil {
+		out.Err = err
+		return out
 	}
-	out.Err = err
+	out.Since, out.Until = st.SignedIn, st.Until
+	if s.hasLinks {
+		out.SignInURL = st.SignInLink
+	}
+	if st.Required {
+		out.Required, out.Since = st.Code, st.Since
+	}
 	return out
 }

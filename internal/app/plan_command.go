@@ -2,6 +2,8 @@ package app
 
 import (
 	"context"
+	"crypto"
+	"crypto/x509"
 	"errors"
 	"flag"
 	"fmt"
@@ -281,21 +283,22 @@ func (appAlone) GetToken(context.Context, policy.TokenRequestOptions) (azcore.Ac
 // readerClient is the sign-in client without a way to write or to tell.
 func readerClient(ctx context.Context, s Settings, m *manifest.Manifest, v *vault.Vault, client *http.Client,
 	o Outside) (*entra.Client, error) {
-	c := entra.Config{
-		Tenant: s.Tenant, ClientID: s.ClientID, AuthorityHost: s.Authority.String(), Identities: whoSignsIn(m),
-		Store: borrowed{vault.NewStore(v)}, DisableInstanceDiscovery: s.Local, HTTPClient: client, Now: o.Now,
-		Log:    o.Log,
-		Notify: func(context.Context, rotation.Event) error { return errUntold },
-	}
+	c := signInConfig(s, m, borrowed{vault.NewStore(v)}, client, o)
+	c.Notify = func(context.Context, rotation.Event) error { return errUntold }
 	switch s.ClientCredential {
 	case "managed-identity":
 		c.Credential.ManagedIdentity = appAlone{}
 	case "certificate":
-		err := (&signIns{settings: s, vault: v}).certificate(ctx, &c.Credential)
+		certs, key, err := certificate(vault.NewStore(v), s.Certificate)(ctx)
 		if e := rotation.AsError(err); e != nil && e.Code == "vault-forbidden" {
-			c.Credential = entra.Credential{ManagedIdentity: appAlone{}}
-		} else if err != nil {
+			c.Credential.ManagedIdentity = appAlone{}
+			break
+		}
+		if err != nil {
 			return nil, err
+		}
+		c.Credential.Certificate = func(context.Context) ([]*x509.Certificate, crypto.PrivateKey, error) {
+			return certs, key, nil
 		}
 	}
 	return entra.New(c)
@@ -319,7 +322,7 @@ func (l *lists) List(ctx context.Context, o rotation.Owner) ([]rotation.PAT, err
 	// Whoever may read no values can't tell a sign-in that is missing from one that
 	// is refused; the list of secrets can.
 	if !l.secrets.names[strings.ToLower(entra.SecretName(o.Identity))] {
-		return nil, &rotation.Error{Class: rotation.SignIn, Code: string(entra.NotSignedIn),
+		return nil, &rotation.Error{Class: rotation.SignIn, Code: entra.CodeNotSignedIn,
 			Message: "nobody has signed in as " + l.manifest.Identities[o.Identity].User}
 	}
 	pats, err := l.tokens.List(ctx, o)
@@ -329,7 +332,7 @@ func (l *lists) List(ctx context.Context, o rotation.Owner) ([]rotation.PAT, err
 	}
 	var why string
 	switch e.Code {
-	case "managed-identity":
+	case entra.CodeManagedIdentity:
 		why = "the app alone can use its sign-in"
 	case "vault-forbidden":
 		why = "the vault does not let you read its sign-in"
@@ -384,7 +387,8 @@ func (l *lists) confess(plan *rotation.Plan) {
 		it.State, it.Err = rotation.StateUnknown, notListed(why)
 	}
 	for _, identity := range slices.Sorted(maps.Keys(l.hidden)) {
-		plan.Problems = append(plan.Problems, rotation.Unobserved{Identity: identity, Err: notListed(l.hidden[identity])})
+		plan.Problems = append(plan.Problems, rotation.Unobserved{Identity: identity,
+			Err: notListed(l.hidden[identity])})
 	}
 }
 

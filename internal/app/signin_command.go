@@ -177,11 +177,8 @@ func signInClient(s Settings, m *manifest.Manifest, p Process) (*entra.Client, e
 	if err != nil {
 		return nil, err
 	}
-	c := entra.Config{
-		Tenant: s.Tenant, ClientID: s.ClientID, AuthorityHost: s.Authority.String(), Identities: whoSignsIn(m),
-		Store: vault.NewStore(v), DisableInstanceDiscovery: s.Local, HTTPClient: client, Now: o.Now, Log: o.Log,
-		Notify: func(context.Context, rotation.Event) error { return errUntold },
-	}
+	c := signInConfig(s, m, vault.NewStore(v), client, o)
+	c.Notify = func(context.Context, rotation.Event) error { return errUntold }
 	return entra.New(c)
 }
 

@@ -130,7 +130,8 @@ func (a *App) quarantine(ctx context.Context, c rotation.Command, m customhandle
 		s = rotation.Spec{Name: c.PAT}
 	}
 	return a.bus.Publish(ctx, &rotation.RotationFailed{
-		Spec: s, RotationID: rotation.RotationID(s.Name, m.MessageID), Step: rotation.StepReceive, Class: rotation.Transient,
+		Spec: s, RotationID: rotation.RotationID(s.Name, m.MessageID), Step: rotation.StepReceive,
+		Class:   rotation.Transient,
 		Code:    rotation.CrashLoop,
 		Message: "the handler ended each time it worked on a command: see its log; the next sweep looks at the PAT again",
 		Attempt: c.Attempt, At: a.outside.Now(),
@@ -232,7 +233,8 @@ func (a *App) deadLetter(ctx context.Context, m customhandler.Message) error {
 	}
 	a.log.ErrorContext(ctx, "command in the dead-letter queue", "pat", s.Name, "code", reason, "message", m.MessageID)
 	return a.bus.Publish(ctx, &rotation.RotationFailed{
-		Spec: s, RotationID: rotation.RotationID(s.Name, m.MessageID), Step: rotation.StepDeadLetter, Class: rotation.Transient,
+		Spec: s, RotationID: rotation.RotationID(s.Name, m.MessageID), Step: rotation.StepDeadLetter,
+		Class:   rotation.Transient,
 		Code:    reason,
 		Message: "the Functions host gave up on a command: see the handler's log for what failed; the next sweep looks at the PAT again",
 		Attempt: c.Attempt, At: a.outside.Now(),

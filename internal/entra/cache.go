@@ -40,13 +40,16 @@ type cachedAccount struct {
 	Username       string `json:"username"`
 }
 
-var errNoRefreshToken = errors.New("no refresh token for this client in the cache")
+var errNoRefreshToken = errors.New("no refresh token for this app registration in the cache")
 
 // find returns the refresh token of a client and, if it is known, whose it is.
 func (d document) find(clientID string) (t cachedToken, a cachedAccount, err error) {
 	for _, raw := range d.RefreshTokens {
 		var c cachedToken
-		if json.Unmarshal(raw, &c) == nil && strings.EqualFold(c.ClientID, clientID) && c.Secret != "" && c.HomeAccountID != "" {
+		if json.Unmarshal(raw, &c) != nil || !strings.EqualFold(c.ClientID, clientID) {
+			continue
+		}
+		if c.Secret != "" && c.HomeAccountID != "" {
 			t = c
 		}
 	}
@@ -97,38 +100,27 @@ func sameToken(a, b json.RawMessage) bool {
 	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && x == y
 }
 
-// imported is the smallest cache that MSAL accepts.
-func imported(host, clientID, homeID, refreshToken string) document {
-	token, _ := json.Marshal(cachedToken{homeID, host, "RefreshToken", clientID, refreshToken}) // strings only
-	app, _ := json.Marshal(map[string]string{"client_id": clientID, "environment": host})
-	key := func(parts ...string) string { return strings.ToLower(strings.Join(parts, "-")) }
-	return document{
-		RefreshTokens: map[string]json.RawMessage{key(homeID, host, "RefreshToken", clientID): token},
-		AppMetadata:   map[string]json.RawMessage{key("AppMetadata", host, clientID): app},
-	}
-}
-
-// memory is the only cache that MSAL sees. It ignores partition keys, which
+// msalCache is the only cache that MSAL sees. It ignores partition keys, which
 // MSAL does not use consistently, and holds no access tokens, so that MSAL
 // refreshes whenever it is asked. Storing is not its business: MSAL would
 // withhold the token that a failed Export came with.
-type memory struct {
+type msalCache struct {
 	doc    document
 	frozen bool // MSAL's own memory is better than doc: keep it
 }
 
-func (m *memory) Replace(_ context.Context, c cache.Unmarshaler, _ cache.ReplaceHints) error {
+func (m *msalCache) Replace(_ context.Context, c cache.Unmarshaler, _ cache.ReplaceHints) error {
 	if m.frozen {
 		return nil
 	}
-	raw, err := m.doc.encode() // MSAL lets fields alone that it does not know
+	raw, err := json.Marshal(m.doc) // MSAL lets fields alone that it does not know
 	if err != nil {
-		return err
+		return fmt.Errorf("filling MSAL's cache: %w", err)
 	}
-	return c.Unmarshal([]byte(raw.Reveal()))
+	return c.Unmarshal(raw)
 }
 
-func (m *memory) Export(_ context.Context, c cache.Marshaler, _ cache.ExportHints) error {
+func (m *msalCache) Export(_ context.Context, c cache.Marshaler, _ cache.ExportHints) error {
 	raw, err := c.Marshal()
 	if err != nil {
 		return fmt.Errorf("reading MSAL's cache: %w", err)

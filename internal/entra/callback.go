@@ -14,9 +14,6 @@ import (
 // SignInRefusal is what the *rotation.Error of a refused sign-in wraps.
 type SignInRefusal struct {
 	Cause Cause
-	// User is the name of who has signed in, if it is another one than the
-	// manifest's.
-	User string
 	// UserID is the object id that has to be confirmed (user-id-changed).
 	UserID string
 	// AdminConsent: an administrator must consent, see AdminConsentLink.
@@ -31,13 +28,13 @@ func NeedsAdminConsent(err error) bool {
 		return r.AdminConsent
 	}
 	if r, ok := errors.AsType[*Refusal](err); ok {
-		return adminConsent(r.Number) || r.Name == "consent_required" || r.SubError == "consent_required"
+		return helpedByAdminConsent(r.Number) || r.Name == "consent_required" || r.SubError == "consent_required"
 	}
 	e := rotation.AsError(err)
-	return e != nil && e.Code == "declined-scopes"
+	return e != nil && e.Code == CodeDeclinedScopes
 }
 
-func adminConsent(number int) bool {
+func helpedByAdminConsent(number int) bool {
 	return slices.Contains([]int{65001, 65005, 90093, 90094, 90095, 900941}, number)
 }
 
@@ -58,19 +55,17 @@ const (
 // ReadCallback reads the parameters of a redirect. It is pure, and believes
 // nothing: the state is still to be compared.
 func ReadCallback(v url.Values) (Callback, error) {
-	bad := func() (Callback, error) {
-		return Callback{}, &rotation.Error{Class: rotation.SignIn, Code: codeCallback,
-			Message: "this is not an answer of Entra to a sign-in: start the sign-in again"}
-	}
+	bad := &rotation.Error{Class: rotation.SignIn, Code: codeCallback,
+		Message: "this is not an answer of Entra to a sign-in: start the sign-in again"}
 	for _, name := range []string{"state", "code", "error", "error_subcode", "error_description", "admin_consent"} {
 		if len(v[name]) > 1 {
-			return bad()
+			return Callback{}, bad
 		}
 	}
 	c := Callback{State: v.Get("state")}
 	code, refused, consent := v.Get("code"), v.Get("error"), v.Get("admin_consent")
 	if c.State == "" || len(c.State) > maxState || len(code) > maxCode {
-		return bad()
+		return Callback{}, bad
 	}
 	switch {
 	case refused != "" && code == "":
@@ -80,7 +75,7 @@ func ReadCallback(v url.Values) (Callback, error) {
 	case strings.EqualFold(consent, "true") && code == "" && refused == "":
 		c.AdminConsent = true
 	default:
-		return bad()
+		return Callback{}, bad
 	}
 	return c, nil
 }
@@ -104,13 +99,13 @@ func AuthorizeRefusal(name, subError, description string) *rotation.Error {
 		code = name
 	}
 	m := meaningOf(code)
-	e := &rotation.Error{Class: authorizeClass(name, n), Code: code, Message: m.words}
+	e := &rotation.Error{Class: authorizeClass(name, n), Code: code, Message: m.message}
 	if t := traceInText.FindStringSubmatch(description); t != nil {
 		e.ActivityID = t[1]
 	}
-	r := &SignInRefusal{Cause: m.cause, AdminConsent: adminConsent(n) || name == "consent_required"}
+	r := &SignInRefusal{Cause: m.cause, AdminConsent: helpedByAdminConsent(n) || name == "consent_required"}
 	if r.AdminConsent && m.cause == Unknown {
-		r.Cause, e.Message = ConsentMissing, meanings[65001].words
+		r.Cause, e.Message = ConsentMissing, meanings[65001].message
 	}
 	if e.Message == "" {
 		e.Message = map[rotation.Class]string{
@@ -147,7 +142,8 @@ func authorizeClass(name string, n int) rotation.Class {
 	switch name {
 	case "server_error", "temporarily_unavailable":
 		return rotation.Transient
-	case "invalid_request", "unauthorized_client", "unsupported_response_type", "invalid_scope", "invalid_resource", "invalid_client":
+	case "invalid_request", "unauthorized_client", "unsupported_response_type", "invalid_scope", "invalid_resource",
+		"invalid_client":
 		return rotation.Configuration
 	}
 	return rotation.SignIn
@@ -160,6 +156,9 @@ func (c *Client) AdminConsentLink(identity, redirectURI, state string) (string, 
 	if err != nil {
 		return "", err
 	}
-	q := url.Values{"client_id": {c.cfg.ClientID}, "scope": {strings.Join(a.scopes, " ")}, "redirect_uri": {redirectURI}, "state": {state}}
+	q := url.Values{
+		"client_id": {c.cfg.ClientID}, "scope": {strings.Join(a.scopes, " ")},
+		"redirect_uri": {redirectURI}, "state": {state},
+	}
 	return c.authority + "/v2.0/adminconsent?" + q.Encode(), nil
 }

@@ -29,11 +29,12 @@ func (c *Client) SignInByDevice(ctx context.Context, identity, confirmUserID str
 	if err != nil {
 		return err
 	}
-	if !c.cfg.Credential.public() {
-		return &rotation.Error{Class: rotation.Configuration, Code: "not-a-public-client", Message: "a sign-in by device code is for public clients only"}
+	if !c.cfg.Credential.isPublic() {
+		return &rotation.Error{Class: rotation.Configuration, Code: "not-a-public-client",
+			Message: "a sign-in by device code is for public clients only"}
 	}
-	m := memory{doc: document{Public: true}}
-	client, err := c.newMSAL(&m, true)
+	m := msalCache{doc: document{Public: true}}
+	client, err := c.newPublicClient(&m)
 	if err != nil {
 		return fmt.Errorf("starting a sign-in: %w", err)
 	}
@@ -50,15 +51,18 @@ func (c *Client) SignInByDevice(ctx context.Context, identity, confirmUserID str
 	default:
 		return deviceFailure(err, client, c.cfg.Now())
 	}
-	grant, e := c.grantOf(r, "") // nobody else could have brought an answer here
+	who, e := c.grantOf(r, "") // nobody else could have brought an answer here
 	if e != nil {
 		return e
 	}
-	grant.ConfirmUserID = confirmUserID
-	return a.saveResult(ctx, m.doc, grant)
+	who.confirmUserID = confirmUserID
+	return a.finishSignIn(ctx, m.doc, who)
 }
 
-var deviceError = regexp.MustCompile(`"error":\s*"([a-z_]{1,64})"`)
+var (
+	deviceError  = regexp.MustCompile(`"error":\s*"([a-z_]{1,64})"`)
+	aadstsInText = regexp.MustCompile(`AADSTS(\d{1,9}):`)
+)
 
 // deviceFailure reads the error of a device code from MSAL's text: MSAL has
 // drained the answer's body by then.
@@ -73,7 +77,8 @@ func deviceFailure(err error, client msalClient, now time.Time) *rotation.Error 
 		return client.failure(err, now)
 	}
 	refused := func(code, message string) *rotation.Error {
-		return &rotation.Error{Class: rotation.SignIn, Code: code, Message: message, Err: &SignInRefusal{Cause: Unknown}}
+		return &rotation.Error{Class: rotation.SignIn, Code: code, Message: message,
+			Err: &SignInRefusal{Cause: Unknown}}
 	}
 	switch m[1] {
 	case "authorization_declined", "access_denied":
@@ -87,5 +92,3 @@ func deviceFailure(err error, client msalClient, now time.Time) *rotation.Error 
 	}
 	return r.failure()
 }
-
-var aadstsInText = regexp.MustCompile(`AADSTS(\d{1,9}):`)

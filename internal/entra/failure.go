@@ -15,20 +15,20 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	msalerrors "github.com/AzureAD/microsoft-authentication-library-for-go/apps/errors"
 
+	"github.com/azure-patrol/patrol/internal/retryafter"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
 // Refusal is what the authority said, as far as it can be shown. MSAL's own
 // error never leaves this package: its request still holds the refresh token.
 type Refusal struct {
-	Status        int
-	Name          string // OAuth error: invalid_grant
-	SubError      string
-	Number        int    // AADSTS number; 0: none
-	Claims        string // what the next sign-in must satisfy
-	TraceID       string
-	CorrelationID string
-	RetryAfter    time.Duration
+	Status     int
+	Name       string // OAuth error: invalid_grant
+	SubError   string
+	Number     int    // AADSTS number; 0: none
+	Claims     string // what the next sign-in must satisfy
+	TraceID    string
+	RetryAfter time.Duration
 }
 
 func (r *Refusal) Error() string { return "refused by the authority (" + r.code() + ")" }
@@ -51,15 +51,15 @@ var (
 
 // readRefusal reads an error answer. Only what looks as it should is taken.
 func readRefusal(resp *http.Response, now time.Time) *Refusal {
-	r := &Refusal{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header.Get("Retry-After"), now)}
+	wait := retryafter.Parse(resp.Header.Get("Retry-After"), now, time.Hour)
+	r := &Refusal{Status: resp.StatusCode, RetryAfter: wait}
 	var body struct {
-		Error         string `json:"error"`
-		SubError      string `json:"suberror"`
-		Description   string `json:"error_description"`
-		Codes         []int  `json:"error_codes"`
-		Claims        string `json:"claims"`
-		TraceID       string `json:"trace_id"`
-		CorrelationID string `json:"correlation_id"`
+		Error       string `json:"error"`
+		SubError    string `json:"suberror"`
+		Description string `json:"error_description"`
+		Codes       []int  `json:"error_codes"`
+		Claims      string `json:"claims"`
+		TraceID     string `json:"trace_id"`
 	}
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
 	if err != nil || json.Unmarshal(raw, &body) != nil {
@@ -76,30 +76,17 @@ func readRefusal(resp *http.Response, now time.Time) *Refusal {
 	} else if m := aadsts.FindStringSubmatch(body.Description); m != nil {
 		r.Number, _ = strconv.Atoi(m[1])
 	}
-	if len(body.Claims) <= maxClaims && isObject(body.Claims) {
+	if len(body.Claims) <= maxClaims && isJSONObject(body.Claims) {
 		r.Claims = body.Claims
 	}
 	if traceID.MatchString(body.TraceID) {
 		r.TraceID = body.TraceID
-	}
-	if traceID.MatchString(body.CorrelationID) {
-		r.CorrelationID = body.CorrelationID
 	}
 	return r
 }
 
 // maxClaims keeps the next sign-in's address short enough for a browser.
 const maxClaims = 4 << 10
-
-func retryAfter(value string, now time.Time) time.Duration {
-	if n, err := strconv.Atoi(value); err == nil && n > 0 {
-		return min(time.Duration(n)*time.Second, time.Hour)
-	}
-	if at, err := http.ParseTime(value); err == nil && at.After(now) {
-		return min(at.Sub(now), time.Hour)
-	}
-	return 0
-}
 
 const loopBreak = 5 * time.Minute
 
@@ -108,8 +95,10 @@ const loopBreak = 5 * time.Minute
 // name of a bad grant.
 func (r *Refusal) class() rotation.Class {
 	interaction := []string{"invalid_grant", "interaction_required", "consent_required", "login_required"}
-	configuration := []string{"invalid_client", "unauthorized_client", "invalid_scope", "invalid_resource", "invalid_request",
-		"unsupported_grant_type", "invalid_tenant", "invalid_instance", "access_denied"}
+	configuration := []string{
+		"invalid_client", "unauthorized_client", "invalid_scope", "invalid_resource", "invalid_request",
+		"unsupported_grant_type", "invalid_tenant", "invalid_instance", "access_denied",
+	}
 	switch {
 	case r.Status == http.StatusTooManyRequests, r.Number == 90055, r.Number == 50196:
 		return rotation.Throttled
@@ -127,7 +116,10 @@ func (r *Refusal) class() rotation.Class {
 
 // failure is the refusal as patrol's error.
 func (r *Refusal) failure() *rotation.Error {
-	e := &rotation.Error{Class: r.class(), Code: r.code(), Message: meanings[r.Number].words, After: r.RetryAfter, ActivityID: r.TraceID, Err: r}
+	e := &rotation.Error{
+		Class: r.class(), Code: r.code(), Message: meanings[r.Number].message,
+		After: r.RetryAfter, ActivityID: r.TraceID, Err: r,
+	}
 	if e.Message == "" {
 		e.Message = map[rotation.Class]string{
 			rotation.SignIn:        "the sign-in is no longer good: sign in again",
@@ -153,18 +145,21 @@ func (m msalClient) failure(err error, now time.Time) *rotation.Error {
 	case errors.As(err, &answered) && answered.Resp != nil:
 		return readRefusal(answered.Resp, now).failure()
 	case errors.As(err, &garbled): // its text is the answer itself
-		return &rotation.Error{Class: rotation.Transient, Code: "entra-answer", Message: "Entra's answer can't be read: is there a proxy in between?"}
+		return &rotation.Error{Class: rotation.Transient, Code: codeAnswer,
+			Message: "Entra's answer can't be read: is there a proxy in between?"}
 	case strings.Contains(err.Error(), "declined scopes"):
-		return &rotation.Error{Class: rotation.Configuration, Code: "declined-scopes", Message: wordsFor("declined-scopes")}
+		return &rotation.Error{Class: rotation.Configuration, Code: CodeDeclinedScopes,
+			Message: messageFor(CodeDeclinedScopes)}
 	case strings.Contains(err.Error(), "no token found"):
-		return &rotation.Error{Class: rotation.SignIn, Code: codeNotSignedIn, Message: wordsFor(codeNotSignedIn)}
+		return &rotation.Error{Class: rotation.SignIn, Code: CodeNotSignedIn, Message: messageFor(CodeNotSignedIn)}
 	}
-	return &rotation.Error{Class: rotation.Transient, Code: "entra-unreachable", Message: "Entra can't be reached"}
+	return &rotation.Error{Class: rotation.Transient, Code: codeUnreachable, Message: "Entra can't be reached"}
 }
 
 // assertionFailure says why the app could not prove who it is.
 func assertionFailure(err error) *rotation.Error {
-	e := &rotation.Error{Class: rotation.Transient, Code: "managed-identity", Message: "the managed identity gives no token at the moment"}
+	e := &rotation.Error{Class: rotation.Transient, Code: CodeManagedIdentity,
+		Message: "the managed identity gives no token at the moment"}
 	var failed *azidentity.AuthenticationFailedError
 	if errors.As(err, &failed) && failed.RawResponse != nil {
 		switch s := failed.RawResponse.StatusCode; {
@@ -172,7 +167,8 @@ func assertionFailure(err error) *rotation.Error {
 			e.Class = rotation.Throttled
 		case s >= 400 && s < 500:
 			e.Class = rotation.Configuration
-			e.Message = "the managed identity gives no token: check that AZURE_CLIENT_ID names an identity that is assigned to the app"
+			e.Message = "the managed identity gives no token: " +
+				"check that AZURE_CLIENT_ID names an identity that is assigned to the app"
 		}
 	}
 	return e

@@ -13,7 +13,7 @@ type Meaning struct {
 func Meanings() []Meaning {
 	out := make([]Meaning, 0, len(meanings))
 	for n, m := range meanings {
-		out = append(out, Meaning{n, m.cause, m.words})
+		out = append(out, Meaning{n, m.cause, m.message})
 	}
 	slices.SortFunc(out, func(a, b Meaning) int { return a.Number - b.Number })
 	return out

@@ -9,6 +9,8 @@ import (
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/confidential"
 	msalerrors "github.com/AzureAD/microsoft-authentication-library-for-go/apps/errors"
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/public"
+
+	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
 // msalClient is MSAL's confidential or its public client: two types without a
@@ -16,42 +18,95 @@ import (
 type msalClient struct {
 	confidential *confidential.Client
 	public       *public.Client
-	cache        *memory
+	cache        *msalCache
 	assertion    *assertion
 }
 
-// newMSAL makes a client that keeps its tokens in m: the app with its credential,
-// or, if public, without one.
-func (c *Client) newMSAL(m *memory, isPublic bool) (msalClient, error) {
-	out := msalClient{cache: m, assertion: &assertion{}}
-	discovery := !c.cfg.DisableInstanceDiscovery
-	if isPublic {
-		p, err := public.New(c.cfg.ClientID, public.WithAuthority(c.authority), public.WithCache(m),
-			public.WithHTTPClient(c.cfg.HTTPClient), public.WithInstanceDiscovery(discovery))
-		out.public = &p
-		return out, err
+// newClient makes a client that keeps its tokens in m: with the app's
+// credential, if it has one.
+func (c *Client) newClient(ctx context.Context, m *msalCache) (msalClient, *rotation.Error) {
+	if !c.cfg.Credential.isPublic() {
+		return c.newConfidentialClient(ctx, m)
 	}
-	var cred confidential.Credential
-	if mi := c.cfg.Credential.ManagedIdentity; mi != nil {
-		cred = confidential.NewCredFromAssertionCallback(func(ctx context.Context, _ confidential.AssertionRequestOptions) (string, error) {
-			t, err := mi.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{exchangeScope}})
-			out.assertion.set(err)
-			if err != nil {
-				return "", errNoAssertion
-			}
-			return t.Token, nil
-		})
-	} else {
-		var err error
-		if cred, err = confidential.NewCredFromCert(c.cfg.Credential.Certificates, c.cfg.Credential.Key); err != nil {
-			return out, err
-		}
+	client, err := c.newPublicClient(m)
+	if err != nil {
+		return client, settingsFailure(err)
+	}
+	return client, nil
+}
+
+func (c *Client) newPublicClient(m *msalCache) (msalClient, error) {
+	p, err := public.New(c.cfg.ClientID, public.WithAuthority(c.authority), public.WithCache(m),
+		public.WithHTTPClient(c.cfg.HTTPClient), public.WithInstanceDiscovery(!c.cfg.DisableInstanceDiscovery))
+	return msalClient{public: &p, cache: m, assertion: &assertion{}}, err
+}
+
+func (c *Client) newConfidentialClient(ctx context.Context, m *msalCache) (msalClient, *rotation.Error) {
+	out := msalClient{cache: m, assertion: &assertion{}}
+	cred, e := c.appCredential(ctx, out.assertion)
+	if e != nil {
+		return out, e
 	}
 	p, err := confidential.New(c.authority, c.cfg.ClientID, cred, confidential.WithCache(m),
-		confidential.WithHTTPClient(c.cfg.HTTPClient), confidential.WithInstanceDiscovery(discovery),
+		confidential.WithHTTPClient(c.cfg.HTTPClient),
+		confidential.WithInstanceDiscovery(!c.cfg.DisableInstanceDiscovery),
 		confidential.WithAzureRegion("DisableMsalForceRegion")) // MSAL would read the environment
+	if err != nil {
+		return out, settingsFailure(err)
+	}
 	out.confidential = &p
-	return out, err
+	return out, nil
+}
+
+func settingsFailure(err error) *rotation.Error {
+	return &rotation.Error{Class: rotation.Configuration, Code: "sign-in-settings", Err: err,
+		Message: "MSAL does not take the settings ENTRA_*: correct them"}
+}
+
+// appCredential is the app's credential in MSAL's form. Why there is no assertion
+// goes into why.
+func (c *Client) appCredential(ctx context.Context, why *assertion) (confidential.Credential, *rotation.Error) {
+	mi := c.cfg.Credential.ManagedIdentity
+	if mi == nil {
+		return c.readCertificate(ctx)
+	}
+	assert := func(ctx context.Context, _ confidential.AssertionRequestOptions) (string, error) {
+		t, err := mi.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{exchangeScope}})
+		why.set(err)
+		if err != nil {
+			return "", errNoAssertion
+		}
+		return t.Token, nil
+	}
+	return confidential.NewCredFromAssertionCallback(assert), nil
+}
+
+// readCertificate reads the app's certificate, once.
+func (c *Client) readCertificate(ctx context.Context) (confidential.Credential, *rotation.Error) {
+	c.certificateMu.Lock()
+	defer c.certificateMu.Unlock()
+	if c.certificate != nil {
+		return *c.certificate, nil
+	}
+	certs, key, err := c.cfg.Credential.Certificate(ctx)
+	if err != nil {
+		return confidential.Credential{}, certificateFailure(err)
+	}
+	cred, err := confidential.NewCredFromCert(certs, key)
+	if err != nil {
+		return confidential.Credential{}, settingsFailure(err)
+	}
+	c.certificate = &cred
+	return cred, nil
+}
+
+// certificateFailure keeps what is known of why the certificate can't be had.
+func certificateFailure(err error) *rotation.Error {
+	if e := rotation.AsError(err); e != nil {
+		return e
+	}
+	return &rotation.Error{Class: rotation.Transient, Code: "certificate", Err: err,
+		Message: "the app's certificate can't be read at the moment"}
 }
 
 // errNoAssertion stands for what the managed identity's credential said, which
@@ -78,10 +133,12 @@ func (a *assertion) cause() error {
 
 // refresh redeems the refresh token of the cache: without an access token there
 // MSAL has no other choice.
-func (m msalClient) refresh(ctx context.Context, homeID string, scopes []string, claims string) (public.AuthResult, error) {
+func (m msalClient) refresh(
+	ctx context.Context, homeID string, scopes []string, claims string,
+) (public.AuthResult, error) {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	if claims == "{}" {
+	if claims == noClaims {
 		claims = ""
 	}
 	var r public.AuthResult
@@ -93,7 +150,8 @@ func (m msalClient) refresh(ctx context.Context, homeID string, scopes []string,
 		}
 		r, err = m.public.AcquireTokenSilent(ctx, scopes, opts...)
 	} else {
-		opts := []confidential.AcquireSilentOption{confidential.WithSilentAccount(confidential.Account{HomeAccountID: homeID})}
+		account := confidential.Account{HomeAccountID: homeID}
+		opts := []confidential.AcquireSilentOption{confidential.WithSilentAccount(account)}
 		if claims != "" { // WithClaims is refused by this client, and this sends the same field
 			opts = append(opts, confidential.WithClaimsFromClient(claims))
 		}
@@ -101,14 +159,14 @@ func (m msalClient) refresh(ctx context.Context, homeID string, scopes []string,
 	}
 	var answered msalerrors.CallErr
 	if err != nil && !errors.As(err, &answered) {
-		m.rescue(ctx)
+		m.exportReceived(ctx)
 	}
 	return r, err
 }
 
-// rescue brings home a refresh token that MSAL has received and not exported:
-// it looks at the granted scopes in between.
-func (m msalClient) rescue(ctx context.Context) {
+// exportReceived saves a refresh token that MSAL has received and not exported:
+// it checks the granted scopes in between.
+func (m msalClient) exportReceived(ctx context.Context) {
 	m.cache.frozen = true
 	defer func() { m.cache.frozen = false }()
 	nobody := public.Account{HomeAccountID: "nobody"} // removing nobody exports

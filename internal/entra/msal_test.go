@@ -2,6 +2,7 @@ package entra_test
 
 import (
 	"context"
+	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -74,16 +75,26 @@ func TestTheRequestThatMSALMakes(t *testing.T) {
 			t.Fatalf("%d requests, want 2", len(forms))
 		}
 		for _, f := range forms {
-			want := []string{"client_assertion", "client_assertion_type", "client_id", "client_info", "grant_type", "refresh_token", "scope"}
+			want := []string{
+				"client_assertion",
+				"client_assertion_type",
+				"client_id",
+				"client_info",
+				"grant_type",
+				"refresh_token",
+				"scope",
+			}
 			if got := slices.Sorted(maps.Keys(f)); !slices.Equal(got, want) {
 				t.Errorf("fields %v, want %v", got, want)
 			}
-			if f.Get("grant_type") != "refresh_token" || f.Get("client_info") != "1" ||
-				f.Get("scope") != strings.Join(patScopes, " ")+" openid offline_access profile" {
-				t.Errorf("grant_type %s, client_info %s, scope %s", f.Get("grant_type"), f.Get("client_info"), f.Get("scope"))
-			}
+			check(t, "grant_type", f.Get("grant_type"), "refresh_token")
+			check(t, "client_info", f.Get("client_info"), "1")
+			check(t, "scope", f.Get("scope"), strings.Join(patScopes, " ")+" openid offline_access profile")
 		}
-		if !slices.Equal(mi.scopes, []string{"api://AzureADTokenExchange/.default", "api://AzureADTokenExchange/.default"}) {
+		if !slices.Equal(
+			mi.scopes,
+			[]string{"api://AzureADTokenExchange/.default", "api://AzureADTokenExchange/.default"},
+		) {
 			t.Errorf("the managed identity was asked for %v", mi.scopes)
 		}
 	})
@@ -118,7 +129,10 @@ func TestAFailedEarlyRefreshLeavesTheTokenInUse(t *testing.T) {
 }
 
 func (w *world) publicApp() {
-	w.authority.AddApp(fake.App{ClientID: app, Native: []string{"http://localhost"}, AllowPublicClient: true, Scopes: patScopes})
+	w.redirect = "http://localhost"
+	w.authority.AddApp(
+		fake.App{ClientID: app, Native: []string{w.redirect}, AllowPublicClient: true, Scopes: patScopes},
+	)
 }
 
 func TestDeclinedScopesDoNotLoseTheRotatedRefreshToken(t *testing.T) {
@@ -159,13 +173,13 @@ func TestAnswersThatLackSomething(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, switches)
-				every := func(cfg *entra.Config) { cfg.PersistEveryRotation = true }
+				w := newWorld(t, fake.Switches{})
 				w.signIn(w.start())
+				w.authority.Switch(func(s *fake.Switches) { *s = switches })
 				for range 3 {
-					c := w.start(every)
+					c := w.start()
 					w.mustToken(c)
-					time.Sleep(80 * time.Minute)
+					time.Sleep(8 * day) // what it has then is stored
 					w.mustToken(c)
 				}
 				if n := strings.Count(w.vault.latest().value.Reveal(), `"credential_type":"RefreshToken"`); n != 1 {
@@ -181,22 +195,15 @@ func TestAnswersThatLackSomething(t *testing.T) {
 
 func TestOnlyTheManifestsUserIsAccepted(t *testing.T) {
 	const mallory = "mallory@contoso.com"
-	seed := func(w *world, upn string) rotation.Secret {
-		rt, err := w.authority.SeedRefreshToken(upn, app, patScopes...)
-		w.mustDo(err)
-		return rotation.NewSecret(rt)
-	}
 	refused := func(t *testing.T, err error) {
 		t.Helper()
-		if e, ok := errors.AsType[*rotation.Error](err); !ok || e.Code != "wrong-user" || e.Class != rotation.SignIn {
-			t.Errorf("got %v, want wrong-user", err)
-		}
+		checkError(t, err, rotation.SignIn, "wrong-user")
 	}
 	t.Run("at sign-in", func(t *testing.T) {
 		w := newWorld(t, fake.Switches{})
 		w.authority.AddUser(fake.User{UPN: mallory})
 		c := w.start()
-		refused(t, c.SaveSignIn(t.Context(), "build-bot", entra.Grant{RefreshToken: seed(w, mallory), User: mallory}))
+		refused(t, w.signInAs(c, mallory))
 		if w.vault.count() != 0 {
 			t.Error("it was stored")
 		}
@@ -206,12 +213,11 @@ func TestOnlyTheManifestsUserIsAccepted(t *testing.T) {
 			w := newWorld(t, fake.Switches{})
 			w.authority.AddUser(fake.User{UPN: mallory})
 			c := w.start()
-			w.mustDo(c.SaveSignIn(t.Context(), "build-bot", entra.Grant{RefreshToken: seed(w, mallory), User: bot}))
-			w.told()
+			w.put(mallory, map[string]string{"patrol-user": bot})
 			at := stamp()
 			w.wantError(c, rotation.SignIn, "wrong-user")
 			w.wantError(w.start(), rotation.SignIn, "wrong-user")
-			w.wantTold("required wrong-user " + at)
+			w.wantNotified("required wrong-user " + at)
 			if w.refreshes() != 1 {
 				t.Errorf("%d refreshes, want 1", w.refreshes())
 			}
@@ -227,7 +233,7 @@ func TestOnlyTheManifestsUserIsAccepted(t *testing.T) {
 	})
 	t.Run("by the object id", func(t *testing.T) {
 		w := newWorld(t, fake.Switches{})
-		w.mustDo(w.start().SaveSignIn(t.Context(), "build-bot", entra.Grant{RefreshToken: seed(w, bot), User: bot, UserID: "another-one-of-that-name"}))
+		w.put(bot, map[string]string{"patrol-user": bot, "patrol-user-id": "another-one-of-that-name"})
 		w.wantError(w.start(), rotation.SignIn, "user-id-changed")
 	})
 	t.Run("when the manifest has changed", func(t *testing.T) {
@@ -275,42 +281,93 @@ func TestCertificateCredential(t *testing.T) {
 	}
 	registered, unknown := issue(key), issue(other)
 	w := newWorld(t, fake.Switches{})
-	w.authority.AddApp(fake.App{ClientID: app, Web: []string{"https://patrol.example/api/signin/callback"}, Scopes: patScopes,
-		Certificates: []*x509.Certificate{registered}})
+	w.authority.AddApp(
+		fake.App{ClientID: app, Web: []string{"https://patrol.example/api/signin/callback"}, Scopes: patScopes,
+			Certificates: []*x509.Certificate{registered}},
+	)
 	with := func(cert *x509.Certificate, key *rsa.PrivateKey) func(*entra.Config) {
 		return func(cfg *entra.Config) {
-			cfg.Credential = entra.Credential{Certificates: []*x509.Certificate{cert}, Key: key}
+			cfg.Credential = entra.Credential{
+				Certificate: func(context.Context) ([]*x509.Certificate, crypto.PrivateKey, error) {
+					return []*x509.Certificate{cert}, key, nil
+				},
+			}
 		}
 	}
-	c := w.start(with(registered, key))
+	asked := 0
+	c := w.start(with(registered, key), func(cfg *entra.Config) {
+		read := cfg.Credential.Certificate
+		cfg.Credential.Certificate = func(ctx context.Context) ([]*x509.Certificate, crypto.PrivateKey, error) {
+			asked++
+			return read(ctx)
+		}
+	})
 	w.signIn(c)
 	w.mustToken(c)
+	check(t, "times that the certificate was read", asked, 1)
 	w.wantError(w.start(with(unknown, other)), rotation.Configuration, "AADSTS700027")
+}
+
+// The vault may be away when the app starts: the certificate is asked for until
+// it is there, and then no more.
+func TestTheCertificateIsReadWhenItIsNeeded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fake.Switches{})
+		w.signIn(w.start())
+		asked := 0
+		fails := error(errDown)
+		c := w.start(func(cfg *entra.Config) {
+			cfg.Credential = entra.Credential{
+				Certificate: func(context.Context) ([]*x509.Certificate, crypto.PrivateKey, error) {
+					asked++
+					return nil, nil, fails
+				},
+			}
+		})
+		check(t, "asked before it is needed", asked, 0)
+		check(t, "required", w.mustStatus(c).Required, false)
+		check(t, "asked for a status", asked, 0)
+		w.wantError(c, rotation.Transient, "vault")
+		check(t, "asked for a token", asked, 1)
+		fails = &rotation.Error{Class: rotation.Configuration, Code: "certificate", Message: "it is none"}
+		w.wantError(c, rotation.Configuration, "certificate")
+		w.wantError(c, rotation.Configuration, "certificate") // from memory, for a minute
+		check(t, "asked again", asked, 2)
+		_, err := c.SignInURL(t.Context(), "build-bot", signInRequest())
+		checkError(t, err, rotation.Configuration, "certificate")
+		w.checkCounts(0, 1)
+		w.wantNotified("signed-in " + stamp())
+	})
 }
 
 func TestPlatformMismatchesAreConfiguration(t *testing.T) {
 	w := newWorld(t, fake.Switches{})
 	w.signIn(w.start())
-	w.wantError(w.start(func(cfg *entra.Config) { cfg.Credential = entra.Credential{} }), rotation.Configuration, "AADSTS7000218")
+	w.wantError(
+		w.start(func(cfg *entra.Config) { cfg.Credential = entra.Credential{} }),
+		rotation.Configuration,
+		"AADSTS7000218",
+	)
 
 	w2 := newWorld(t, fake.Switches{})
 	w2.publicApp()
-	w2.signIn(w2.start())
+	w2.put(bot, nil)
 	w2.wantError(w2.start(), rotation.Configuration, "AADSTS700025")
 	w2.mustToken(w2.start(func(cfg *entra.Config) { cfg.Credential = entra.Credential{} }))
 }
 
-func TestAManagedIdentityThatGivesNoTokenIsToldApart(t *testing.T) {
+func TestAManagedIdentityThatGivesNoTokenHasACodeOfItsOwn(t *testing.T) {
 	w := newWorld(t, fake.Switches{})
 	w.signIn(w.start())
 	const canary = "canary in the credential's error"
 	c := w.start(func(cfg *entra.Config) {
-		cfg.Credential = entra.Credential{ManagedIdentity: &managedIdentity{authority: w.authority, err: errors.New(canary)}}
+		cfg.Credential = entra.Credential{
+			ManagedIdentity: &managedIdentity{authority: w.authority, err: errors.New(canary)},
+		}
 	})
 	e := w.wantError(c, rotation.Transient, "managed-identity")
-	if strings.Contains(fmt.Sprintf("%v %+v %v", e, e, e.Err), canary) || strings.Contains(w.log.String(), canary) {
-		t.Error("the credential's own words got out")
-	}
+	checkLacks(t, "the error", fmt.Sprintf("%v %+v %v", e, e, e.Err), canary)
+	checkLacks(t, "the log", w.log.String(), canary)
 	if w.refreshes() != 0 {
 		t.Error("the authority was asked without an assertion")
 	}
@@ -321,16 +378,24 @@ func TestASignInOfAnotherAppRegistrationIsNotUsed(t *testing.T) {
 	w.signIn(w.start())
 	c := w.start(func(cfg *entra.Config) { cfg.ClientID = "another-registration" })
 	e := w.wantError(c, rotation.SignIn, "not-signed-in")
-	if !strings.Contains(e.Message, "app registration") || w.refreshes() != 0 {
-		t.Errorf("%v, %d refreshes", e, w.refreshes())
-	}
+	checkHas(t, "the message", e.Message, "app registration")
+	check(t, "refreshes", w.refreshes(), 0)
 }
 
 func TestAGarbledSecretNeedsASignIn(t *testing.T) {
 	w := newWorld(t, fake.Switches{})
-	for _, value := range []string{"", "hello", "{}", "[]", `{"RefreshToken":[]}`, `{"RefreshToken":{"x":{"secret":7}}}`} {
+	for _, value := range []string{
+		"", "hello", "{}", "[]", `{"RefreshToken":[]}`, `{"RefreshToken":{"x":{"secret":7}}}`,
+	} {
 		w.vault.set(func(v *memoryVault) {
-			v.versions[secretName] = append(v.versions[secretName], version{id: fmt.Sprint(len(v.versions[secretName])), value: rotation.NewSecret(value), created: time.Now()})
+			v.versions[secretName] = append(
+				v.versions[secretName],
+				version{
+					id:      fmt.Sprint(len(v.versions[secretName])),
+					value:   rotation.NewSecret(value),
+					created: time.Now(),
+				},
+			)
 		})
 		w.wantError(w.start(), rotation.SignIn, "not-signed-in")
 	}
@@ -382,9 +447,10 @@ func TestCredentialRefusesWhatItDoesNotKnow(t *testing.T) {
 		"resource": {"build-bot", "https://vault.azure.net/.default", "unknown-scope"},
 		"scope":    {"build-bot", fake.DevOps + "/vso.tokenadministration", "unknown-scope"},
 	} {
-		_, err := c.Credential(tc.identity).GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{tc.scope}})
-		if e, ok := errors.AsType[*rotation.Error](err); !ok || e.Code != tc.code || e.Class != rotation.Configuration {
-			t.Errorf("%s: %v", name, err)
+		_, err := c.Credential(tc.identity).
+			GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{tc.scope}})
+		if e := checkError(t, err, rotation.Configuration, tc.code); e.Message == "" {
+			t.Errorf("%s: the refusal has no message", name)
 		}
 	}
 	if err := c.Refresh(t.Context(), "nobody"); rotation.ClassOf(err) != rotation.Configuration {
@@ -401,25 +467,22 @@ func TestAnAdministratorAsksForMoreScopes(t *testing.T) {
 	c := w.start(func(cfg *entra.Config) {
 		cfg.Identities = map[string]entra.Identity{"build-bot": {User: bot, MoreScopes: admin}}
 	})
-	w.signIn(c)
+	w.signIn(w.start())
 	w.wantError(c, rotation.SignIn, "AADSTS65001") // it has not consented to these
-	rt, err := w.authority.SeedRefreshToken(bot, app, append(admin, patScopes...)...)
-	w.mustDo(err)
-	w.mustDo(c.SaveSignIn(t.Context(), "build-bot", entra.Grant{RefreshToken: rotation.NewSecret(rt), User: bot}))
+	w.signIn(c)
 	token, err := c.Credential("build-bot").GetToken(t.Context(), policy.TokenRequestOptions{Scopes: admin[:1]})
 	w.mustDo(err)
-	if claims, err := w.authority.VerifyAccessToken(token.Token); err != nil || len(claims.Scopes) != 4 {
-		t.Errorf("%v %v", claims.Scopes, err)
-	}
+	claims, err := w.authority.VerifyAccessToken(token.Token)
+	w.mustDo(err)
+	check(t, "the number of the token's scopes", len(claims.Scopes), 4)
 }
 
 // Nothing that is a token, or that holds one, gets into an error or a log line.
 func TestTokensStayOutOfErrorsAndLogs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, fake.Switches{StrictRotation: true})
-		every := func(cfg *entra.Config) { cfg.PersistEveryRotation = true }
 		var forms []url.Values
-		c := w.recorded(&forms, every)
+		c := w.recorded(&forms)
 		w.signIn(c)
 		ask := func() {
 			for range 2 {
@@ -428,18 +491,25 @@ func TestTokensStayOutOfErrorsAndLogs(t *testing.T) {
 				w.errors = append(w.errors, err)
 				_, err = c.Status(t.Context(), "build-bot")
 				w.errors = append(w.errors, err, c.Refresh(t.Context(), "build-bot"))
-				time.Sleep(80 * time.Minute)
+				time.Sleep(3 * day)
 			}
 		}
 		ask()
+		time.Sleep(3 * day) // until it has to be stored
+		ask()
 		body := func() string { // an answer that has everything, and can't be read
-			return fmt.Sprintf(`{"access_token":%q,"refresh_token":%q`, w.answers[0], forms[len(forms)-1].Get("refresh_token"))
+			return fmt.Sprintf(
+				`{"access_token":%q,"refresh_token":%q`,
+				w.answers[0],
+				forms[len(forms)-1].Get("refresh_token"),
+			)
 		}
 		for _, f := range []faults.Fault{
 			{Mode: faults.Status, Status: 200, Body: body()},
 			{Mode: faults.Status, Status: 400, Body: body() + "}"},
 			{Mode: faults.Status, Status: 500, Body: body()},
-			{Mode: faults.Status, Status: 400, Body: fmt.Sprintf(`{"error":%q,"error_description":%q,"trace_id":%q}`, w.answers[0], w.answers[0], w.answers[0])},
+			{Mode: faults.Status, Status: 400, Body: fmt.Sprintf(
+				`{"error":%q,"error_description":%[1]q,"trace_id":%[1]q}`, w.answers[0])},
 			{Mode: faults.ResetBefore},
 			{Mode: faults.HangBefore},
 		} {
@@ -452,9 +522,9 @@ func TestTokensStayOutOfErrorsAndLogs(t *testing.T) {
 		ask()
 		w.vault.set(func(v *memoryVault) { v.down = nil })
 		w.mustDo(w.authority.Revoke(bot))
-		w.deaf = errors.New("down")
+		w.notifyErr = errors.New("down")
 		ask()
-		w.deaf = nil
+		w.notifyErr = nil
 		time.Sleep(2 * day)
 		ask()
 
@@ -493,18 +563,31 @@ func TestTokensStayOutOfErrorsAndLogs(t *testing.T) {
 }
 
 func TestConfigurationIsCheckedAllAtOnce(t *testing.T) {
-	_, err := entra.New(entra.Config{AuthorityHost: "http://login.example/x", Tenant: "common", Identities: map[string]entra.Identity{"a": {}},
-		Credential: entra.Credential{Certificates: []*x509.Certificate{{}}}})
+	_, err := entra.New(
+		entra.Config{
+			AuthorityHost: "http://login.example/x",
+			Tenant:        "common",
+			Identities:    map[string]entra.Identity{"a": {}},
+			Credential: entra.Credential{
+				ManagedIdentity: &managedIdentity{},
+				Certificate: func(context.Context) ([]*x509.Certificate, crypto.PrivateKey, error) {
+					return nil, nil, errors.New("not to be read")
+				},
+			},
+		},
+	)
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, want := range []string{"authority host", "tenant must be", "client id", "store", "credential", "identity a has no user"} {
+	for _, want := range []string{
+		"authority host", "tenant must be", "client id", "store", "credential", "identity a has no user",
+	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not speak of %q: %v", want, err)
 		}
 	}
 	w := newWorld(t, fake.Switches{})
-	if got := w.start().Identities(); !slices.Equal(got, []string{"build-bot"}) {
+	if got := w.start().Names(); !slices.Equal(got, []string{"build-bot"}) {
 		t.Errorf("identities %v", got)
 	}
 }
@@ -515,7 +598,10 @@ func TestACancelledCallerGetsItsOwnError(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	c := w.start()
-	if _, err := c.Credential("build-bot").GetToken(ctx, policy.TokenRequestOptions{}); !errors.Is(err, context.Canceled) {
+	if _, err := c.Credential("build-bot").GetToken(ctx, policy.TokenRequestOptions{}); !errors.Is(
+		err,
+		context.Canceled,
+	) {
 		t.Errorf("%v", err)
 	}
 	w.mustToken(c)
@@ -524,10 +610,14 @@ func TestACancelledCallerGetsItsOwnError(t *testing.T) {
 func TestAnUnassignedManagedIdentityIsAMatterOfConfiguration(t *testing.T) {
 	w := newWorld(t, fake.Switches{})
 	w.signIn(w.start())
-	for status, want := range map[int]rotation.Class{400: rotation.Configuration, 429: rotation.Throttled, 503: rotation.Transient} {
+	for status, want := range map[int]rotation.Class{
+		400: rotation.Configuration, 429: rotation.Throttled, 503: rotation.Transient,
+	} {
 		c := w.start(func(cfg *entra.Config) {
 			cfg.Credential = entra.Credential{ManagedIdentity: &managedIdentity{authority: w.authority,
-				err: &azidentity.AuthenticationFailedError{RawResponse: &http.Response{StatusCode: status, Request: &http.Request{URL: &url.URL{}}}}}}
+				err: &azidentity.AuthenticationFailedError{
+					RawResponse: &http.Response{StatusCode: status, Request: &http.Request{URL: &url.URL{}}},
+				}}}
 		})
 		w.wantError(c, want, "managed-identity")
 	}
@@ -537,15 +627,15 @@ func TestASignInThatCouldNotBeAnnouncedIsAnnouncedLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, fake.Switches{})
 		c := w.start()
-		w.deaf = errors.New("the bus is down")
+		w.notifyErr = errors.New("the bus is down")
 		w.signIn(c)
 		at := stamp()
 		w.mustToken(c)
-		w.wantTold()
-		w.deaf = nil
+		w.wantNotified()
+		w.notifyErr = nil
 		time.Sleep(time.Hour)
 		w.mustDo(c.Refresh(t.Context(), "build-bot"))
-		w.wantTold("signed-in " + at)
+		w.wantNotified("signed-in " + at)
 	})
 }
 
@@ -554,7 +644,7 @@ func TestADeadSignInIsKnownThoughItCouldNotBeNotedInTheVault(t *testing.T) {
 		w := newWorld(t, fake.Switches{})
 		c := w.start()
 		w.signIn(c)
-		w.told()
+		w.notified()
 		time.Sleep(time.Second)
 		w.mustDo(w.authority.Revoke(bot))
 		w.vault.set(func(v *memoryVault) { v.readOnly = errDown })
@@ -563,7 +653,7 @@ func TestADeadSignInIsKnownThoughItCouldNotBeNotedInTheVault(t *testing.T) {
 			w.wantError(c, rotation.SignIn, "AADSTS50173")
 			time.Sleep(time.Hour)
 		}
-		w.wantTold("required AADSTS50173 " + at)
+		w.wantNotified("required AADSTS50173 " + at)
 		if w.refreshes() != 1 {
 			t.Errorf("%d requests with a dead refresh token, want 1", w.refreshes())
 		}
@@ -583,12 +673,9 @@ func TestAStatusOutlivesTheVaultsOutage(t *testing.T) {
 		w.mustDo(err)
 		w.vault.set(func(v *memoryVault) { v.down = errDown })
 		time.Sleep(time.Hour)
-		if after, err := c.Status(t.Context(), "build-bot"); err != nil || after != before {
-			t.Errorf("%+v %v, want %+v", after, err, before)
-		}
-		if _, err := w.start().Status(t.Context(), "build-bot"); rotation.ClassOf(err) != rotation.Transient || err == nil {
-			t.Errorf("a cold process: %v", err)
-		}
+		check(t, "status", w.mustStatus(c), before)
+		_, err = w.start().Status(t.Context(), "build-bot")
+		checkError(t, err, rotation.Transient, "vault")
 		reads := w.vault.reads
 		w.vault.set(func(v *memoryVault) { v.down = nil })
 		for range 20 {
@@ -596,7 +683,7 @@ func TestAStatusOutlivesTheVaultsOutage(t *testing.T) {
 			w.mustDo(err)
 		}
 		if got := w.vault.reads - reads; got > 1 {
-			t.Errorf("%d reads for 20 looks in one minute", got)
+			t.Errorf("%d reads for 20 questions in one minute", got)
 		}
 	})
 }

@@ -17,13 +17,13 @@ const (
 	tagUser       = "patrol-user"
 	tagUserID     = "patrol-user-id"
 	tagSignedInAt = "patrol-signed-in-at"
-	// tagRequired: "<code> <since> <told>", the last part from the second time
-	// of telling on.
+	// tagRequired: "<code> <since> <notified>", the last part from the second
+	// notification on.
 	tagRequired = "patrol-sign-in-required"
 	// tagExpiring is the end that was warned of.
 	tagExpiring = "patrol-sign-in-expiring"
-	// tagTell: a sign-in that has not been announced yet.
-	tagTell = "patrol-tell-signed-in"
+	// tagUnannounced: a sign-in that has not been announced yet.
+	tagUnannounced = "patrol-tell-signed-in"
 	// tagClaims and its numbered followers are what the next sign-in must
 	// satisfy: no secret, and longer than one tag.
 	tagClaims = "patrol-sign-in-claims"
@@ -35,19 +35,23 @@ const (
 
 // required is a sign-in that a person has to make.
 type required struct {
-	code  string
-	since time.Time
-	told  time.Time // zero: not yet
-	err   *rotation.Error
-	// others: it was found by another instance, while this one holds a refresh
+	code     string
+	since    time.Time
+	notified time.Time // zero: not yet
+	err      *rotation.Error
+	// elsewhere: it was found by another instance, while this one holds a refresh
 	// token that the vault has not and that may still be good.
-	others bool
+	elsewhere bool
+}
+
+func newRequired(e *rotation.Error, since time.Time) *required {
+	return &required{code: e.Code, since: since, err: e}
 }
 
 func (r *required) tag() string {
 	s := r.code + " " + r.since.UTC().Format(time.RFC3339)
-	if r.told.After(r.since) {
-		s += " " + r.told.UTC().Format(time.RFC3339)
+	if r.notified.After(r.since) {
+		s += " " + r.notified.UTC().Format(time.RFC3339)
 	}
 	return s
 }
@@ -55,20 +59,20 @@ func (r *required) tag() string {
 // parseRequired reads the tag; nil if there is none that can be understood.
 func parseRequired(tag string) *required {
 	f := strings.Fields(tag)
-	if len(f) < 2 || len(tag) > maxTag || plain(f[0]) == "" {
+	if len(f) < 2 || len(tag) > maxTag || printable(f[0]) == "" {
 		return nil
 	}
 	since, err := time.Parse(time.RFC3339, f[1])
 	if err != nil {
 		return nil
 	}
-	r := &required{code: f[0], since: since, told: since}
+	r := newRequired(&rotation.Error{Class: rotation.SignIn, Code: f[0], Message: messageFor(f[0])}, since)
+	r.notified = since
 	if len(f) > 2 {
-		if told, err := time.Parse(time.RFC3339, f[2]); err == nil {
-			r.told = told
+		if notified, err := time.Parse(time.RFC3339, f[2]); err == nil {
+			r.notified = notified
 		}
 	}
-	r.err = &rotation.Error{Class: rotation.SignIn, Code: r.code, Message: wordsFor(r.code)}
 	return r
 }
 
@@ -91,7 +95,8 @@ func putClaims(tags map[string]string, claims string) {
 	}
 	text := compact.String()
 	pieces := (len(text) + maxTag - 1) / maxTag
-	if pieces > maxClaimTags || len(tags)+pieces > maxTags || strings.ContainsFunc(text, func(r rune) bool { return r > unicode.MaxASCII }) {
+	isWide := func(r rune) bool { return r > unicode.MaxASCII }
+	if pieces > maxClaimTags || len(tags)+pieces > maxTags || strings.ContainsFunc(text, isWide) {
 		return
 	}
 	for i := range pieces {
@@ -108,7 +113,7 @@ func claimsIn(tags map[string]string) string {
 			break
 		}
 	}
-	if s := b.String(); len(s) <= maxClaimTags*maxTag && isObject(s) {
+	if s := b.String(); len(s) <= maxClaimTags*maxTag && isJSONObject(s) {
 		return s
 	}
 	return ""

@@ -35,7 +35,7 @@ const (
 type SignIns interface {
 	SignInURL(ctx context.Context, identity string, r entra.SignInRequest) (string, error)
 	CompleteSignIn(ctx context.Context, identity string, g entra.CodeGrant) error
-	AdminConsentLink(ctx context.Context, identity, redirectURI, state string) (string, error)
+	AdminConsentLink(identity, redirectURI, state string) (string, error)
 }
 
 // Sealer encrypts what the browser carries.
@@ -252,15 +252,15 @@ func (s *signIn) refuse(w http.ResponseWriter, r *http.Request, identity string,
 	p := page{Title: "The sign-in was refused", Text: []string{sentence(e.Message)}}
 	refusal, _ := errors.AsType[*entra.SignInRefusal](err)
 	switch {
-	case e.Code == "unknown-identity":
+	case e.Code == rotation.UnknownIdentity:
 		status, kind, p.Title = http.StatusNotFound, "unknown-identity", "No such identity"
-	case refusal != nil && e.Code == "user-id-changed":
+	case refusal != nil && e.Code == entra.CodeUserIDChanged:
 		p.Text = append(p.Text, "The object id of who has signed in is "+refusal.UserID+".",
 			"If the account was made anew on purpose, start again with the sign-in link and add confirm="+
 				refusal.UserID+" to its query.")
 	case entra.NeedsAdminConsent(err):
 		p.Title = "An administrator has to consent first"
-		if link, err := s.SignIns.AdminConsentLink(r.Context(), identity, s.redirectURI(), rand.Text()); err == nil {
+		if link, err := s.SignIns.AdminConsentLink(identity, s.redirectURI(), rand.Text()); err == nil {
 			p.Links = append(p.Links, pageLink{"Consent as an administrator of the directory", link})
 			p.Text = append(p.Text,
 				"Send the link below to an administrator of the directory. After that, start again with the sign-in link.")

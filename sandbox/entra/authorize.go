@@ -35,14 +35,17 @@ func (s *Server) readSignIn(q url.Values) (req *signInRequest, badRequest, refus
 	if app == nil {
 		return nil, refuse(700016, ""), nil
 	}
-	req = &signInRequest{app: app, redirect: q.Get("redirect_uri"), mode: q.Get("response_mode"), state: q.Get("state"), query: q}
+	req = &signInRequest{
+		app: app, redirect: q.Get("redirect_uri"), mode: q.Get("response_mode"), state: q.Get("state"), query: q,
+	}
 	if req.redirect == "" {
 		return nil, refuse(900144, "redirect_uri"), nil
 	}
-	var ok bool
-	if req.class, ok = app.platform(req.redirect); !ok {
+	class, ok := app.platform(req.redirect)
+	if !ok {
 		return nil, refuse(50011, ""), nil
 	}
+	req.class = class
 	switch req.mode {
 	case "":
 		req.mode = "query"
@@ -54,12 +57,13 @@ func (s *Server) readSignIn(q url.Values) (req *signInRequest, badRequest, refus
 	if q.Get("response_type") != "code" {
 		return req, nil, refuse(700054, "")
 	}
-	switch m := q.Get("code_challenge_method"); {
-	case q.Get("code_challenge") == "" && req.class == spa:
+	switch challenge, method := q.Get("code_challenge"), q.Get("code_challenge_method"); {
+	case challenge == "" && req.class == spa:
 		return req, nil, refuse(9002325, "")
-	case q.Get("code_challenge") != "" && m != "S256":
+	case challenge == "": // others may do without
+	case method != "S256":
 		return req, nil, refuse(501491, "Its method must be S256.")
-	case len(q.Get("code_challenge")) != 0 && len(q.Get("code_challenge")) != 43:
+	case len(challenge) != 43:
 		return req, nil, refuse(501491, "It has a wrong size.")
 	}
 	w, refused := s.parseScopes(q.Get("scope"))
@@ -70,20 +74,23 @@ func (s *Server) readSignIn(q url.Values) (req *signInRequest, badRequest, refus
 	if p := q.Get("prompt"); !slices.Contains([]string{"", "none", "login", "select_account", "consent"}, p) {
 		return req, nil, refuse(90023, "The prompt is not supported.")
 	}
-	if req.demand, ok = demandsMFA(q.Get("claims")); !ok {
+	demand, ok := demandsMFA(q.Get("claims"))
+	if !ok {
 		return req, nil, refuse(90014, "The claims parameter can't be read.")
 	}
+	req.demand = demand
 	return req, nil, nil
 }
 
-// platform tells as what a redirect URI is registered: it decides whether the
+// platform is that under which a redirect URI is registered: it decides whether the
 // client is confidential.
 func (app *App) platform(redirect string) (class, bool) {
 	platforms := []struct {
 		uris  []string
 		class class
 	}{{app.Web, confidential}, {app.SPA, spa}, {app.Native, public}}
-	for _, same := range []func(a, b string) bool{func(a, b string) bool { return a == b }, sameLocalhost} {
+	exactly := func(a, b string) bool { return a == b }
+	for _, same := range []func(a, b string) bool{exactly, sameLocalhost} {
 		for _, p := range platforms {
 			if slices.ContainsFunc(p.uris, func(u string) bool { return same(u, redirect) }) {
 				return p.class, true
@@ -96,10 +103,20 @@ func (app *App) platform(redirect string) (class, bool) {
 // sameLocalhost compares redirect URIs that differ in their port at most: it is
 // ignored for http://localhost.
 func sameLocalhost(registered, asked string) bool {
-	a, err1 := url.Parse(registered)
-	b, err2 := url.Parse(asked)
-	return err1 == nil && err2 == nil && a.Scheme == "http" && b.Scheme == "http" && a.Hostname() == "localhost" && b.Hostname() == "localhost" &&
-		strings.TrimSuffix(a.Path, "/") == strings.TrimSuffix(b.Path, "/") && a.RawQuery == b.RawQuery
+	a, b := parseLocalhost(registered), parseLocalhost(asked)
+	if a == nil || b == nil {
+		return false
+	}
+	return strings.TrimSuffix(a.Path, "/") == strings.TrimSuffix(b.Path, "/") && a.RawQuery == b.RawQuery
+}
+
+// parseLocalhost reads an address of http://localhost; nil if it is another.
+func parseLocalhost(address string) *url.URL {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "http" || u.Hostname() != "localhost" {
+		return nil
+	}
+	return u
 }
 
 // showSignIn is the authorize endpoint: it begins a flow.
@@ -114,8 +131,11 @@ func (s *Server) showSignIn(w http.ResponseWriter, r *http.Request) {
 	case refused != nil:
 		out = s.sendBack(req, refused.fields())
 	default:
-		out = s.start(w, r, &flow{kind: signInFlow, base: s.base(r), app: req.app, req: req, scopes: strings.Fields(q.Get("scope")),
-			wanted: req.wanted, hint: q.Get("login_hint"), prompt: q.Get("prompt"), demand: req.demand})
+		out = s.start(w, r, &flow{
+			kind: signInFlow, base: s.base(r), app: req.app, req: req,
+			scopes: strings.Fields(q.Get("scope")), wanted: req.wanted,
+			hint: q.Get("login_hint"), prompt: q.Get("prompt"), demand: req.demand,
+		})
 	}
 	s.mu.Unlock()
 	out(w, r)
@@ -126,7 +146,8 @@ func (s *Server) authorize(req *signInRequest, user string, l login) url.Values 
 	value := "1.AX" + randomHex(300)
 	s.codes[value] = &code{
 		user: user, client: req.app.ClientID, redirect: req.redirect, challenge: req.query.Get("code_challenge"),
-		scope: req.query.Get("scope"), nonce: req.query.Get("nonce"), class: req.class, signedIn: l.at, mfa: l.mfa, expires: time.Now().Add(codeLife),
+		scope: req.query.Get("scope"), nonce: req.query.Get("nonce"),
+		class: req.class, signedIn: l.at, mfa: l.mfa, expires: time.Now().Add(codeLife),
 	}
 	return url.Values{"code": {value}, "session_state": {newGUID()}}
 }

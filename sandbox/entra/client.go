@@ -36,9 +36,7 @@ func (s *Server) checkClient(r *http.Request, app *App, c class, f url.Values) *
 		return refuse(7000218, "")
 	case c != confidential && presented:
 		return refuse(700025, "")
-	case c == public && (f.Get("grant_type") == deviceCodeGrant || f.Get("grant_type") == "device_code") && !app.AllowPublicClient:
-		return refuse(7000218, "")
-	case c == public && f.Get("grant_type") != "authorization_code" && !app.AllowPublicClient && len(app.Native) == 0:
+	case c == public && !app.takesPublicClients(f.Get("grant_type")):
 		return refuse(7000218, "")
 	case !presented:
 		return nil
@@ -60,6 +58,17 @@ func (s *Server) checkClient(r *http.Request, app *App, c class, f url.Values) *
 	return nil
 }
 
+// takesPublicClients says whether a client without a credential may use a grant.
+func (app *App) takesPublicClients(grant string) bool {
+	switch {
+	case app.AllowPublicClient, grant == "authorization_code":
+		return true
+	case grant == deviceCodeGrant || grant == "device_code":
+		return false
+	}
+	return len(app.Native) > 0
+}
+
 func (s *Server) checkAssertion(r *http.Request, app *App, assertion string) *refusal {
 	header, m, err := parseJWT(assertion)
 	if err != nil {
@@ -77,7 +86,8 @@ func (s *Server) checkAssertion(r *http.Request, app *App, assertion string) *re
 		if refused := s.checkCertificate(app, header, assertion); refused != nil {
 			return refused
 		}
-		if c.Subject != app.ClientID || !slices.Contains([]string{s.base(r) + "/oauth2/v2.0/token", s.Issuer()}, c.Audience) {
+		audiences := []string{s.base(r) + "/oauth2/v2.0/token", s.Issuer()}
+		if c.Subject != app.ClientID || !slices.Contains(audiences, c.Audience) {
 			return refuse(700027, "")
 		}
 		return timely()
@@ -117,11 +127,14 @@ func (s *Server) checkCertificate(app *App, header map[string]any, assertion str
 		print, _ = header["x5t"].(string)
 		digest = func(raw []byte) []byte { sum := sha1.Sum(raw); return sum[:] }
 	}
-	want, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(strings.NewReplacer("+", "-", "/", "_").Replace(print), "="))
+	print = strings.TrimRight(strings.NewReplacer("+", "-", "/", "_").Replace(print), "=")
+	want, err := base64.RawURLEncoding.DecodeString(print)
 	if err != nil || len(want) == 0 {
 		return refuse(700027, "x5t")
 	}
-	i := slices.IndexFunc(app.Certificates, func(cert *x509.Certificate) bool { return bytes.Equal(digest(cert.Raw), want) })
+	i := slices.IndexFunc(app.Certificates, func(cert *x509.Certificate) bool {
+		return bytes.Equal(digest(cert.Raw), want)
+	})
 	if i < 0 {
 		return refuse(700027, "No such certificate is registered.")
 	}
@@ -129,7 +142,9 @@ func (s *Server) checkCertificate(app *App, header map[string]any, assertion str
 	key, ok := cert.PublicKey.(*rsa.PublicKey)
 	dot := strings.LastIndexByte(assertion, '.')
 	sig, err := base64.RawURLEncoding.DecodeString(assertion[dot+1:])
-	if now := time.Now(); !ok || err != nil || now.After(cert.NotAfter) || now.Before(cert.NotBefore) {
+	now := time.Now()
+	timely := !now.Before(cert.NotBefore) && !now.After(cert.NotAfter)
+	if !ok || err != nil || !timely {
 		return refuse(700027, "")
 	}
 	sum := sha256.Sum256([]byte(assertion[:dot]))

@@ -70,12 +70,17 @@ func (s *Server) consented(user string, app *App, res *Resource) []string {
 	own, everybody := s.consents[consentKey{user, app.ClientID}], s.consents[consentKey{"", app.ClientID}]
 	for _, name := range res.Scopes {
 		key := strings.ToLower(res.ID + "/" + name)
-		granted := own[key] || everybody[key] || app.AdminConsent && slices.ContainsFunc(app.Scopes, func(p string) bool { return s.scopeKey(p) == key })
-		if granted {
+		byRegistration := app.AdminConsent && s.registers(app, key)
+		if own[key] || everybody[key] || byRegistration {
 			out = append(out, name)
 		}
 	}
 	return out
+}
+
+// registers says whether a permission is in the app's registration.
+func (s *Server) registers(app *App, key string) bool {
+	return slices.ContainsFunc(app.Scopes, func(p string) bool { return s.scopeKey(p) == key })
 }
 
 // missing are the permissions of a request that nobody has granted yet.
@@ -104,8 +109,8 @@ func (s *Server) needsAdministrator(app *App, w *wanted, names []string) bool {
 		return false
 	}
 	return slices.ContainsFunc(w.resource.AdminOnly, func(only string) bool {
-		return slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, only) }) ||
-			w.all && slices.ContainsFunc(app.Scopes, func(p string) bool { return s.scopeKey(p) == strings.ToLower(w.resource.ID+"/"+only) })
+		named := slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, only) })
+		return named || w.all && s.registers(app, strings.ToLower(w.resource.ID+"/"+only))
 	})
 }
 
@@ -145,8 +150,10 @@ func (s *Server) startAdminConsent(w http.ResponseWriter, r *http.Request) reply
 			return s.sendBack(req, refused.fields())
 		}
 	}
-	f := &flow{kind: adminFlow, base: s.base(r), app: app, req: req, scopes: scopes, wanted: &wanted{}, hint: q.Get("login_hint")}
-	return s.start(w, r, f)
+	return s.start(w, r, &flow{
+		kind: adminFlow, base: s.base(r), app: app, req: req,
+		scopes: scopes, wanted: &wanted{}, hint: q.Get("login_hint"),
+	})
 }
 
 // grantForTenant ends an administrator's consent.

@@ -35,7 +35,8 @@ func (s *Server) deviceCode(w http.ResponseWriter, r *http.Request) {
 	}
 	page := "https://" + r.Host + "/common/oauth2/deviceauth"
 	answer(w, http.StatusOK, map[string]any{
-		"user_code": d.userCode, "device_code": value, "verification_uri": page, "expires_in": int(deviceCodeLife.Seconds()), "interval": int(deviceInterval.Seconds()),
+		"user_code": d.userCode, "device_code": value, "verification_uri": page,
+		"expires_in": int(deviceCodeLife.Seconds()), "interval": int(deviceInterval.Seconds()),
 		"message": "To sign in, open " + page + " and enter the code " + d.userCode + ".",
 	})
 }
@@ -50,7 +51,9 @@ func (s *Server) startDevice(r *http.Request) (string, *device, *refusal) {
 	}
 	value := "DAQAB" + randomHex(200)
 	d := &device{
-		userCode: strings.ToUpper(randomHex(5))[:9], client: app.ClientID, scope: r.PostForm.Get("scope"), expires: time.Now().Add(deviceCodeLife)}
+		userCode: strings.ToUpper(randomHex(5))[:9], client: app.ClientID, scope: r.PostForm.Get("scope"),
+		expires: time.Now().Add(deviceCodeLife),
+	}
 	s.devices[value] = d
 	return value, d, nil
 }
@@ -94,15 +97,17 @@ func (s *Server) DeclineDevice(userCode string) error {
 }
 
 func (s *Server) waiting(userCode string) *device {
+	userCode = strings.TrimSpace(userCode)
 	for _, d := range s.devices {
-		if strings.EqualFold(d.userCode, strings.TrimSpace(userCode)) && d.user == "" && !d.declined && time.Now().Before(d.expires) {
+		answered := d.user != "" || d.declined
+		if strings.EqualFold(d.userCode, userCode) && !answered && time.Now().Before(d.expires) {
 			return d
 		}
 	}
 	return nil
 }
 
-// showDevice begins the walk of a person who has been told a user code.
+// showDevice begins the walk of a person who has got a user code.
 func (s *Server) showDevice(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	out := s.start(w, r, &flow{kind: deviceFlow, base: s.base(r)})

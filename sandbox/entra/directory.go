@@ -35,7 +35,8 @@ func (s *Server) AddUser(u User) string {
 // the guest has in this one.
 func (s *Server) AddGuest(mail, home string) string {
 	name, _, _ := strings.Cut(mail, "@")
-	return s.AddUser(User{UPN: strings.ReplaceAll(mail, "@", "_") + "#EXT#@" + s.cfg.Domain, Name: name, Home: home, Mail: mail})
+	upn := strings.ReplaceAll(mail, "@", "_") + "#EXT#@" + s.cfg.Domain
+	return s.AddUser(User{UPN: upn, Name: name, Home: home, Mail: mail})
 }
 
 // AddOutsider makes an account of another tenant known, which this tenant has
@@ -194,8 +195,10 @@ func (s *Server) Register(a App) (string, error) {
 		problems = append(problems, errors.New("an app has 20 federated credentials at most"))
 	}
 	for i, fc := range a.Federated {
-		if slices.ContainsFunc(a.Federated[:i], func(o FederatedCredential) bool { return o.Issuer == fc.Issuer && o.Subject == fc.Subject }) {
-			problems = append(problems, errors.New("issuer and subject of federated credentials must be unique together"))
+		same := func(o FederatedCredential) bool { return o.Issuer == fc.Issuer && o.Subject == fc.Subject }
+		if slices.ContainsFunc(a.Federated[:i], same) {
+			problems = append(problems,
+				errors.New("issuer and subject of federated credentials must be unique together"))
 		}
 	}
 	if len(problems) > 0 {

@@ -88,7 +88,7 @@ type Switches struct {
 	// PasswordChangeIs50133 refuses what a password change has ended with
 	// AADSTS50133 instead of AADSTS50173; the documentation has both.
 	PasswordChangeIs50133 bool
-	// NoUserConsent lets administrators alone consent; others are told that an
+	// NoUserConsent lets administrators alone consent; others learn that an
 	// approval is needed (AADSTS90094).
 	NoUserConsent bool
 }
@@ -256,9 +256,12 @@ func New(cfg Config) *Server {
 			{ID: DevOps, URIs: []string{"https://app.vssps.visualstudio.com"}, Audience: DevOps, Scopes: []string{
 				"user_impersonation", "vso.pats", "vso.pats_manage", "vso.tokens", "vso.tokenadministration",
 				"vso.graph", "vso.graph_manage", "vso.profile", "vso.auditlog"}},
-			{ID: "cfa8b339-82a2-471a-a3c9-0fc0be7a4093", URIs: []string{"https://vault.azure.net"}, Scopes: []string{"user_impersonation"}},
-			{ID: "80a10ef9-8168-493d-abf9-3297c4ef6e3c", URIs: []string{"https://servicebus.azure.net"}, Scopes: []string{"user_impersonation"}},
-			{ID: "00000003-0000-0000-c000-000000000000", URIs: []string{"https://graph.microsoft.com"}, Scopes: []string{"User.Read", "email"}},
+			{ID: "cfa8b339-82a2-471a-a3c9-0fc0be7a4093", URIs: []string{"https://vault.azure.net"},
+				Scopes: []string{"user_impersonation"}},
+			{ID: "80a10ef9-8168-493d-abf9-3297c4ef6e3c", URIs: []string{"https://servicebus.azure.net"},
+				Scopes: []string{"user_impersonation"}},
+			{ID: "00000003-0000-0000-c000-000000000000", URIs: []string{"https://graph.microsoft.com"},
+				Scopes: []string{"User.Read", "email"}},
 			{ID: "fb60f99c-7a34-4190-8149-302f77469936", URIs: []string{TokenExchange}},
 		},
 	}
@@ -386,7 +389,8 @@ func (s *Server) IdentityToken(clientID, resource string) (token string, expires
 	expires = now.Add(identityTokenLife)
 	return s.sign(map[string]any{
 		"iss": issuer, "aud": resource, "sub": m.PrincipalID, "oid": m.PrincipalID, "tid": s.cfg.Tenant,
-		"appid": m.ClientID, "idtyp": "app", "iat": now.Unix(), "nbf": now.Unix(), "exp": expires.Unix(), "uti": randomHex(11),
+		"appid": m.ClientID, "idtyp": "app", "iat": now.Unix(), "nbf": now.Unix(), "exp": expires.Unix(),
+		"uti": randomHex(11),
 	}), expires, nil
 }
 
@@ -425,7 +429,7 @@ func (s *Server) UserToken(upn, clientID string, scopes ...string) (string, erro
 	return token, nil
 }
 
-// Assertions tells how many client assertions were accepted.
+// Assertions counts the client assertions that were accepted.
 func (s *Server) Assertions() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -435,7 +439,8 @@ func (s *Server) Assertions() int {
 func (s *Server) resource(name string) *Resource {
 	trimmed := strings.TrimSuffix(name, "/")
 	for _, r := range s.resources {
-		if strings.EqualFold(r.ID, trimmed) || slices.ContainsFunc(r.URIs, func(u string) bool { return strings.EqualFold(u, trimmed) }) {
+		isName := func(u string) bool { return strings.EqualFold(u, trimmed) }
+		if isName(r.ID) || slices.ContainsFunc(r.URIs, isName) {
 			return r
 		}
 	}

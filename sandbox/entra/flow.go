@@ -88,7 +88,9 @@ func (s *Server) start(w http.ResponseWriter, r *http.Request, f *flow) reply {
 	if v == nil {
 		cookie, v = randomHex(32), &visitor{accounts: map[string]*login{}}
 		s.visitors[cookie] = v
-		http.SetCookie(w, &http.Cookie{Name: cookieName, Value: cookie, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode})
+		http.SetCookie(w, &http.Cookie{
+			Name: cookieName, Value: cookie, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode,
+		})
 	}
 	v.seen = now
 	f.visitor, f.started = cookie, now
@@ -124,7 +126,10 @@ func (s *Server) tidy(now time.Time) {
 // session is an account's sign-in in a browser, if it still counts.
 func (s *Server) session(v *visitor, id string) *login {
 	u, l := s.byID(id), v.accounts[id]
-	if l == nil || u == nil || u.Disabled || l.at.Before(u.signInsFrom) || time.Since(l.at) >= sessionLife {
+	if l == nil || u == nil || u.Disabled {
+		return nil
+	}
+	if l.at.Before(u.signInsFrom) || time.Since(l.at) >= sessionLife {
 		return nil
 	}
 	return l
@@ -224,9 +229,10 @@ func (s *Server) next(f *flow, note string) reply {
 		return s.show(f, stepConfirm, note)
 	}
 	missing := s.missing(f.user, f.app, f.wanted)
+	beyondUsers := f.kind == adminFlow || len(missing) > 0 && s.needsAdministrator(f.app, f.wanted, missing)
 	switch {
 	case f.consented:
-	case f.kind == adminFlow && !u.Administrator, len(missing) > 0 && !u.Administrator && s.needsAdministrator(f.app, f.wanted, missing):
+	case beyondUsers && !u.Administrator:
 		return s.show(f, stepBlocked, note)
 	case f.kind == adminFlow, len(missing) > 0, f.prompt == "consent":
 		return s.show(f, stepConsent, note)
@@ -239,7 +245,10 @@ func (s *Server) show(f *flow, at step, note string) reply {
 	f.step = at
 	ticket := randomHex(32)
 	s.flows[ticket] = f
-	v := view{Step: at, Ticket: ticket, Action: f.base + "/signin", Note: note, Device: f.kind == deviceFlow, TenantWide: f.kind == adminFlow}
+	v := view{
+		Step: at, Ticket: ticket, Action: f.base + "/signin", Note: note,
+		Device: f.kind == deviceFlow, TenantWide: f.kind == adminFlow,
+	}
 	if f.app != nil {
 		v.App, v.Scopes = f.app.Name, f.scopes
 		if v.App == "" {
@@ -297,7 +306,8 @@ func (s *Server) take(r *http.Request) reply {
 	ticket := r.PostForm.Get("flow")
 	f := s.flows[ticket]
 	cookie, v := s.visitor(r)
-	if f == nil || v == nil || f.visitor != cookie || string(f.step) != r.PostForm.Get("step") {
+	ofThisBrowser := f != nil && v != nil && f.visitor == cookie
+	if !ofThisBrowser || string(f.step) != r.PostForm.Get("step") {
 		return trouble(refuse(165000, ""))
 	}
 	delete(s.flows, ticket)
@@ -381,7 +391,7 @@ func (s *Server) act(f *flow, v *visitor, form url.Values) reply {
 	return s.next(f, "")
 }
 
-// cancel ends a flow without success. The client is told, where there is one to
+// cancel ends a flow without success. The client gets to know, where there is one to
 // go back to.
 func (s *Server) cancel(f *flow) reply {
 	switch f.kind {

@@ -2,6 +2,7 @@ package entra_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -19,7 +20,7 @@ const (
 	homeTenant = "77777777-0000-4000-a000-000000000001"
 )
 
-// walk lets a person answer the pages, and tells which pages there were.
+// walk lets a person answer the pages, and says which pages there were.
 func walk(t *testing.T, b *htmlclient.Browser, p htmlclient.Person, page string) (at *htmlclient.Page, steps string) {
 	t.Helper()
 	var seen []string
@@ -61,31 +62,63 @@ func TestThePagesThatAPersonSees(t *testing.T) {
 		steps   string
 		second  string
 	}{
-		"first sign-in, then silence":              {steps: "account sign-in consent"},
-		"the account is asked for again":           {again: []string{"prompt", "select_account"}, steps: "account sign-in consent", second: "account"},
-		"the sign-in is asked for again":           {again: []string{"prompt", "login"}, steps: "account sign-in consent", second: "account sign-in"},
-		"the consent is asked for again":           {again: []string{"prompt", "consent"}, steps: "account sign-in consent", second: "consent"},
-		"the account that is hinted at is another": {again: []string{"login_hint", boss}, steps: "account sign-in consent", second: "account sign-in consent"},
-		"the same account is hinted at":            {again: []string{"login_hint", bot}, steps: "account sign-in consent"},
-		"other scopes need another consent":        {again: []string{"scope", entra.DevOps + "/vso.graph"}, steps: "account sign-in consent", second: "consent"},
-		"the user needs multi-factor": {prepare: func(s *entra.Server) error { return s.RequireMFA(bot, true) },
-			steps: "account sign-in mfa consent"},
+		"first sign-in, then silence": {steps: "account sign-in consent"},
+		"the account is asked for again": {
+			again: []string{"prompt", "select_account"}, steps: "account sign-in consent", second: "account",
+		},
+		"the sign-in is asked for again": {
+			again: []string{"prompt", "login"}, steps: "account sign-in consent", second: "account sign-in",
+		},
+		"the consent is asked for again": {
+			again: []string{"prompt", "consent"}, steps: "account sign-in consent", second: "consent",
+		},
+		"the account that is hinted at is another": {
+			again: []string{"login_hint", boss}, steps: "account sign-in consent", second: "account sign-in consent",
+		},
+		"the same account is hinted at": {
+			again: []string{"login_hint", bot}, steps: "account sign-in consent",
+		},
+		"other scopes need another consent": {
+			again: []string{"scope", entra.DevOps + "/vso.graph"}, steps: "account sign-in consent", second: "consent",
+		},
+		"the user needs multi-factor": {
+			prepare: func(s *entra.Server) error { return s.RequireMFA(bot, true) },
+			steps:   "account sign-in mfa consent",
+		},
 		"the user has yet to enrol": {user: "new@contoso.com", prepare: func(s *entra.Server) error {
 			s.AddUser(entra.User{UPN: "new@contoso.com", MFA: true, NotEnrolled: true})
 			return nil
 		}, steps: "account sign-in enrol mfa consent"},
-		"a policy needs multi-factor": {prepare: func(s *entra.Server) error { s.AddPolicy(entra.Policy{App: "web", MFA: true}); return nil },
-			steps: "account sign-in mfa consent"},
-		"a policy for another app": {prepare: func(s *entra.Server) error { s.AddPolicy(entra.Policy{App: "spa", MFA: true}); return nil },
-			steps: "account sign-in consent"},
-		"the claims ask for multi-factor": {change: []string{"claims", `{"access_token":{"capolids":{"essential":true,"values":["x"]}}}`},
-			steps: "account sign-in mfa consent"},
-		"multi-factor is asked for later": {again: []string{"claims", `{"id_token":{"acrs":{"essential":true,"value":"c1"}}}`},
-			steps: "account sign-in consent", second: "mfa"},
-		"claims that ask for something else": {change: []string{"claims", `{"access_token":{"xms_cc":{"values":["CP1"]}}}`},
-			steps: "account sign-in consent"},
-		"consent was given beforehand": {prepare: func(s *entra.Server) error { return s.Consent(bot, "web", patScopes...) },
-			steps: "account sign-in"},
+		"a policy needs multi-factor": {
+			prepare: func(s *entra.Server) error {
+				s.AddPolicy(entra.Policy{App: "web", MFA: true})
+				return nil
+			},
+			steps: "account sign-in mfa consent",
+		},
+		"a policy for another app": {
+			prepare: func(s *entra.Server) error {
+				s.AddPolicy(entra.Policy{App: "spa", MFA: true})
+				return nil
+			},
+			steps: "account sign-in consent",
+		},
+		"the claims ask for multi-factor": {
+			change: []string{"claims", `{"access_token":{"capolids":{"essential":true,"values":["x"]}}}`},
+			steps:  "account sign-in mfa consent",
+		},
+		"multi-factor is asked for later": {
+			again: []string{"claims", `{"id_token":{"acrs":{"essential":true,"value":"c1"}}}`},
+			steps: "account sign-in consent", second: "mfa",
+		},
+		"claims that ask for something else": {
+			change: []string{"claims", `{"access_token":{"xms_cc":{"values":["CP1"]}}}`},
+			steps:  "account sign-in consent",
+		},
+		"consent was given beforehand": {
+			prepare: func(s *entra.Server) error { return s.Consent(bot, "web", patScopes...) },
+			steps:   "account sign-in",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, client := tenant(t)
@@ -102,9 +135,8 @@ func TestThePagesThatAPersonSees(t *testing.T) {
 			p := htmlclient.Person{User: tc.user}
 			at, steps := walk(t, b, p, request("web", tc.change...))
 			q := back(t, at)
-			if steps != tc.steps || q.Get("state") != "st&te" {
-				t.Errorf("pages %q, want %q; state %q", steps, tc.steps, q.Get("state"))
-			}
+			check(t, "pages", steps, tc.steps)
+			check(t, "state", q.Get("state"), "st&te")
 			if body := redeem(t, client, "web", q.Get("code")); codeOf(body) != 0 {
 				t.Errorf("%v", body)
 			}
@@ -112,13 +144,12 @@ func TestThePagesThatAPersonSees(t *testing.T) {
 				p.User = ""
 			}
 			at, steps = walk(t, b, p, request("web", tc.again...))
-			if q := back(t, at); steps != tc.second || q.Get("code") == "" {
-				t.Errorf("the second time: pages %q, want %q; %v", steps, tc.second, q)
-			}
+			check(t, "pages the second time", steps, tc.second)
+			check(t, "a code the second time", back(t, at).Has("code"), true)
 			// Another browser knows nobody, but consent belongs to the user.
-			if _, steps = walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: tc.user}, request("web", tc.change...)); steps != strings.TrimSuffix(strings.Replace(tc.steps, "enrol ", "", 1), " consent") {
-				t.Errorf("another browser: pages %q", steps)
-			}
+			_, steps = visit(t, client, htmlclient.Person{User: tc.user}, request("web", tc.change...))
+			want := strings.TrimSuffix(strings.Replace(tc.steps, "enrol ", "", 1), " consent")
+			check(t, "pages in another browser", steps, want)
 		})
 	}
 }
@@ -129,12 +160,10 @@ func TestAPersonWhoGoesAwayIsSentBackWithTheReason(t *testing.T) {
 		if err := s.RequireMFA(bot, true); err != nil {
 			t.Fatal(err)
 		}
-		at, _ := walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot, CancelAt: step}, request("web"))
+		at, _ := visit(t, client, htmlclient.Person{User: bot, CancelAt: step}, request("web"))
 		q := back(t, at)
-		if q.Get("error") != "access_denied" || q.Get("error_subcode") != "cancel" || !strings.HasPrefix(q.Get("error_description"), "AADSTS65004: ") ||
-			q.Get("state") != "st&te" || q.Has("code") {
-			t.Errorf("at %s: %v", step, q)
-		}
+		checkQuery(t, "at "+step, q, "error", "access_denied", "error_subcode", "cancel", "state", "st&te", "code", "")
+		checkHas(t, "at "+step, q.Get("error_description"), "AADSTS65004: ")
 	}
 }
 
@@ -147,13 +176,15 @@ func TestWhoCanNotSignInStaysOnThePage(t *testing.T) {
 	s.AddOutsider("ann@fabrikam.com", homeTenant)
 	s.AddGuest("eve@fabrikam.com", homeTenant)
 	for user, code := range map[string]string{
-		"off@contoso.com": "AADSTS50057", "gone@contoso.com": "AADSTS50034", "nobody@contoso.com": "AADSTS50034", "ann@fabrikam.com": "AADSTS50020",
+		"off@contoso.com":                   "AADSTS50057",
+		"gone@contoso.com":                  "AADSTS50034",
+		"nobody@contoso.com":                "AADSTS50034",
+		"ann@fabrikam.com":                  "AADSTS50020",
 		"eve_fabrikam.com#EXT#@contoso.com": "AADSTS50034", // a guest signs in with the address
 	} {
-		at, steps := walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: user}, request("web"))
-		if steps != "account account" || !strings.Contains(at.HTML, code) || at.Status != 200 {
-			t.Errorf("%s: pages %q: %s", user, steps, at.HTML)
-		}
+		at, steps := visit(t, client, htmlclient.Person{User: user}, request("web"))
+		check(t, user+": pages", steps, "account account")
+		checkPage(t, user, at, http.StatusOK, code)
 	}
 }
 
@@ -164,24 +195,26 @@ func TestAUserWhoIsBlockedMeanwhileChoosesAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if at, err = b.Submit(t.Context(), at, at.Forms[0], "user", bot, "action", "next"); err != nil {
+	at, err = b.Submit(t.Context(), at, at.Forms[0], "user", bot, "action", "next")
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := s.DisableUser(bot, true); err != nil {
 		t.Fatal(err)
 	}
-	if at, err = b.Submit(t.Context(), at, at.Forms[0], "action", "sign-in"); err != nil {
+	at, err = b.Submit(t.Context(), at, at.Forms[0], "action", "sign-in")
+	if err != nil {
 		t.Fatal(err)
 	}
-	if step, _ := at.Step(); step != "account" || !strings.Contains(at.HTML, "AADSTS50057") {
-		t.Errorf("at %s: %s", step, at.HTML)
-	}
+	step, _ := at.Step()
+	check(t, "page", step, "account")
+	checkHas(t, "page", at.HTML, "AADSTS50057")
 }
 
 func TestAGuestIsOfAnotherTenant(t *testing.T) {
 	s, client := tenant(t)
 	oid := s.AddGuest("eve@fabrikam.com", homeTenant)
-	at, _ := walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: "eve@fabrikam.com"}, request("web"))
+	at, _ := visit(t, client, htmlclient.Person{User: "eve@fabrikam.com"}, request("web"))
 	body := redeem(t, client, "web", back(t, at).Get("code"))
 	var id, info struct {
 		Name, OID, TID, IDP, UID, UTID string
@@ -190,21 +223,25 @@ func TestAGuestIsOfAnotherTenant(t *testing.T) {
 	if err := json.Unmarshal([]byte(payload(t, body["id_token"].(string))), &id); err != nil {
 		t.Fatal(err)
 	}
-	if id.User != "eve@fabrikam.com" || id.OID != oid || id.TID != entra.DefaultTenant || id.IDP != "https://sts.windows.net/"+homeTenant+"/" {
-		t.Errorf("%+v", id)
-	}
+	check(t, "preferred_username", id.User, "eve@fabrikam.com")
+	check(t, "oid", id.OID, oid)
+	check(t, "tid", id.TID, entra.DefaultTenant)
+	check(t, "idp", id.IDP, "https://sts.windows.net/"+homeTenant+"/")
 	if err := json.Unmarshal([]byte(payload(t, "."+body["client_info"].(string))), &info); err != nil {
 		t.Fatal(err)
 	}
-	if info.UTID != homeTenant || info.UID == oid || info.UID == "" {
-		t.Errorf("%+v", info)
+	check(t, "utid", info.UTID, homeTenant)
+	if info.UID == oid || info.UID == "" {
+		t.Errorf("uid %q, want the object id at home", info.UID)
 	}
 	c, err := s.VerifyAccessToken(body["access_token"].(string))
-	if err != nil || c.UPN != "eve_fabrikam.com#EXT#@contoso.com" || c.ObjectID != oid {
-		t.Errorf("%+v %v", c, err)
+	if err != nil {
+		t.Fatal(err)
 	}
+	check(t, "the token's user", c.UPN, "eve_fabrikam.com#EXT#@contoso.com")
+	check(t, "the token's object id", c.ObjectID, oid)
 	// A member has no idp.
-	at, _ = walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, request("web"))
+	at, _ = visit(t, client, htmlclient.Person{User: bot}, request("web"))
 	body = redeem(t, client, "web", back(t, at).Get("code"))
 	if p := payload(t, body["id_token"].(string)); strings.Contains(p, `"idp"`) {
 		t.Errorf("%s", p)
@@ -232,21 +269,28 @@ func TestAUserMadeAnewIsAnotherPerson(t *testing.T) {
 		t.Errorf("made anew: %v", body)
 	}
 	s.AddApp(entra.App{ClientID: app, Native: []string{web}})
-	at, steps := walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, request(app))
+	at, steps := visit(t, client, htmlclient.Person{User: bot}, request(app))
 	if steps != "account sign-in consent" {
 		t.Errorf("pages %q: the consent was another person's", steps)
 	}
 	body := redeem(t, client, app, back(t, at).Get("code"))
-	if c, err := s.VerifyAccessToken(body["access_token"].(string)); err != nil || c.ObjectID != oid {
-		t.Errorf("%+v %v", c, err)
+	c, err := s.VerifyAccessToken(body["access_token"].(string))
+	if err != nil {
+		t.Fatal(err)
 	}
+	check(t, "object id", c.ObjectID, oid)
 }
 
 func TestOnlyAnAdministratorGrantsWhatUsersMayNot(t *testing.T) {
 	for name, prepare := range map[string]func(*entra.Server){
-		"no user consent in the tenant": func(s *entra.Server) { s.Switch(func(sw *entra.Switches) { sw.NoUserConsent = true }) },
+		"no user consent in the tenant": func(s *entra.Server) {
+			s.Switch(func(sw *entra.Switches) { sw.NoUserConsent = true })
+		},
 		"a permission for administrators": func(s *entra.Server) {
-			s.AddResource(entra.Resource{ID: "high", URIs: []string{"https://high.example"}, Scopes: []string{"all"}, AdminOnly: []string{"All"}})
+			s.AddResource(entra.Resource{
+				ID: "high", URIs: []string{"https://high.example"},
+				Scopes: []string{"all"}, AdminOnly: []string{"All"},
+			})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -257,28 +301,25 @@ func TestOnlyAnAdministratorGrantsWhatUsersMayNot(t *testing.T) {
 			if strings.HasPrefix(name, "no user") {
 				scope = nil
 			}
-			at, steps := walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, request("web", scope...))
-			if q := back(t, at); steps != "account sign-in approval" || q.Get("error") != "access_denied" || !strings.HasPrefix(q.Get("error_description"), "AADSTS90094: ") {
-				t.Errorf("pages %q, %v", steps, q)
-			}
+			at, steps := visit(t, client, htmlclient.Person{User: bot}, request("web", scope...))
+			check(t, "pages", steps, "account sign-in approval")
+			checkQuery(t, "refused", back(t, at), "error", "access_denied")
+			checkHas(t, "refused", back(t, at).Get("error_description"), "AADSTS90094: ")
 			// The administrator's own consent is the administrator's alone.
 			for _, everybody := range []bool{false, true} {
 				change := append([]string{"prompt", "consent"}, scope...)
-				if at, _ = walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: boss, ForEverybody: everybody}, request("web", change...)); back(t, at).Get("code") == "" {
-					t.Errorf("the administrator got %v", back(t, at))
-				}
+				at, _ = visit(t, client, htmlclient.Person{User: boss, ForEverybody: everybody}, request("web", change...))
+				check(t, "the administrator has a code", back(t, at).Has("code"), true)
 				want := "account sign-in approval"
 				if everybody {
 					want = "account sign-in"
 				}
-				if _, steps = walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, request("web", scope...)); steps != want {
-					t.Errorf("for everybody %t: pages %q, want %q", everybody, steps, want)
-				}
+				_, steps = visit(t, client, htmlclient.Person{User: bot}, request("web", scope...))
+				check(t, fmt.Sprintf("for everybody %t: pages", everybody), steps, want)
 			}
 			s.WithdrawAdminConsent("web")
-			if _, steps = walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, request("web", scope...)); steps != "account sign-in approval" {
-				t.Errorf("after withdrawal: pages %q", steps)
-			}
+			_, steps = visit(t, client, htmlclient.Person{User: bot}, request("web", scope...))
+			check(t, "pages after withdrawal", steps, "account sign-in approval")
 		})
 	}
 }
@@ -299,34 +340,27 @@ func TestTheAdminConsentEndpoint(t *testing.T) {
 		"AADSTS50011":  at("/adminconsent", "redirect_uri", "https://evil.example/"),
 		"AADSTS900144": at("/adminconsent", "redirect_uri", ""),
 	} {
-		if resp, html := get(t, client, page); resp.StatusCode != 400 || !strings.Contains(html, name) {
-			t.Errorf("%s: %d %s", name, resp.StatusCode, html)
-		}
+		resp, html := get(t, client, page)
+		check(t, name+": status", resp.StatusCode, http.StatusBadRequest)
+		checkHas(t, "page", html, name)
 	}
-	p, steps := walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, at("/adminconsent"))
-	if q := back(t, p); steps != "account sign-in approval" || q.Get("error") == "" || q.Get("state") != "s1" {
-		t.Errorf("not an administrator: pages %q, %v", steps, q)
-	}
-	p, _ = walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: boss, CancelAt: "consent"}, at("/adminconsent"))
-	if q := back(t, p); q.Get("error") != "access_denied" || q.Get("admin_consent") != "True" || q.Get("tenant") != entra.DefaultTenant {
-		t.Errorf("declined: %v", q)
-	}
-	if p, _ = walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: boss}, at("/v2.0/adminconsent", "scope", entra.DevOps+"/vso.nothing")); !strings.Contains(back(t, p).Get("error_description"), "AADSTS650053") {
-		t.Errorf("a scope that does not exist: %v", back(t, p))
-	}
-	p, steps = walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: boss}, at("/v2.0/adminconsent", "scope", pats))
-	if q := back(t, p); steps != "account sign-in consent" || q.Get("admin_consent") != "True" || q.Get("scope") != pats || q.Get("state") != "s1" {
-		t.Errorf("one scope: pages %q, %v", steps, q)
-	}
-	if _, steps = walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, request("web", "scope", pats)); steps != "account sign-in" {
-		t.Errorf("a user, one scope: pages %q", steps)
-	}
-	if p, _ = walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: boss}, at("/adminconsent")); back(t, p).Get("admin_consent") != "True" {
-		t.Errorf("all scopes: %v", back(t, p))
-	}
-	if _, steps = walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot, CancelAt: "consent"}, request("web")); steps != "account sign-in" {
-		t.Errorf("a user, all scopes: pages %q", steps)
-	}
+	p, steps := visit(t, client, htmlclient.Person{User: bot}, at("/adminconsent"))
+	check(t, "not an administrator: pages", steps, "account sign-in approval")
+	checkQuery(t, "not an administrator", back(t, p), "error", "access_denied", "state", "s1")
+	p, _ = visit(t, client, htmlclient.Person{User: boss, CancelAt: "consent"}, at("/adminconsent"))
+	checkQuery(t, "declined", back(t, p),
+		"error", "access_denied", "admin_consent", "True", "tenant", entra.DefaultTenant)
+	p, _ = visit(t, client, htmlclient.Person{User: boss}, at("/v2.0/adminconsent", "scope", entra.DevOps+"/vso.nothing"))
+	checkHas(t, "a scope that does not exist", back(t, p).Get("error_description"), "AADSTS650053")
+	p, steps = visit(t, client, htmlclient.Person{User: boss}, at("/v2.0/adminconsent", "scope", pats))
+	check(t, "one scope: pages", steps, "account sign-in consent")
+	checkQuery(t, "one scope", back(t, p), "admin_consent", "True", "scope", pats, "state", "s1")
+	_, steps = visit(t, client, htmlclient.Person{User: bot}, request("web", "scope", pats))
+	check(t, "a user, one scope: pages", steps, "account sign-in")
+	p, _ = visit(t, client, htmlclient.Person{User: boss}, at("/adminconsent"))
+	checkQuery(t, "all scopes", back(t, p), "admin_consent", "True")
+	_, steps = visit(t, client, htmlclient.Person{User: bot, CancelAt: "consent"}, request("web"))
+	check(t, "a user, all scopes: pages", steps, "account sign-in")
 }
 
 func TestAFormBelongsToOneBrowserAndServesOnce(t *testing.T) {
@@ -343,7 +377,11 @@ func TestAFormBelongsToOneBrowserAndServesOnce(t *testing.T) {
 		}
 		send := func(b *htmlclient.Browser, at *htmlclient.Page, set ...string) *htmlclient.Page {
 			t.Helper()
-			next, err := b.Submit(t.Context(), at, at.Forms[0], append([]string{"user", bot, "action", "next"}, set...)...)
+			next, err := b.Submit(
+				t.Context(),
+				at,
+				at.Forms[0],
+				append([]string{"user", bot, "action", "next"}, set...)...)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -351,9 +389,8 @@ func TestAFormBelongsToOneBrowserAndServesOnce(t *testing.T) {
 		}
 		refused := func(what, code string, at *htmlclient.Page) {
 			t.Helper()
-			if at.Left() || at.Status != 400 || !strings.Contains(at.HTML, code) || len(at.Forms) > 0 {
-				t.Errorf("%s: %d %s", what, at.Status, at.HTML)
-			}
+			checkPage(t, what, at, http.StatusBadRequest, code)
+			check(t, what+": forms", len(at.Forms), 0)
 		}
 		first := open(mine)
 		open(other)
@@ -392,16 +429,20 @@ func TestAFormBelongsToOneBrowserAndServesOnce(t *testing.T) {
 func TestThePagesCanNotBeFramedOrKept(t *testing.T) {
 	_, client := tenant(t)
 	resp, html := get(t, client, request("web"))
-	if resp.Header.Get("X-Frame-Options") != "DENY" || resp.Header.Get("Cache-Control") != "no-store" || !strings.Contains(resp.Header.Get("Content-Security-Policy"), "frame-ancestors 'none'") {
-		t.Errorf("%v", resp.Header)
-	}
+	check(t, "X-Frame-Options", resp.Header.Get("X-Frame-Options"), "DENY")
+	check(t, "Cache-Control", resp.Header.Get("Cache-Control"), "no-store")
+	checkHas(t, "Content-Security-Policy", resp.Header.Get("Content-Security-Policy"), "frame-ancestors 'none'")
 	if strings.Contains(html, "<script") {
 		t.Error("the page wants a script")
 	}
 	c := resp.Cookies()
-	if len(c) != 1 || !c[0].HttpOnly || !c[0].Secure || c[0].SameSite != http.SameSiteLaxMode || !strings.HasPrefix(c[0].Name, "__Host-") {
-		t.Errorf("%v", c)
+	if len(c) != 1 {
+		t.Fatalf("%d cookies, want 1", len(c))
 	}
+	check(t, "HttpOnly", c[0].HttpOnly, true)
+	check(t, "Secure", c[0].Secure, true)
+	check(t, "SameSite", c[0].SameSite, http.SameSiteLaxMode)
+	check(t, "bound to the host", strings.HasPrefix(c[0].Name, "__Host-"), true)
 }
 
 func TestThreeWrongCodesEndTheSignIn(t *testing.T) {
@@ -411,15 +452,21 @@ func TestThreeWrongCodesEndTheSignIn(t *testing.T) {
 	}
 	b := htmlclient.New(client.Transport)
 	at, err := b.Open(t.Context(), request("web"))
-	for _, set := range [][]string{{"user", bot, "action", "next"}, {"action", "sign-in"}, {"code", "x"}, {"code", ""}, {"code", "y"}} {
-		if err != nil || len(at.Forms) != 1 {
-			t.Fatalf("%v %+v", err, at)
+	for _, set := range [][]string{
+		{"user", bot, "action", "next"}, {"action", "sign-in"}, {"code", "x"}, {"code", ""}, {"code", "y"},
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(at.Forms) != 1 {
+			t.Fatalf("%d forms, want 1", len(at.Forms))
 		}
 		at, err = b.Submit(t.Context(), at, at.Forms[0], set...)
 	}
-	if err != nil || at.Status != 400 || !strings.Contains(at.HTML, "AADSTS500121") {
-		t.Errorf("%v %+v", err, at)
+	if err != nil {
+		t.Fatal(err)
 	}
+	checkPage(t, "after three", at, http.StatusBadRequest, "AADSTS500121")
 	// The sign-in itself counts, the second factor is still missing.
 	if _, steps := walk(t, b, htmlclient.Person{}, request("web")); steps != "mfa consent" {
 		t.Errorf("the next time: pages %q", steps)
@@ -434,17 +481,16 @@ func TestSilentSignIn(t *testing.T) {
 		t.Helper()
 		at, steps := walk(t, b, htmlclient.Person{}, request("web", append([]string{"prompt", "none"}, change...)...))
 		q := back(t, at)
-		if steps != "" || (q.Get("error") == "") != (q.Get("code") != "") {
-			t.Errorf("pages %q, %v", steps, q)
-		}
+		check(t, "pages", steps, "")
+		check(t, "an error beside a code, or neither", q.Has("error") == q.Has("code"), false)
 		description, _, _ = strings.Cut(q.Get("error_description"), ":")
 		return q.Get("error"), description
 	}
 	want := func(err, code string, change ...string) {
 		t.Helper()
-		if gotErr, gotCode := silent(change...); gotErr != err || gotCode != code {
-			t.Errorf("got %s %s, want %s %s", gotErr, gotCode, err, code)
-		}
+		gotErr, gotCode := silent(change...)
+		check(t, fmt.Sprintf("%v: error", change), gotErr, err)
+		check(t, fmt.Sprintf("%v: code", change), gotCode, code)
 	}
 	want("login_required", "AADSTS50058")
 	walk(t, b, htmlclient.Person{User: bot}, request("web"))
@@ -463,13 +509,12 @@ func TestSilentSignIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	want("", "") // one session is left
-	if at, _ := walk(t, b, htmlclient.Person{}, authority+"/oauth2/v2.0/logout?post_logout_redirect_uri="+url.QueryEscape(web)); !at.Left() || at.URL.String() != web {
-		t.Errorf("signed out to %s", at.URL)
-	}
+	logout := authority + "/oauth2/v2.0/logout?post_logout_redirect_uri="
+	at, _ := walk(t, b, htmlclient.Person{}, logout+url.QueryEscape(web))
+	check(t, "signed out to", at.URL.String(), web)
 	want("login_required", "AADSTS50058")
-	if at, _ := walk(t, b, htmlclient.Person{}, authority+"/oauth2/v2.0/logout?post_logout_redirect_uri=https://evil.example/"); at.Left() {
-		t.Errorf("sent to %s", at.URL)
-	}
+	at, _ = walk(t, b, htmlclient.Person{}, logout+"https://evil.example/")
+	check(t, "sent to an address that is not registered", at.Left(), false)
 }
 
 func TestASessionEnds(t *testing.T) {
@@ -517,30 +562,50 @@ func TestNobodySignsInWithoutAFormOfThisBrowser(t *testing.T) {
 		form url.Values
 		code int
 	}{
-		"the authorize endpoint, no flow":              {request("web"), url.Values{"user": {bot}, "action": {"accept"}}, http.StatusMethodNotAllowed},
-		"the authorize endpoint, no flow and no user":  {request("web"), url.Values{"action": {"accept"}}, http.StatusMethodNotAllowed},
-		"the authorize endpoint, the request as form":  {authority + "/oauth2/v2.0/authorize", url.Values{"client_id": {"web"}, "user": {bot}, "action": {"accept"}}, http.StatusMethodNotAllowed},
-		"the authorize endpoint, another browser's":    {request("web"), url.Values{"flow": {theirs}, "step": {"account"}, "user": {bot}, "action": {"next"}}, http.StatusMethodNotAllowed},
-		"the address of the forms, no flow":            {proceed, url.Values{"step": {"account"}, "user": {bot}, "action": {"next"}}, http.StatusBadRequest},
-		"the address of the forms, no flow, no step":   {proceed, url.Values{"user": {bot}, "action": {"accept"}}, http.StatusBadRequest},
-		"the address of the forms, another browser's":  {proceed, url.Values{"flow": {theirs}, "step": {"account"}, "user": {bot}, "action": {"next"}}, http.StatusBadRequest},
-		"the address of the forms, with a request too": {proceed + "?" + strings.SplitN(request("web"), "?", 2)[1], url.Values{"user": {bot}, "action": {"accept"}}, http.StatusBadRequest},
+		"the authorize endpoint, no flow": {
+			request("web"), url.Values{"user": {bot}, "action": {"accept"}}, http.StatusMethodNotAllowed,
+		},
+		"the authorize endpoint, no flow and no user": {
+			request("web"), url.Values{"action": {"accept"}}, http.StatusMethodNotAllowed,
+		},
+		"the authorize endpoint, the request as form": {
+			authority + "/oauth2/v2.0/authorize",
+			url.Values{"client_id": {"web"}, "user": {bot}, "action": {"accept"}}, http.StatusMethodNotAllowed,
+		},
+		"the authorize endpoint, another browser's": {
+			request("web"),
+			url.Values{"flow": {theirs}, "step": {"account"}, "user": {bot}, "action": {"next"}},
+			http.StatusMethodNotAllowed,
+		},
+		"the address of the forms, no flow": {
+			proceed, url.Values{"step": {"account"}, "user": {bot}, "action": {"next"}}, http.StatusBadRequest,
+		},
+		"the address of the forms, no flow, no step": {
+			proceed, url.Values{"user": {bot}, "action": {"accept"}}, http.StatusBadRequest,
+		},
+		"the address of the forms, another browser's": {
+			proceed,
+			url.Values{"flow": {theirs}, "step": {"account"}, "user": {bot}, "action": {"next"}}, http.StatusBadRequest,
+		},
+		"the address of the forms, with a request too": {
+			proceed + "?" + strings.SplitN(request("web"), "?", 2)[1],
+			url.Values{"user": {bot}, "action": {"accept"}}, http.StatusBadRequest,
+		},
 	} {
 		resp, err := client.PostForm(tc.to, tc.form)
 		if err != nil {
 			t.Fatal(err)
 		}
 		resp.Body.Close()
-		if resp.StatusCode != tc.code || resp.Header.Get("Location") != "" || len(resp.Cookies()) > 0 {
-			t.Errorf("%s: %d to %q", name, resp.StatusCode, resp.Header.Get("Location"))
-		}
+		check(t, name+": status", resp.StatusCode, tc.code)
+		check(t, name+": Location", resp.Header.Get("Location"), "")
+		check(t, name+": cookies", len(resp.Cookies()), 0)
 	}
 }
 
 func TestAPolicyThatBlocksEverybodyLeavesNobodyThrough(t *testing.T) {
 	s, client := tenant(t)
 	s.AddPolicy(entra.Policy{Block: true})
-	if at, _ := walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, request("web")); at.Left() || at.Status != 400 || !strings.Contains(at.HTML, "AADSTS53003") {
-		t.Errorf("%d %s %s", at.Status, at.URL, at.HTML)
-	}
+	at, _ := visit(t, client, htmlclient.Person{User: bot}, request("web"))
+	checkPage(t, "blocked", at, http.StatusBadRequest, "AADSTS53003")
 }

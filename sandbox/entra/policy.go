@@ -46,7 +46,9 @@ func (s *Server) RemovePolicy(id string) {
 func (s *Server) policiesFor(u *user, app *App) []*Policy {
 	var out []*Policy
 	for _, p := range s.policies {
-		if (p.User == "" || strings.EqualFold(p.User, u.UPN)) && (p.App == "" || app != nil && p.App == app.ClientID) {
+		forUser := p.User == "" || strings.EqualFold(p.User, u.UPN)
+		forApp := p.App == "" || app != nil && p.App == app.ClientID
+		if forUser && forApp {
 			out = append(out, p)
 		}
 	}
@@ -111,7 +113,7 @@ func demandsMFA(claims string) (demanded, ok bool) {
 	}
 	for _, wishes := range request {
 		for name := range wishes {
-			demanded = demanded || name == "capolids" || name == "acrs" || name == "amr"
+			demanded = demanded || slices.Contains([]string{"capolids", "acrs", "amr"}, name)
 		}
 	}
 	return demanded, true

@@ -2,6 +2,7 @@ package entra_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -26,19 +27,27 @@ func TestAClaimsChallengeIsSatisfiedByTheNextSignIn(t *testing.T) {
 	id := s.AddPolicy(entra.Policy{User: strings.ToUpper(bot), MFA: true})
 	_, body := answerOf(t, client, refreshForm(app, rt))
 	claims, _ := body["claims"].(string)
-	if codeOf(body) != 50076 || body["error"] != "invalid_grant" || body["suberror"] != "basic_action" || !strings.Contains(claims, id) || !json.Valid([]byte(claims)) {
-		t.Fatalf("%v", body)
-	}
+	check(t, "code", codeOf(body), 50076)
+	check[any](t, "error", body["error"], "invalid_grant")
+	check[any](t, "suberror", body["suberror"], "basic_action")
+	checkHas(t, "claims", claims, id)
+	check(t, "claims are JSON", json.Valid([]byte(claims)), true)
 	c := publicClient(t, client, app, m)
 	_, err := silent(t.Context(), c, public.WithClaims("{}"))
 	if got := msalCode(t, err); got != 50076 {
 		t.Errorf("MSAL reports %d", got)
 	}
-	page, err := c.AuthCodeURL(t.Context(), app, "http://localhost", append([]string{"openid", "offline_access"}, patScopes...), public.WithClaims(claims))
+	page, err := c.AuthCodeURL(
+		t.Context(),
+		app,
+		"http://localhost",
+		append([]string{"openid", "offline_access"}, patScopes...),
+		public.WithClaims(claims),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
-	at, steps := walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, page)
+	at, steps := visit(t, client, htmlclient.Person{User: bot}, page)
 	if steps != "account sign-in mfa" {
 		t.Errorf("pages %q", steps)
 	}
@@ -49,7 +58,8 @@ func TestAClaimsChallengeIsSatisfiedByTheNextSignIn(t *testing.T) {
 	if p := payload(t, r.AccessToken); !strings.Contains(p, `"amr":["pwd","mfa"]`) {
 		t.Errorf("%s", p)
 	}
-	if _, err := c.AcquireTokenSilent(t.Context(), patScopes, public.WithSilentAccount(r.Account), public.WithClaims("{}")); err != nil {
+	account := public.WithSilentAccount(r.Account)
+	if _, err := c.AcquireTokenSilent(t.Context(), patScopes, account, public.WithClaims("{}")); err != nil {
 		t.Errorf("after the sign-in: %v", err)
 	}
 	s.RemovePolicy(id)
@@ -65,14 +75,31 @@ func TestPoliciesAtRedemption(t *testing.T) {
 		sub     string
 		claims  bool
 	}{
-		"multi-factor by user":               {func(s *entra.Server) { _ = s.RequireMFA(bot, true) }, 50076, "basic_action", true},
-		"multi-factor by policy":             {func(s *entra.Server) { s.AddPolicy(entra.Policy{MFA: true}) }, 50076, "basic_action", true},
-		"blocked":                            {func(s *entra.Server) { s.AddPolicy(entra.Policy{Block: true}) }, 53003, "message_only", true},
-		"blocked for another user":           {func(s *entra.Server) { s.AddPolicy(entra.Policy{User: boss, Block: true}) }, 0, "", false},
-		"blocked device codes, no device":    {func(s *entra.Server) { s.AddPolicy(entra.Policy{BlockDeviceCode: true}) }, 0, "", false},
-		"sign-in frequency, in time":         {func(s *entra.Server) { s.AddPolicy(entra.Policy{SignInFrequency: 2 * time.Hour}) }, 0, "", false},
-		"sign-in frequency, too late":        {func(s *entra.Server) { s.AddPolicy(entra.Policy{SignInFrequency: time.Hour}) }, 70043, "token_expired", false},
-		"sign-in frequency, for another app": {func(s *entra.Server) { s.AddPolicy(entra.Policy{App: "x", SignInFrequency: time.Hour}) }, 0, "", false},
+		"multi-factor by user": {
+			func(s *entra.Server) { _ = s.RequireMFA(bot, true) }, 50076, "basic_action", true,
+		},
+		"multi-factor by policy": {
+			func(s *entra.Server) { s.AddPolicy(entra.Policy{MFA: true}) }, 50076, "basic_action", true,
+		},
+		"blocked": {
+			func(s *entra.Server) { s.AddPolicy(entra.Policy{Block: true}) }, 53003, "message_only", true,
+		},
+		"blocked for another user": {
+			func(s *entra.Server) { s.AddPolicy(entra.Policy{User: boss, Block: true}) }, 0, "", false,
+		},
+		"blocked device codes, no device": {
+			func(s *entra.Server) { s.AddPolicy(entra.Policy{BlockDeviceCode: true}) }, 0, "", false,
+		},
+		"sign-in frequency, in time": {
+			func(s *entra.Server) { s.AddPolicy(entra.Policy{SignInFrequency: 2 * time.Hour}) }, 0, "", false,
+		},
+		"sign-in frequency, too late": {
+			func(s *entra.Server) { s.AddPolicy(entra.Policy{SignInFrequency: time.Hour}) },
+			70043, "token_expired", false,
+		},
+		"sign-in frequency, for another app": {
+			func(s *entra.Server) { s.AddPolicy(entra.Policy{App: "x", SignInFrequency: time.Hour}) }, 0, "", false,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -81,9 +108,10 @@ func TestPoliciesAtRedemption(t *testing.T) {
 				tc.prepare(s)
 				_, body := answerOf(t, client, refreshForm(app, rt))
 				sub, _ := body["suberror"].(string)
-				if _, claims := body["claims"]; codeOf(body) != tc.code || sub != tc.sub || claims != tc.claims {
-					t.Errorf("%v", body)
-				}
+				_, claims := body["claims"]
+				check(t, "code", codeOf(body), tc.code)
+				check(t, "suberror", sub, tc.sub)
+				check(t, "claims", claims, tc.claims)
 			})
 		})
 	}
@@ -97,9 +125,9 @@ func TestAnUnenrolledUserIsToldSo(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.AddPolicy(entra.Policy{MFA: true})
-	if _, body := answerOf(t, client, refreshForm("native", rt)); codeOf(body) != 50079 || body["suberror"] != "basic_action" {
-		t.Errorf("%v", body)
-	}
+	_, body := answerOf(t, client, refreshForm("native", rt))
+	check(t, "code", codeOf(body), 50079)
+	check[any](t, "suberror", body["suberror"], "basic_action")
 }
 
 func TestSignInFrequencyLeavesConfidentialClientsAlone(t *testing.T) {
@@ -122,12 +150,11 @@ func TestSignInFrequencyLeavesConfidentialClientsAlone(t *testing.T) {
 func TestABlockedSignInEndsOnAPage(t *testing.T) {
 	s, client := tenant(t)
 	s.AddPolicy(entra.Policy{App: "web", Block: true})
-	at, steps := walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, request("web"))
-	if steps != "account sign-in" || at.Left() || !strings.Contains(at.HTML, "AADSTS53003") {
-		t.Errorf("pages %q, then %d %s", steps, at.Status, at.HTML)
-	}
+	at, steps := visit(t, client, htmlclient.Person{User: bot}, request("web"))
+	check(t, "pages", steps, "account sign-in")
+	checkPage(t, "blocked", at, http.StatusBadRequest, "AADSTS53003")
 	// A policy that comes between the page and the redemption counts, too.
-	at, _ = walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, request("native"))
+	at, _ = visit(t, client, htmlclient.Person{User: bot}, request("native"))
 	s.AddPolicy(entra.Policy{App: "native", MFA: true})
 	if body := redeem(t, client, "native", back(t, at).Get("code")); codeOf(body) != 50076 {
 		t.Errorf("%v", body)
@@ -137,7 +164,7 @@ func TestABlockedSignInEndsOnAPage(t *testing.T) {
 func TestACodeOfARevokedSignInIsWorthNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, client := tenant(t)
-		at, _ := walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, request("native"))
+		at, _ := visit(t, client, htmlclient.Person{User: bot}, request("native"))
 		time.Sleep(time.Second)
 		if err := s.Revoke(bot); err != nil {
 			t.Fatal(err)
@@ -182,28 +209,49 @@ func TestEveryRefusalOnDemandReachesTheClientOfMSAL(t *testing.T) {
 		err, sub string
 		claims   bool
 	}{
-		50034: {400, "invalid_grant", "", false}, 50053: {400, "invalid_grant", "", false}, 50055: {400, "invalid_grant", "", false},
-		50057: {400, "invalid_grant", "", false}, 50105: {400, "interaction_required", "", false},
-		50072: {400, "invalid_grant", "basic_action", true}, 50074: {400, "invalid_grant", "basic_action", true},
-		50076: {400, "invalid_grant", "basic_action", true}, 50078: {400, "invalid_grant", "basic_action", true},
-		50079: {400, "invalid_grant", "basic_action", true}, 50132: {400, "invalid_grant", "user_password_expired", false},
-		50133: {400, "invalid_grant", "bad_token", false}, 50173: {400, "invalid_grant", "bad_token", false},
-		50196: {400, "invalid_grant", "", false}, 53000: {400, "invalid_grant", "message_only", false},
-		53003: {400, "invalid_grant", "message_only", true}, 65001: {400, "invalid_grant", "consent_required", false},
-		70000: {400, "invalid_grant", "bad_token", false}, 70043: {400, "invalid_grant", "token_expired", false},
-		90033: {503, "temporarily_unavailable", "", false}, 90055: {429, "temporarily_unavailable", "", false},
-		700016: {400, "unauthorized_client", "", false}, 700024: {401, "invalid_client", "", false}, 700027: {401, "invalid_client", "", false},
-		700082: {400, "invalid_grant", "token_expired", false}, 700084: {400, "invalid_grant", "token_expired", false},
-		7000112: {401, "unauthorized_client", "", false}, 7000215: {401, "invalid_client", "", false}, 7000222: {401, "invalid_client", "", false},
-		7000218: {401, "invalid_client", "", false}, 999999: {400, "invalid_grant", "", false},
+		50034:   {400, "invalid_grant", "", false},
+		50053:   {400, "invalid_grant", "", false},
+		50055:   {400, "invalid_grant", "", false},
+		50057:   {400, "invalid_grant", "", false},
+		50105:   {400, "interaction_required", "", false},
+		50072:   {400, "invalid_grant", "basic_action", true},
+		50074:   {400, "invalid_grant", "basic_action", true},
+		50076:   {400, "invalid_grant", "basic_action", true},
+		50078:   {400, "invalid_grant", "basic_action", true},
+		50079:   {400, "invalid_grant", "basic_action", true},
+		50132:   {400, "invalid_grant", "user_password_expired", false},
+		50133:   {400, "invalid_grant", "bad_token", false},
+		50173:   {400, "invalid_grant", "bad_token", false},
+		50196:   {400, "invalid_grant", "", false},
+		53000:   {400, "invalid_grant", "message_only", false},
+		53003:   {400, "invalid_grant", "message_only", true},
+		65001:   {400, "invalid_grant", "consent_required", false},
+		70000:   {400, "invalid_grant", "bad_token", false},
+		70043:   {400, "invalid_grant", "token_expired", false},
+		90033:   {503, "temporarily_unavailable", "", false},
+		90055:   {429, "temporarily_unavailable", "", false},
+		700016:  {400, "unauthorized_client", "", false},
+		700024:  {401, "invalid_client", "", false},
+		700027:  {401, "invalid_client", "", false},
+		700082:  {400, "invalid_grant", "token_expired", false},
+		700084:  {400, "invalid_grant", "token_expired", false},
+		7000112: {401, "unauthorized_client", "", false},
+		7000215: {401, "invalid_client", "", false},
+		7000222: {401, "invalid_client", "", false},
+		7000218: {401, "invalid_client", "", false},
+		999999:  {400, "invalid_grant", "", false},
 	} {
 		s, client, app, rt := seeded(t, entra.Config{})
 		s.Fail(entra.Failure{User: bot, Code: code, Times: 2})
 		status, body := answerOf(t, client, refreshForm(app, rt))
 		sub, _ := body["suberror"].(string)
-		if _, claims := body["claims"]; status != want.status || codeOf(body) != code || body["error"] != want.err || sub != want.sub || claims != want.claims {
-			t.Errorf("%d: %d %v", code, status, body)
-		}
+		what := fmt.Sprintf("%d: ", code)
+		_, claims := body["claims"]
+		check(t, what+"status", status, want.status)
+		check(t, what+"code", codeOf(body), code)
+		check[any](t, what+"error", body["error"], want.err)
+		check(t, what+"suberror", sub, want.sub)
+		check(t, what+"claims", claims, want.claims)
 		m := imported(app, rt)
 		_, err := silent(t.Context(), publicClient(t, client, app, m))
 		if got := msalCode(t, err); got != code {
@@ -214,10 +262,15 @@ func TestEveryRefusalOnDemandReachesTheClientOfMSAL(t *testing.T) {
 		}
 	}
 	s, client, app, rt := seeded(t, entra.Config{})
-	s.Fail(entra.Failure{User: bot, Code: 50076, Error: "interaction_required", SubError: "additional_action", Status: 401, Claims: `{"a":{}}`, Times: 1})
-	if status, body := answerOf(t, client, refreshForm(app, rt)); status != 401 || body["error"] != "interaction_required" || body["suberror"] != "additional_action" || body["claims"] != `{"a":{}}` {
-		t.Errorf("%d %v", status, body)
-	}
+	s.Fail(entra.Failure{
+		User: bot, Code: 50076, Error: "interaction_required", SubError: "additional_action", Status: 401,
+		Claims: `{"a":{}}`, Times: 1,
+	})
+	status, body := answerOf(t, client, refreshForm(app, rt))
+	check(t, "status", status, http.StatusUnauthorized)
+	check[any](t, "error", body["error"], "interaction_required")
+	check[any](t, "suberror", body["suberror"], "additional_action")
+	check[any](t, "claims", body["claims"], `{"a":{}}`)
 }
 
 func TestADisabledAppIsRefused(t *testing.T) {
@@ -235,15 +288,33 @@ func TestDeviceCodePages(t *testing.T) {
 		steps   string
 		err     string // "": success
 	}{
-		"approved":                 {htmlclient.Person{User: bot}, nil, "device account sign-in confirm consent", ""},
-		"approved with a code":     {htmlclient.Person{User: bot}, func(s *entra.Server) { s.AddPolicy(entra.Policy{MFA: true}) }, "device account sign-in mfa confirm consent", ""},
-		"declined at the end":      {htmlclient.Person{User: bot, CancelAt: "consent"}, nil, "device account sign-in confirm consent", "authorization_declined"},
-		"declined in between":      {htmlclient.Person{User: bot, CancelAt: "confirm"}, nil, "device account sign-in confirm", "authorization_declined"},
-		"given up at the code":     {htmlclient.Person{CancelAt: "device"}, nil, "device", "authorization_pending"},
-		"a wrong code":             {htmlclient.Person{UserCode: "WRONG"}, nil, "device device", "authorization_pending"},
-		"blocked by policy":        {htmlclient.Person{User: bot}, func(s *entra.Server) { s.AddPolicy(entra.Policy{BlockDeviceCode: true}) }, "device account sign-in", "authorization_pending"},
-		"another user may not":     {htmlclient.Person{User: "off@contoso.com"}, nil, "device account account", "authorization_pending"},
-		"consent given beforehand": {htmlclient.Person{User: bot}, func(s *entra.Server) { _ = s.Consent(bot, "device", patScopes...) }, "device account sign-in confirm", ""},
+		"approved": {htmlclient.Person{User: bot}, nil, "device account sign-in confirm consent", ""},
+		"approved with a code": {
+			htmlclient.Person{User: bot}, func(s *entra.Server) { s.AddPolicy(entra.Policy{MFA: true}) },
+			"device account sign-in mfa confirm consent", "",
+		},
+		"declined at the end": {
+			htmlclient.Person{User: bot, CancelAt: "consent"}, nil,
+			"device account sign-in confirm consent", "authorization_declined",
+		},
+		"declined in between": {
+			htmlclient.Person{User: bot, CancelAt: "confirm"}, nil,
+			"device account sign-in confirm", "authorization_declined",
+		},
+		"given up at the code": {htmlclient.Person{CancelAt: "device"}, nil, "device", "authorization_pending"},
+		"a wrong code":         {htmlclient.Person{UserCode: "WRONG"}, nil, "device device", "authorization_pending"},
+		"blocked by policy": {
+			htmlclient.Person{User: bot}, func(s *entra.Server) { s.AddPolicy(entra.Policy{BlockDeviceCode: true}) },
+			"device account sign-in", "authorization_pending",
+		},
+		"another user may not": {
+			htmlclient.Person{User: "off@contoso.com"}, nil,
+			"device account account", "authorization_pending",
+		},
+		"consent given beforehand": {
+			htmlclient.Person{User: bot}, func(s *entra.Server) { _ = s.Consent(bot, "device", patScopes...) },
+			"device account sign-in confirm", "",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, client := tenant(t)
@@ -255,11 +326,14 @@ func TestDeviceCodePages(t *testing.T) {
 			if tc.person.UserCode == "" {
 				tc.person.UserCode = strings.ToLower(code["user_code"].(string))
 			}
-			at, steps := walk(t, htmlclient.New(client.Transport), tc.person, code["verification_uri"].(string))
-			if steps != tc.steps || at.Left() {
-				t.Errorf("pages %q, want %q", steps, tc.steps)
+			at, steps := visit(t, client, tc.person, code["verification_uri"].(string))
+			check(t, "pages", steps, tc.steps)
+			check(t, "sent to another host", at.Left(), false)
+			form := url.Values{
+				"client_id":   {"device"},
+				"grant_type":  {"device_code"},
+				"device_code": {code["device_code"].(string)},
 			}
-			form := url.Values{"client_id": {"device"}, "grant_type": {"device_code"}, "device_code": {code["device_code"].(string)}}
 			_, body := answerOf(t, client, form)
 			if got, _ := body["error"].(string); got != tc.err {
 				t.Errorf("%v", body)
@@ -267,13 +341,15 @@ func TestDeviceCodePages(t *testing.T) {
 			if tc.err != "" {
 				return
 			}
-			if c, err := s.VerifyAccessToken(body["access_token"].(string)); err != nil || c.UPN != bot {
-				t.Errorf("%+v %v", c, err)
+			c, err := s.VerifyAccessToken(body["access_token"].(string))
+			if err != nil {
+				t.Fatal(err)
 			}
+			check(t, "user", c.UPN, bot)
 			if _, body := answerOf(t, client, form); codeOf(body) != 54005 {
 				t.Errorf("a device code twice: %v", body)
 			}
-			if _, steps := walk(t, htmlclient.New(client.Transport), tc.person, code["verification_uri"].(string)); steps != "device device" {
+			if _, steps := visit(t, client, tc.person, code["verification_uri"].(string)); steps != "device device" {
 				t.Errorf("a user code twice: pages %q", steps)
 			}
 		})
@@ -282,7 +358,10 @@ func TestDeviceCodePages(t *testing.T) {
 
 func deviceCode(t *testing.T, client *http.Client) map[string]any {
 	t.Helper()
-	resp, err := client.PostForm(authority+"/oauth2/v2.0/devicecode", url.Values{"client_id": {"device"}, "scope": {strings.Join(patScopes, " ") + " offline_access"}})
+	resp, err := client.PostForm(
+		authority+"/oauth2/v2.0/devicecode",
+		url.Values{"client_id": {"device"}, "scope": {strings.Join(patScopes, " ") + " offline_access"}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,7 +378,11 @@ func TestADeviceCodeHasItsPaceAndItsEnd(t *testing.T) {
 		s, client := tenant(t)
 		s.AddApp(entra.App{ClientID: "device", AllowPublicClient: true})
 		code := deviceCode(t, client)
-		form := url.Values{"client_id": {"device"}, "grant_type": {"urn:ietf:params:oauth:grant-type:device_code"}, "device_code": {code["device_code"].(string)}}
+		form := url.Values{
+			"client_id":   {"device"},
+			"grant_type":  {"urn:ietf:params:oauth:grant-type:device_code"},
+			"device_code": {code["device_code"].(string)},
+		}
 		want := func(err string) {
 			t.Helper()
 			if _, body := answerOf(t, client, form); body["error"] != err {
@@ -318,7 +401,12 @@ func TestADeviceCodeHasItsPaceAndItsEnd(t *testing.T) {
 		b := htmlclient.New(client.Transport)
 		at, err := b.Open(t.Context(), code["verification_uri"].(string))
 		time.Sleep(time.Minute)
-		for _, set := range [][]string{{"code", code["user_code"].(string), "action", "next"}, {"user", bot, "action", "next"}, {"action", "sign-in"}, {"action", "continue"}} {
+		for _, set := range [][]string{
+			{"code", code["user_code"].(string), "action", "next"},
+			{"user", bot, "action", "next"},
+			{"action", "sign-in"},
+			{"action", "continue"},
+		} {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -329,9 +417,11 @@ func TestADeviceCodeHasItsPaceAndItsEnd(t *testing.T) {
 		}
 		time.Sleep(14 * time.Minute)
 		want("expired_token")
-		if at, err = b.Submit(t.Context(), at, at.Forms[0], "action", "accept"); err != nil || at.Status != 400 {
-			t.Errorf("%v %+v", err, at)
+		at, err = b.Submit(t.Context(), at, at.Forms[0], "action", "accept")
+		if err != nil {
+			t.Fatal(err)
 		}
+		check(t, "status", at.Status, http.StatusBadRequest)
 	})
 }
 
@@ -342,7 +432,15 @@ func TestARefreshTokenFromADeviceCodeStaysTracked(t *testing.T) {
 	if err := s.ApproveDevice(code["user_code"].(string), bot); err != nil {
 		t.Fatal(err)
 	}
-	_, body := answerOf(t, client, url.Values{"client_id": {"device"}, "grant_type": {"device_code"}, "device_code": {code["device_code"].(string)}})
+	_, body := answerOf(
+		t,
+		client,
+		url.Values{
+			"client_id":   {"device"},
+			"grant_type":  {"device_code"},
+			"device_code": {code["device_code"].(string)},
+		},
+	)
 	for range 2 { // its descendants, too
 		_, body = answerOf(t, client, refreshForm("device", body["refresh_token"].(string)))
 		if codeOf(body) != 0 {

@@ -75,8 +75,11 @@ func (m *memory) Export(_ context.Context, c cache.Marshaler, _ cache.ExportHint
 
 // imported is a cache that holds nothing but a refresh token.
 func imported(clientID, refreshToken string) *memory {
-	return &memory{[]byte(fmt.Sprintf(`{"RefreshToken":{"x":{"home_account_id":"h","environment":%[1]q,"credential_type":"RefreshToken","client_id":%[2]q,"secret":%[3]q}},`+
-		`"AppMetadata":{"y":{"client_id":%[2]q,"environment":%[1]q}}}`, host, clientID, refreshToken))}
+	return &memory{fmt.Appendf(nil, `{
+		"RefreshToken": {"x": {"home_account_id": "h", "environment": %[1]q, "credential_type": "RefreshToken",
+			"client_id": %[2]q, "secret": %[3]q}},
+		"AppMetadata": {"y": {"client_id": %[2]q, "environment": %[1]q}}
+	}`, host, clientID, refreshToken)}
 }
 
 // seeded is a tenant in which the bot has signed in to a native app.
@@ -109,7 +112,12 @@ func silent(ctx context.Context, c public.Client, opts ...public.AcquireSilentOp
 // answerOf posts a form to the token endpoint and reads the answer.
 func answerOf(t *testing.T, client *http.Client, form url.Values) (int, map[string]any) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), "POST", authority+"/oauth2/v2.0/token", strings.NewReader(form.Encode()))
+	req, err := http.NewRequestWithContext(
+		t.Context(),
+		"POST",
+		authority+"/oauth2/v2.0/token",
+		strings.NewReader(form.Encode()),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,17 +187,19 @@ func TestMSALRedeemsAnImportedRefreshToken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Account.PreferredUsername != bot || r.Account.HomeAccountID != "0b0b."+entra.DefaultTenant || r.Account.LocalAccountID != "0b0b" {
-		t.Errorf("account = %+v", r.Account)
-	}
+	check(t, "user", r.Account.PreferredUsername, bot)
+	check(t, "home account", r.Account.HomeAccountID, "0b0b."+entra.DefaultTenant)
+	check(t, "local account", r.Account.LocalAccountID, "0b0b")
 	c, err := s.VerifyAccessToken(r.AccessToken)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Audience != entra.DevOps || c.UPN != bot || c.AppID != app || c.IDType != "user" || c.TenantID != entra.DefaultTenant ||
-		!slices.Equal(c.Scopes, []string{"vso.pats", "vso.pats_manage"}) {
-		t.Errorf("claims = %+v", c)
-	}
+	check(t, "audience", c.Audience, entra.DevOps)
+	check(t, "user", c.UPN, bot)
+	check(t, "app", c.AppID, app)
+	check(t, "type of identity", c.IDType, "user")
+	check(t, "tenant", c.TenantID, entra.DefaultTenant)
+	check(t, "scopes", strings.Join(c.Scopes, " "), "vso.pats vso.pats_manage")
 	if got := time.Until(c.Expires); got < 74*time.Minute || got > 75*time.Minute {
 		t.Errorf("the access token lives %v", got)
 	}
@@ -212,7 +222,13 @@ func TestMSALWorksOverLoopbackTLSWithoutInstanceDiscovery(t *testing.T) {
 	}
 	m := imported(app, rt)
 	m.bytes = []byte(strings.ReplaceAll(string(m.bytes), host, strings.TrimPrefix(srv.URL, "https://")))
-	c, err := public.New(app, public.WithAuthority(srv.URL+"/"+s.Tenant()), public.WithHTTPClient(srv.Client()), public.WithCache(m), public.WithInstanceDiscovery(false))
+	c, err := public.New(
+		app,
+		public.WithAuthority(srv.URL+"/"+s.Tenant()),
+		public.WithHTTPClient(srv.Client()),
+		public.WithCache(m),
+		public.WithInstanceDiscovery(false),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,9 +250,10 @@ func TestARefreshTokenSlidesByUseAndDiesAfter90DaysOfInactivity(t *testing.T) {
 			form.Set("refresh_token", body["refresh_token"].(string))
 		}
 		time.Sleep(90 * 24 * time.Hour)
-		if status, body := answerOf(t, client, form); status != 400 || codeOf(body) != 700082 || body["error"] != "invalid_grant" {
-			t.Errorf("%d %v", status, body)
-		}
+		status, body := answerOf(t, client, form)
+		check(t, "status", status, 400)
+		check(t, "code", codeOf(body), 700082)
+		check[any](t, "error", body["error"], "invalid_grant")
 	})
 }
 
@@ -246,14 +263,29 @@ func TestRefreshIsRefused(t *testing.T) {
 		code   int
 		err    string
 	}{
-		"after revocation":                  {func(s *entra.Server, _ url.Values) error { return s.Revoke(bot) }, 50173, "invalid_grant"},
-		"after a password change":           {func(s *entra.Server, _ url.Values) error { return s.ChangePassword(bot) }, 50173, "invalid_grant"},
-		"for a disabled user":               {func(s *entra.Server, _ url.Values) error { return s.DisableUser(bot, true) }, 50057, "invalid_grant"},
-		"without consent":                   {func(s *entra.Server, f url.Values) error { s.WithdrawConsent(bot, f.Get("client_id")); return nil }, 65001, "invalid_grant"},
-		"for another scope":                 {set("scope", entra.DevOps+"/vso.tokens"), 65001, "invalid_grant"},
-		"for a scope that does not exist":   {set("scope", entra.DevOps+"/vso.nothing"), 650053, "invalid_scope"},
-		"for an unknown resource":           {set("scope", "https://example.invalid/.default"), 500011, "invalid_resource"},
-		"for two resources":                 {set("scope", pats+" https://vault.azure.net/user_impersonation"), 28000, "invalid_request"},
+		"after revocation": {
+			func(s *entra.Server, _ url.Values) error { return s.Revoke(bot) }, 50173, "invalid_grant",
+		},
+		"after a password change": {
+			func(s *entra.Server, _ url.Values) error { return s.ChangePassword(bot) }, 50173, "invalid_grant",
+		},
+		"for a disabled user": {
+			func(s *entra.Server, _ url.Values) error { return s.DisableUser(bot, true) }, 50057, "invalid_grant",
+		},
+		"without consent": {
+			func(s *entra.Server, f url.Values) error {
+				s.WithdrawConsent(bot, f.Get("client_id"))
+				return nil
+			}, 65001, "invalid_grant",
+		},
+		"for another scope":               {set("scope", entra.DevOps+"/vso.tokens"), 65001, "invalid_grant"},
+		"for a scope that does not exist": {set("scope", entra.DevOps+"/vso.nothing"), 650053, "invalid_scope"},
+		"for an unknown resource": {
+			set("scope", "https://example.invalid/.default"), 500011, "invalid_resource",
+		},
+		"for two resources": {
+			set("scope", pats+" https://vault.azure.net/user_impersonation"), 28000, "invalid_request",
+		},
 		"for .default beside a scope":       {set("scope", pats+" "+entra.DevOps+"/.default"), 70011, "invalid_scope"},
 		"with a secret, for a public app":   {set("client_secret", "s"), 700025, "invalid_client"},
 		"for an unknown app":                {set("client_id", "nobody"), 700016, "unauthorized_client"},
@@ -276,15 +308,15 @@ func TestRefreshIsRefused(t *testing.T) {
 					t.Fatal(err)
 				}
 				_, body := answerOf(t, client, form)
-				if codeOf(body) != tc.code || body["error"] != tc.err {
-					t.Errorf("got %v", body)
-				}
+				check(t, "code", codeOf(body), tc.code)
+				check[any](t, "error", body["error"], tc.err)
 				for _, field := range []string{"error_description", "timestamp", "trace_id", "correlation_id"} {
 					if body[field] == "" || body[field] == nil {
 						t.Errorf("the answer lacks %s", field)
 					}
 				}
-				if claims, _ := body["claims"].(string); tc.code == 50076 && (body["suberror"] != "basic_action" || !json.Valid([]byte(claims))) {
+				if claims, _ := body["claims"].(string); tc.code == 50076 &&
+					(body["suberror"] != "basic_action" || !json.Valid([]byte(claims))) {
 					t.Errorf("multi-factor: suberror %v, claims %q", body["suberror"], claims)
 				}
 			})
@@ -322,9 +354,11 @@ func TestRotation(t *testing.T) {
 		reuse    int // answer to the used token
 		next     int // then, to its successor
 	}{
-		"lax: the old token stays good":                {entra.Switches{}, 0, 0},
-		"strict: a token serves once":                  {entra.Switches{StrictRotation: true}, 70000, 0},
-		"strict with families: reuse ends the sign-in": {entra.Switches{StrictRotation: true, ReuseRevokesFamily: true}, 70000, 50173},
+		"lax: the old token stays good": {entra.Switches{}, 0, 0},
+		"strict: a token serves once":   {entra.Switches{StrictRotation: true}, 70000, 0},
+		"strict with families: reuse ends the sign-in": {
+			entra.Switches{StrictRotation: true, ReuseRevokesFamily: true}, 70000, 50173,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, client, app, rt := seeded(t, entra.Config{Switches: tc.switches})
@@ -335,7 +369,9 @@ func TestRotation(t *testing.T) {
 			if _, body := answerOf(t, client, refreshForm(app, rt)); codeOf(body) != tc.reuse {
 				t.Errorf("reuse: %v", body)
 			}
-			if _, body := answerOf(t, client, refreshForm(app, first["refresh_token"].(string))); codeOf(body) != tc.next {
+			if _, body := answerOf(t, client, refreshForm(app, first["refresh_token"].(string))); codeOf(
+				body,
+			) != tc.next {
 				t.Errorf("the successor: %v", body)
 			}
 		})
@@ -352,7 +388,13 @@ func TestAConfidentialRefreshTokenNeedsTheManagedIdentitysAssertion(t *testing.T
 	}
 	good := entra.FederatedCredential{Issuer: s.Issuer(), Subject: principal, Audience: entra.TokenExchange}
 	register := func(fc entra.FederatedCredential) string {
-		return s.AddApp(entra.App{ClientID: "patrol", Web: []string{"https://patrol.example/api/signin/callback"}, Federated: []entra.FederatedCredential{fc}})
+		return s.AddApp(
+			entra.App{
+				ClientID:  "patrol",
+				Web:       []string{"https://patrol.example/api/signin/callback"},
+				Federated: []entra.FederatedCredential{fc},
+			},
+		)
 	}
 	app := register(good)
 	rt, err := s.SeedRefreshToken(bot, app, patScopes...)
@@ -367,9 +409,9 @@ func TestAConfidentialRefreshTokenNeedsTheManagedIdentitysAssertion(t *testing.T
 		return token
 	}
 	form := refreshForm(app, rt)
-	if status, body := answerOf(t, client, form); status != 401 || codeOf(body) != 7000218 {
-		t.Errorf("without a credential: %d %v", status, body)
-	}
+	status, body := answerOf(t, client, form)
+	check(t, "status", status, 401)
+	check(t, "code", codeOf(body), 7000218)
 	form.Set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
 	for name, tc := range map[string]struct {
 		credential entra.FederatedCredential
@@ -379,10 +421,18 @@ func TestAConfidentialRefreshTokenNeedsTheManagedIdentitysAssertion(t *testing.T
 		"right":              {good, assertion("mi-1", entra.TokenExchange), 0},
 		"another identity":   {good, assertion("mi-2", entra.TokenExchange), 700213},
 		"a token for others": {good, assertion("mi-1", "https://vault.azure.net"), 700211},
-		"audience with a blank": {entra.FederatedCredential{Issuer: good.Issuer, Subject: principal, Audience: entra.TokenExchange + " "},
-			assertion("mi-1", entra.TokenExchange), 700212},
-		"issuer with a slash": {entra.FederatedCredential{Issuer: good.Issuer + "/", Subject: principal, Audience: entra.TokenExchange},
-			assertion("mi-1", entra.TokenExchange), 700211},
+		"audience with a blank": {
+			entra.FederatedCredential{
+				Issuer: good.Issuer, Subject: principal, Audience: entra.TokenExchange + " ",
+			},
+			assertion("mi-1", entra.TokenExchange), 700212,
+		},
+		"issuer with a slash": {
+			entra.FederatedCredential{
+				Issuer: good.Issuer + "/", Subject: principal, Audience: entra.TokenExchange,
+			},
+			assertion("mi-1", entra.TokenExchange), 700211,
+		},
 		"not a token": {good, "nonsense", 50013},
 		"tampered":    {good, assertion("mi-1", entra.TokenExchange) + "A", 50013},
 	} {
@@ -394,15 +444,24 @@ func TestAConfidentialRefreshTokenNeedsTheManagedIdentitysAssertion(t *testing.T
 	}
 	// MSAL sends the same.
 	register(good)
-	cred := confidential.NewCredFromAssertionCallback(func(context.Context, confidential.AssertionRequestOptions) (string, error) {
-		return assertion("mi-1", entra.TokenExchange), nil
-	})
+	cred := confidential.NewCredFromAssertionCallback(
+		func(context.Context, confidential.AssertionRequestOptions) (string, error) {
+			return assertion("mi-1", entra.TokenExchange), nil
+		},
+	)
 	before := s.Assertions()
-	c, err := confidential.New(authority, app, cred, confidential.WithHTTPClient(client), confidential.WithCache(imported(app, rt)))
+	c, err := confidential.New(
+		authority,
+		app,
+		cred,
+		confidential.WithHTTPClient(client),
+		confidential.WithCache(imported(app, rt)),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.AcquireTokenSilent(t.Context(), patScopes, confidential.WithSilentAccount(confidential.Account{HomeAccountID: "h"})); err != nil {
+	account := confidential.WithSilentAccount(confidential.Account{HomeAccountID: "h"})
+	if _, err := c.AcquireTokenSilent(t.Context(), patScopes, account); err != nil {
 		t.Fatal(err)
 	}
 	if got := s.Assertions() - before; got != 1 {
@@ -429,25 +488,28 @@ func TestAnswerVariantsAreUnderstoodByMSAL(t *testing.T) {
 			}
 		}},
 		"no id token": {entra.Switches{OmitIDToken: true}, func(t *testing.T, r public.AuthResult, err error) {
-			if err != nil || r.Account.PreferredUsername != "" {
-				t.Errorf("%+v %v", r.Account, err)
+			if err != nil {
+				t.Fatal(err)
 			}
+			check(t, "user", r.Account.PreferredUsername, "")
 		}},
 		"no scope": {entra.Switches{OmitScope: true}, func(t *testing.T, r public.AuthResult, err error) {
 			if err != nil || !slices.Equal(r.GrantedScopes, patScopes) {
 				t.Errorf("%v %v", r.GrantedScopes, err)
 			}
 		}},
-		"numbers as strings": {entra.Switches{NumbersAsStrings: true}, func(t *testing.T, r public.AuthResult, err error) {
-			if err != nil || time.Until(r.ExpiresOn) < 74*time.Minute {
-				t.Errorf("%v %v", r.ExpiresOn, err)
-			}
-		}},
-		"no new refresh token": {entra.Switches{OmitRefreshToken: true}, func(t *testing.T, _ public.AuthResult, err error) {
-			if err != nil {
-				t.Error(err)
-			}
-		}},
+		"numbers as strings": {entra.Switches{NumbersAsStrings: true},
+			func(t *testing.T, r public.AuthResult, err error) {
+				if err != nil || time.Until(r.ExpiresOn) < 74*time.Minute {
+					t.Errorf("%v %v", r.ExpiresOn, err)
+				}
+			}},
+		"no new refresh token": {entra.Switches{OmitRefreshToken: true},
+			func(t *testing.T, _ public.AuthResult, err error) {
+				if err != nil {
+					t.Error(err)
+				}
+			}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, client, app, rt := seeded(t, entra.Config{Switches: tc.switches})
@@ -500,7 +562,10 @@ func TestAccessTokensEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 		for name, bad := range map[string]string{
-			"empty": "", "id token": body["id_token"].(string), "unsigned": token[:strings.LastIndex(token, ".")+1], "tampered": "x" + token,
+			"empty":    "",
+			"id token": body["id_token"].(string),
+			"unsigned": token[:strings.LastIndex(token, ".")+1],
+			"tampered": "x" + token,
 		} {
 			if _, err := s.VerifyAccessToken(bad); !errors.Is(err, entra.ErrInvalidToken) {
 				t.Errorf("%s: %v", name, err)
@@ -526,18 +591,19 @@ func TestAccessTokensEnd(t *testing.T) {
 
 func TestUnknownTenantAndInstanceAreRefused(t *testing.T) {
 	_, client, app, rt := seeded(t, entra.Config{})
-	for url, want := range map[string]int{
-		"https://" + host + "/contoso.com/v2.0/.well-known/openid-configuration":                                                           200,
-		"https://" + host + "/fabrikam.com/v2.0/.well-known/openid-configuration":                                                          400,
-		"https://" + host + "/common/discovery/instance?authorization_endpoint=https%3A%2F%2Fevil.example%2Ft%2Foauth2%2Fv2.0%2Fauthorize": 400,
+	const elsewhere = "https%3A%2F%2Fevil.example%2Ft%2Foauth2%2Fv2.0%2Fauthorize"
+	for path, want := range map[string]int{
+		"/contoso.com/v2.0/.well-known/openid-configuration":             200,
+		"/fabrikam.com/v2.0/.well-known/openid-configuration":            400,
+		"/common/discovery/instance?authorization_endpoint=" + elsewhere: 400,
 	} {
-		resp, err := client.Get(url)
+		resp, err := client.Get("https://" + host + path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		resp.Body.Close()
 		if resp.StatusCode != want {
-			t.Errorf("%s: %d, want %d", url, resp.StatusCode, want)
+			t.Errorf("%s: %d, want %d", path, resp.StatusCode, want)
 		}
 	}
 	// MSAL reports what the authority refused.

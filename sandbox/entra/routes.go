@@ -83,8 +83,10 @@ func (s *Server) discovery(w http.ResponseWriter, r *http.Request) {
 		"scopes_supported":                      []string{"openid", "profile", "email", "offline_access"},
 		"subject_types_supported":               []string{"pairwise"},
 		"id_token_signing_alg_values_supported": []string{"HS256"},
-		"token_endpoint_auth_methods_supported": []string{"client_secret_post", "private_key_jwt", "client_secret_basic"},
-		"code_challenge_methods_supported":      []string{"S256"},
+		"token_endpoint_auth_methods_supported": []string{
+			"client_secret_post", "private_key_jwt", "client_secret_basic",
+		},
+		"code_challenge_methods_supported": []string{"S256"},
 	})
 }
 
@@ -96,13 +98,15 @@ func (s *Server) keys(w http.ResponseWriter, _ *http.Request) {
 func (s *Server) instanceDiscovery(w http.ResponseWriter, r *http.Request) {
 	asked, err := url.Parse(r.URL.Query().Get("authorization_endpoint"))
 	public := []string{"login.microsoftonline.com", "login.windows.net", "login.microsoft.com", "sts.windows.net"}
-	if err != nil || asked.Scheme != "https" || asked.Host != r.Host && !slices.Contains(public, asked.Host) {
+	if err != nil || asked.Scheme != "https" || !slices.Contains(append(public, r.Host), asked.Host) {
 		s.refused(w, r, refuse(50049, ""))
 		return
 	}
 	metadata := []any{map[string]any{"preferred_network": public[0], "preferred_cache": public[1], "aliases": public}}
 	if !slices.Contains(public, asked.Host) {
-		metadata = append(metadata, map[string]any{"preferred_network": asked.Host, "preferred_cache": asked.Host, "aliases": []string{asked.Host}})
+		metadata = append(metadata, map[string]any{
+			"preferred_network": asked.Host, "preferred_cache": asked.Host, "aliases": []string{asked.Host},
+		})
 	}
 	tenant, _, _ := strings.Cut(strings.TrimPrefix(asked.Path, "/"), "/")
 	answer(w, http.StatusOK, map[string]any{

@@ -20,7 +20,8 @@ func (s *Server) splitScope(scope string) (*Resource, string, *refusal) {
 	if res == nil {
 		return nil, "", refuse(500011, "")
 	}
-	if name != ".default" && !slices.ContainsFunc(res.Scopes, func(n string) bool { return strings.EqualFold(n, name) }) {
+	known := slices.ContainsFunc(res.Scopes, func(n string) bool { return strings.EqualFold(n, name) })
+	if name != ".default" && !known {
 		return nil, "", refuse(650053, "")
 	}
 	return res, name, nil

@@ -33,8 +33,18 @@ func challenge() string {
 
 // request is a sign-in request that is in order; change makes it otherwise.
 func request(app string, change ...string) string {
-	q := url.Values{"client_id": {app}, "response_type": {"code"}, "redirect_uri": {web}, "state": {"st&te"}, "nonce": {"n1"},
-		"scope": {strings.Join(patScopes, " ") + " openid offline_access profile"}, "code_challenge": {challenge()}, "code_challenge_method": {"S256"}}
+	q := url.Values{
+		"client_id":     {app},
+		"response_type": {"code"},
+		"redirect_uri":  {web},
+		"state":         {"st&te"},
+		"nonce":         {"n1"},
+		"scope": {
+			strings.Join(patScopes, " ") + " openid offline_access profile",
+		},
+		"code_challenge":        {challenge()},
+		"code_challenge_method": {"S256"},
+	}
 	for i := 0; i < len(change); i += 2 {
 		if change[i+1] == "" {
 			q.Del(change[i])
@@ -89,13 +99,14 @@ func TestAuthorizeRefusesOnItsOwnPageWhatItCanNotSendBack(t *testing.T) {
 		"redirect URI in capitals":         {request("web", "redirect_uri", strings.ToUpper(web)), "AADSTS50011"},
 		"redirect URI with more":           {request("web", "redirect_uri", web+"?x=1"), "AADSTS50011"},
 		"localhost that is not registered": {request("web", "redirect_uri", "http://localhost:8080"), "AADSTS50011"},
-		"localhost with another path":      {request("local web", "redirect_uri", "http://localhost:8080/x"), "AADSTS50011"},
-		"a loopback address":               {request("local web", "redirect_uri", "http://127.0.0.1"), "AADSTS50011"},
+		"localhost with another path": {
+			request("local web", "redirect_uri", "http://localhost:8080/x"), "AADSTS50011",
+		},
+		"a loopback address": {request("local web", "redirect_uri", "http://127.0.0.1"), "AADSTS50011"},
 	} {
 		resp, html := get(t, client, tc.page)
-		if resp.StatusCode != 400 || !strings.Contains(html, tc.code) {
-			t.Errorf("%s: %d %s", name, resp.StatusCode, html)
-		}
+		check(t, name+": status", resp.StatusCode, 400)
+		checkHas(t, name+": page", html, tc.code)
 	}
 	for _, app := range []string{"native", "local web"} {
 		if resp, _ := get(t, client, request(app, "redirect_uri", "http://localhost:8080")); resp.StatusCode != 200 {
@@ -122,9 +133,11 @@ func TestAuthorizeSendsBackWhatTheClientDidWrong(t *testing.T) {
 	} {
 		resp, _ := get(t, client, tc.page)
 		to, err := resp.Location()
-		if err != nil || !strings.HasPrefix(to.String(), web+"?") || to.Query().Get("error") != tc.err || to.Query().Get("state") != "st&te" {
-			t.Errorf("%s: %d %v %v", name, resp.StatusCode, to, err)
+		if err != nil || !strings.HasPrefix(to.String(), web+"?") {
+			t.Errorf("%s: %d to %v (%v)", name, resp.StatusCode, to, err)
+			continue
 		}
+		checkQuery(t, name, to.Query(), "error", tc.err, "state", "st&te")
 	}
 }
 
@@ -143,24 +156,32 @@ func TestSignInByResponseMode(t *testing.T) {
 	if q := signIn(t, client, request("web")); q.Get("code") == "" || q.Get("state") != "st&te" {
 		t.Errorf("query: %v", q)
 	}
-	at, _ := walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, request("web", "response_mode", "fragment"))
+	at, _ := walk(
+		t,
+		htmlclient.New(client.Transport),
+		htmlclient.Person{User: bot},
+		request("web", "response_mode", "fragment"),
+	)
 	if q := fragment(t, at); q.Get("code") == "" || q.Get("state") != "st&te" {
 		t.Errorf("fragment: %v", q)
 	}
-	at, _ = walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, request("web", "response_mode", "form_post"))
+	at, _ = walk(
+		t,
+		htmlclient.New(client.Transport),
+		htmlclient.Person{User: bot},
+		request("web", "response_mode", "form_post"),
+	)
 	for _, want := range []string{`action="` + web + `"`, `name="code" value="1.AX`, `name="state" value="st&amp;te"`} {
-		if at.Left() || !strings.Contains(at.HTML, want) {
-			t.Errorf("form_post lacks %q: %d %s", want, at.Status, at.HTML)
-		}
+		check(t, "sent to another host", at.Left(), false)
+		checkHas(t, "page", at.HTML, want)
 	}
 	at, _ = walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot, CancelAt: "sign-in"}, request("web"))
 	if q := back(t, at); q.Get("error") != "access_denied" || q.Get("code") != "" || q.Get("state") != "st&te" {
 		t.Errorf("denied: %v", q)
 	}
 	at, _ = walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: "off@contoso.com"}, request("web"))
-	if at.Left() || !strings.Contains(at.HTML, "AADSTS50057") {
-		t.Errorf("disabled user: %d %s %s", at.Status, at.URL, at.HTML)
-	}
+	check(t, "sent to another host", at.Left(), false)
+	checkHas(t, "page", at.HTML, "AADSTS50057")
 }
 
 // fragment is what a client was sent behind the #, and nowhere else.
@@ -177,7 +198,12 @@ func fragment(t *testing.T, at *htmlclient.Page) url.Values {
 }
 
 func TestCodeRedemption(t *testing.T) {
-	base := url.Values{"grant_type": {"authorization_code"}, "redirect_uri": {web}, "code_verifier": {verifier}, "client_info": {"1"}}
+	base := url.Values{
+		"grant_type":    {"authorization_code"},
+		"redirect_uri":  {web},
+		"code_verifier": {verifier},
+		"client_info":   {"1"},
+	}
 	for name, tc := range map[string]struct {
 		app    string
 		change func(url.Values)
@@ -213,13 +239,17 @@ func TestCodeRedemption(t *testing.T) {
 				if tc.code != 0 {
 					return
 				}
-				if c, err := s.VerifyAccessToken(body["access_token"].(string)); err != nil || c.UPN != bot || len(c.Scopes) != 2 {
-					t.Errorf("%+v %v", c, err)
+				c, err := s.VerifyAccessToken(body["access_token"].(string))
+				if err != nil {
+					t.Fatal(err)
 				}
+				check(t, "user", c.UPN, bot)
+				check(t, "number of scopes", len(c.Scopes), 2)
 				if body["refresh_token"] == nil || body["client_info"] == nil {
 					t.Errorf("%v", body)
 				}
-				if id := payload(t, body["id_token"].(string)); !strings.Contains(id, `"nonce":"n1"`) || !strings.Contains(id, `"preferred_username":"`+bot) {
+				if id := payload(t, body["id_token"].(string)); !strings.Contains(id, `"nonce":"n1"`) ||
+					!strings.Contains(id, `"preferred_username":"`+bot) {
 					t.Errorf("id token %s", id)
 				}
 				if _, again := answerOf(t, client, form); codeOf(again) != 54005 {
@@ -250,10 +280,20 @@ func payload(t *testing.T, token string) string {
 func TestASinglePageAppsRefreshTokenLives24HoursWhateverItsUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, client := tenant(t)
-		at, _ := walk(t, htmlclient.New(client.Transport), htmlclient.Person{User: bot}, request("spa", "response_mode", "fragment"))
+		at, _ := walk(
+			t,
+			htmlclient.New(client.Transport),
+			htmlclient.Person{User: bot},
+			request("spa", "response_mode", "fragment"),
+		)
 		origin := func(form url.Values) map[string]any {
 			t.Helper()
-			req, err := http.NewRequestWithContext(t.Context(), "POST", authority+"/oauth2/v2.0/token", strings.NewReader(form.Encode()))
+			req, err := http.NewRequestWithContext(
+				t.Context(),
+				"POST",
+				authority+"/oauth2/v2.0/token",
+				strings.NewReader(form.Encode()),
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -268,14 +308,23 @@ func TestASinglePageAppsRefreshTokenLives24HoursWhateverItsUse(t *testing.T) {
 			_, _ = io.Copy(w, resp.Body)
 			return decodeBody(t, w.Body.Bytes())
 		}
-		body := origin(url.Values{"client_id": {"spa"}, "grant_type": {"authorization_code"}, "code": {fragment(t, at).Get("code")}, "redirect_uri": {web}, "code_verifier": {verifier}})
+		body := origin(
+			url.Values{
+				"client_id":     {"spa"},
+				"grant_type":    {"authorization_code"},
+				"code":          {fragment(t, at).Get("code")},
+				"redirect_uri":  {web},
+				"code_verifier": {verifier},
+			},
+		)
 		for range 3 {
 			if codeOf(body) != 0 {
 				t.Fatal(body)
 			}
 			time.Sleep(8 * time.Hour)
 			last := body["refresh_token"].(string)
-			if body = origin(refreshForm("spa", last)); codeOf(body) == 700084 {
+			body = origin(refreshForm("spa", last))
+			if codeOf(body) == 700084 {
 				break
 			}
 		}
@@ -291,7 +340,12 @@ func TestMSALsInteractiveSignInGetsAFormPost(t *testing.T) {
 	defer srv.Close()
 	s.AddUser(entra.User{UPN: bot})
 	app := s.AddApp(entra.App{Native: []string{"http://localhost"}})
-	c, err := public.New(app, public.WithAuthority(srv.URL+"/"+s.Tenant()), public.WithHTTPClient(srv.Client()), public.WithInstanceDiscovery(false))
+	c, err := public.New(
+		app,
+		public.WithAuthority(srv.URL+"/"+s.Tenant()),
+		public.WithHTTPClient(srv.Client()),
+		public.WithInstanceDiscovery(false),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -313,9 +367,11 @@ func TestMSALsInteractiveSignInGetsAFormPost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if claims, err := s.VerifyAccessToken(r.AccessToken); err != nil || claims.UPN != bot {
-		t.Errorf("%+v %v", claims, err)
+	claims, err := s.VerifyAccessToken(r.AccessToken)
+	if err != nil {
+		t.Fatal(err)
 	}
+	check(t, "user", claims.UPN, bot)
 }
 
 func TestDeviceCodeSignIn(t *testing.T) {
@@ -323,9 +379,13 @@ func TestDeviceCodeSignIn(t *testing.T) {
 		act  func(s *entra.Server, code string) error
 		want string // in the error; empty: success
 	}{
-		"approved": {func(s *entra.Server, code string) error { return s.ApproveDevice(strings.ToLower(code), bot) }, ""},
-		"declined": {func(s *entra.Server, code string) error { return s.DeclineDevice(code) }, "authorization_declined"},
-		"ignored":  {func(*entra.Server, string) error { return nil }, "deadline"},
+		"approved": {
+			func(s *entra.Server, code string) error { return s.ApproveDevice(strings.ToLower(code), bot) }, "",
+		},
+		"declined": {
+			func(s *entra.Server, code string) error { return s.DeclineDevice(code) }, "authorization_declined",
+		},
+		"ignored": {func(*entra.Server, string) error { return nil }, "deadline"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -336,9 +396,8 @@ func TestDeviceCodeSignIn(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if d.Result.UserCode == "" || !strings.Contains(d.Result.Message, d.Result.UserCode) {
-					t.Errorf("%+v", d.Result)
-				}
+				check(t, "no user code", d.Result.UserCode == "", false)
+				checkHas(t, "message", d.Result.Message, d.Result.UserCode)
 				go func() {
 					time.Sleep(20 * time.Second)
 					if err := tc.act(s, d.Result.UserCode); err != nil {
@@ -352,13 +411,15 @@ func TestDeviceCodeSignIn(t *testing.T) {
 					}
 					return
 				}
-				if err != nil || r.Account.PreferredUsername != bot {
-					t.Fatalf("%+v %v", r.Account, err)
+				if err != nil {
+					t.Fatal(err)
 				}
+				check(t, "user", r.Account.PreferredUsername, bot)
 				if err := s.ApproveDevice(d.Result.UserCode, bot); !errors.Is(err, entra.ErrNoDeviceCode) {
 					t.Errorf("a code was approved twice: %v", err)
 				}
-				if _, err := c.AcquireTokenSilent(t.Context(), patScopes, public.WithSilentAccount(r.Account), public.WithClaims("{}")); err != nil {
+				again := []public.AcquireSilentOption{public.WithSilentAccount(r.Account), public.WithClaims("{}")}
+				if _, err := c.AcquireTokenSilent(t.Context(), patScopes, again...); err != nil {
 					t.Errorf("the refresh token does not work: %v", err)
 				}
 			})
@@ -391,30 +452,44 @@ func TestDeviceCodeRules(t *testing.T) {
 	s.AddApp(entra.App{ClientID: "interactive", Native: []string{"http://localhost"}})
 	for _, app := range []string{"web", "interactive"} {
 		body := post("devicecode", url.Values{"client_id": {app}, "scope": {scope}})
-		if body := post("token", url.Values{"client_id": {app}, "grant_type": {"device_code"}, "device_code": {body["device_code"].(string)}}); codeOf(body) != 7000218 {
-			t.Errorf("%s: %v", app, body)
+		form := url.Values{
+			"client_id": {app}, "grant_type": {"device_code"}, "device_code": {body["device_code"].(string)},
 		}
+		check(t, app, codeOf(post("token", form)), 7000218)
 	}
 	body := post("devicecode", url.Values{"client_id": {"device"}, "scope": {scope}})
 	for _, grant := range []string{"device_code", "urn:ietf:params:oauth:grant-type:device_code"} {
-		form := url.Values{"client_id": {"device"}, "grant_type": {grant}, "device_code": {body["device_code"].(string)}}
+		form := url.Values{
+			"client_id":   {"device"},
+			"grant_type":  {grant},
+			"device_code": {body["device_code"].(string)},
+		}
 		if got := post("token", form); got["error"] != "authorization_pending" {
 			t.Errorf("%s: %v", grant, got)
 		}
 	}
-	if got := post("token", url.Values{"client_id": {"device"}, "grant_type": {"device_code"}, "device_code": {"nonsense"}}); got["error"] != "bad_verification_code" {
-		t.Errorf("an unknown device code: %v", got)
-	}
+	unknown := url.Values{"client_id": {"device"}, "grant_type": {"device_code"}, "device_code": {"nonsense"}}
+	check[any](t, "an unknown device code", post("token", unknown)["error"], "bad_verification_code")
 }
 
 func TestClientCredentialsGiveAppTokens(t *testing.T) {
 	s, client := tenant(t)
-	form := url.Values{"client_id": {"web"}, "grant_type": {"client_credentials"}, "client_secret": {"s3cret"}, "scope": {"https://servicebus.azure.net//.default"}}
+	form := url.Values{
+		"client_id":     {"web"},
+		"grant_type":    {"client_credentials"},
+		"client_secret": {"s3cret"},
+		"scope":         {"https://servicebus.azure.net//.default"},
+	}
 	_, body := answerOf(t, client, form)
 	c, err := s.VerifyAccessToken(body["access_token"].(string))
-	if err != nil || c.IDType != "app" || c.UPN != "" || len(c.Scopes) != 0 || c.Audience != "https://servicebus.azure.net/" || c.AppID != "web" {
-		t.Errorf("%+v %v", c, err)
+	if err != nil {
+		t.Fatal(err)
 	}
+	check(t, "type of identity", c.IDType, "app")
+	check(t, "user", c.UPN, "")
+	check(t, "number of scopes", len(c.Scopes), 0)
+	check(t, "audience", c.Audience, "https://servicebus.azure.net/")
+	check(t, "app", c.AppID, "web")
 	if body["refresh_token"] != nil {
 		t.Error("an app got a refresh token")
 	}

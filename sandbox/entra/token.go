@@ -53,7 +53,9 @@ func (s *Server) redeem(r *http.Request) (map[string]any, *refusal) {
 	}
 	if raw, ok := f["claims"]; ok {
 		var claims map[string]any
-		if len(raw) != 1 || json.Unmarshal([]byte(raw[0]), &claims) != nil || claims == nil || len(claims) == 0 && s.switches.RefuseEmptyClaims {
+		unreadable := len(raw) != 1 || json.Unmarshal([]byte(raw[0]), &claims) != nil || claims == nil
+		refusedAsEmpty := len(claims) == 0 && s.switches.RefuseEmptyClaims
+		if unreadable || refusedAsEmpty {
 			return nil, refuse(90014, "The claims parameter can't be read.")
 		}
 	}
@@ -165,7 +167,9 @@ func (s *Server) redeemCode(r *http.Request, app *App, f url.Values) (map[string
 	case c.signedIn.Before(u.signInsFrom):
 		return nil, refuse(50173, "")
 	}
-	t := &refreshToken{user: c.user, client: app.ClientID, class: c.class, signedIn: c.signedIn, mfa: c.mfa, family: randomHex(8)}
+	t := &refreshToken{
+		user: c.user, client: app.ClientID, class: c.class, signedIn: c.signedIn, mfa: c.mfa, family: randomHex(8),
+	}
 	if refused := s.access(u, app, t, now); refused != nil {
 		return nil, refused
 	}
@@ -182,7 +186,8 @@ func (s *Server) redeemCode(r *http.Request, app *App, f url.Values) (map[string
 		return nil, refused
 	}
 	c.redeemed = true
-	if asked := strings.Fields(strings.ToLower(c.scope)); w.has("offline_access") || slices.Contains(asked, "offline_access") {
+	asked := strings.Fields(strings.ToLower(c.scope)) // on the page
+	if w.has("offline_access") || slices.Contains(asked, "offline_access") {
 		body["refresh_token"] = s.issueRefreshToken(t, now)
 	}
 	return body, nil
@@ -194,7 +199,8 @@ func (s *Server) redeemDeviceCode(r *http.Request, app *App, f url.Values) (map[
 	}
 	d := s.devices[f.Get("device_code")]
 	if d == nil || d.client != app.ClientID {
-		return nil, &refusal{status: 400, err: "bad_verification_code", code: 70018, text: "The device code is not known."}
+		return nil, &refusal{status: http.StatusBadRequest, err: "bad_verification_code", code: 70018,
+			text: "The device code is not known."}
 	}
 	if refused := s.checkClient(r, app, public, f); refused != nil {
 		return nil, refused
@@ -209,7 +215,8 @@ func (s *Server) redeemDeviceCode(r *http.Request, app *App, f url.Values) (map[
 		early := !d.polled.IsZero() && now.Sub(d.polled) < deviceInterval
 		d.polled = now
 		if early && s.switches.SlowDown {
-			return nil, &refusal{status: 400, err: "slow_down", code: 70016, text: "The device code is asked for too often."}
+			return nil, &refusal{status: http.StatusBadRequest, err: "slow_down", code: 70016,
+				text: "The device code is asked for too often."}
 		}
 		return nil, refuse(70016, "")
 	case d.redeemed:
@@ -222,7 +229,10 @@ func (s *Server) redeemDeviceCode(r *http.Request, app *App, f url.Values) (map[
 	if refused != nil {
 		return nil, refused
 	}
-	t := &refreshToken{user: d.user, client: app.ClientID, class: public, signedIn: d.signedIn, mfa: d.mfa, device: true, family: randomHex(8)}
+	t := &refreshToken{
+		user: d.user, client: app.ClientID, class: public, signedIn: d.signedIn, mfa: d.mfa, device: true,
+		family: randomHex(8),
+	}
 	if refused := s.access(u, app, t, now); refused != nil {
 		return nil, refused
 	}
@@ -262,7 +272,8 @@ func (s *Server) clientCredentials(r *http.Request, app *App, f url.Values) (map
 	return map[string]any{
 		"token_type": "Bearer", "expires_in": s.seconds(life), "ext_expires_in": s.seconds(life),
 		"access_token": s.sign(map[string]any{
-			"iss": "https://sts.windows.net/" + s.cfg.Tenant + "/", "aud": audience(res, scope), "sub": app.ObjectID, "oid": app.ObjectID,
+			"iss": "https://sts.windows.net/" + s.cfg.Tenant + "/", "aud": audience(res, scope),
+			"sub": app.ObjectID, "oid": app.ObjectID,
 			"tid": s.cfg.Tenant, "appid": app.ClientID, "idtyp": "app",
 			"iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(life).Unix(), "uti": randomHex(11),
 		}),
@@ -270,18 +281,47 @@ func (s *Server) clientCredentials(r *http.Request, app *App, f url.Values) (map
 }
 
 // userTokens makes the answer for a signed-in user, without a refresh token.
-func (s *Server) userTokens(app *App, u *user, w *wanted, f url.Values, nonce string, mfa bool) (map[string]any, *refusal) {
+func (s *Server) userTokens(
+	app *App, u *user, w *wanted, f url.Values, nonce string, mfa bool,
+) (map[string]any, *refusal) {
 	names, refused := s.grant(u.ObjectID, app, w)
 	if refused != nil {
 		return nil, refused
 	}
-	now := time.Now()
 	life := s.life()
+	body := map[string]any{
+		"token_type": "Bearer", "expires_in": s.seconds(life), "ext_expires_in": s.seconds(life),
+		"access_token": s.accessToken(app, u, w, names, mfa),
+	}
+	if !s.switches.OmitScope {
+		body["scope"] = strings.Join(grantedScopes(w, names), " ")
+	}
+	if s.switches.RefreshIn > 0 {
+		body["refresh_in"] = s.seconds(s.switches.RefreshIn)
+	}
+	if w.has("openid") && !s.switches.OmitIDToken {
+		body["id_token"] = s.idToken(app, u, w, nonce)
+	}
+	if f.Get("client_info") == "1" && !s.switches.OmitClientInfo {
+		uid, utid := u.ObjectID, s.cfg.Tenant
+		if u.Home != "" { // an account is named by its home
+			uid, utid = u.HomeObjectID, u.Home
+		}
+		body["client_info"] = b64(fmt.Sprintf(`{"uid":%q,"utid":%q}`, uid, utid))
+	}
+	return body, nil
+}
+
+// accessToken is for the resource that the scopes belong to, or else for
+// Microsoft Graph.
+func (s *Server) accessToken(app *App, u *user, w *wanted, names []string, mfa bool) string {
+	now := time.Now()
 	token := map[string]any{
 		"iss": "https://sts.windows.net/" + s.cfg.Tenant + "/", "aud": "00000003-0000-0000-c000-000000000000",
 		"sub": u.ObjectID, "oid": u.ObjectID, "tid": s.cfg.Tenant, "upn": u.UPN, "unique_name": u.UPN, "name": u.Name,
 		"appid": app.ClientID, "idtyp": "user", "scp": strings.Join(names, " "), "xms_gen": u.generation,
-		"iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(life).Unix(), "uti": randomHex(11), "amr": []string{"pwd"},
+		"iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(s.life()).Unix(), "uti": randomHex(11),
+		"amr": []string{"pwd"},
 	}
 	if mfa {
 		token["amr"] = []string{"pwd", "mfa"}
@@ -289,9 +329,16 @@ func (s *Server) userTokens(app *App, u *user, w *wanted, f url.Values, nonce st
 	if u.Home != "" {
 		token["idp"], token["unique_name"], token["email"] = homeIssuer(u), u.signInName(), u.signInName()
 	}
-	var granted []string
 	if w.resource != nil {
 		token["aud"] = audience(w.resource, w.prefix)
+	}
+	return s.sign(token)
+}
+
+// grantedScopes are an answer's scopes, as the client has named the resource.
+func grantedScopes(w *wanted, names []string) []string {
+	var granted []string
+	if w.resource != nil {
 		for _, n := range names {
 			granted = append(granted, strings.TrimPrefix(w.prefix+"/"+n, "/"))
 		}
@@ -304,42 +351,28 @@ func (s *Server) userTokens(app *App, u *user, w *wanted, f url.Values, nonce st
 			granted = append(granted, n)
 		}
 	}
-	body := map[string]any{
-		"token_type": "Bearer", "expires_in": s.seconds(life), "ext_expires_in": s.seconds(life), "access_token": s.sign(token),
+	return granted
+}
+
+func (s *Server) idToken(app *App, u *user, w *wanted, nonce string) string {
+	now := time.Now()
+	id := map[string]any{
+		"iss": s.Issuer(), "aud": app.ClientID, "sub": pairwise(u, app), "oid": u.ObjectID, "tid": s.cfg.Tenant,
+		"ver": "2.0", "iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(time.Hour).Unix(),
 	}
-	if !s.switches.OmitScope {
-		body["scope"] = strings.Join(granted, " ")
+	if w.has("profile") {
+		id["preferred_username"], id["name"] = u.signInName(), u.Name
 	}
-	if s.switches.RefreshIn > 0 {
-		body["refresh_in"] = s.seconds(s.switches.RefreshIn)
+	if w.has("email") && u.Mail != "" {
+		id["email"] = u.Mail
 	}
-	if w.has("openid") && !s.switches.OmitIDToken {
-		id := map[string]any{
-			"iss": s.Issuer(), "aud": app.ClientID, "sub": pairwise(u, app), "oid": u.ObjectID, "tid": s.cfg.Tenant,
-			"ver": "2.0", "iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(time.Hour).Unix(),
-		}
-		if w.has("profile") {
-			id["preferred_username"], id["name"] = u.signInName(), u.Name
-		}
-		if w.has("email") && u.Mail != "" {
-			id["email"] = u.Mail
-		}
-		if u.Home != "" {
-			id["idp"] = homeIssuer(u)
-		}
-		if nonce != "" {
-			id["nonce"] = nonce
-		}
-		body["id_token"] = s.sign(id)
+	if u.Home != "" {
+		id["idp"] = homeIssuer(u)
 	}
-	if f.Get("client_info") == "1" && !s.switches.OmitClientInfo {
-		uid, utid := u.ObjectID, s.cfg.Tenant
-		if u.Home != "" { // an account is named by its home
-			uid, utid = u.HomeObjectID, u.Home
-		}
-		body["client_info"] = b64(fmt.Sprintf(`{"uid":%q,"utid":%q}`, uid, utid))
+	if nonce != "" {
+		id["nonce"] = nonce
 	}
-	return body, nil
+	return s.sign(id)
 }
 
 // pairwise is the subject by which one app knows a user.

@@ -55,10 +55,12 @@ func (a *authority) issuer() string { return a.host + "/" + tenant + "/v2.0" }
 // to be known before: the proxy listens first.
 func start(ctx context.Context, dir string) (_ *authority, err error) {
 	a := &authority{said: &tail{}}
-	if a.tls, err = devca.New(); err != nil {
+	a.tls, err = devca.New()
+	if err != nil {
 		return nil, err
 	}
-	if a.key, a.cert, err = certificate(); err != nil {
+	a.key, a.cert, err = certificate()
+	if err != nil {
 		return nil, err
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -77,7 +79,8 @@ func start(ctx context.Context, dir string) (_ *authority, err error) {
 	a.node = exec.Command("node", "authority.mjs")
 	a.node.Dir, a.node.Stderr = dir, a.said
 	a.node.Env = append(a.node.Environ(), "AUTHORITY="+string(settings))
-	if a.stdin, err = a.node.StdinPipe(); err != nil {
+	a.stdin, err = a.node.StdinPipe()
+	if err != nil {
 		return nil, err
 	}
 	stdout, err := a.node.StdoutPipe()
@@ -102,13 +105,12 @@ func start(ctx context.Context, dir string) (_ *authority, err error) {
 	}
 	go func() { _, _ = io.Copy(a.said, lines) }()
 	behind := &url.URL{Scheme: "http", Host: "127.0.0.1:" + port}
-	a.front = &http.Server{TLSConfig: a.tls.TLSConfig(), ReadHeaderTimeout: 10 * time.Second, Handler: &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(behind)
-			r.Out.Host = r.In.Host
-			r.SetXForwarded()
-		},
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(behind)
+		r.Out.Host = r.In.Host
+		r.SetXForwarded()
 	}}
+	a.front = &http.Server{TLSConfig: a.tls.TLSConfig(), ReadHeaderTimeout: 10 * time.Second, Handler: proxy}
 	go func() { _ = a.front.ServeTLS(l, "", "") }()
 	return a, nil
 }
@@ -177,7 +179,10 @@ func certificate() (*rsa.PrivateKey, *x509.Certificate, error) {
 		return nil, nil, fmt.Errorf("making the app's key: %w", err)
 	}
 	now := time.Now()
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "patrol"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour)}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "patrol"},
+		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour),
+	}
 	raw, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		return nil, nil, fmt.Errorf("making the app's certificate: %w", err)

@@ -22,29 +22,32 @@ import (
 type check struct {
 	name   string
 	client string
-	run    func(*stage) error
+	run    func(*fixture) error
 }
 
 func checks() []check {
 	var all []check
 	for _, client := range []string{publicClient, confidentialClient} {
 		all = append(all,
-			check{"a person signs in, and the token is that person's", client, (*stage).signsIn},
-			check{"every refresh replaces the refresh token, and it is stored at once", client, (*stage).rotates},
-			check{"a later process goes on with what is stored", client, (*stage).goesOn},
-			check{"a used refresh token ends the sign-in, and another sign-in repairs it", client, (*stage).noticesReuse},
-			check{"a revoked refresh token ends the sign-in, and a person is told once", client, (*stage).noticesRevocation},
-			check{"another user is refused, and nothing is stored", client, (*stage).refusesAnother},
-			check{"a person who goes away comes back with the reason", client, (*stage).survivesCancel},
-			check{"a wrong verifier gets no token", client, (*stage).provesPossession},
-			check{"a code serves once", client, (*stage).usesCodesOnce},
-			check{"an answer with another nonce is refused", client, (*stage).checksTheNonce},
+			check{"a person signs in, and the token is that person's", client, (*fixture).signsIn},
+			check{"every refresh replaces the refresh token, and the process goes on with it",
+				client, (*fixture).rotates},
+			check{"a later process goes on with what is stored", client, (*fixture).goesOn},
+			check{"a used refresh token ends the sign-in, and another sign-in repairs it",
+				client, (*fixture).noticesReuse},
+			check{"a revoked refresh token ends the sign-in, and a person is notified once",
+				client, (*fixture).noticesRevocation},
+			check{"another user is refused, and nothing is stored", client, (*fixture).refusesAnother},
+			check{"a person who goes away comes back with the reason", client, (*fixture).survivesCancel},
+			check{"a wrong verifier gets no token", client, (*fixture).provesPossession},
+			check{"a code serves once", client, (*fixture).usesCodesOnce},
+			check{"an answer with another nonce is refused", client, (*fixture).checksTheNonce},
 		)
 	}
-	return append(all, check{"another certificate gets no token", confidentialClient, (*stage).needsTheCertificate})
+	return append(all, check{"another certificate gets no token", confidentialClient, (*fixture).needsTheCertificate})
 }
 
-func (s *stage) signsIn() error {
+func (s *fixture) signsIn() error {
 	c, err := s.process()
 	if err != nil {
 		return err
@@ -53,7 +56,7 @@ func (s *stage) signsIn() error {
 		return fmt.Errorf("before the sign-in: %v", err)
 	}
 	if got := s.events(); got != "required" {
-		return fmt.Errorf("before the sign-in patrol told %q", got)
+		return fmt.Errorf("before the sign-in patrol notifies of %q", got)
 	}
 	if err := s.signIn(c); err != nil {
 		return err
@@ -69,13 +72,13 @@ func (s *stage) signsIn() error {
 		return fmt.Errorf("the token is of %q (%v)", who, err)
 	}
 	if got := s.events(); got != "signed-in" {
-		return fmt.Errorf("patrol told %q", got)
+		return fmt.Errorf("patrol notifies of %q", got)
 	}
 	return nil
 }
 
 // signedIn is a process after a sign-in.
-func (s *stage) signedIn() (*entra.Client, error) {
+func (s *fixture) signedIn() (*entra.Client, error) {
 	c, err := s.process()
 	if err != nil {
 		return nil, err
@@ -87,21 +90,12 @@ func (s *stage) signedIn() (*entra.Client, error) {
 	return c, nil
 }
 
-func (s *stage) rotates() error {
+func (s *fixture) rotates() error {
 	c, err := s.signedIn()
 	if err != nil {
 		return err
 	}
-	seen := map[string]bool{}
-	for n := 1; n <= 4; n++ {
-		token, versions, err := s.vault.refreshToken()
-		if err != nil {
-			return err
-		}
-		if seen[token] || versions != n {
-			return fmt.Errorf("after %d refreshes there are %d versions, or one of them is stored twice", n-1, versions)
-		}
-		seen[token] = true
+	for n := 1; n <= 4; n++ { // the authority takes each refresh token once
 		access, err := s.token(c, true)
 		if err != nil {
 			return fmt.Errorf("refresh %d: %w", n, err)
@@ -110,41 +104,53 @@ func (s *stage) rotates() error {
 			return fmt.Errorf("refresh %d: the token is of %q (%v)", n, who, err)
 		}
 	}
+	if _, versions, err := s.vault.refreshToken(); err != nil || versions != 1 {
+		return fmt.Errorf("there are %d versions, want the sign-in's alone (%v)", versions, err)
+	}
 	return nil
 }
 
-func (s *stage) goesOn() error {
+// goesOn: each process stores what replaced the refresh token that it found,
+// since its clock says that the stored one is a week old.
+func (s *fixture) goesOn() error {
 	if _, err := s.signedIn(); err != nil {
 		return err
 	}
-	for range 3 {
+	s.ahead = 8 * 24 * time.Hour
+	seen := map[string]bool{}
+	for n := 1; n <= 3; n++ {
+		token, versions, err := s.vault.refreshToken()
+		if err != nil {
+			return err
+		}
+		if seen[token] || versions != n {
+			return fmt.Errorf("after %d processes there are %d versions, or one of them is stored twice", n-1, versions)
+		}
+		seen[token] = true
 		c, err := s.process()
 		if err != nil {
 			return err
 		}
 		if err := c.Refresh(s.ctx, identity); err != nil {
-			return err
-		}
-		if _, err := s.token(c, false); err != nil {
-			return err
+			return fmt.Errorf("process %d: %w", n, err)
 		}
 	}
 	if got := s.events(); got != "" {
-		return fmt.Errorf("patrol told %q", got)
+		return fmt.Errorf("patrol notifies of %q", got)
 	}
 	return nil
 }
 
 // ended checks that patrol takes the sign-in as dead, says so once, and that
 // another sign-in is all it takes.
-func (s *stage) ended(c *entra.Client) error {
+func (s *fixture) ended(c *entra.Client) error {
 	for range 2 {
 		if _, err := s.token(c, true); rotation.ClassOf(err) != rotation.SignIn {
 			return fmt.Errorf("patrol does not ask for a sign-in: %v", err)
 		}
 	}
 	if got := s.events(); got != "required" {
-		return fmt.Errorf("patrol told %q", got)
+		return fmt.Errorf("patrol notifies of %q", got)
 	}
 	if st, err := c.Status(s.ctx, identity); err != nil || !st.Required || st.Code == "" {
 		return fmt.Errorf("the status does not say so: %v", err)
@@ -156,12 +162,12 @@ func (s *stage) ended(c *entra.Client) error {
 		return fmt.Errorf("after signing in again: %w", err)
 	}
 	if got := s.events(); got != "signed-in" {
-		return fmt.Errorf("after signing in again patrol told %q", got)
+		return fmt.Errorf("after signing in again patrol notifies of %q", got)
 	}
 	return nil
 }
 
-func (s *stage) noticesReuse() error {
+func (s *fixture) noticesReuse() error {
 	c, err := s.signedIn()
 	if err != nil {
 		return err
@@ -181,7 +187,7 @@ func (s *stage) noticesReuse() error {
 	return s.ended(c)
 }
 
-func (s *stage) noticesRevocation() error {
+func (s *fixture) noticesRevocation() error {
 	c, err := s.signedIn()
 	if err != nil {
 		return err
@@ -190,13 +196,14 @@ func (s *stage) noticesRevocation() error {
 	if err != nil {
 		return err
 	}
-	if status, problem, err := s.post("/token/revocation", url.Values{"token": {token}, "token_type_hint": {"refresh_token"}}); err != nil || status != 200 {
+	form := url.Values{"token": {token}, "token_type_hint": {"refresh_token"}}
+	if status, problem, err := s.post("/token/revocation", form); err != nil || status != 200 {
 		return fmt.Errorf("the authority does not revoke: %d %s (%v)", status, problem, err)
 	}
 	return s.ended(c)
 }
 
-func (s *stage) refusesAnother() error {
+func (s *fixture) refusesAnother() error {
 	c, err := s.process()
 	if err != nil {
 		return err
@@ -213,7 +220,7 @@ func (s *stage) refusesAnother() error {
 }
 
 // refused checks that a sign-in has failed for good and left nothing.
-func (s *stage) refused(err error) error {
+func (s *fixture) refused(err error) error {
 	if _, ok := errors.AsType[*rotation.Error](err); !ok {
 		return fmt.Errorf("it was not refused: %v", err)
 	}
@@ -225,7 +232,7 @@ func (s *stage) refused(err error) error {
 
 var abort = regexp.MustCompile(`href="([^"]+/abort)"`)
 
-func (s *stage) survivesCancel() error {
+func (s *fixture) survivesCancel() error {
 	c, err := s.process()
 	if err != nil {
 		return err
@@ -247,7 +254,8 @@ func (s *stage) survivesCancel() error {
 	if err != nil {
 		return err
 	}
-	if at, err = b.Open(s.ctx, to.String()); err != nil {
+	at, err = b.Open(s.ctx, to.String())
+	if err != nil {
 		return err
 	}
 	q, err := s.back(w, at)
@@ -260,7 +268,7 @@ func (s *stage) survivesCancel() error {
 	return nil
 }
 
-func (s *stage) provesPossession() error {
+func (s *fixture) provesPossession() error {
 	c, err := s.process()
 	if err != nil {
 		return err
@@ -277,7 +285,7 @@ func (s *stage) provesPossession() error {
 	return s.refused(c.CompleteSignIn(s.ctx, identity, w.grant(q.Get("code"))))
 }
 
-func (s *stage) usesCodesOnce() error {
+func (s *fixture) usesCodesOnce() error {
 	c, err := s.process()
 	if err != nil {
 		return err
@@ -304,7 +312,7 @@ func (s *stage) usesCodesOnce() error {
 	return nil
 }
 
-func (s *stage) checksTheNonce() error {
+func (s *fixture) checksTheNonce() error {
 	c, err := s.process()
 	if err != nil {
 		return err
@@ -321,7 +329,7 @@ func (s *stage) checksTheNonce() error {
 	return s.refused(c.CompleteSignIn(s.ctx, identity, w.grant(q.Get("code"))))
 }
 
-func (s *stage) needsTheCertificate() error {
+func (s *fixture) needsTheCertificate() error {
 	if _, err := s.signedIn(); err != nil {
 		return err
 	}
@@ -348,7 +356,8 @@ func (a *authority) assertion(audience string) (string, error) {
 	var parts [2]string
 	for i, part := range []map[string]any{
 		{"alg": "PS256", "typ": "JWT"},
-		{"iss": confidentialClient, "sub": confidentialClient, "aud": audience, "jti": rand.Text(), "iat": now.Unix(), "exp": now.Add(time.Minute).Unix()},
+		{"iss": confidentialClient, "sub": confidentialClient, "aud": audience, "jti": rand.Text(),
+			"iat": now.Unix(), "exp": now.Add(time.Minute).Unix()},
 	} {
 		raw, err := json.Marshal(part)
 		if err != nil {
@@ -358,7 +367,8 @@ func (a *authority) assertion(audience string) (string, error) {
 	}
 	signed := parts[0] + "." + parts[1]
 	sum := sha256.Sum256([]byte(signed))
-	sig, err := rsa.SignPSS(rand.Reader, a.key, crypto.SHA256, sum[:], &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash})
+	options := &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}
+	sig, err := rsa.SignPSS(rand.Reader, a.key, crypto.SHA256, sum[:], options)
 	if err != nil {
 		return "", err
 	}

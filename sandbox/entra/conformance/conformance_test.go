@@ -12,7 +12,8 @@ import (
 
 func TestWithoutNodeTheMessageSaysWhatToInstall(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	if _, err := install(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(), "node is missing: install Node 20") {
+	if _, err := install(t.Context(), io.Discard); err == nil ||
+		!strings.Contains(err.Error(), "node is missing: install Node 20") {
 		t.Errorf("%v", err)
 	}
 }
@@ -20,7 +21,11 @@ func TestWithoutNodeTheMessageSaysWhatToInstall(t *testing.T) {
 func TestAnOldNodeAndAMissingNpmAreNamed(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("PATH", dir)
-	for version, want := range map[string]string{"v18.20.0": "node v18.20.0 is too old", "nonsense": "too old", "v22.1.0": "npm is missing"} {
+	for version, want := range map[string]string{
+		"v18.20.0": "node v18.20.0 is too old",
+		"nonsense": "too old",
+		"v22.1.0":  "npm is missing",
+	} {
 		script := "#!/bin/sh\necho " + version + "\n"
 		if err := os.WriteFile(filepath.Join(dir, "node"), []byte(script), 0o700); err != nil {
 			t.Fatal(err)

@@ -6,7 +6,7 @@
 //
 // oidc-provider comes from npm, by the lock file beside this program, into the
 // user's cache folder, and runs on loopback. MSAL finds an authority at
-// https://host/<tenant>, looks for its discovery document under /v2.0 below
+// https://host/<tenant>, expects its discovery document under /v2.0 below
 // that, and wants an issuer of the same host; hence a TLS proxy in this program
 // stands in front, and the server is mounted under /<tenant>/v2.0. Instance
 // discovery is off.
@@ -47,9 +47,7 @@ func run(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	defer a.close()
-	// All at once: under strict rotation patrol waits for other instances before
-	// it gives a sign-in up.
-	all := checks()
+	all := checks() // all at once: each has a vault and a browser of its own
 	outcomes := make([]chan error, len(all))
 	for i, c := range all {
 		outcomes[i] = make(chan error, 1)

@@ -20,7 +20,8 @@ type Form struct {
 }
 
 var (
-	tags       = regexp.MustCompile(`(?is)<!--.*?-->|<script\b.*?</script>|<(/?)(form|input|button|select|option|textarea)\b((?:[^>"']|"[^"]*"|'[^']*')*)>`)
+	tags = regexp.MustCompile(`(?is)<!--.*?-->|<script\b.*?</script>|` +
+		`<(/?)(form|input|button|select|option|textarea)\b((?:[^>"']|"[^"]*"|'[^']*')*)>`)
 	attributes = regexp.MustCompile(`(?s)([a-zA-Z][a-zA-Z0-9-]*)(?:\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+)))?`)
 )
 
@@ -54,7 +55,9 @@ func Forms(page string) []Form {
 				if strings.EqualFold(a["method"], "post") {
 					method = http.MethodPost
 				}
-				out = append(out, Form{Action: a["action"], Method: method, Fields: url.Values{}, Buttons: url.Values{}})
+				out = append(out, Form{
+					Action: a["action"], Method: method, Fields: url.Values{}, Buttons: url.Values{},
+				})
 				form = &out[len(out)-1]
 			}
 			continue

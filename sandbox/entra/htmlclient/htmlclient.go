@@ -32,9 +32,8 @@ func New(transport http.RoundTripper) *Browser {
 	if err != nil {
 		panic(err) // it never fails without options
 	}
-	return &Browser{&http.Client{Transport: transport, Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error {
-		return http.ErrUseLastResponse
-	}}}
+	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &Browser{&http.Client{Transport: transport, Jar: jar, CheckRedirect: stay}}
 }
 
 // Page is what the browser shows, or where it was sent: a redirect to another
@@ -46,7 +45,7 @@ type Page struct {
 	Forms  []Form
 }
 
-// Left tells that the browser was sent to another host.
+// Left says that the browser was sent to another host.
 func (p *Page) Left() bool { return p.Status >= 300 && p.Status < 400 }
 
 // Open shows a page.
@@ -72,18 +71,16 @@ func (b *Browser) Submit(ctx context.Context, p *Page, form Form, set ...string)
 	if err != nil {
 		return nil, fmt.Errorf("sending a form: %w", err)
 	}
-	var r *http.Request
-	if form.Method == http.MethodPost {
-		if r, err = http.NewRequestWithContext(ctx, http.MethodPost, to.String(), strings.NewReader(fields.Encode())); err == nil {
-			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		}
-	} else {
+	if form.Method != http.MethodPost {
 		to.RawQuery = fields.Encode()
-		r, err = http.NewRequestWithContext(ctx, http.MethodGet, to.String(), nil)
+		return b.Open(ctx, to.String())
 	}
+	body := strings.NewReader(fields.Encode())
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, to.String(), body)
 	if err != nil {
 		return nil, fmt.Errorf("sending a form: %w", err)
 	}
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	return b.do(r)
 }
 
@@ -108,7 +105,8 @@ func (b *Browser) do(r *http.Request) (*Page, error) {
 		if to.Host != r.URL.Host {
 			return &Page{URL: to, Status: resp.StatusCode}, nil
 		}
-		if r, err = http.NewRequestWithContext(r.Context(), http.MethodGet, to.String(), nil); err != nil {
+		r, err = http.NewRequestWithContext(r.Context(), http.MethodGet, to.String(), nil)
+		if err != nil {
 			return nil, fmt.Errorf("following a redirect: %w", err)
 		}
 	}

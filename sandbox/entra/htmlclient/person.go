@@ -17,7 +17,7 @@ type Person struct {
 	UserCode string
 	// ForEverybody: an administrator consents for the whole tenant.
 	ForEverybody bool
-	// Saw is told the name of each page; may be nil.
+	// Saw gets the name of each page; may be nil.
 	Saw func(step string)
 }
 

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"crypto"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -25,41 +27,51 @@ import (
 
 const identity = "build-bot"
 
-// stage is one check's world: an app registration, a vault with nothing in it,
+// fixture is one check's world: an app registration, a vault with nothing in it,
 // and the processes of patrol that come and go over it.
-type stage struct {
+type fixture struct {
 	ctx       context.Context
 	authority *authority
 	client    string // id of the app registration
 	http      *http.Client
 	vault     vault
 
-	mu   sync.Mutex
-	told []rotation.Event
+	// ahead is how far the next process's clock is ahead of the authority's.
+	ahead time.Duration
+
+	mu       sync.Mutex
+	notified []rotation.Event
 }
 
-// check runs a check on a stage of its own.
+// check runs a check on a fixture of its own.
 func (a *authority) check(ctx context.Context, c check) error {
 	transport := &http.Transport{TLSClientConfig: a.tls.ClientTLSConfig()}
 	defer transport.CloseIdleConnections()
-	return c.run(&stage{ctx: ctx, authority: a, client: c.client, http: &http.Client{Transport: transport, Timeout: 20 * time.Second}})
+	client := &http.Client{Transport: transport, Timeout: 20 * time.Second}
+	return c.run(&fixture{ctx: ctx, authority: a, client: c.client, http: client})
 }
 
 // process is a new process of patrol.
-func (s *stage) process() (*entra.Client, error) {
+func (s *fixture) process() (*entra.Client, error) {
+	ahead := s.ahead
 	cfg := entra.Config{
-		Tenant: tenant, ClientID: s.client, AuthorityHost: s.authority.host, DisableInstanceDiscovery: true, HTTPClient: s.http,
-		Identities: map[string]entra.Identity{identity: {User: bot}}, Store: &s.vault, PublicURL: "https://patrol.example",
-		PersistEveryRotation: true,
+		Tenant: tenant, ClientID: s.client, AuthorityHost: s.authority.host,
+		DisableInstanceDiscovery: true, HTTPClient: s.http,
+		Identities: map[string]entra.Identity{identity: {User: bot}},
+		Store:      &s.vault, PublicURL: "https://patrol.example",
+		Now: func() time.Time { return time.Now().Add(ahead) },
 		Notify: func(_ context.Context, e rotation.Event) error {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.told = append(s.told, e)
+			s.notified = append(s.notified, e)
 			return nil
 		},
 	}
 	if s.client == confidentialClient {
-		cfg.Credential.Certificates, cfg.Credential.Key = append(cfg.Credential.Certificates, s.authority.cert), s.authority.key
+		cert, key := s.authority.cert, s.authority.key
+		cfg.Credential.Certificate = func(context.Context) ([]*x509.Certificate, crypto.PrivateKey, error) {
+			return []*x509.Certificate{cert}, key, nil
+		}
 	}
 	return entra.New(cfg)
 }
@@ -70,7 +82,7 @@ type walk struct {
 }
 
 // begin is the address of the authority's page.
-func (s *stage) begin(c *entra.Client) (walk, string, error) {
+func (s *fixture) begin(c *entra.Client) (walk, string, error) {
 	w := walk{state: "st&te=" + rand.Text(), nonce: rand.Text(), verifier: rand.Text() + rand.Text()}
 	sum := sha256.Sum256([]byte(w.verifier))
 	page, err := c.SignInURL(s.ctx, identity, entra.SignInRequest{
@@ -80,7 +92,7 @@ func (s *stage) begin(c *entra.Client) (walk, string, error) {
 
 // visit walks through oidc-provider's pages, login and consent, and returns
 // what the browser brings back.
-func (s *stage) visit(w walk, page, user string) (url.Values, error) {
+func (s *fixture) visit(w walk, page, user string) (url.Values, error) {
 	b := htmlclient.New(s.http.Transport)
 	at, err := b.Open(s.ctx, page)
 	for n := 0; err == nil && !at.Left(); n++ {
@@ -103,7 +115,7 @@ func (s *stage) visit(w walk, page, user string) (url.Values, error) {
 }
 
 // back checks that the browser comes back with its state.
-func (s *stage) back(w walk, at *htmlclient.Page) (url.Values, error) {
+func (s *fixture) back(w walk, at *htmlclient.Page) (url.Values, error) {
 	to := *at.URL
 	to.RawQuery = ""
 	q := at.URL.Query()
@@ -114,7 +126,7 @@ func (s *stage) back(w walk, at *htmlclient.Page) (url.Values, error) {
 }
 
 // signIn is a whole sign-in as the manifest's user.
-func (s *stage) signIn(c *entra.Client) error {
+func (s *fixture) signIn(c *entra.Client) error {
 	w, page, err := s.begin(c)
 	if err != nil {
 		return err
@@ -127,11 +139,14 @@ func (s *stage) signIn(c *entra.Client) error {
 }
 
 func (w walk) grant(code string) entra.CodeGrant {
-	return entra.CodeGrant{Code: rotation.NewSecret(code), RedirectURI: redirect, Verifier: rotation.NewSecret(w.verifier), Nonce: w.nonce}
+	return entra.CodeGrant{
+		Code: rotation.NewSecret(code), RedirectURI: redirect,
+		Verifier: rotation.NewSecret(w.verifier), Nonce: w.nonce,
+	}
 }
 
 // token asks for an access token; force redeems the refresh token in any case.
-func (s *stage) token(c *entra.Client, force bool) (string, error) {
+func (s *fixture) token(c *entra.Client, force bool) (string, error) {
 	var o policy.TokenRequestOptions
 	if force {
 		o.Claims = "{}"
@@ -141,7 +156,7 @@ func (s *stage) token(c *entra.Client, force bool) (string, error) {
 }
 
 // whose asks the authority whom an access token is of.
-func (s *stage) whose(token string) (string, error) {
+func (s *fixture) whose(token string) (string, error) {
 	r, err := http.NewRequestWithContext(s.ctx, http.MethodGet, s.authority.issuer()+"/me", nil)
 	if err != nil {
 		return "", err
@@ -162,7 +177,7 @@ func (s *stage) whose(token string) (string, error) {
 }
 
 // post sends a form to an endpoint of the authority, with the app's proof.
-func (s *stage) post(path string, form url.Values) (int, string, error) {
+func (s *fixture) post(path string, form url.Values) (int, string, error) {
 	form.Set("client_id", s.client)
 	if s.client == confidentialClient {
 		proof, err := s.authority.assertion(s.authority.issuer() + "/token")
@@ -172,7 +187,8 @@ func (s *stage) post(path string, form url.Values) (int, string, error) {
 		form.Set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
 		form.Set("client_assertion", proof)
 	}
-	r, err := http.NewRequestWithContext(s.ctx, http.MethodPost, s.authority.issuer()+path, strings.NewReader(form.Encode()))
+	body := strings.NewReader(form.Encode())
+	r, err := http.NewRequestWithContext(s.ctx, http.MethodPost, s.authority.issuer()+path, body)
 	if err != nil {
 		return 0, "", err
 	}
@@ -182,19 +198,19 @@ func (s *stage) post(path string, form url.Values) (int, string, error) {
 		return 0, "", err
 	}
 	defer resp.Body.Close()
-	var body struct {
+	var answer struct {
 		Error string `json:"error"`
 	}
-	_ = json.NewDecoder(resp.Body).Decode(&body) // a success may be empty
-	return resp.StatusCode, body.Error, nil
+	_ = json.NewDecoder(resp.Body).Decode(&answer) // a success may be empty
+	return resp.StatusCode, answer.Error, nil
 }
 
-// events are the names of what was told since the last time.
-func (s *stage) events() string {
+// events are the names of what patrol has notified of since the last time.
+func (s *fixture) events() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var names []string
-	for _, e := range s.told {
+	for _, e := range s.notified {
 		name := "other"
 		switch e.(type) {
 		case *rotation.SignInRequired:
@@ -204,7 +220,7 @@ func (s *stage) events() string {
 		}
 		names = append(names, name)
 	}
-	s.told = nil
+	s.notified = nil
 	return strings.Join(names, " ")
 }
 
@@ -232,7 +248,9 @@ func (v *vault) Read(context.Context, string) (rotation.Secret, map[string]strin
 }
 
 // Write adds a version.
-func (v *vault) Write(_ context.Context, _ string, value rotation.Secret, _ string, tags map[string]string, _ time.Time) (string, time.Time, error) {
+func (v *vault) Write(
+	_ context.Context, _ string, value rotation.Secret, _ string, tags map[string]string, _ time.Time,
+) (string, time.Time, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	now := time.Now()
