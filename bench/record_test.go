@@ -15,7 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/azure-patrol/patrol/internal/funchost"
+	"github.com/azure-patrol/patrol/internal/customhandler"
 	"github.com/azure-patrol/patrol/internal/rotation"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
 	"github.com/azure-patrol/patrol/sandbox/devops"
@@ -188,8 +188,8 @@ func allocations(t *testing.T) map[string]int {
 	const rounds = 200
 	out := map[string]int{}
 
-	mux := funchost.New(funchost.Config{})
-	mux.HandleServiceBus("Reconcile", func(context.Context, funchost.Message) error { return nil })
+	mux := customhandler.New(customhandler.Config{})
+	mux.HandleServiceBus("Reconcile", func(context.Context, customhandler.Message) error { return nil })
 	body := []byte(orderEnvelope(1, "team-000001-agents", "0f5ad7a2-3c7b-4d0f-9f0c-6d1b2a3c4d5e"))
 	r := httptest.NewRequest(http.MethodPost, "/Reconcile", nil)
 	r.Header.Set("Content-Type", "application/json")
@@ -270,8 +270,8 @@ func (s stillTokens) List(context.Context, rotation.Owner) ([]rotation.PAT, erro
 }
 
 func BenchmarkInvocationInTheHandlerAlone(b *testing.B) {
-	mux := funchost.New(funchost.Config{})
-	mux.HandleServiceBus("Reconcile", func(context.Context, funchost.Message) error { return nil })
+	mux := customhandler.New(customhandler.Config{})
+	mux.HandleServiceBus("Reconcile", func(context.Context, customhandler.Message) error { return nil })
 	body := []byte(orderEnvelope(1, "team-000001-agents", "0f5ad7a2-3c7b-4d0f-9f0c-6d1b2a3c4d5e"))
 	w := &discard{header: http.Header{}}
 	reader := bytes.NewReader(nil)

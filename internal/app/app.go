@@ -28,9 +28,9 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/administration"
 	"github.com/azure-patrol/patrol/internal/bus"
+	"github.com/azure-patrol/patrol/internal/customhandler"
 	"github.com/azure-patrol/patrol/internal/devops"
 	"github.com/azure-patrol/patrol/internal/entra"
-	"github.com/azure-patrol/patrol/internal/funchost"
 	"github.com/azure-patrol/patrol/internal/keyring"
 	"github.com/azure-patrol/patrol/internal/manifest"
 	"github.com/azure-patrol/patrol/internal/rotation"
@@ -68,7 +68,7 @@ type RetryOptions struct {
 
 // App is the handler.
 type App struct {
-	mux     *funchost.Mux
+	mux     *customhandler.Mux
 	bus     *bus.Bus
 	closing []func(context.Context) error
 
@@ -87,7 +87,7 @@ type App struct {
 // cannot be used, the app answers every call with what is wrong.
 func New(s Settings, settingsErr error, o Outside) *App {
 	o.fill()
-	a := &App{outside: o, log: o.Log, mux: funchost.New(funchost.Config{Log: o.Log, Deadline: o.Deadline})}
+	a := &App{outside: o, log: o.Log, mux: customhandler.New(customhandler.Config{Log: o.Log, Deadline: o.Deadline})}
 	err := settingsErr
 	if err == nil {
 		err = a.wire(s)

@@ -10,7 +10,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/azure-patrol/patrol/internal/funchost"
+	"github.com/azure-patrol/patrol/internal/customhandler"
 )
 
 // grace is how long invocations under way may go on after a signal to stop. The
@@ -21,9 +21,9 @@ const grace = 10 * time.Second
 // reads the environment by getenv and logs to out.
 func Run(ctx context.Context, getenv func(string) string, out io.Writer, version string) error {
 	settings, settingsErr := ReadSettings(getenv)
-	log := funchost.NewLog(out, settings.LogLevel)
+	log := customhandler.NewLog(out, settings.LogLevel)
 	slog.SetDefault(log)
-	address, err := funchost.Address(getenv("FUNCTIONS_CUSTOMHANDLER_PORT"))
+	address, err := customhandler.Address(getenv("FUNCTIONS_CUSTOMHANDLER_PORT"))
 	if err != nil {
 		return err
 	}

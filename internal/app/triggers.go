@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/internal/bus"
-	"github.com/azure-patrol/patrol/internal/funchost"
+	"github.com/azure-patrol/patrol/internal/customhandler"
 	"github.com/azure-patrol/patrol/internal/rotation"
 	"github.com/azure-patrol/patrol/internal/web"
 )
@@ -31,8 +31,8 @@ func (a *App) handle(s Settings, api http.Handler) {
 // handleBroken answers every function with what is wrong.
 func (a *App) handleBroken() {
 	report := errors.New("patrol is not configured: " + strings.Join(a.broken, "; "))
-	refuse := a.held(func(context.Context, funchost.Message) error { return report })
-	a.mux.HandleTimer("CheckExpiry", func(context.Context, funchost.Timer) error { return report })
+	refuse := a.held(func(context.Context, customhandler.Message) error { return report })
+	a.mux.HandleTimer("CheckExpiry", func(context.Context, customhandler.Timer) error { return report })
 	for _, name := range []string{"Reconcile", "VaultEvent", "DeadLetter"} {
 		a.mux.HandleServiceBus(name, refuse)
 	}
@@ -44,8 +44,8 @@ func (a *App) handleBroken() {
 }
 
 // held keeps a failing message for a while.
-func (a *App) held(f func(context.Context, funchost.Message) error) func(context.Context, funchost.Message) error {
-	return func(ctx context.Context, m funchost.Message) error {
+func (a *App) held(f func(context.Context, customhandler.Message) error) func(context.Context, customhandler.Message) error {
+	return func(ctx context.Context, m customhandler.Message) error {
 		err := f(ctx, m)
 		if err != nil {
 			_ = a.outside.Wait(ctx, hold)
@@ -62,7 +62,7 @@ func sweepPauses() []time.Duration {
 }
 
 // checkExpiry is the timer: one sweep.
-func (a *App) checkExpiry(ctx context.Context, t funchost.Timer) error {
+func (a *App) checkExpiry(ctx context.Context, t customhandler.Timer) error {
 	last, next := a.sweeps.Last(), time.Time{}
 	if t.Status != nil {
 		last, next = t.Status.Last, t.Status.Next
@@ -76,7 +76,7 @@ func (a *App) checkExpiry(ctx context.Context, t funchost.Timer) error {
 }
 
 // reconcile works on one command.
-func (a *App) reconcile(ctx context.Context, m funchost.Message) error {
+func (a *App) reconcile(ctx context.Context, m customhandler.Message) error {
 	c, err := bus.DecodeCommand(m.Body)
 	if err != nil {
 		return a.refuse(ctx, m, "not-a-command", err)
@@ -114,7 +114,7 @@ const (
 
 // quarantine puts a command off until a crash by it would count as the first one
 // again, and tells of it in the end.
-func (a *App) quarantine(ctx context.Context, c rotation.Command, m funchost.Message) error {
+func (a *App) quarantine(ctx context.Context, c rotation.Command, m customhandler.Message) error {
 	a.log.ErrorContext(ctx, "a command has ended its process before, perhaps by itself: put off", "pat", c.PAT, "delivery", m.DeliveryCount)
 	if c.Attempt < maxQuarantines {
 		c.Attempt++
@@ -133,7 +133,7 @@ func (a *App) quarantine(ctx context.Context, c rotation.Command, m funchost.Mes
 }
 
 // refuse completes a message that nobody can work on, with an event that says why.
-func (a *App) refuse(ctx context.Context, m funchost.Message, code string, err error) error {
+func (a *App) refuse(ctx context.Context, m customhandler.Message, code string, err error) error {
 	a.log.ErrorContext(ctx, "message refused", "code", code, "error", err.Error(), "message", m.MessageID)
 	name := m.SessionID
 	if s, ok := a.manifest.PAT(name); ok {
@@ -152,7 +152,7 @@ func (a *App) refuse(ctx context.Context, m funchost.Message, code string, err e
 // is about a managed PAT's current version and there is something to do. Each of
 // patrol's own writes causes events, and the near-expiry event comes minutes after a
 // version that lives for less than 30 days: acting on them would rotate for ever.
-func (a *App) vaultEvent(ctx context.Context, m funchost.Message) error {
+func (a *App) vaultEvent(ctx context.Context, m customhandler.Message) error {
 	if m.DeliveryCount >= poisonous {
 		a.log.ErrorContext(ctx, "an event of the vault has ended its process before: ignored", "message", m.MessageID)
 		return nil
@@ -207,7 +207,7 @@ func (a *App) wanting(s rotation.Spec, v rotation.Version) bool {
 }
 
 // deadLetter tells of a command that the host gave up on.
-func (a *App) deadLetter(ctx context.Context, m funchost.Message) error {
+func (a *App) deadLetter(ctx context.Context, m customhandler.Message) error {
 	c, err := bus.DecodeCommand(m.Body)
 	s, known := a.manifest.PAT(c.PAT)
 	switch {

@@ -9,7 +9,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
-	"github.com/azure-patrol/patrol/internal/funchost"
+	"github.com/azure-patrol/patrol/internal/customhandler"
 )
 
 // gate is before every exporter. The Azure SDKs write into their spans what upstream
@@ -40,7 +40,7 @@ type cleanSpan struct {
 }
 
 func newCleanSpan(s sdktrace.ReadOnlySpan, id *resource.Resource) cleanSpan {
-	c := cleanSpan{ReadOnlySpan: s, resource: id, name: funchost.Redact(s.Name()), status: s.Status()}
+	c := cleanSpan{ReadOnlySpan: s, resource: id, name: customhandler.Redact(s.Name()), status: s.Status()}
 	for _, a := range s.Attributes() {
 		if a, ok := pass(a); ok {
 			c.attributes = append(c.attributes, a)
@@ -72,7 +72,7 @@ func pass(a attribute.KeyValue) (attribute.KeyValue, bool) {
 		keyPAT, keyIdentity, keyOrganization, keyReason, keyAttempt, keyRequestedBy, keyStep, keyCode,
 		keyManaged, keyUnmanaged, keyProblems:
 		if a.Value.Type() == attribute.STRING {
-			a.Value = attribute.StringValue(funchost.Redact(a.Value.AsString()))
+			a.Value = attribute.StringValue(customhandler.Redact(a.Value.AsString()))
 		}
 		return a, true
 	// The names that azcore writes.
@@ -88,7 +88,7 @@ func pass(a attribute.KeyValue) (attribute.KeyValue, bool) {
 			return a, false
 		}
 		clean := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
-		return attribute.String(keyURL, funchost.Redact(clean.String())), true
+		return attribute.String(keyURL, customhandler.Redact(clean.String())), true
 	case "az.client_request_id", "az.service_request_id":
 		// A service may answer with anything: what is no GUID is none.
 		return a, guid(a.Value.AsString())

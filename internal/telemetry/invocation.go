@@ -12,7 +12,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/azure-patrol/patrol/internal/bus"
-	"github.com/azure-patrol/patrol/internal/funchost"
+	"github.com/azure-patrol/patrol/internal/customhandler"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
@@ -31,8 +31,8 @@ func parentOf(ctx context.Context) string {
 
 // invoke starts the span of an invocation. The host's own trace is the parent, unless
 // a message brings one along, or nobody records the host's: then it is a link.
-func (t *Telemetry) invoke(ctx context.Context, name, trigger string, kind trace.SpanKind, m *funchost.Message) (context.Context, trace.Span) {
-	i := funchost.Invocation(ctx)
+func (t *Telemetry) invoke(ctx context.Context, name, trigger string, kind trace.SpanKind, m *customhandler.Message) (context.Context, trace.Span) {
+	i := customhandler.Invocation(ctx)
 	parent := trace.SpanContext{}
 	var links []trace.Link
 	link := func(c trace.SpanContext) {
@@ -80,11 +80,11 @@ func finish(span trace.Span, err error) {
 }
 
 // Timer puts a span around a function with a timer trigger.
-func (t *Telemetry) Timer(name string, f func(context.Context, funchost.Timer) error) func(context.Context, funchost.Timer) error {
+func (t *Telemetry) Timer(name string, f func(context.Context, customhandler.Timer) error) func(context.Context, customhandler.Timer) error {
 	if t == nil {
 		return f
 	}
-	return func(ctx context.Context, m funchost.Timer) (err error) {
+	return func(ctx context.Context, m customhandler.Timer) (err error) {
 		ctx, span := t.invoke(ctx, name, "timer", trace.SpanKindServer, nil)
 		defer t.end()
 		defer func() { finish(span, err) }()
@@ -94,11 +94,11 @@ func (t *Telemetry) Timer(name string, f func(context.Context, funchost.Timer) e
 
 // Queue puts a span around a function with a Service Bus trigger. destination is its
 // queue.
-func (t *Telemetry) Queue(destination string, f func(context.Context, funchost.Message) error) func(context.Context, funchost.Message) error {
+func (t *Telemetry) Queue(destination string, f func(context.Context, customhandler.Message) error) func(context.Context, customhandler.Message) error {
 	if t == nil {
 		return f
 	}
-	return func(ctx context.Context, m funchost.Message) (err error) {
+	return func(ctx context.Context, m customhandler.Message) (err error) {
 		ctx, span := t.invoke(ctx, "process "+destination, "pubsub", trace.SpanKindConsumer, &m)
 		defer t.end()
 		defer func() { finish(span, err) }()

@@ -23,7 +23,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/azure-patrol/patrol/internal/funchost"
+	"github.com/azure-patrol/patrol/internal/customhandler"
 	"github.com/azure-patrol/patrol/internal/rotation"
 	"github.com/azure-patrol/patrol/internal/telemetry"
 	"github.com/azure-patrol/patrol/internal/telemetry/otlptest"
@@ -73,9 +73,9 @@ func outside(t *testing.T) (telemetry.Outside, *tracetest.InMemoryExporter, *sdk
 }
 
 // invoke runs f as an invocation with these headers.
-func invoke(t *testing.T, header http.Header, register func(*funchost.Mux), path, body string) {
+func invoke(t *testing.T, header http.Header, register func(*customhandler.Mux), path, body string) {
 	t.Helper()
-	m := funchost.New(funchost.Config{})
+	m := customhandler.New(customhandler.Config{})
 	register(m)
 	r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
 	r.Header = header
@@ -105,8 +105,8 @@ func TestTheHostsTraceIsTheParentIfAnybodyRecordsIt(t *testing.T) {
 		if tc.header != "" {
 			h.Set("traceparent", tc.header)
 		}
-		invoke(t, h, func(m *funchost.Mux) {
-			m.HandleTimer("CheckExpiry", tel.Timer("CheckExpiry", func(context.Context, funchost.Timer) error { return nil }))
+		invoke(t, h, func(m *customhandler.Mux) {
+			m.HandleTimer("CheckExpiry", tel.Timer("CheckExpiry", func(context.Context, customhandler.Timer) error { return nil }))
 		}, "/CheckExpiry", timerEnvelope)
 		got := spans.GetSpans()
 		if len(got) != 1 || got[0].Name != "CheckExpiry" || got[0].SpanKind != trace.SpanKindServer || !got[0].SpanContext.IsSampled() {
@@ -142,8 +142,8 @@ func TestAMessagesTraceGoesOnAndAScheduledOnesIsLinked(t *testing.T) {
 		tel := telemetry.New(telemetry.Config{}, o)
 		envelope := fmt.Sprintf(`{"Data":{"m":"e30="},"Metadata":{"MessageId":"\"m-1\"","DeliveryCount":"2","EnqueuedTimeUtc":%q,"ApplicationProperties":%s}}`,
 			time.Now().Add(-90*time.Second).UTC().Format(time.RFC3339), tc.properties)
-		invoke(t, http.Header{"Traceparent": {another}}, func(m *funchost.Mux) {
-			m.HandleServiceBus("Reconcile", tel.Queue("pat-commands", func(ctx context.Context, _ funchost.Message) error {
+		invoke(t, http.Header{"Traceparent": {another}}, func(m *customhandler.Mux) {
+			m.HandleServiceBus("Reconcile", tel.Queue("pat-commands", func(ctx context.Context, _ customhandler.Message) error {
 				tel.Command(ctx, rotation.Command{PAT: "a", Reason: rotation.Expiring, Attempt: 2, RequestedBy: "timer"})
 				return &rotation.Error{Class: rotation.Throttled, Code: "service-bus-x", Message: "c4n4ry"}
 			}))
@@ -181,7 +181,7 @@ func TestAnHTTPFunctionsSpanHasItsRouteAndNeverItsPath(t *testing.T) {
 	api.HandleFunc("POST /api/check", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
 	api.HandleFunc("GET /api/health", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
 	api.HandleFunc("GET /api/panic", func(http.ResponseWriter, *http.Request) { panic("c4n4ry") })
-	m := funchost.New(funchost.Config{})
+	m := customhandler.New(customhandler.Config{})
 	m.HandleHTTP("/api/", tel.HTTP(api))
 	ask := func(method, path string) {
 		m.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(method, path, nil))
@@ -309,15 +309,15 @@ func TestWithoutAnEndpointThereIsNothingAndItCostsNothing(t *testing.T) {
 		t.Error("the Azure SDKs trace")
 	}
 	ctx := t.Context()
-	timer := tel.Timer("CheckExpiry", func(context.Context, funchost.Timer) error { return nil })
-	queue := tel.Queue("pat-commands", func(context.Context, funchost.Message) error { return nil })
+	timer := tel.Timer("CheckExpiry", func(context.Context, customhandler.Timer) error { return nil })
+	queue := tel.Queue("pat-commands", func(context.Context, customhandler.Message) error { return nil })
 	handler := tel.HTTP(http.NotFoundHandler())
 	if _, same := handler.(http.HandlerFunc); !same {
 		t.Error("requests take a detour")
 	}
 	if n := testing.AllocsPerRun(100, func() {
-		_ = timer(ctx, funchost.Timer{})
-		_ = queue(ctx, funchost.Message{})
+		_ = timer(ctx, customhandler.Timer{})
+		_ = queue(ctx, customhandler.Message{})
 		tel.Command(ctx, rotation.Command{PAT: "a"})
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
@@ -398,7 +398,7 @@ func exporting(t *testing.T, env map[string]string, transport http.RoundTripper,
 
 func tick(ctx context.Context, t *testing.T, tel *telemetry.Telemetry) {
 	t.Helper()
-	if err := tel.Timer("CheckExpiry", func(context.Context, funchost.Timer) error { return nil })(ctx, funchost.Timer{}); err != nil {
+	if err := tel.Timer("CheckExpiry", func(context.Context, customhandler.Timer) error { return nil })(ctx, customhandler.Timer{}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -624,10 +624,10 @@ func TestLogLinesNameTheirTrace(t *testing.T) {
 	tel := telemetry.New(telemetry.Config{}, o)
 	var out bytes.Buffer
 	log := tel.Log(slog.New(slog.NewJSONHandler(&out, nil))).With("pat", "a").WithGroup("g")
-	if err := tel.Timer("CheckExpiry", func(ctx context.Context, _ funchost.Timer) error {
+	if err := tel.Timer("CheckExpiry", func(ctx context.Context, _ customhandler.Timer) error {
 		log.InfoContext(ctx, "inside")
 		return nil
-	})(t.Context(), funchost.Timer{}); err != nil {
+	})(t.Context(), customhandler.Timer{}); err != nil {
 		t.Fatal(err)
 	}
 	log.Info("outside")

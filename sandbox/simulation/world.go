@@ -33,7 +33,7 @@ import (
 
 	"github.com/azure-patrol/patrol/events"
 	"github.com/azure-patrol/patrol/internal/app"
-	"github.com/azure-patrol/patrol/internal/funchost"
+	"github.com/azure-patrol/patrol/internal/customhandler"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
 	"github.com/azure-patrol/patrol/sandbox/functionshost"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
@@ -336,7 +336,7 @@ func (w *World) handler(ctx context.Context, spec functionshost.Spec, stdout, _ 
 			defer mu.Unlock()
 			return random.Float64()
 		},
-		Log: funchost.NewLog(stdout, settings.LogLevel),
+		Log: customhandler.NewLog(stdout, settings.LogLevel),
 	}
 	if w.config.Outside != nil {
 		w.config.Outside(&outside)

@@ -1,4 +1,4 @@
-package funchost_test
+package customhandler_test
 
 import (
 	"bufio"
@@ -11,14 +11,14 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/azure-patrol/patrol/internal/funchost"
+	"github.com/azure-patrol/patrol/internal/customhandler"
 	"github.com/azure-patrol/patrol/sandbox/pipe"
 )
 
 // served runs a Mux behind its own server, in a bubble.
-func served(t *testing.T, f func(*testing.T, *pipe.Network, *funchost.Mux)) {
+func served(t *testing.T, f func(*testing.T, *pipe.Network, *customhandler.Mux)) {
 	synctest.Test(t, func(t *testing.T) {
-		network, mux := &pipe.Network{}, funchost.New(funchost.Config{})
+		network, mux := &pipe.Network{}, customhandler.New(customhandler.Config{})
 		l, err := network.Listen(handlerAddress)
 		if err != nil {
 			t.Fatal(err)
@@ -56,8 +56,8 @@ func say(t *testing.T, network *pipe.Network, text string) (*http.Response, time
 }
 
 func TestABodyThatNeverComesIsGivenUp(t *testing.T) {
-	served(t, func(t *testing.T, network *pipe.Network, mux *funchost.Mux) {
-		mux.HandleTimer("CheckExpiry", func(context.Context, funchost.Timer) error {
+	served(t, func(t *testing.T, network *pipe.Network, mux *customhandler.Mux) {
+		mux.HandleTimer("CheckExpiry", func(context.Context, customhandler.Timer) error {
 			t.Error("half an invocation was worked on")
 			return nil
 		})
@@ -69,7 +69,7 @@ func TestABodyThatNeverComesIsGivenUp(t *testing.T) {
 }
 
 func TestHeadersThatNeverEndAreGivenUp(t *testing.T) {
-	served(t, func(t *testing.T, network *pipe.Network, _ *funchost.Mux) {
+	served(t, func(t *testing.T, network *pipe.Network, _ *customhandler.Mux) {
 		if resp, took := say(t, network, "POST /CheckExpiry HTTP/1.1\r\nHost: h\r\nX-Slow: "); resp != nil || took > time.Minute {
 			t.Fatalf("answer %v after %s: want none, and the connection closed within a minute", resp, took)
 		}
@@ -77,7 +77,7 @@ func TestHeadersThatNeverEndAreGivenUp(t *testing.T) {
 }
 
 func TestHeadersThatAreTooLongAreRefused(t *testing.T) {
-	served(t, func(t *testing.T, network *pipe.Network, _ *funchost.Mux) {
+	served(t, func(t *testing.T, network *pipe.Network, _ *customhandler.Mux) {
 		resp, _ := say(t, network, fmt.Sprintf("GET /api/x HTTP/1.1\r\nHost: h\r\nX-Long: %s\r\n\r\n", strings.Repeat("a", 256<<10)))
 		if resp == nil || resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
 			t.Fatalf("answer %v: want 431", resp)
@@ -87,7 +87,7 @@ func TestHeadersThatAreTooLongAreRefused(t *testing.T) {
 
 // The time-out of the body must not go on while the invocation works.
 func TestALongInvocationIsNotCutOff(t *testing.T) {
-	served(t, func(t *testing.T, network *pipe.Network, mux *funchost.Mux) {
+	served(t, func(t *testing.T, network *pipe.Network, mux *customhandler.Mux) {
 		mux.HandleHTTP("/api/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if _, err := io.ReadAll(r.Body); err != nil {
 				t.Errorf("reading the body: %v", err)

@@ -1,4 +1,4 @@
-package funchost_test
+package customhandler_test
 
 import (
 	"bufio"
@@ -17,7 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/azure-patrol/patrol/internal/funchost"
+	"github.com/azure-patrol/patrol/internal/customhandler"
 )
 
 // What a naive Go handler gets wrong, as far as the handler's side can get it
@@ -25,23 +25,23 @@ import (
 
 // story is a Mux with one function of each kind whose behaviour a test sets.
 type story struct {
-	*funchost.Mux
+	*customhandler.Mux
 	log   bytes.Buffer
-	sb    func(context.Context, funchost.Message) error
-	timer func(context.Context, funchost.Timer) error
+	sb    func(context.Context, customhandler.Message) error
+	timer func(context.Context, customhandler.Timer) error
 	http  http.HandlerFunc
 }
 
-func newStory(c funchost.Config) *story {
+func newStory(c customhandler.Config) *story {
 	s := &story{
-		sb:    func(context.Context, funchost.Message) error { return nil },
-		timer: func(context.Context, funchost.Timer) error { return nil },
+		sb:    func(context.Context, customhandler.Message) error { return nil },
+		timer: func(context.Context, customhandler.Timer) error { return nil },
 		http:  func(http.ResponseWriter, *http.Request) {},
 	}
-	c.Log = funchost.NewLog(&s.log, slog.LevelDebug)
-	s.Mux = funchost.New(c)
-	s.HandleServiceBus("Reconcile", func(ctx context.Context, m funchost.Message) error { return s.sb(ctx, m) })
-	s.HandleTimer("CheckExpiry", func(ctx context.Context, timer funchost.Timer) error { return s.timer(ctx, timer) })
+	c.Log = customhandler.NewLog(&s.log, slog.LevelDebug)
+	s.Mux = customhandler.New(c)
+	s.HandleServiceBus("Reconcile", func(ctx context.Context, m customhandler.Message) error { return s.sb(ctx, m) })
+	s.HandleTimer("CheckExpiry", func(ctx context.Context, timer customhandler.Timer) error { return s.timer(ctx, timer) })
 	s.HandleHTTP("/api/pats/{name}", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.http(w, r) }))
 	return s
 }
@@ -57,10 +57,10 @@ func (s *story) post(t testing.TB, path, body string) *httptest.ResponseRecorder
 }
 
 // receive gives what the function gets for this envelope.
-func (s *story) receive(t *testing.T, envelope string) funchost.Message {
+func (s *story) receive(t *testing.T, envelope string) customhandler.Message {
 	t.Helper()
-	var got []funchost.Message
-	s.sb = func(_ context.Context, m funchost.Message) error { got = append(got, m); return nil }
+	var got []customhandler.Message
+	s.sb = func(_ context.Context, m customhandler.Message) error { got = append(got, m); return nil }
 	if w := s.post(t, "/Reconcile", envelope); w.Code != http.StatusOK || len(got) != 1 {
 		t.Fatalf("%d with %d messages for %s\n%s", w.Code, len(got), envelope, &s.log)
 	}
@@ -74,7 +74,7 @@ func binary(body, metadata string) string {
 }
 
 func TestTrap01ASuccessNeverHasAnEmptyBody(t *testing.T) {
-	s := newStory(funchost.Config{})
+	s := newStory(customhandler.Config{})
 	for path, envelope := range map[string]string{"/CheckExpiry": tick, "/Reconcile": binary("x", "")} {
 		w := s.post(t, path, envelope)
 		var answer map[string]any
@@ -85,18 +85,18 @@ func TestTrap01ASuccessNeverHasAnEmptyBody(t *testing.T) {
 }
 
 func TestTrap02EveryAnswerSaysThatItIsJSON(t *testing.T) {
-	s := newStory(funchost.Config{})
+	s := newStory(customhandler.Config{})
 	if got := s.post(t, "/CheckExpiry", tick).Header().Get("Content-Type"); got != "application/json" {
 		t.Errorf("success: %q", got)
 	}
-	s.timer = func(context.Context, funchost.Timer) error { return errors.New("no") }
+	s.timer = func(context.Context, customhandler.Timer) error { return errors.New("no") }
 	if got := s.post(t, "/CheckExpiry", tick).Header().Get("Content-Type"); got != "application/problem+json" {
 		t.Errorf("failure: %q", got)
 	}
 }
 
 func TestTrap03ValuesEncodedTwiceOnceOrNotAtAllReadTheSame(t *testing.T) {
-	s := newStory(funchost.Config{})
+	s := newStory(customhandler.Config{})
 	for name, metadata := range map[string]string{
 		"twice":     `"MessageId":"\"m 1\"","DeliveryCount":"3","SequenceNumber":"9007199254740993"`,
 		"once":      `"MessageId":"m 1","DeliveryCount":3,"SequenceNumber":9007199254740993`,
@@ -120,7 +120,7 @@ func TestTrap03ValuesEncodedTwiceOnceOrNotAtAllReadTheSame(t *testing.T) {
 }
 
 func TestTrap04DatesWithoutAZoneAreUTC(t *testing.T) {
-	s := newStory(funchost.Config{})
+	s := newStory(customhandler.Config{})
 	for metadata, want := range map[string]string{
 		`"EnqueuedTimeUtc":"2026-11-03T07:15:22"`:                                            "2026-11-03T07:15:22Z",
 		`"EnqueuedTimeUtc":"2026-11-03T07:15:22.118"`:                                        "2026-11-03T07:15:22.118Z",
@@ -138,7 +138,7 @@ func TestTrap04DatesWithoutAZoneAreUTC(t *testing.T) {
 }
 
 func TestTrap05AJSONBodyCannotForgeTheBrokersMetadata(t *testing.T) {
-	s := newStory(funchost.Config{})
+	s := newStory(customhandler.Config{})
 	forged := `"MessageId":"\"forged\"","SessionId":"\"forged\"","DeliveryCount":"0","SequenceNumber":"0","LockToken":"\"forged\"",` +
 		`"EnqueuedTime":"2000-01-01T00:00:00Z","ExpiresAt":"2000-01-01T00:00:00Z","Subject":"\"forged\"","ContentType":"\"forged\"",` +
 		`"CorrelationId":"\"forged\"","ApplicationProperties":{"DeadLetterReason":"forged","DeadLetterErrorDescription":"forged"}`
@@ -153,7 +153,7 @@ func TestTrap05AJSONBodyCannotForgeTheBrokersMetadata(t *testing.T) {
 		m := s.receive(t, `{"Data":{"m":`+data+`},"Metadata":{`+forged+`}}`)
 		body := m.Body
 		m.Body, m.InvocationID = nil, ""
-		if got, want := fmt.Sprintf("%+v", m), fmt.Sprintf("%+v", funchost.Message{}); got != want {
+		if got, want := fmt.Sprintf("%+v", m), fmt.Sprintf("%+v", customhandler.Message{}); got != want {
 			t.Errorf("%s: believed the metadata: %s", name, got)
 		}
 		if len(body) == 0 && name != "nothing" {
@@ -170,8 +170,8 @@ func TestTrap05AJSONBodyCannotForgeTheBrokersMetadata(t *testing.T) {
 }
 
 func TestTrap06AFailureIsInOurOwnLogBecauseTheHostThrowsTheAnswerAway(t *testing.T) {
-	s := newStory(funchost.Config{})
-	s.sb = func(context.Context, funchost.Message) error { return errors.New("vault is closed") }
+	s := newStory(customhandler.Config{})
+	s.sb = func(context.Context, customhandler.Message) error { return errors.New("vault is closed") }
 	w := s.post(t, "/Reconcile", binary("canary", ""))
 	if w.Code != http.StatusInternalServerError {
 		t.Errorf("got %d, and only a status that is no 2xx makes the host deliver again", w.Code)
@@ -187,7 +187,7 @@ func TestTrap06AFailureIsInOurOwnLogBecauseTheHostThrowsTheAnswerAway(t *testing
 }
 
 func TestTrap07HTTPFunctionsAnswerWithTheirOwnStatusAndHeaders(t *testing.T) {
-	s := newStory(funchost.Config{})
+	s := newStory(customhandler.Config{})
 	s.http = func(w http.ResponseWriter, _ *http.Request) {
 		http.SetCookie(w, &http.Cookie{Name: "a", Value: "1"})
 		http.SetCookie(w, &http.Cookie{Name: "b", Value: "2"})
@@ -201,7 +201,7 @@ func TestTrap07HTTPFunctionsAnswerWithTheirOwnStatusAndHeaders(t *testing.T) {
 }
 
 func TestTrap08NothingIsReturnedThatTheHostCouldTakeForBase64(t *testing.T) {
-	s := newStory(funchost.Config{})
+	s := newStory(customhandler.Config{})
 	var answer map[string]any
 	if err := json.Unmarshal(s.post(t, "/CheckExpiry", tick).Body.Bytes(), &answer); err != nil {
 		t.Fatal(err)
@@ -212,7 +212,7 @@ func TestTrap08NothingIsReturnedThatTheHostCouldTakeForBase64(t *testing.T) {
 }
 
 func TestTrap09TheServersOwnErrorsGoToTheLogAndNotToStderr(t *testing.T) {
-	s := newStory(funchost.Config{})
+	s := newStory(customhandler.Config{})
 	server := s.Server("127.0.0.1:0")
 	server.ErrorLog.Print("http: TLS handshake error")
 	if !strings.Contains(s.log.String(), "TLS handshake error") {
@@ -221,8 +221,8 @@ func TestTrap09TheServersOwnErrorsGoToTheLogAndNotToStderr(t *testing.T) {
 }
 
 func TestTrap10APanicEndsItsInvocationAndNotTheProcess(t *testing.T) {
-	s := newStory(funchost.Config{})
-	s.sb = func(_ context.Context, m funchost.Message) error { panic(string(m.Body)) }
+	s := newStory(customhandler.Config{})
+	s.sb = func(_ context.Context, m customhandler.Message) error { panic(string(m.Body)) }
 	w := s.post(t, "/Reconcile", binary("canary", ""))
 	if w.Code != http.StatusInternalServerError || strings.Contains(w.Body.String(), "goroutine") {
 		t.Errorf("got %d %s", w.Code, w.Body)
@@ -244,7 +244,7 @@ func TestTrap10APanicEndsItsInvocationAndNotTheProcess(t *testing.T) {
 }
 
 func TestAPanicAfterTheFirstByteBreaksTheConnection(t *testing.T) {
-	s := newStory(funchost.Config{})
+	s := newStory(customhandler.Config{})
 	for _, thrown := range []any{"bug", http.ErrAbortHandler} {
 		s.http = func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, "half of it")
@@ -265,7 +265,7 @@ func TestAPanicAfterTheFirstByteBreaksTheConnection(t *testing.T) {
 }
 
 func TestTrap11ReadinessIsCheapAndQuiet(t *testing.T) {
-	s := newStory(funchost.Config{})
+	s := newStory(customhandler.Config{})
 	for _, method := range []string{http.MethodGet, http.MethodHead} {
 		w := httptest.NewRecorder()
 		s.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), method, "/", nil))
@@ -280,9 +280,9 @@ func TestTrap11ReadinessIsCheapAndQuiet(t *testing.T) {
 
 func TestTrap12AnInvocationEndsByItsOwnDeadlineAndTheServerSetsNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStory(funchost.Config{})
+		s := newStory(customhandler.Config{})
 		wait := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
-		s.timer = func(ctx context.Context, _ funchost.Timer) error { return wait(ctx) }
+		s.timer = func(ctx context.Context, _ customhandler.Timer) error { return wait(ctx) }
 		s.http = func(_ http.ResponseWriter, r *http.Request) { _ = wait(r.Context()) }
 		for path, body := range map[string]string{"/CheckExpiry": tick, "/api/pats/x": ""} {
 			start := time.Now()
@@ -291,8 +291,8 @@ func TestTrap12AnInvocationEndsByItsOwnDeadlineAndTheServerSetsNone(t *testing.T
 				t.Errorf("%s ended after %s", path, took)
 			}
 		}
-		free := newStory(funchost.Config{Deadline: -1})
-		free.timer = func(ctx context.Context, _ funchost.Timer) error {
+		free := newStory(customhandler.Config{Deadline: -1})
+		free.timer = func(ctx context.Context, _ customhandler.Timer) error {
 			if _, ok := ctx.Deadline(); ok {
 				t.Error("a deadline though there shall be none")
 			}
@@ -300,14 +300,14 @@ func TestTrap12AnInvocationEndsByItsOwnDeadlineAndTheServerSetsNone(t *testing.T
 		}
 		free.post(t, "/CheckExpiry", tick)
 	})
-	server := newStory(funchost.Config{}).Server("127.0.0.1:0")
+	server := newStory(customhandler.Config{}).Server("127.0.0.1:0")
 	if server.WriteTimeout != 0 || server.ReadTimeout != 0 || server.IdleTimeout < 2*time.Minute || server.ReadHeaderTimeout == 0 || server.MaxHeaderBytes == 0 {
 		t.Errorf("time-outs: write %s, read %s, idle %s, header %s", server.WriteTimeout, server.ReadTimeout, server.IdleTimeout, server.ReadHeaderTimeout)
 	}
 }
 
 func TestTrap14EnvelopesAndPlainHTTPLiveSideBySide(t *testing.T) {
-	s := newStory(funchost.Config{})
+	s := newStory(customhandler.Config{})
 	s.http = func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.PathValue("name")) }
 	if got := s.post(t, "/api/pats/Reconcile", "").Body.String(); got != "Reconcile" {
 		t.Errorf("HTTP: %q", got)
@@ -324,7 +324,7 @@ func TestTrap14EnvelopesAndPlainHTTPLiveSideBySide(t *testing.T) {
 }
 
 func TestTrap15AndTrap19ChunkedBodiesArriveWhole(t *testing.T) {
-	s := newStory(funchost.Config{})
+	s := newStory(customhandler.Config{})
 	s.http = func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) }
 	server := httptest.NewServer(s)
 	defer server.Close()
@@ -350,10 +350,10 @@ func TestTrap15AndTrap19ChunkedBodiesArriveWhole(t *testing.T) {
 }
 
 func TestTrap16NoPayloadAndNoKeyGetsIntoTheLog(t *testing.T) {
-	s := newStory(funchost.Config{MaxBody: 4096})
-	s.sb = func(context.Context, funchost.Message) error { return errors.New("failed") }
+	s := newStory(customhandler.Config{MaxBody: 4096})
+	s.sb = func(context.Context, customhandler.Message) error { return errors.New("failed") }
 	s.http = func(w http.ResponseWriter, r *http.Request) {
-		slog.New(funchost.NewLog(&s.log, slog.LevelDebug).Handler()).InfoContext(r.Context(), "looking at it",
+		slog.New(customhandler.NewLog(&s.log, slog.LevelDebug).Handler()).InfoContext(r.Context(), "looking at it",
 			"url", r.URL, "headers", r.Header, "request", fmt.Errorf("calling %s", r.URL), "x-functions-key", r.Header.Get("x-functions-key"))
 		w.WriteHeader(http.StatusInternalServerError)
 	}
@@ -378,9 +378,9 @@ func TestTrap16NoPayloadAndNoKeyGetsIntoTheLog(t *testing.T) {
 }
 
 func TestTrap18ABatchIsDeliveredOneByOneAndFailsAsAWhole(t *testing.T) {
-	s := newStory(funchost.Config{})
+	s := newStory(customhandler.Config{})
 	var bodies []string
-	s.sb = func(_ context.Context, m funchost.Message) error {
+	s.sb = func(_ context.Context, m customhandler.Message) error {
 		bodies = append(bodies, string(m.Body)+"/"+m.MessageID)
 		if m.MessageID == "1" {
 			return errors.New("the first")
@@ -406,19 +406,19 @@ func TestTrap18ABatchIsDeliveredOneByOneAndFailsAsAWhole(t *testing.T) {
 }
 
 func TestTrap22RoutesThatTheHostRefusesCannotBeRegistered(t *testing.T) {
-	for name, register := range map[string]func(*funchost.Mux){
-		"admin":   func(m *funchost.Mux) { m.HandleHTTP("GET /api/Administrators", http.NotFoundHandler()) },
-		"runtime": func(m *funchost.Mux) { m.HandleHTTP("/api/runtime/x", http.NotFoundHandler()) },
-		"outside": func(m *funchost.Mux) { m.HandleHTTP("GET /pats", http.NotFoundHandler()) },
-		"same route": func(m *funchost.Mux) {
+	for name, register := range map[string]func(*customhandler.Mux){
+		"admin":   func(m *customhandler.Mux) { m.HandleHTTP("GET /api/Administrators", http.NotFoundHandler()) },
+		"runtime": func(m *customhandler.Mux) { m.HandleHTTP("/api/runtime/x", http.NotFoundHandler()) },
+		"outside": func(m *customhandler.Mux) { m.HandleHTTP("GET /pats", http.NotFoundHandler()) },
+		"same route": func(m *customhandler.Mux) {
 			m.HandleHTTP("/api/x", http.NotFoundHandler())
 			m.HandleHTTP("/api/x", http.NotFoundHandler())
 		},
-		"same name":   func(m *funchost.Mux) { m.HandleTimer("X", nil); m.HandleServiceBus("X", nil) },
-		"bad name":    func(m *funchost.Mux) { m.HandleTimer("a/b", nil) },
-		"digit first": func(m *funchost.Mux) { m.HandleTimer("1a", nil) },
-		"no name":     func(m *funchost.Mux) { m.HandleTimer("", nil) },
-		"reserved":    func(m *funchost.Mux) { m.HandleTimer("Host", nil) },
+		"same name":   func(m *customhandler.Mux) { m.HandleTimer("X", nil); m.HandleServiceBus("X", nil) },
+		"bad name":    func(m *customhandler.Mux) { m.HandleTimer("a/b", nil) },
+		"digit first": func(m *customhandler.Mux) { m.HandleTimer("1a", nil) },
+		"no name":     func(m *customhandler.Mux) { m.HandleTimer("", nil) },
+		"reserved":    func(m *customhandler.Mux) { m.HandleTimer("Host", nil) },
 	} {
 		func() {
 			defer func() {
@@ -426,15 +426,15 @@ func TestTrap22RoutesThatTheHostRefusesCannotBeRegistered(t *testing.T) {
 					t.Errorf("%s: registered", name)
 				}
 			}()
-			register(funchost.New(funchost.Config{}))
+			register(customhandler.New(customhandler.Config{}))
 		}()
 	}
 }
 
 func TestInvocationsThatTheHostNeverSendsAreRefusedAndNotDelivered(t *testing.T) {
-	s := newStory(funchost.Config{MaxBody: 2000})
-	s.sb = func(context.Context, funchost.Message) error { t.Error("delivered"); return nil }
-	s.timer = func(context.Context, funchost.Timer) error { t.Error("ticked"); return nil }
+	s := newStory(customhandler.Config{MaxBody: 2000})
+	s.sb = func(context.Context, customhandler.Message) error { t.Error("delivered"); return nil }
+	s.timer = func(context.Context, customhandler.Timer) error { t.Error("ticked"); return nil }
 	for name, tt := range map[string]struct {
 		path, body string
 		status     int
@@ -482,22 +482,22 @@ type brokenReader struct{}
 func (brokenReader) Read([]byte) (int, error) { return 0, errors.New("connection reset") }
 
 func TestATimerThatIsWrappedOrUnmonitoredStillTicks(t *testing.T) {
-	s := newStory(funchost.Config{})
+	s := newStory(customhandler.Config{})
 	for _, data := range []string{
 		`{"IsPastDue":true,"ScheduleStatus":null,"Schedule":{"AdjustForDST":false},"New":[1]}`,
 		`"{\"IsPastDue\":true}"`,
 		`{"IsPastDue":true,"Schedule":null}`,
 	} {
-		var got funchost.Timer
-		s.timer = func(_ context.Context, timer funchost.Timer) error { got = timer; return nil }
-		if w := s.post(t, "/CheckExpiry", `{"Data":{"t":`+data+`}}`); w.Code != http.StatusOK || got != (funchost.Timer{IsPastDue: true}) {
+		var got customhandler.Timer
+		s.timer = func(_ context.Context, timer customhandler.Timer) error { got = timer; return nil }
+		if w := s.post(t, "/CheckExpiry", `{"Data":{"t":`+data+`}}`); w.Code != http.StatusOK || got != (customhandler.Timer{IsPastDue: true}) {
 			t.Errorf("%s: %d %+v", data, w.Code, got)
 		}
 	}
 }
 
 func TestADeadLetterSaysWhyItDied(t *testing.T) {
-	m := newStory(funchost.Config{}).receive(t, binary("x", `"ApplicationProperties":{"DeadLetterReason":"MaxDeliveryCountExceeded","DeadLetterErrorDescription":"Message could not be consumed after 10 delivery attempts."}`))
+	m := newStory(customhandler.Config{}).receive(t, binary("x", `"ApplicationProperties":{"DeadLetterReason":"MaxDeliveryCountExceeded","DeadLetterErrorDescription":"Message could not be consumed after 10 delivery attempts."}`))
 	if m.DeadLetterReason != "MaxDeliveryCountExceeded" || !strings.HasPrefix(m.DeadLetterErrorDescription, "Message could not") {
 		t.Errorf("got %+v", m)
 	}
@@ -509,9 +509,9 @@ func TestTheHostsInvocationIDWinsOverTheClients(t *testing.T) {
 		"one, joined": {"11111111-2222-3333-4444-555555555555, aaaa-bbbb"},
 		"alone":       {"aaaa-bbbb"},
 	} {
-		s := newStory(funchost.Config{})
+		s := newStory(customhandler.Config{})
 		s.http = func(_ http.ResponseWriter, r *http.Request) {
-			if id := funchost.Invocation(r.Context()).ID; id != "aaaa-bbbb" {
+			if id := customhandler.Invocation(r.Context()).ID; id != "aaaa-bbbb" {
 				t.Errorf("%s: %q", name, id)
 			}
 		}
@@ -522,7 +522,7 @@ func TestTheHostsInvocationIDWinsOverTheClients(t *testing.T) {
 }
 
 func TestAnHTTPBodyOverTheLimitIsCutOff(t *testing.T) {
-	s := newStory(funchost.Config{MaxBody: 10})
+	s := newStory(customhandler.Config{MaxBody: 10})
 	s.http = func(w http.ResponseWriter, r *http.Request) {
 		if _, err := io.ReadAll(r.Body); err != nil {
 			w.WriteHeader(http.StatusRequestEntityTooLarge)

@@ -1,4 +1,4 @@
-package funchost_test
+package customhandler_test
 
 import (
 	"bytes"
@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/azure-patrol/patrol/internal/funchost"
+	"github.com/azure-patrol/patrol/internal/customhandler"
 )
 
 // capture is one request as the real host 4.1037 sent it.
@@ -64,7 +64,7 @@ func instant(t *testing.T, s string) time.Time {
 const cloudEvent = `{"specversion":"1.0","id":"e-1","type":"Microsoft.KeyVault.SecretNearExpiry","qty":3,"ok":true,"data":{"a":1},"list":[1,2],"messageId":"from-the-body","when":"2026-11-23T10:00:00.123Z"}`
 
 func TestTheRecordedMessagesDecodeToTheirExactValues(t *testing.T) {
-	for name, want := range map[string][]funchost.Message{
+	for name, want := range map[string][]customhandler.Message{
 		"servicebus-binary": {{
 			Body: []byte(cloudEvent), Trusted: true, MessageID: "m-1", SessionID: "jenkins-agents", DeliveryCount: 1, SequenceNumber: 1,
 			EnqueuedTime: instant(t, "2026-11-23T23:38:29Z"), ExpiresAt: instant(t, "2026-12-07T23:38:29Z"),
@@ -88,9 +88,9 @@ func TestTheRecordedMessagesDecodeToTheirExactValues(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := load(t, name)
-			var got []funchost.Message
-			m := funchost.New(funchost.Config{})
-			m.HandleServiceBus(strings.TrimPrefix(c.URI, "/"), func(_ context.Context, msg funchost.Message) error {
+			var got []customhandler.Message
+			m := customhandler.New(customhandler.Config{})
+			m.HandleServiceBus(strings.TrimPrefix(c.URI, "/"), func(_ context.Context, msg customhandler.Message) error {
 				got = append(got, msg)
 				return nil
 			})
@@ -107,18 +107,18 @@ func TestTheRecordedMessagesDecodeToTheirExactValues(t *testing.T) {
 }
 
 func TestTheRecordedTimersDecodeToTheirExactValues(t *testing.T) {
-	for name, want := range map[string]funchost.Timer{
-		"timer-first-run": {AdjustForDST: true, Status: &funchost.ScheduleStatus{Next: instant(t, "2026-11-23T23:34:00Z")}},
-		"timer": {AdjustForDST: true, Status: &funchost.ScheduleStatus{
+	for name, want := range map[string]customhandler.Timer{
+		"timer-first-run": {AdjustForDST: true, Status: &customhandler.ScheduleStatus{Next: instant(t, "2026-11-23T23:34:00Z")}},
+		"timer": {AdjustForDST: true, Status: &customhandler.ScheduleStatus{
 			Last: instant(t, "2026-11-23T23:34:00.0057337Z"), LastUpdated: instant(t, "2026-11-23T23:34:00.0057337Z"),
 			Next: instant(t, "2026-11-23T23:35:00Z"),
 		}},
 	} {
-		var got funchost.Timer
-		var info funchost.Info
-		m := funchost.New(funchost.Config{})
-		m.HandleTimer("Tick", func(ctx context.Context, timer funchost.Timer) error {
-			got, info = timer, funchost.Invocation(ctx)
+		var got customhandler.Timer
+		var info customhandler.Info
+		m := customhandler.New(customhandler.Config{})
+		m.HandleTimer("Tick", func(ctx context.Context, timer customhandler.Timer) error {
+			got, info = timer, customhandler.Invocation(ctx)
 			return nil
 		})
 		c := load(t, name)
@@ -127,7 +127,7 @@ func TestTheRecordedTimersDecodeToTheirExactValues(t *testing.T) {
 		if w.Code != http.StatusOK || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %d\ngot  %+v\nwant %+v", name, w.Code, got, want)
 		}
-		if want := (funchost.Info{ID: c.Headers.Get("X-Azure-Functions-Invocationid"), Function: "Tick"}); info != want {
+		if want := (customhandler.Info{ID: c.Headers.Get("X-Azure-Functions-Invocationid"), Function: "Tick"}); info != want {
 			t.Errorf("%s: invocation %+v, want %+v", name, info, want)
 		}
 	}
@@ -141,7 +141,7 @@ func TestTheRecordedHTTPRequestsReachTheirHandlerUnchanged(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log bytes.Buffer
-			m := funchost.New(funchost.Config{Log: funchost.NewLog(&log, slog.LevelDebug)})
+			m := customhandler.New(customhandler.Config{Log: customhandler.NewLog(&log, slog.LevelDebug)})
 			m.HandleHTTP(tt.pattern, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				body, err := io.ReadAll(r.Body)
 				if err != nil || strings.Join(strings.Fields(string(body)), "") != tt.body {
@@ -150,7 +150,7 @@ func TestTheRecordedHTTPRequestsReachTheirHandlerUnchanged(t *testing.T) {
 				if r.PathValue("id") != tt.value || r.URL.RawQuery != tt.query {
 					t.Errorf("path value %q, query %q; want %q, %q", r.PathValue("id"), r.URL.RawQuery, tt.value, tt.query)
 				}
-				if got, want := funchost.Invocation(r.Context()), (funchost.Info{ID: tt.id, Function: tt.pattern}); got != want {
+				if got, want := customhandler.Invocation(r.Context()), (customhandler.Info{ID: tt.id, Function: tt.pattern}); got != want {
 					t.Errorf("invocation %+v, want %+v", got, want)
 				}
 				w.WriteHeader(http.StatusAccepted)
@@ -176,11 +176,11 @@ func TestTheRecordedStartGivesTheAddressToListenOn(t *testing.T) {
 	if err := json.Unmarshal(b, &start); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := funchost.Address(start.Env["FUNCTIONS_CUSTOMHANDLER_PORT"]); err != nil || got != "127.0.0.1:37749" {
+	if got, err := customhandler.Address(start.Env["FUNCTIONS_CUSTOMHANDLER_PORT"]); err != nil || got != "127.0.0.1:37749" {
 		t.Errorf("got %q, %v", got, err)
 	}
 	for _, port := range []string{"", "0", "-1", "65536", "http", "80 "} {
-		if got, err := funchost.Address(port); err == nil {
+		if got, err := customhandler.Address(port); err == nil {
 			t.Errorf("port %q gave %q", port, got)
 		}
 	}
@@ -188,7 +188,7 @@ func TestTheRecordedStartGivesTheAddressToListenOn(t *testing.T) {
 
 func TestTheRecordedReadinessRequestIsAnswered(t *testing.T) {
 	w := httptest.NewRecorder()
-	funchost.New(funchost.Config{}).ServeHTTP(w, load(t, "readiness").request(t))
+	customhandler.New(customhandler.Config{}).ServeHTTP(w, load(t, "readiness").request(t))
 	if w.Code != http.StatusOK {
 		t.Errorf("got %d", w.Code)
 	}

@@ -1,4 +1,4 @@
-// Package funchost is the handler's side of the protocol between the Azure
+// Package customhandler is the handler's side of the protocol between the Azure
 // Functions host (v4) and a custom handler: the host starts the process, polls
 // GET / until anything answers, and then sends every timer tick and Service Bus
 // message as a POST of a JSON envelope to /<FunctionName>, and HTTP triggers as
@@ -11,4 +11,4 @@
 //
 // It knows nothing of patrol's domain: functions are plain Go functions of a
 // context and a typed payload.
-package funchost
+package customhandler

@@ -1,4 +1,4 @@
-package funchost_test
+package customhandler_test
 
 import (
 	"bytes"
@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/azure-patrol/patrol/internal/funchost"
+	"github.com/azure-patrol/patrol/internal/customhandler"
 )
 
 const (
@@ -24,7 +24,7 @@ var pat = strings.Repeat("a1", 38) + "AZ" + "DO" + "x9y8"
 func logged(t *testing.T, log func(*slog.Logger)) (line string, fields map[string]any) {
 	t.Helper()
 	var b bytes.Buffer
-	log(funchost.NewLog(&b, slog.LevelInfo))
+	log(customhandler.NewLog(&b, slog.LevelInfo))
 	line = b.String()
 	if line == "" {
 		return "", nil
@@ -57,7 +57,7 @@ func TestTheLogKeepsSecretsAndPayloadsOut(t *testing.T) {
 		"PAT":                 slog.String("said", "token "+pat+" refused"),
 		"bytes":               slog.Any("raw", []byte("canary")),
 		"raw JSON":            slog.Any("raw", json.RawMessage(`"canary"`)),
-		"struct":              slog.Any("message", funchost.Message{Body: []byte("canary"), Subject: "canary"}),
+		"struct":              slog.Any("message", customhandler.Message{Body: []byte("canary"), Subject: "canary"}),
 		"request":             slog.Any("request", &http.Request{Host: "canary"}),
 		"map":                 slog.Any("map", map[string]string{"canary": "canary"}),
 		"list":                slog.Any("list", []string{"?code=canary"}),
@@ -95,7 +95,7 @@ func TestTheLogStaysReadable(t *testing.T) {
 
 func TestHeadersCanBeShownWithoutTheirSecrets(t *testing.T) {
 	h := http.Header{"X-Functions-Key": {"canary"}, "Authorization": {"Bearer canary"}, "Referer": {"https://x/?code=canary"}, "Accept": {"*/*"}}
-	got := funchost.RedactHeader(h)
+	got := customhandler.RedactHeader(h)
 	if got.Get("Accept") != "*/*" || got.Get("Referer") != "https://x/?code=[redacted]" || got.Get("X-Functions-Key") != "[redacted]" || got.Get("Authorization") != "[redacted]" {
 		t.Errorf("got %v", got)
 	}

@@ -1,4 +1,4 @@
-package funchost
+package customhandler
 
 import (
 	"context"
@@ -109,10 +109,10 @@ func (m *Mux) HandleServiceBus(name string, f func(context.Context, Message) err
 
 func (m *Mux) handle(name string, f function) {
 	if !validName(name) {
-		panic(fmt.Sprintf("funchost: %q is no name for a function", name))
+		panic(fmt.Sprintf("customhandler: %q is no name for a function", name))
 	}
 	if _, taken := m.functions[name]; taken {
-		panic(fmt.Sprintf("funchost: function %q registered twice", name))
+		panic(fmt.Sprintf("customhandler: function %q registered twice", name))
 	}
 	m.functions[name] = f
 }
@@ -131,11 +131,11 @@ func (m *Mux) HandleHTTP(pattern string, h http.Handler) {
 	path := pattern[strings.LastIndexByte(pattern, ' ')+1:]
 	route, ok := strings.CutPrefix(path, "/api/")
 	if !ok {
-		panic(fmt.Sprintf("funchost: pattern %q is not under /api/", pattern))
+		panic(fmt.Sprintf("customhandler: pattern %q is not under /api/", pattern))
 	}
 	for _, reserved := range []string{"admin", "runtime"} {
 		if strings.HasPrefix(strings.ToLower(route), reserved) {
-			panic(fmt.Sprintf("funchost: pattern %q begins with %s, which the host keeps for itself", pattern, reserved))
+			panic(fmt.Sprintf("customhandler: pattern %q begins with %s, which the host keeps for itself", pattern, reserved))
 		}
 	}
 	m.http.Handle(pattern, h)
