@@ -17,7 +17,7 @@ import (
 func TestProxiedRequestArrivesAsItWasSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
-		w := launch(t, app{"host.json": proxyingMode, "A/function.json": httpTrigger(`,"route":"{*rest}"`)}, h, listenOn(h.net, frontAddr))
+		w := launch(t, app{"A/function.json": httpTrigger(`,"route":"{place}/{name}"`)}, h, withFront(h))
 		header := http.Header{
 			"User-Agent": {"curl/7.88.1"}, "X-Test": {"v1", "v2"}, "Content-Encoding": {"gzip"}, "Content-Type": {"text/plain"},
 			"X-Forwarded-Proto": {"https"}, "X-Forwarded-For": {"203.0.113.7"}, "X-Functions-Key": {"HOSTKEY"},
@@ -51,7 +51,7 @@ func TestProxiedResponseStreams(t *testing.T) {
 				<-next
 			}
 		})
-		launch(t, app{"host.json": proxyingMode, "A/function.json": httpTrigger(`,"authLevel":"anonymous"`)}, h, listenOn(h.net, frontAddr))
+		launch(t, app{"A/function.json": openHTTP("")}, h, withFront(h))
 		tr := h.net.Transport()
 		defer tr.CloseIdleConnections()
 		resp, err := (&http.Client{Transport: tr}).Get("http://" + frontAddr + "/api/A")
@@ -72,40 +72,39 @@ func TestProxiedResponseStreams(t *testing.T) {
 	})
 }
 
-func TestCallerThatGoesAwayCancelsAProxiedCallOnly(t *testing.T) {
-	for mode, cancelled := range map[string]bool{proxyingMode: true, forwardingMode: false, envelopeMode: false} {
-		synctest.Test(t, func(t *testing.T) {
-			var gone bool
-			h := newHandler(func(w http.ResponseWriter, r *http.Request) {
-				select {
-				case <-r.Context().Done():
-					gone = true
-				case <-time.After(3 * time.Second):
-					succeed(w, r)
-				}
-			})
-			launch(t, app{"host.json": mode, "A/function.json": httpTrigger(`,"authLevel":"anonymous"`)}, h, listenOn(h.net, frontAddr))
-			tr := h.net.Transport()
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			defer cancel()
-			req, _ := http.NewRequestWithContext(ctx, "GET", "http://"+frontAddr+"/api/A", nil)
-			if _, err := (&http.Client{Transport: tr}).Do(req); !errors.Is(err, context.DeadlineExceeded) {
-				t.Fatalf("error %v", err)
-			}
-			tr.CloseIdleConnections()
-			time.Sleep(3 * time.Second)
-			synctest.Wait()
-			if gone != cancelled {
-				t.Errorf("the handler's call was cancelled: %t, want %t", gone, cancelled)
+func TestCallerThatHangsUpCancelsTheHandlersCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var cancelled bool
+		h := newHandler(func(w http.ResponseWriter, r *http.Request) {
+			select {
+			case <-r.Context().Done():
+				cancelled = true
+			case <-time.After(3 * time.Second):
+				succeed(w, r)
 			}
 		})
-	}
+		launch(t, app{"A/function.json": openHTTP("")}, h, withFront(h))
+		tr := h.net.Transport()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, "GET", "http://"+frontAddr+"/api/A", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := (&http.Client{Transport: tr}).Do(req); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("got error %v, want a time-out", err)
+		}
+		tr.CloseIdleConnections()
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		check(t, "the handler's call was cancelled", cancelled, true)
+	})
 }
 
 func TestProxyIsPatientWithAHandlerThatIsNotThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
-		w := launch(t, app{"host.json": proxyingMode, "A/function.json": httpTrigger(`,"authLevel":"anonymous"`)}, h, listenOn(h.net, frontAddr))
+		w := launch(t, app{"A/function.json": openHTTP("")}, h, withFront(h))
 		w.ready()
 		h.exit <- 0
 		synctest.Wait()
@@ -120,8 +119,8 @@ func TestProxyIsPatientWithAHandlerThatIsNotThere(t *testing.T) {
 func TestIdleProxiedCallIsCutAfterFourMinutes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-		host := strings.Replace(proxyingMode, "00:00:05", "00:10:00", 1)
-		w := launch(t, app{"host.json": host, "A/function.json": httpTrigger(`,"authLevel":"anonymous"`)}, h, listenOn(h.net, frontAddr))
+		host := strings.Replace(standardHost, "00:00:05", "00:10:00", 1)
+		w := launch(t, app{"host.json": host, "A/function.json": openHTTP("")}, h, withFront(h))
 		before := time.Now()
 		r := call(t, h.net, "GET", "/api/A", nil, nil)
 		if took := time.Since(before); r.status != 500 || took.Round(time.Second) != 240*time.Second {
@@ -134,158 +133,48 @@ func TestIdleProxiedCallIsCutAfterFourMinutes(t *testing.T) {
 	})
 }
 
-func TestOldHostForwardsWhereANewOneProxies(t *testing.T) {
-	for mode, marked := range map[functionshost.Mode]bool{functionshost.ModeAuto: true, functionshost.ModeForwarding: false} {
-		synctest.Test(t, func(t *testing.T) {
-			h := newHandler(nil)
-			listen := listenOn(h.net, frontAddr)
-			launch(t, app{"host.json": proxyingMode, "A/function.json": httpTrigger(`,"authLevel":"anonymous"`)}, h, func(c *functionshost.Config) {
-				listen(c)
-				c.Mode = mode
-			})
-			call(t, h.net, "GET", "/api/A", nil, nil)
-			if got := h.requestsSeen()[0].Headers.Get("X-Ms-Invocation-Id") != ""; got != marked {
-				t.Errorf("mode %s: proxied %t, want %t", mode, got, marked)
-			}
-		})
-	}
+func TestFunctionThatWouldGetTheEnvelopeIsInError(t *testing.T) {
+	const (
+		open = `{"type":"httpTrigger","direction":"in","name":"req","authLevel":"anonymous"}`
+		out  = `{"type":"http","direction":"out","name":"$return"}`
+	)
+	f := build(t, app{"A/function.json": function(open), "B/function.json": function(open, out)}, newHandler(nil), nil)
+	check(t, "functions", f.Functions(), []string{"B"})
+	check(t, "problems", f.Problems(), []functionshost.Problem{{Function: "A", InError: true,
+		Message: "an httpTrigger with 0 http outputs, not one, comes in an envelope, which this host does not offer"}})
 }
 
-func TestForwardedRequestLosesContentHeadersAndJoinsIds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := newHandler(nil)
-		w := launch(t, app{"host.json": forwardingMode, "A/function.json": httpTrigger(`,"authLevel":"anonymous"`)}, h, listenOn(h.net, frontAddr))
-		call(t, h.net, "POST", "/api/A", strings.NewReader("x"), http.Header{"Content-Encoding": {"gzip"}, "Content-Language": {"de"},
-			"Content-Type": {"text/x"}, "X-Azure-Functions-InvocationId": {"mine"}})
-		got := h.requestsSeen()[0].Headers
-		if got.Get("Content-Encoding") != "" || got.Get("Content-Language") != "" || got.Get("Content-Type") != "text/x" {
-			t.Errorf("content headers %v", got)
-		}
-		if want := "mine, " + w.journal.seen()[0].ID; got.Get("X-Azure-Functions-Invocationid") != want {
-			t.Errorf("invocation id %q, want %q", got.Get("X-Azure-Functions-Invocationid"), want)
-		}
-	})
-}
-
-func TestOnlyFunctionsWithOneHTTPInputAndOutputLeaveTheEnvelope(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := newHandler(nil)
-		launch(t, app{
-			"host.json":       proxyingMode,
-			"A/function.json": httpTrigger(`,"authLevel":"anonymous"`),
-			"B/function.json": function(`{"type":"httpTrigger","direction":"in","name":"req","authLevel":"anonymous"}`),
-			"C/function.json": function(`{"type":"httpTrigger","direction":"in","name":"req","authLevel":"anonymous"}`, `{"type":"http","direction":"out","name":"$return"}`),
-		}, h, listenOn(h.net, frontAddr))
-		for path, want := range map[string]string{"/api/A": "/api/A", "/api/B": "/B", "/api/C": "/api/C"} {
-			call(t, h.net, "GET", path, nil, nil)
-			seen := h.requestsSeen()
-			if got := seen[len(seen)-1].URI; got != want {
-				t.Errorf("%s reached the handler as %s, want %s", path, got, want)
-			}
-		}
-	})
-}
-
-func TestHTTPEnvelope(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := newHandler(nil)
-		launch(t, app{"host.json": envelopeMode, "A/function.json": httpTrigger(`,"route":"devices/{id}/{part?}"`)}, h, listenOn(h.net, frontAddr))
-		header := keyHeader("MASTER")
-		header.Set("Content-Type", "application/json")
-		header.Set("User-Agent", "")
-		header.Set("Accept-Encoding", "identity")
-		call(t, h.net, "POST", "/api/devices/d-17?dry=yes&x=1&x=2&code=abc", strings.NewReader(`{"firmware":9.2,"id":"body","dry":"body","l":[1],"o":{"a":1},"myTrigger":1}`), header)
-		got := h.requestsSeen()[0]
-		body := got.Body.(map[string]any)
-		delete(body["Metadata"].(map[string]any), "sys")
-		want := mustJSON(t, `{
-			"Data": {"req": {
-				"Url": "http://127.0.0.1:7071/api/devices/d-17?dry=yes&x=1&x=2&code=abc", "Method": "POST",
-				"Query": {"dry": "yes", "x": "1,2", "code": "abc"},
-				"Headers": {"Host": ["127.0.0.1:7071"], "Content-Type": ["application/json"], "Content-Length": ["75"], "Accept-Encoding": ["identity"], "X-Functions-Key": ["MASTER"]},
-				"Params": {"id": "d-17", "part": null},
-				"Identities": [{"AuthenticationType": "WebJobsAuthLevel", "IsAuthenticated": true, "Actor": null, "BootstrapContext": null,
-					"Claims": [{"Issuer": "LOCAL AUTHORITY", "OriginalIssuer": "LOCAL AUTHORITY", "Properties": {},
-						"Type": "http://schemas.microsoft.com/2017/07/functions/claims/authlevel", "Value": "Admin", "ValueType": "http://www.w3.org/2001/XMLSchema#string"}],
-					"Label": null, "Name": null, "NameClaimType": "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/name",
-					"RoleClaimType": "http://schemas.microsoft.com/ws/2008/06/identity/claims/role"}],
-				"Body": "{\"firmware\":9.2,\"id\":\"body\",\"dry\":\"body\",\"l\":[1],\"o\":{\"a\":1},\"myTrigger\":1}"}},
-			"Metadata": {
-				"firmware": "\"9.2\"", "id": "\"d-17\"", "dry": "\"yes\"", "x": "\"1,2\"", "o": {"a": 1},
-				"Query": {"dry": "yes", "x": "1,2", "code": "abc"},
-				"Headers": {"Host": "127.0.0.1:7071", "Content-Type": "application/json", "Content-Length": "75", "Accept-Encoding": "identity", "X-Functions-Key": "MASTER"}}}`)
-		diff(t, "", want, body)
-		if got.URI != "/A" || got.Method != "POST" || got.ContentLength != -1 {
-			t.Errorf("%s %s, length %d", got.Method, got.URI, got.ContentLength)
-		}
-
-		// A chunked upload has no Body; binary ones are base64.
-		req := func(i int) map[string]any {
-			return h.requestsSeen()[i].Body.(map[string]any)["Data"].(map[string]any)["req"].(map[string]any)
-		}
-		call(t, h.net, "POST", "/api/devices/d-17", unknownLength{strings.NewReader("x")}, keyHeader("MASTER"))
-		if _, ok := req(1)["Body"]; ok {
-			t.Error("a chunked upload has a Body")
-		}
-		header.Set("Content-Type", "application/octet-stream")
-		call(t, h.net, "POST", "/api/devices/d-17", strings.NewReader("\x00\xff"), header)
-		if got := req(2)["Body"]; got != "AP8=" {
-			t.Errorf("binary body %v", got)
-		}
-	})
-}
-
-func TestHTTPOutputs(t *testing.T) {
-	cases := []struct {
-		name, output, answer string
-		status               int
-		contentType, body    string
+func TestAnswersToAnEnvelopeThatFailTheInvocation(t *testing.T) {
+	for name, c := range map[string]struct {
+		respond http.HandlerFunc
+		want    error
 	}{
-		{"status, headers, string body", "res", `{"Outputs":{"res":{"statusCode":"202","headers":{"Content-Type":"text/csv","X-N":3},"body":"a,b"}}}`, 202, "text/csv", "a,b"},
-		{"number status, object body", "res", `{"Outputs":{"res":{"statusCode":201,"body":{"a":1}}}}`, 201, "application/json; charset=utf-8", `{"a":1}`},
-		{"a string that holds the object", "res", `{"Outputs":{"res":"{\"statusCode\":404,\"body\":\"x\"}"}}`, 404, "text/plain; charset=utf-8", "x"},
-		{"status is ignored", "res", `{"Outputs":{"res":{"status":404,"body":"x"}}}`, 200, "text/plain; charset=utf-8", "x"},
-		{"status works with $return", "$return", `{"ReturnValue":{"status":404,"body":"x"}}`, 404, "text/plain; charset=utf-8", "x"},
-		{"no body", "res", `{"Outputs":{"res":{"statusCode":204}}}`, 204, "", ""},
-		{"no res", "res", `{"Outputs":{"other":1}}`, 200, "application/json; charset=utf-8", "{}"},
-		{"no outputs", "res", `{}`, 204, "", ""},
-		{"no object", "res", `{"Outputs":{"res":"text"}}`, 500, "", ""},
-		{"null header", "res", `{"Outputs":{"res":{"headers":{"A":null}}}}`, 500, "", ""},
-		{"no status", "res", `{"Outputs":{"res":{"statusCode":"accepted"}}}`, 500, "", ""},
-	}
-	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				h := newHandler(func(w http.ResponseWriter, _ *http.Request) { answer(w, c.answer) })
-				launch(t, app{"host.json": envelopeMode, "A/function.json": strings.Replace(httpTrigger(`,"authLevel":"anonymous"`), `"res"`, `"`+c.output+`"`, 1)},
-					h, listenOn(h.net, frontAddr))
-				r := call(t, h.net, "GET", "/api/A", nil, nil)
-				if r.status != c.status || r.body != c.body || r.header.Get("Content-Type") != c.contentType {
-					t.Errorf("%d %q %q, want %d %q %q", r.status, r.header.Get("Content-Type"), r.body, c.status, c.contentType, c.body)
-				}
-			})
-		})
-	}
-}
-
-func TestFailedInvocationsGiveTheCallerABare500(t *testing.T) {
-	for name, respond := range map[string]http.HandlerFunc{
-		"404 of the handler":  func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "private words", 404) },
-		"sniffed text/plain":  func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"x":"private words"}`) },
-		"no JSON":             func(w http.ResponseWriter, _ *http.Request) { answer(w, `private words`) },
-		"a broken connection": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"404 of the handler": {
+			func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "private words", 404) },
+			functionshost.ErrResponse,
+		},
+		"sniffed text/plain": {
+			func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"x":"private words"}`) },
+			functionshost.ErrResponse,
+		},
+		"no JSON": {
+			func(w http.ResponseWriter, _ *http.Request) { answer(w, `private words`) },
+			functionshost.ErrResponse,
+		},
+		"a broken connection": {
+			func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+			functionshost.ErrUnreachable,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				h := newHandler(respond)
-				w := launch(t, app{"host.json": envelopeMode, "A/function.json": httpTrigger(`,"authLevel":"anonymous"`)}, h, listenOn(h.net, frontAddr))
-				if r := call(t, h.net, "GET", "/api/A", nil, nil); r.status != 500 || r.body != "" {
-					t.Errorf("%d %q", r.status, r.body)
+				h := newHandler(c.respond)
+				f := launch(t, app{"A/function.json": queueTrigger("q", "")}, h, noBroker)
+				err := f.InvokeMessages(context.Background(), "A", plainMessage("x"))
+				if !errors.Is(err, c.want) {
+					t.Errorf("got error %v, want %v", err, c.want)
 				}
-				if i := w.journal.seen()[0]; i.Err == nil || i.Status != 500 {
-					t.Errorf("invocation %+v", i)
-				}
-				if strings.Contains(w.journal.text(), "private words") {
+				if strings.Contains(f.journal.text(), "private words") {
 					t.Error("the log repeats what the handler said")
 				}
 			})
@@ -293,27 +182,33 @@ func TestFailedInvocationsGiveTheCallerABare500(t *testing.T) {
 	}
 }
 
-func TestRedirectsOfTheHandlerAreFollowedInTheEnvelopeMode(t *testing.T) {
+func TestRedirectsOfAnEnvelopeAreFollowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/A" {
 				http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
 				return
 			}
-			answer(w, `{"Outputs":{"res":{"body":"from elsewhere"}}}`)
+			succeed(w, r)
 		})
-		launch(t, app{"host.json": envelopeMode, "A/function.json": httpTrigger(`,"authLevel":"anonymous"`)}, h, listenOn(h.net, frontAddr))
-		if r := call(t, h.net, "GET", "/api/A", nil, nil); r.body != "from elsewhere" {
-			t.Errorf("%d %q", r.status, r.body)
+		f := launch(t, app{"A/function.json": queueTrigger("q", "")}, h, noBroker)
+		if err := f.InvokeMessages(context.Background(), "A", plainMessage("x")); err != nil {
+			t.Error(err)
 		}
+		seen := h.requestsSeen()
+		if len(seen) != 2 {
+			t.Fatalf("%d requests, want 2", len(seen))
+		}
+		check(t, "second request", seen[1].URI, "/elsewhere")
+		check(t, "its body", seen[1].Body, seen[0].Body)
 	})
 }
 
 func TestBodyLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
-		listen := listenOn(h.net, frontAddr)
-		launch(t, app{"host.json": proxyingMode, "A/function.json": httpTrigger(`,"authLevel":"anonymous"`)}, h, func(c *functionshost.Config) {
+		listen := withFront(h)
+		launch(t, app{"A/function.json": openHTTP("")}, h, func(c *functionshost.Config) {
 			listen(c)
 			c.Settings["FUNCTIONS_REQUEST_BODY_SIZE_LIMIT"] = "10"
 		})
@@ -332,8 +227,8 @@ func TestRoutePrefix(t *testing.T) {
 	for prefix, path := range map[string]string{`""`: "/A", `"v1/x"`: "/v1/x/A", `"/api/"`: "/api/A"} {
 		synctest.Test(t, func(t *testing.T) {
 			h := newHandler(nil)
-			host := strings.Replace(proxyingMode, `"extensions":{`, `"extensions":{"http":{"routePrefix":`+prefix+`},`, 1)
-			launch(t, app{"host.json": host, "A/function.json": httpTrigger(`,"authLevel":"anonymous"`)}, h, listenOn(h.net, frontAddr))
+			host := strings.Replace(standardHost, `"extensions":{`, `"extensions":{"http":{"routePrefix":`+prefix+`},`, 1)
+			launch(t, app{"host.json": host, "A/function.json": openHTTP("")}, h, withFront(h))
 			if r := call(t, h.net, "GET", path, nil, nil); r.status != 200 {
 				t.Errorf("prefix %s: %s is %d", prefix, path, r.status)
 			}
@@ -351,13 +246,12 @@ func TestAdminInterface(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
 		w := launch(t, app{
-			"host.json":          proxyingMode,
 			"A/function.json":    httpTrigger(``),
 			"Tick/function.json": timer("0 0 0 1 1 *", ""),
 			"Bus/function.json":  queueTrigger("q", ""),
 			"Off/function.json":  timer("0 0 0 1 1 *", ""),
 		}, h, func(c *functionshost.Config) {
-			listenOn(h.net, frontAddr)(c)
+			withFront(h)(c)
 			noBroker(c)
 			c.Settings["AzureWebJobs.Off.Disabled"] = "true"
 		})
@@ -408,26 +302,26 @@ func TestAdminInterface(t *testing.T) {
 }
 
 func TestKeysStayOutOfTheLogWhateverHappens(t *testing.T) {
-	for _, mode := range []string{proxyingMode, forwardingMode, envelopeMode} {
-		synctest.Test(t, func(t *testing.T) {
-			fail := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
-			h := newHandler(fail)
-			w := launch(t, app{"host.json": mode, "A/function.json": httpTrigger(`,"methods":["post"]`)}, h, listenOn(h.net, frontAddr))
-			call(t, h.net, "POST", "/api/A?code=HOSTKEY", strings.NewReader("x"), nil)
-			call(t, h.net, "POST", "/api/A", strings.NewReader("x"), keyHeader("AKEY"))
-			h.exit <- 0
-			synctest.Wait()
-			call(t, h.net, "POST", "/api/A?code=HOSTKEY", strings.NewReader("x"), nil)
-			told := w.journal.text()
-			for _, i := range w.journal.seen() {
-				if i.Err == nil {
-					t.Errorf("%+v succeeded", i)
-				}
-				told += fmt.Sprint(i.Err)
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+		f := launch(t, app{"A/function.json": httpTrigger(`,"methods":["post"]`)}, h, withFront(h))
+		call(t, h.net, "POST", "/api/A?code=HOSTKEY", strings.NewReader("x"), nil)
+		call(t, h.net, "POST", "/api/A", strings.NewReader("x"), keyHeader("AKEY"))
+		h.exit <- 0
+		synctest.Wait()
+		call(t, h.net, "POST", "/api/A?code=HOSTKEY", strings.NewReader("x"), nil)
+		text := f.journal.text()
+		check(t, "invocations", len(f.journal.seen()), 3)
+		for _, i := range f.journal.seen() {
+			if i.Err == nil {
+				t.Errorf("%+v succeeded", i)
 			}
-			if n := len(w.journal.seen()); n != 3 || strings.Contains(told, "HOSTKEY") || strings.Contains(told, "AKEY") {
-				t.Errorf("%d invocations; a key is in\n%s", n, told)
+			text += fmt.Sprint(i.Err)
+		}
+		for _, key := range []string{"HOSTKEY", "AKEY"} {
+			if strings.Contains(text, key) {
+				t.Errorf("%s is in\n%s", key, text)
 			}
-		})
-	}
+		}
+	})
 }

@@ -41,7 +41,7 @@ func TestDiscovery(t *testing.T) {
 		{"retry", "A", `{"retry":{"strategy":"fixedDelay"},` + function(req, res)[1:], "retry policies"},
 		{"auth level", "A", httpTrigger(`,"authLevel":"user"`), "none of anonymous"},
 		{"route", "A", httpTrigger(`,"route":"x/{id"`), "the route 'x/{id' is invalid"},
-		{"constraint", "A", httpTrigger(`,"route":"x/{id:slug}"`), "the constraint 'slug' is unknown"},
+		{"constraint", "A", httpTrigger(`,"route":"x/{id:slug}"`), "this host offers literals and {parameters} only"},
 		{"schedule", "A", timer("every day", ""), "was not recognized"},
 		{"schedule from a setting", "A", timer("%SCHEDULE%", ""), ""},
 		{"schedule from a setting that is not there", "A", timer("%OTHER%", ""), "'%OTHER%' does not resolve to a value"},
@@ -56,7 +56,7 @@ func TestDiscovery(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			w := build(t, app{"host.json": envelopeMode, c.folder + "/function.json": c.file, "Other/function.json": httpTrigger(`,"route":"other"`)},
+			w := build(t, app{c.folder + "/function.json": c.file, "Other/function.json": httpTrigger(`,"route":"other"`)},
 				newHandler(nil), func(c *functionshost.Config) {
 					c.Settings["SCHEDULE"], c.Settings["QUEUE"] = "0 */5 * * * *", "q"
 				})
@@ -82,17 +82,21 @@ func TestDiscovery(t *testing.T) {
 
 func TestServiceBusTriggerWantsTheExtensionBundle(t *testing.T) {
 	t.Parallel()
-	w := build(t, app{"host.json": `{"version":"2.0","customHandler":{"description":{"defaultExecutablePath":"handler"}}}`,
-		"A/function.json": queueTrigger("q", "")}, newHandler(nil), nil)
-	if p := w.Problems(); len(p) == 0 || !strings.Contains(p[0].Message, "extensionBundle") {
-		t.Errorf("problems %v", p)
+	const host = `{"version":"2.0","customHandler":{"description":{"defaultExecutablePath":"handler"},` +
+		`"enableProxyingHttpRequest":true}}`
+	f := build(t, app{"host.json": host, "A/function.json": queueTrigger("q", "")}, newHandler(nil), nil)
+	if len(f.Problems()) == 0 {
+		t.Fatal("no problems")
+	}
+	if message := f.Problems()[0].Message; !strings.Contains(message, "extensionBundle") {
+		t.Errorf("got %q, want extensionBundle in it", message)
 	}
 }
 
 func TestTimerWantsAStorageAccount(t *testing.T) {
 	t.Parallel()
 	for setting, loaded := range map[string]bool{"": false, "AzureWebJobsStorage": true, "AzureWebJobsStorage__accountName": true} {
-		w := build(t, app{"host.json": envelopeMode, "A/function.json": timer("0 * * * * *", "")}, newHandler(nil), func(c *functionshost.Config) {
+		w := build(t, app{"A/function.json": timer("0 * * * * *", "")}, newHandler(nil), func(c *functionshost.Config) {
 			delete(c.Settings, "AzureWebJobsStorage")
 			if setting != "" {
 				c.Settings[setting] = "x"
@@ -108,15 +112,15 @@ func TestDisabledFunctions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
 		w := launch(t, app{
-			"host.json":       strings.Replace(proxyingMode, `"version":"2.0"`, `"version":"2.0","functions":["a","B","C","D","E"]`, 1),
-			"A/function.json": httpTrigger(`,"authLevel":"anonymous"`),
-			"B/function.json": httpTrigger(`,"authLevel":"anonymous"`),
+			"host.json":       strings.Replace(standardHost, `"version":"2.0"`, `"version":"2.0","functions":["a","B","C","D","E"]`, 1),
+			"A/function.json": openHTTP(""),
+			"B/function.json": openHTTP(""),
 			"C/function.json": timer("* * * * * *", ""),
-			"D/function.json": `{"disabled":true,` + httpTrigger(`,"authLevel":"anonymous"`)[1:],
-			"E/function.json": `{"disabled":"E_OFF",` + httpTrigger(`,"authLevel":"anonymous"`)[1:],
-			"F/function.json": httpTrigger(`,"authLevel":"anonymous"`), // not in host.json's list
+			"D/function.json": `{"disabled":true,` + openHTTP("")[1:],
+			"E/function.json": `{"disabled":"E_OFF",` + openHTTP("")[1:],
+			"F/function.json": openHTTP(""), // not in host.json's list
 		}, h, func(c *functionshost.Config) {
-			listenOn(h.net, frontAddr)(c)
+			withFront(h)(c)
 			c.Settings["AzureWebJobs.B.Disabled"] = "true"
 			c.Settings["AzureWebJobs_C_Disabled"] = "1"
 			c.Settings["E_OFF"] = "True"
@@ -141,7 +145,7 @@ func TestEveryAnswerMeansReadyAndInvocationsWaitForIt(t *testing.T) {
 		h := newHandler(nil)
 		h.delay = 10 * time.Second
 		h.serveRoot = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }
-		launch(t, app{"host.json": strings.Replace(proxyingMode, "00:00:05", "00:01:00", 1), "A/function.json": httpTrigger(`,"authLevel":"anonymous"`)}, h, listenOn(h.net, frontAddr))
+		launch(t, app{"host.json": strings.Replace(standardHost, "00:00:05", "00:01:00", 1), "A/function.json": openHTTP("")}, h, withFront(h))
 		before := time.Now()
 		r := call(t, h.net, "GET", "/api/A", nil, nil)
 		if took := time.Since(before); r.status != 200 || took < 10*time.Second || took > 10*time.Second+50*time.Millisecond {
@@ -155,7 +159,7 @@ func TestHandlerThatIsNeverReadyUsesUpTheRestartBudget(t *testing.T) {
 		h := newHandler(nil)
 		h.delay = time.Hour
 		begun := time.Now()
-		w := launch(t, app{"host.json": proxyingMode, "A/function.json": httpTrigger("")}, h, nil)
+		w := launch(t, app{"A/function.json": httpTrigger("")}, h, nil)
 		if err := w.Wait(); !errors.Is(err, functionshost.ErrRestartBudget) {
 			t.Errorf("Wait: %v", err)
 		}
@@ -170,7 +174,7 @@ func TestExitCode0BeforeReadyIsCaughtByTheTimeout(t *testing.T) {
 		h := newHandler(nil)
 		h.delay = time.Hour
 		begun := time.Now()
-		w := launch(t, app{"host.json": proxyingMode, "A/function.json": httpTrigger("")}, h, nil)
+		w := launch(t, app{"A/function.json": httpTrigger("")}, h, nil)
 		h.exit <- 0
 		h.delay = 0
 		w.ready()
@@ -189,8 +193,8 @@ func (brokenLauncher) Start(context.Context, functionshost.Spec) (functionshost.
 func TestHandlerThatCannotBeStartedEndsTheHostAtTheFirstInvocation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
-		w := launch(t, app{"host.json": strings.Replace(proxyingMode, "00:00:05", "00:10:00", 1), "A/function.json": httpTrigger(`,"authLevel":"anonymous"`)}, h, func(c *functionshost.Config) {
-			listenOn(h.net, frontAddr)(c)
+		w := launch(t, app{"host.json": strings.Replace(standardHost, "00:00:05", "00:10:00", 1), "A/function.json": openHTTP("")}, h, func(c *functionshost.Config) {
+			withFront(h)(c)
 			c.Launcher = brokenLauncher{}
 		})
 		time.Sleep(time.Hour) // nobody asks, nothing happens
@@ -217,8 +221,8 @@ func TestExecReportsAMissingExecutable(t *testing.T) {
 func TestCloseBreaksWhatIsUnderWayAndLeavesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-		w := launch(t, app{"host.json": strings.Replace(proxyingMode, "00:00:05", "01:00:00", 1), "A/function.json": httpTrigger(`,"authLevel":"anonymous"`), "B/function.json": queueTrigger("q", "")},
-			h, func(c *functionshost.Config) { listenOn(h.net, frontAddr)(c); noBroker(c) })
+		w := launch(t, app{"host.json": strings.Replace(standardHost, "00:00:05", "01:00:00", 1), "A/function.json": openHTTP(""), "B/function.json": queueTrigger("q", "")},
+			h, func(c *functionshost.Config) { withFront(h)(c); noBroker(c) })
 		w.ready()
 		results := make(chan error, 2)
 		go func() {
@@ -268,7 +272,7 @@ func TestCloseBreaksWhatIsUnderWayAndLeavesNothing(t *testing.T) {
 
 func TestCloseWithoutStart(t *testing.T) {
 	t.Parallel()
-	w := build(t, app{"host.json": envelopeMode, "A/function.json": httpTrigger("")}, newHandler(nil), nil)
+	w := build(t, app{"A/function.json": httpTrigger("")}, newHandler(nil), nil)
 	_ = w.Close()
 	if err := w.Start(context.Background()); err == nil {
 		t.Error("started after Close")
@@ -278,7 +282,7 @@ func TestCloseWithoutStart(t *testing.T) {
 func TestEndOfTheStartContextClosesTheHost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
-		w := build(t, app{"host.json": envelopeMode, "A/function.json": httpTrigger("")}, h, nil)
+		w := build(t, app{"A/function.json": httpTrigger("")}, h, nil)
 		ctx, cancel := context.WithCancel(context.Background())
 		if err := w.Start(ctx); err != nil {
 			t.Fatal(err)
@@ -293,12 +297,11 @@ func TestEndOfTheStartContextClosesTheHost(t *testing.T) {
 
 func TestConfigsThatAreRefused(t *testing.T) {
 	t.Parallel()
-	dir := app{"host.json": envelopeMode}.write(t)
+	dir := app{"host.json": standardHost}.write(t)
 	for name, c := range map[string]functionshost.Config{
 		"no app":               {Launcher: functionshost.Exec{}},
 		"no launcher":          {AppDir: dir},
 		"a dial without port":  {AppDir: dir, Launcher: functionshost.Exec{}, Dial: newHandler(nil).net.Dial},
-		"an unknown mode":      {AppDir: dir, Launcher: functionshost.Exec{}, Mode: "proxying"},
 		"an app without files": {AppDir: t.TempDir(), Launcher: functionshost.Exec{}},
 	} {
 		if _, err := functionshost.New(c); err == nil {
@@ -312,7 +315,7 @@ func TestHandlerThatTakesTheFirstRequestAndNeverAnswers(t *testing.T) {
 		h := newHandler(nil)
 		h.serveRoot = func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 		begun := time.Now()
-		w := launch(t, app{"host.json": proxyingMode, "A/function.json": httpTrigger("")}, h, nil)
+		w := launch(t, app{"A/function.json": httpTrigger("")}, h, nil)
 		if err := w.Wait(); !errors.Is(err, functionshost.ErrRestartBudget) {
 			t.Errorf("Wait: %v", err)
 		}

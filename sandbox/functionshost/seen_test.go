@@ -23,7 +23,6 @@ import (
 
 func TestFunctionBelowAnotherFolderIsNotFound(t *testing.T) {
 	w := build(t, app{
-		"host.json":                      envelopeMode,
 		"functions/Nested/function.json": httpTrigger(""),
 		"A/function.json":                httpTrigger(""),
 	}, newHandler(nil), nil)
@@ -35,7 +34,7 @@ func TestFunctionBelowAnotherFolderIsNotFound(t *testing.T) {
 func TestHandlerIsNotStartedWithoutAnyFunction(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
-		w := launch(t, app{"host.json": envelopeMode, "functions/Nested/function.json": httpTrigger("")}, h, listenOn(h.net, frontAddr))
+		w := launch(t, app{"functions/Nested/function.json": httpTrigger("")}, h, withFront(h))
 		time.Sleep(time.Minute)
 		if n := len(h.startsSeen()); n != 0 {
 			t.Errorf("the handler was started %d times", n)
@@ -53,12 +52,11 @@ func TestReservedRoutePutsItsFunctionInErrorAndTheOthersRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
 		w := launch(t, app{
-			"host.json":               forwardingMode,
-			"A/function.json":         httpTrigger(`,"authLevel":"anonymous","route":"administration/x"`),
-			"B/function.json":         httpTrigger(`,"authLevel":"anonymous","route":"Runtime-x"`),
-			"AdminPage/function.json": httpTrigger(`,"authLevel":"anonymous"`),
-			"C/function.json":         httpTrigger(`,"authLevel":"anonymous"`),
-		}, h, listenOn(h.net, frontAddr))
+			"A/function.json":         openHTTP(`,"route":"administration/x"`),
+			"B/function.json":         openHTTP(`,"route":"Runtime-x"`),
+			"AdminPage/function.json": openHTTP(""),
+			"C/function.json":         openHTTP(""),
+		}, h, withFront(h))
 		for _, name := range []string{"A", "B", "AdminPage"} {
 			i := slices.IndexFunc(w.Problems(), func(p functionshost.Problem) bool { return p.Function == name })
 			if i < 0 || !w.Problems()[i].InError || !strings.Contains(w.Problems()[i].Message, "conflicts with one or more built in routes") {
@@ -73,42 +71,30 @@ func TestReservedRoutePutsItsFunctionInErrorAndTheOthersRun(t *testing.T) {
 	})
 }
 
-// whichFunction answers with the name of the function that forwarding reached;
-// in the envelope mode that is the path.
-func whichFunction(w http.ResponseWriter, r *http.Request) {
-	answer(w, fmt.Sprintf(`{"Outputs":{"res":{"body":%q}}}`, strings.TrimPrefix(r.URL.Path, "/")))
-}
-
 func TestFirstFunctionByNameTakesWhatTwoTemplatesMatch(t *testing.T) {
-	const open = `,"authLevel":"anonymous"`
-	cases := []struct {
-		name         string
-		a, b         string
-		method, path string
-		want         string
-		problem      bool
+	for _, c := range []struct {
+		name        string
+		a, b        string
+		want        string // the function that gets GET /api/x/special
+		problemWith string
 	}{
-		{"parameter before literal", `,"route":"x/{id}"`, `,"route":"x/special"`, "GET", "/api/x/special", "A", true},
-		{"literal before parameter", `,"route":"x/special"`, `,"route":"x/{id}"`, "GET", "/api/x/special", "A", true},
-		{"different methods", `,"route":"x/{id}","methods":["post"]`, `,"route":"x/special","methods":["get"]`, "GET", "/api/x/special", "B", false},
-		{"constraint", `,"route":"x/{id:regex(^[0-9]+$)}"`, `,"route":"x/special"`, "GET", "/api/x/special", "B", false},
-		{"constraint, other value", `,"route":"x/{id:regex(^[0-9]+$)}"`, `,"route":"x/special"`, "GET", "/api/x/17", "A", false},
-		{"catch-all", `,"route":"{*rest}"`, `,"route":"x/special"`, "GET", "/api/x/special", "A", true},
-		{"different literals", `,"route":"x/one"`, `,"route":"x/two"`, "GET", "/api/x/two", "B", false},
-		{"guid and int", `,"route":"x/{id:int}"`, `,"route":"x/{id:guid}"`, "GET", "/api/x/0f8fad5b-d9cb-469f-a165-70867728950e", "B", false},
-	}
-	for _, c := range cases {
+		{"parameter before literal", `,"route":"x/{id}"`, `,"route":"x/special"`, "A", "B"},
+		{"literal before parameter", `,"route":"x/special"`, `,"route":"x/{id}"`, "A", "B"},
+		{"different methods", `,"route":"x/{id}","methods":["post"]`, `,"route":"x/special","methods":["get"]`, "B", ""},
+		{"different literals", `,"route":"x/one"`, `,"route":"x/special"`, "B", ""},
+	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				h := newHandler(whichFunction)
-				w := launch(t, app{"host.json": envelopeMode, "A/function.json": httpTrigger(open + c.a), "B/function.json": httpTrigger(open + c.b)},
-					h, listenOn(h.net, frontAddr))
-				if r := call(t, h.net, c.method, c.path, nil, nil); r.status != 200 || r.body != c.want {
-					t.Errorf("%s %s: %d from %q, want function %s", c.method, c.path, r.status, r.body, c.want)
+				h := newHandler(nil)
+				f := launch(t, app{"A/function.json": openHTTP(c.a), "B/function.json": openHTTP(c.b)}, h, withFront(h))
+				check(t, "status", call(t, h.net, "GET", "/api/x/special", nil, nil).status, 200)
+				check(t, "function", f.journal.seen()[0].Function, c.want)
+				var problems []string
+				for _, p := range f.Problems() {
+					check(t, "in error", p.InError, false)
+					problems = append(problems, p.Function)
 				}
-				if p := w.Problems(); (len(p) == 1 && p[0].Function == "B" && !p[0].InError) != c.problem || len(p) > 1 {
-					t.Errorf("problems %v, want one about B: %t", p, c.problem)
-				}
+				check(t, "problem with", strings.Join(problems, " "), c.problemWith)
 			})
 		})
 	}
@@ -116,10 +102,9 @@ func TestFirstFunctionByNameTakesWhatTwoTemplatesMatch(t *testing.T) {
 
 func TestKeys(t *testing.T) {
 	a := app{
-		"host.json":       forwardingMode,
 		"A/function.json": httpTrigger(`,"authLevel":"function"`),
 		"B/function.json": httpTrigger(`,"authLevel":"admin"`),
-		"C/function.json": httpTrigger(`,"authLevel":"anonymous"`),
+		"C/function.json": openHTTP(""),
 		"D/function.json": httpTrigger(``),
 	}
 	cases := []struct {
@@ -146,7 +131,7 @@ func TestKeys(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
-		launch(t, a, h, listenOn(h.net, frontAddr))
+		launch(t, a, h, withFront(h))
 		for _, c := range cases {
 			header := http.Header{}
 			if c.key != "" {
@@ -166,10 +151,10 @@ func TestKeys(t *testing.T) {
 func TestUnknownRouteAndWrongMethodAreNotFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
-		launch(t, app{"host.json": forwardingMode, "A/function.json": httpTrigger(`,"authLevel":"anonymous","methods":["get"],"route":"a/{n:int}"`)},
-			h, listenOn(h.net, frontAddr))
+		launch(t, app{"A/function.json": openHTTP(`,"methods":["get"],"route":"a/{n}"`)},
+			h, withFront(h))
 		for target, want := range map[string]int{
-			"GET /api/a/1": 200, "GET /API/A/1": 200, "GET /api/a/1/": 200, "GET /api/a/x": 404, "GET /api/a": 404, "GET /api/a/1/2": 404,
+			"GET /api/a/1": 200, "GET /API/A/1": 200, "GET /api/a/1/": 200, "GET /api/a": 404, "GET /api/a/1/2": 404,
 			"POST /api/a/1": 404, "HEAD /api/a/1": 404, "GET /a/1": 404, "GET /api": 404, "GET /runtime/webhooks/x": 404,
 		} {
 			method, path, _ := strings.Cut(target, " ")
@@ -181,7 +166,7 @@ func TestUnknownRouteAndWrongMethodAreNotFound(t *testing.T) {
 }
 
 func TestResponsesPassThroughUnchanged(t *testing.T) {
-	for _, mode := range []string{forwardingMode, proxyingMode} {
+	for _, mode := range []string{standardHost, standardHost} {
 		synctest.Test(t, func(t *testing.T) {
 			h := newHandler(func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/api/A" {
@@ -195,8 +180,8 @@ func TestResponsesPassThroughUnchanged(t *testing.T) {
 				w.WriteHeader(http.StatusTeapot)
 				_, _ = io.WriteString(w, `{"title":"teapot"}`)
 			})
-			w := launch(t, app{"host.json": mode, "A/function.json": httpTrigger(`,"authLevel":"anonymous"`), "B/function.json": httpTrigger(`,"authLevel":"anonymous"`)},
-				h, listenOn(h.net, frontAddr))
+			w := launch(t, app{"host.json": mode, "A/function.json": openHTTP(""), "B/function.json": openHTTP("")},
+				h, withFront(h))
 			r := call(t, h.net, "GET", "/api/A", nil, nil)
 			if r.status != 302 || r.header.Get("Location") != "/elsewhere" || !slices.Equal(r.header["Set-Cookie"], []string{"a=1", "b=2"}) {
 				t.Errorf("302: got %d %v", r.status, r.header)
@@ -215,33 +200,23 @@ func TestResponsesPassThroughUnchanged(t *testing.T) {
 }
 
 func TestChunkedUpload(t *testing.T) {
-	for mode, want := range map[string]struct {
-		status int
-		asked  int
-	}{forwardingMode: {500, 0}, proxyingMode: {200, 1}} {
-		synctest.Test(t, func(t *testing.T) {
-			h := newHandler(nil)
-			launch(t, app{"host.json": mode, "A/function.json": httpTrigger(`,"authLevel":"anonymous"`)}, h, listenOn(h.net, frontAddr))
-			r := call(t, h.net, "POST", "/api/A", unknownLength{strings.NewReader("in chunks")}, nil)
-			seen := h.requestsSeen()
-			if r.status != want.status || len(seen) != want.asked {
-				t.Errorf("%d, handler asked %d times; want %d, %d", r.status, len(seen), want.status, want.asked)
-			}
-			if want.asked > 0 && seen[0].Body != "in chunks" {
-				t.Errorf("the handler got %v", seen[0].Body)
-			}
-		})
-	}
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(nil)
+		launch(t, app{"A/function.json": openHTTP("")}, h, withFront(h))
+		r := call(t, h.net, "POST", "/api/A", unknownLength{strings.NewReader("in chunks")}, nil)
+		check(t, "status", r.status, 200)
+		check(t, "body", h.requestsSeen()[0].Body, any("in chunks"))
+	})
 }
 
 func TestLargeBodyHeadAndOptionsPassThrough(t *testing.T) {
-	for _, mode := range []string{forwardingMode, proxyingMode} {
+	for _, mode := range []string{standardHost, standardHost} {
 		synctest.Test(t, func(t *testing.T) {
 			h := newHandler(func(w http.ResponseWriter, r *http.Request) {
 				n, _ := io.Copy(io.Discard, r.Body)
 				w.Header().Set("X-Got", fmt.Sprint(r.Method, n))
 			})
-			launch(t, app{"host.json": mode, "A/function.json": httpTrigger(`,"authLevel":"anonymous"`)}, h, listenOn(h.net, frontAddr))
+			launch(t, app{"host.json": mode, "A/function.json": openHTTP("")}, h, withFront(h))
 			const size = 6 << 20
 			for method, body := range map[string]io.Reader{"POST": strings.NewReader(strings.Repeat("x", size)), "HEAD": nil, "OPTIONS": nil} {
 				n := 0
@@ -262,7 +237,7 @@ func TestAnswer500FailsAServiceBusInvocationByItsStatusOnly(t *testing.T) {
 			w.WriteHeader(500)
 			answer(w, `{"Logs":["secret words"]}`)
 		})
-		w := launch(t, app{"host.json": envelopeMode, "A/function.json": queueTrigger("q", `,"dataType":"binary"`)}, h, noBroker)
+		w := launch(t, app{"A/function.json": queueTrigger("q", `,"dataType":"binary"`)}, h, noBroker)
 		err := w.InvokeMessages(context.Background(), "A", plainMessage("x"))
 		if !errors.Is(err, functionshost.ErrResponse) || !strings.Contains(err.Error(), "status code does not indicate success: 500") {
 			t.Errorf("error %v", err)
@@ -283,7 +258,7 @@ func TestEmptyAnswerHangsUntilFunctionTimeoutAndTheHandlerIsRestarted(t *testing
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := newHandler(respond)
-				w := launch(t, app{"host.json": envelopeMode, "A/function.json": queueTrigger("q", `,"dataType":"binary"`)}, h, noBroker)
+				w := launch(t, app{"A/function.json": queueTrigger("q", `,"dataType":"binary"`)}, h, noBroker)
 				w.ready()
 				for range 4 { // not counted, however often
 					before := time.Now()
@@ -324,7 +299,7 @@ func TestFunctionTimeoutBreaksEveryOtherInvocation(t *testing.T) {
 			}
 			succeed(w, r)
 		})
-		w := launch(t, app{"host.json": envelopeMode, "Hang/function.json": queueTrigger("q", ``), "Slow/function.json": queueTrigger("q", ``)}, h, noBroker)
+		w := launch(t, app{"Hang/function.json": queueTrigger("q", ``), "Slow/function.json": queueTrigger("q", ``)}, h, noBroker)
 		w.ready()
 		go func() { _ = w.InvokeMessages(context.Background(), "Hang", plainMessage("x")) }()
 		time.Sleep(4 * time.Second)
@@ -336,32 +311,31 @@ func TestFunctionTimeoutBreaksEveryOtherInvocation(t *testing.T) {
 	})
 }
 
-func TestExitCode0IsNotRestartedAndCallsFailAtOnce(t *testing.T) {
+func TestExitCode0IsNotRestartedAndEveryLaterCallFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
-		launch(t, app{"host.json": forwardingMode, "A/function.json": httpTrigger(`,"authLevel":"anonymous"`)}, h, listenOn(h.net, frontAddr))
-		if r := call(t, h.net, "GET", "/api/A", nil, nil); r.status != 200 {
-			t.Fatalf("status %d", r.status)
-		}
+		f := launch(t, app{"A/function.json": openHTTP(""), "B/function.json": queueTrigger("q", "")}, h,
+			func(c *functionshost.Config) { withFront(h)(c); noBroker(c) })
+		check(t, "status before", call(t, h.net, "GET", "/api/A", nil, nil).status, 200)
 		h.exit <- 0
 		time.Sleep(time.Hour)
 		for range 3 {
+			check(t, "answer", call(t, h.net, "GET", "/api/A", nil, nil).status, 500)
 			before := time.Now()
-			r := call(t, h.net, "GET", "/api/A", nil, nil)
-			if took := time.Since(before); r.status != 500 || r.body != "" || took != 0 {
-				t.Errorf("%d %q after %v, want 500 at once", r.status, r.body, took)
+			err := f.InvokeMessages(context.Background(), "B", plainMessage("x"))
+			if !errors.Is(err, functionshost.ErrUnreachable) {
+				t.Errorf("got error %v, want %v", err, functionshost.ErrUnreachable)
 			}
+			check(t, "an envelope fails after", time.Since(before), 0) // a proxied call is tried again
 		}
-		if n := len(h.startsSeen()); n != 1 {
-			t.Errorf("%d processes, want 1", n)
-		}
+		check(t, "processes", len(h.startsSeen()), 1)
 	})
 }
 
 func TestThirdCrashWithinHalfAnHourEndsTheHost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
-		w := launch(t, app{"host.json": forwardingMode, "A/function.json": httpTrigger(`,"authLevel":"anonymous"`)}, h, listenOn(h.net, frontAddr))
+		w := launch(t, app{"A/function.json": openHTTP("")}, h, withFront(h))
 		for i := range 2 {
 			w.ready()
 			time.Sleep(29 * time.Minute)
@@ -391,7 +365,7 @@ func TestThirdCrashWithinHalfAnHourEndsTheHost(t *testing.T) {
 func TestCrashesMoreThanHalfAnHourApartAreForgiven(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
-		w := launch(t, app{"host.json": forwardingMode, "A/function.json": httpTrigger("")}, h, nil)
+		w := launch(t, app{"A/function.json": httpTrigger("")}, h, nil)
 		for range 5 {
 			w.ready()
 			time.Sleep(31 * time.Minute)
@@ -408,7 +382,7 @@ func TestCrashesMoreThanHalfAnHourApartAreForgiven(t *testing.T) {
 func TestExitCode200RestartsWithoutLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
-		w := launch(t, app{"host.json": forwardingMode, "A/function.json": httpTrigger("")}, h, nil)
+		w := launch(t, app{"A/function.json": httpTrigger("")}, h, nil)
 		for range 5 {
 			w.ready()
 			h.exit <- 200
@@ -435,7 +409,7 @@ func TestRealHandlerProcess(t *testing.T) {
 	lines := make(chan functionshost.Line, 100)
 	l := listenTCP(t)
 	h, err := functionshost.New(functionshost.Config{
-		AppDir: app{"host.json": host, "A/function.json": httpTrigger(`,"authLevel":"anonymous","route":"{what}"`)}.write(t),
+		AppDir: app{"host.json": host, "A/function.json": openHTTP(`,"route":"{what}"`)}.write(t),
 		Settings: map[string]string{"FUNCTIONS_WORKER_RUNTIME": "custom", "GREETING": "good morning", "PATROL_TEST_HANDLER": "1",
 			"AzureWebJobsStorage": "UseDevelopmentStorage=true"},
 		Launcher: functionshost.Exec{},

@@ -112,14 +112,14 @@ func envelopeOf(r *http.Request) (function, body string, metadata map[string]any
 const binaryType = `,"dataType":"binary"`
 
 // patientMode has a functionTimeout that is out of the way.
-var patientMode = strings.Replace(envelopeMode, "00:00:05", "01:00:00", 1)
+var patientMode = strings.Replace(standardHost, "00:00:05", "01:00:00", 1)
 
 func TestMessageFromTheBrokerHasTheRecordedForm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		time.Sleep(time.Millisecond) // so that times have fractions
 		b := newBus(t)
 		h := newHandler(nil)
-		w := launch(t, app{"host.json": envelopeMode, "SbBinary/function.json": queueTrigger("plain", binaryType)}, h, b.config)
+		w := launch(t, app{"SbBinary/function.json": queueTrigger("plain", binaryType)}, h, b.config)
 		session := "jenkins-agents"
 		b.send("plain", &azservicebus.Message{Body: []byte(cloudEvent), MessageID: ptr("m-1"), ContentType: ptr("application/cloudevents+json"),
 			CorrelationID: ptr("c-1"), Subject: ptr("s-1"), SessionID: &session, PartitionKey: &session, TimeToLive: ptr(14 * 24 * time.Hour),
@@ -158,7 +158,7 @@ func TestFailedMessageIsAbandonedAtOnceUntilTheBrokerDeadLettersIt(t *testing.T)
 			counts = append(counts, m["DeliveryCount"].(string))
 			w.WriteHeader(500)
 		})
-		launch(t, app{"host.json": envelopeMode, "Bus/function.json": queueTrigger("plain", binaryType),
+		launch(t, app{"Bus/function.json": queueTrigger("plain", binaryType),
 			"Dead/function.json": queueTrigger("plain/$DeadLetterQueue", binaryType)}, h, b.config)
 		begun := time.Now()
 		b.send("plain", text("x"))
@@ -214,7 +214,7 @@ func TestCallsOfASessionFollowOneAnotherWhileSessionsRunBesideEachOther(t *testi
 			running[id]--
 			succeed(w, r)
 		})
-		launch(t, app{"host.json": envelopeMode, "Bus/function.json": queueTrigger("sessions", binaryType+`,"isSessionsEnabled":true`)}, h, b.config)
+		launch(t, app{"Bus/function.json": queueTrigger("sessions", binaryType+`,"isSessionsEnabled":true`)}, h, b.config)
 		for i := range 3 {
 			for _, s := range []string{"a", "b", "c", "d", "e", "f"} {
 				b.send("sessions", inSession(s, fmt.Sprint(i)))
@@ -276,7 +276,7 @@ func TestWithoutAutoCompleteAMessageComesBackWhenItsLockRunsOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBus(t)
 		h := newHandler(nil)
-		launch(t, app{"host.json": envelopeMode, "Bus/function.json": queueTrigger("plain", binaryType+`,"autoCompleteMessages":false`)}, h, b.config)
+		launch(t, app{"Bus/function.json": queueTrigger("plain", binaryType+`,"autoCompleteMessages":false`)}, h, b.config)
 		b.send("plain", text("x"))
 		time.Sleep(50 * time.Second)
 		if n := len(h.requestsSeen()); n != 1 {
@@ -308,7 +308,7 @@ func TestConcurrentCallsAreLimited(t *testing.T) {
 			mu.Unlock()
 			succeed(w, r)
 		})
-		launch(t, app{"host.json": envelopeMode, "Bus/function.json": queueTrigger("plain", binaryType)}, h, b.config)
+		launch(t, app{"Bus/function.json": queueTrigger("plain", binaryType)}, h, b.config)
 		for i := range 30 {
 			b.send("plain", text(fmt.Sprint(i)))
 		}
@@ -344,7 +344,7 @@ func TestBatchIsSettledAsAWhole(t *testing.T) {
 			for _, body := range []string{"one", "two", "three"} {
 				b.send("plain", text(body))
 			}
-			launch(t, app{"host.json": envelopeMode, "Bus/function.json": queueTrigger("plain", `,"dataType":"string","cardinality":"many"`)}, h, b.config)
+			launch(t, app{"Bus/function.json": queueTrigger("plain", `,"dataType":"string","cardinality":"many"`)}, h, b.config)
 			time.Sleep(10 * time.Second)
 			mu.Lock()
 			defer mu.Unlock()
@@ -364,7 +364,7 @@ func TestBatchWithABodyThatIsNoJSONNeverReachesTheHandler(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBus(t)
 		h := newHandler(nil)
-		launch(t, app{"host.json": envelopeMode, "Bus/function.json": queueTrigger("plain", `,"cardinality":"many"`)}, h, b.config)
+		launch(t, app{"Bus/function.json": queueTrigger("plain", `,"cardinality":"many"`)}, h, b.config)
 		b.send("plain", text("plain words"))
 		time.Sleep(10 * time.Second)
 		if len(h.requestsSeen()) != 0 || b.count("plain/$DeadLetterQueue") != 1 {
@@ -377,7 +377,7 @@ func TestSubscription(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBus(t)
 		h := newHandler(nil)
-		launch(t, app{"host.json": envelopeMode, "Bus/function.json": queueTrigger("", `,"topicName":"topic","subscriptionName":"sub"`+binaryType)}, h, b.config)
+		launch(t, app{"Bus/function.json": queueTrigger("", `,"topicName":"topic","subscriptionName":"sub"`+binaryType)}, h, b.config)
 		b.send("topic", text("x"))
 		time.Sleep(time.Second)
 		if n := len(h.requestsSeen()); n != 1 {
@@ -407,7 +407,7 @@ func TestMessageOfACrashedHandlerComesAgainAtOnce(t *testing.T) {
 			}
 			succeed(w, r)
 		}
-		launch(t, app{"host.json": envelopeMode, "Bus/function.json": queueTrigger("sessions", binaryType+`,"isSessionsEnabled":true`)}, h, b.config)
+		launch(t, app{"Bus/function.json": queueTrigger("sessions", binaryType+`,"isSessionsEnabled":true`)}, h, b.config)
 		b.send("sessions", inSession("s", "x"))
 		time.Sleep(10 * time.Second)
 		mu.Lock()
@@ -420,11 +420,11 @@ func TestMessageOfACrashedHandlerComesAgainAtOnce(t *testing.T) {
 
 func TestEndOfTheHostAbandonsWhatIsUnderWayAndItsSuddenDeathDoesNot(t *testing.T) {
 	for name, c := range map[string]struct {
-		end   func(*world)
+		end   func(*fixture)
 		again time.Duration
 	}{
-		"close": {func(w *world) { _ = w.Close() }, 5 * time.Second},
-		"kill":  {func(w *world) { w.Kill() }, 65 * time.Second},
+		"close": {func(w *fixture) { _ = w.Close() }, 5 * time.Second},
+		"kill":  {func(w *fixture) { w.Kill() }, 65 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -456,7 +456,7 @@ func TestHostGoesOnOnceTheBrokerIsThere(t *testing.T) {
 		b := newBus(t)
 		h := newHandler(nil)
 		var there atomic.Bool
-		launch(t, app{"host.json": envelopeMode, "Bus/function.json": queueTrigger("plain", binaryType)}, h, func(c *functionshost.Config) {
+		launch(t, app{"Bus/function.json": queueTrigger("plain", binaryType)}, h, func(c *functionshost.Config) {
 			c.ServiceBus = func(string) (*azservicebus.Client, error) {
 				if !there.Load() {
 					return nil, fmt.Errorf("not there")
@@ -493,7 +493,9 @@ func TestOverTCP(t *testing.T) {
 	settings["PATROL_TEST_HANDLER"] = "1"
 	lines := make(chan functionshost.Line, 10)
 	done := make(chan functionshost.Invocation, 10)
-	host := fmt.Sprintf(`{"version":"2.0","customHandler":{"description":{"defaultExecutablePath":%q,"arguments":["-test.run=^TestMain$"]}},
+	host := fmt.Sprintf(`{"version":"2.0",
+		"customHandler":{"description":{"defaultExecutablePath":%q,"arguments":["-test.run=^TestMain$"]},
+			"enableProxyingHttpRequest":true},
 		"extensionBundle":{"id":"Microsoft.Azure.Functions.ExtensionBundle","version":"[4.*, 5.0.0)"}}`, self)
 	h, err := functionshost.New(functionshost.Config{
 		AppDir:       app{"host.json": host, "Bus/function.json": queueTrigger("sessions", binaryType+`,"isSessionsEnabled":true`)}.write(t),

@@ -20,7 +20,7 @@ func timerInfo(r recorded) map[string]any {
 func TestTimerFiresOnItsScheduleAndStatusFollows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
-		w := launch(t, app{"host.json": envelopeMode, "Sweep/function.json": timer("%CHECK_SCHEDULE%", "")}, h, func(c *functionshost.Config) {
+		w := launch(t, app{"Sweep/function.json": timer("%CHECK_SCHEDULE%", "")}, h, func(c *functionshost.Config) {
 			c.Settings["CHECK_SCHEDULE"] = "0 0 */6 * * *"
 		})
 		time.Sleep(25 * time.Hour) // from midnight
@@ -45,7 +45,7 @@ func TestScheduleStatusIsNullWithoutTheMonitor(t *testing.T) {
 		"time span": timer("00:00:30", "")} {
 		synctest.Test(t, func(t *testing.T) {
 			h := newHandler(nil)
-			launch(t, app{"host.json": envelopeMode, "T/function.json": file}, h, nil)
+			launch(t, app{"T/function.json": file}, h, nil)
 			time.Sleep(3 * time.Minute)
 			seen := h.requestsSeen()
 			if len(seen) < 2 {
@@ -75,7 +75,7 @@ func TestRunsNeverOverlapAndALongOneDelaysTheNext(t *testing.T) {
 			running--
 			succeed(w, r)
 		})
-		host := strings.Replace(envelopeMode, "00:00:05", "00:10:00", 1)
+		host := strings.Replace(standardHost, "00:00:05", "00:10:00", 1)
 		w := launch(t, app{"host.json": host, "T/function.json": timer("0 * * * * *", "")}, h, nil)
 		begun := time.Now()
 		time.Sleep(5*time.Minute + 2*time.Second)
@@ -94,7 +94,7 @@ func TestRunsNeverOverlapAndALongOneDelaysTheNext(t *testing.T) {
 func TestFailedRunIsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
-		launch(t, app{"host.json": envelopeMode, "T/function.json": timer("0 * * * * *", "")}, h, nil)
+		launch(t, app{"T/function.json": timer("0 * * * * *", "")}, h, nil)
 		time.Sleep(150 * time.Second)
 		seen := h.requestsSeen()
 		if len(seen) != 2 {
@@ -108,7 +108,7 @@ func TestFailedRunIsOver(t *testing.T) {
 
 func TestMissedOccurrenceRunsAtStartAsPastDue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := app{"host.json": envelopeMode, "T/function.json": timer("0 0 * * * *", "")}
+		a := app{"T/function.json": timer("0 0 * * * *", "")}
 		storage := &functionshost.Storage{}
 		share := func(c *functionshost.Config) { c.Storage = storage }
 		h := newHandler(nil)
@@ -143,11 +143,11 @@ func TestChangedScheduleIsNotPastDue(t *testing.T) {
 		storage := &functionshost.Storage{}
 		share := func(c *functionshost.Config) { c.Storage = storage }
 		h := newHandler(nil)
-		first := launch(t, app{"host.json": envelopeMode, "T/function.json": timer("0 0 * * * *", "")}, h, share)
+		first := launch(t, app{"T/function.json": timer("0 0 * * * *", "")}, h, share)
 		time.Sleep(10 * time.Minute)
 		_ = first.Close()
 		time.Sleep(2 * time.Hour)
-		launch(t, app{"host.json": envelopeMode, "T/function.json": timer("0 30 * * * *", "")}, h, share)
+		launch(t, app{"T/function.json": timer("0 30 * * * *", "")}, h, share)
 		time.Sleep(time.Minute) // 2:11
 		if n := len(h.requestsSeen()); n != 0 {
 			t.Errorf("%d runs, want none before 2:30", n)
@@ -162,7 +162,7 @@ func TestChangedScheduleIsNotPastDue(t *testing.T) {
 func TestRunOnStartup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
-		launch(t, app{"host.json": envelopeMode, "T/function.json": timer("0 0 0 * * *", `,"runOnStartup":true`)}, h, nil)
+		launch(t, app{"T/function.json": timer("0 0 0 * * *", `,"runOnStartup":true`)}, h, nil)
 		time.Sleep(time.Second)
 		seen := h.requestsSeen()
 		if len(seen) != 1 || timerInfo(seen[0])["IsPastDue"] != false {
@@ -177,7 +177,7 @@ func TestRunOnStartup(t *testing.T) {
 
 func TestOneInstanceAloneFiresATimer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := app{"host.json": envelopeMode, "T/function.json": timer("0 * * * * *", "")}
+		a := app{"T/function.json": timer("0 * * * * *", "")}
 		storage := &functionshost.Storage{}
 		share := func(c *functionshost.Config) { c.Storage = storage }
 		h1, h2 := newHandler(nil), newHandler(nil)
@@ -199,7 +199,7 @@ func TestOneInstanceAloneFiresATimer(t *testing.T) {
 func TestManualRunOfATimerTellsItsStatus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
-		w := launch(t, app{"host.json": envelopeMode, "T/function.json": timer("0 0 * * * *", "")}, h, nil)
+		w := launch(t, app{"T/function.json": timer("0 0 * * * *", "")}, h, nil)
 		time.Sleep(90 * time.Minute)
 		if err := w.Invoke(context.Background(), "t", ""); err != nil {
 			t.Fatal(err)
