@@ -60,7 +60,7 @@ type Config struct {
 
 	// Launcher starts the handler. Exec is the real one.
 	Launcher Launcher
-	// HandlerPort is the port the handler is told to listen on. Zero draws a
+	// HandlerPort is where the handler shall listen. Zero draws a
 	// free one; it must be set together with Dial.
 	HandlerPort int
 	// Dial reaches the handler; default TCP.

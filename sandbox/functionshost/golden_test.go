@@ -146,15 +146,11 @@ func TestEnvironmentIsTheRecordedOne(t *testing.T) {
 		for k, v := range want.Env {
 			want.Env[k] = guid.ReplaceAllString(v, "<guid>")
 		}
-		if a, b := fmt.Sprint(got), fmt.Sprint(want.Env); a != b {
-			t.Errorf("environment\n got %s\nwant %s", a, b)
-		}
-		if path := strings.ReplaceAll(spec.Path, spec.Dir, root); path != want.Args[0] || len(spec.Args) != len(want.Args)-1 {
-			t.Errorf("started %s %v, want %v", path, spec.Args, want.Args)
-		}
-		if spec.Getenv("FUNCTIONS_HTTPWORKER_ID") != spec.Getenv("FUNCTIONS_CUSTOMHANDLER_WORKER_ID") {
-			t.Error("the two names of the worker id have different values")
-		}
+		check(t, "environment", got, want.Env)
+		check(t, "executable", strings.ReplaceAll(spec.Path, spec.Dir, root), want.Args[0])
+		check(t, "number of arguments", len(spec.Args), len(want.Args)-1)
+		check(t, "worker id by its two names",
+			spec.Getenv("FUNCTIONS_HTTPWORKER_ID"), spec.Getenv("FUNCTIONS_CUSTOMHANDLER_WORKER_ID"))
 	})
 }
 
@@ -172,14 +168,14 @@ func TestTimerRequestsAreTheRecordedOnes(t *testing.T) {
 		}
 		// Virtual time fires on the dot, where the real host was a few
 		// milliseconds late: the fraction of Last is put in.
-		compare(t, "timer-first-run.json", lateBy(t, seen[0]))
-		compare(t, "timer.json", lateBy(t, seen[1]))
+		compare(t, "timer-first-run.json", withFraction(t, seen[0]))
+		compare(t, "timer.json", withFraction(t, seen[1]))
 		_ = w.Close()
 	})
 }
 
-// lateBy puts the fraction into times that virtual time makes whole.
-func lateBy(t *testing.T, r recorded) recorded {
+// withFraction puts the fraction into times that virtual time makes whole.
+func withFraction(t *testing.T, r recorded) recorded {
 	t.Helper()
 	body := r.Body.(map[string]any)
 	status := body["Data"].(map[string]any)["timer"].(map[string]any)["ScheduleStatus"].(map[string]any)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -35,13 +36,18 @@ const standardHost = `{"version":"2.0","functionTimeout":"00:00:05",
 		"enableProxyingHttpRequest":true,"enableForwardingHttpRequest":true},
 	"extensions":{"serviceBus":{"maxConcurrentSessions":4,"sessionIdleTimeout":"00:00:01","maxConcurrentCalls":8}}}`
 
+// hostWithTimeout is standardHost with another functionTimeout.
+func hostWithTimeout(timeout string) string {
+	return strings.Replace(standardHost, "00:00:05", timeout, 1)
+}
+
 func function(bindings ...string) string {
 	return `{"bindings":[` + strings.Join(bindings, ",") + `]}`
 }
 
 func httpTrigger(rest string) string {
-	return function(`{"type":"httpTrigger","direction":"in","name":"req"`+rest+`}`,
-		`{"type":"http","direction":"out","name":"res"}`)
+	const output = `{"type":"http","direction":"out","name":"res"}`
+	return function(`{"type":"httpTrigger","direction":"in","name":"req"`+rest+`}`, output)
 }
 
 // openHTTP is an httpTrigger that wants no key.
@@ -53,7 +59,8 @@ func timer(schedule, rest string) string {
 }
 
 func queueTrigger(queue, rest string) string {
-	const binding = `{"type":"serviceBusTrigger","direction":"in","name":"message","queueName":%q,"connection":"Bus"%s}`
+	const binding = `{"type":"serviceBusTrigger","direction":"in","name":"message",` +
+		`"queueName":%q,"connection":"Bus"%s}`
 	return function(fmt.Sprintf(binding, queue, rest))
 }
 
@@ -80,7 +87,8 @@ func baseSettings() map[string]string {
 	return map[string]string{
 		"FUNCTIONS_WORKER_RUNTIME": "custom",
 		"AzureWebJobsStorage":      "UseDevelopmentStorage=true",
-		"Bus":                      "Endpoint=sb://lab.servicebus.windows.net;SharedAccessKeyName=k;SharedAccessKey=c2VjcmV0",
+		"Bus": "Endpoint=sb://lab.servicebus.windows.net;" +
+			"SharedAccessKeyName=k;SharedAccessKey=c2VjcmV0",
 	}
 }
 
@@ -278,10 +286,10 @@ func launch(t testing.TB, a app, h *handler, change func(*functionshost.Config))
 	return w
 }
 
-func (w *fixture) ready() {
-	w.t.Helper()
-	if err := w.WaitReady(context.Background()); err != nil {
-		w.t.Fatalf("WaitReady: %v", err)
+func (f *fixture) ready() {
+	f.t.Helper()
+	if err := f.WaitReady(context.Background()); err != nil {
+		f.t.Fatalf("WaitReady: %v", err)
 	}
 }
 
@@ -347,6 +355,38 @@ func check[T any](t testing.TB, what string, got, want T) {
 	t.Helper()
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%s:\n got %+v\nwant %+v", what, got, want)
+	}
+}
+
+// checkError reports an error that does not wrap want; nil: none is wanted.
+func checkError(t testing.TB, what string, got, want error) {
+	t.Helper()
+	if !errors.Is(got, want) {
+		t.Errorf("%s: got error %v, want %v", what, got, want)
+	}
+}
+
+// checkBetween reports a time that is out of its bounds.
+func checkBetween(t testing.TB, what string, got, low, high time.Duration) {
+	t.Helper()
+	if got < low || got > high {
+		t.Errorf("%s: got %v, want %v to %v", what, got, low, high)
+	}
+}
+
+// checkHas reports a text that lacks a part.
+func checkHas(t testing.TB, what, text, part string) {
+	t.Helper()
+	if !strings.Contains(text, part) {
+		t.Errorf("%s: %q is not in\n%s", what, part, text)
+	}
+}
+
+// checkLacks reports a text that has a part that it must not have.
+func checkLacks(t testing.TB, what, text, part string) {
+	t.Helper()
+	if strings.Contains(text, part) {
+		t.Errorf("%s: %q is in\n%s", what, part, text)
 	}
 }
 
