@@ -47,13 +47,12 @@ type Outside struct {
 	// Dial opens AMQP connections, "host:port".
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 	// Retry holds the SDKs' retries, for HTTP and AMQP.
-	Retry    RetryOptions
-	Now      func() time.Time
-	Wait     func(ctx context.Context, d time.Duration) error
-	Random   func() float64
-	Log      *slog.Logger
-	Version  string
-	Deadline time.Duration // of an invocation; 0: 4 minutes
+	Retry   RetryOptions
+	Now     func() time.Time
+	Wait    func(ctx context.Context, d time.Duration) error
+	Random  func() float64
+	Log     *slog.Logger
+	Version string
 	// Telemetry is where spans and metrics go beside what the settings say.
 	Telemetry telemetry.Outputs
 	// Ports may change what the core works with: a simulation of a broken patrol
@@ -88,7 +87,7 @@ type App struct {
 // cannot be used, the app answers every call with what is wrong.
 func New(s Settings, settingsErr error, o Outside) *App {
 	o.fill()
-	a := &App{outside: o, log: o.Log, mux: customhandler.New(customhandler.Config{Log: o.Log, Deadline: o.Deadline})}
+	a := &App{outside: o, log: o.Log, mux: customhandler.New(customhandler.Config{Log: o.Log})}
 	err := settingsErr
 	if err == nil {
 		err = a.wire(s)

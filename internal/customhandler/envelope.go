@@ -12,8 +12,8 @@ import (
 	"unicode/utf8"
 )
 
-// ErrEnvelope: the invocation is not what the host sends.
-var ErrEnvelope = errors.New("unreadable invocation")
+// errEnvelope: the invocation is not what the host sends.
+var errEnvelope = errors.New("unreadable invocation")
 
 // maxDepth of an envelope's JSON. Application properties are flat, so the host
 // itself stays below ten.
@@ -21,18 +21,14 @@ const maxDepth = 64
 
 // Timer is the payload of a timer trigger.
 type Timer struct {
-	IsPastDue bool
-	// AdjustForDST is true for cron expressions.
-	AdjustForDST bool
 	// Status is nil if the host does not monitor the schedule (more often than
 	// once a minute).
 	Status *ScheduleStatus
 }
 
-// ScheduleStatus is when a timer ran and runs. Last and LastUpdated are zero on
-// the first run ever.
+// ScheduleStatus is when a timer ran and runs. Last is zero on the first run ever.
 type ScheduleStatus struct {
-	Last, Next, LastUpdated time.Time
+	Last, Next time.Time
 }
 
 // Message is a Service Bus message as the host has received it.
@@ -40,30 +36,20 @@ type ScheduleStatus struct {
 // If its body is JSON and came as text, the host has copied the body's properties
 // over the broker's metadata: {"messageId":"x","deliveryCount":0} changes both.
 // So what the broker says counts only when the body came as binary, where the
-// host looks into no body. Otherwise Trusted is false and everything but Body and
-// InvocationID is empty.
+// host looks into no body. Otherwise Trusted is false and everything but Body is
+// empty.
 type Message struct {
 	Body    []byte
 	Trusted bool
 
-	MessageID      string
-	SessionID      string
-	DeliveryCount  int // 1 on the first delivery
-	SequenceNumber int64
-	EnqueuedTime   time.Time
-	ExpiresAt      time.Time // 9999-12-31: never
-	ContentType    string
-	CorrelationID  string
-	Subject        string
-	LockToken      string
+	MessageID     string
+	SessionID     string
+	DeliveryCount int // 1 on the first delivery
+	EnqueuedTime  time.Time
 	// ApplicationProperties are the sender's: strings, bools, int64, float64.
 	ApplicationProperties map[string]any
-	// DeadLetterReason and DeadLetterErrorDescription are on messages of a
-	// dead-letter queue.
-	DeadLetterReason           string
-	DeadLetterErrorDescription string
-
-	InvocationID string
+	// DeadLetterReason is on messages of a dead-letter queue.
+	DeadLetterReason string
 }
 
 // envelope is the request's body. Its Metadata is only decoded for what patrol
@@ -73,44 +59,19 @@ type envelope struct {
 	Metadata metadata
 }
 
-// metadata of a single message. Each value reads what it can and never fails:
-// a message must not go to the dead-letter queue for a date that patrol only logs.
+// metadata of a message. Each value reads what it can and never fails: a message
+// must not go to the dead-letter queue for a date that patrol only logs.
 type metadata struct {
 	MessageID             text `json:"MessageId"`
 	SessionID             text `json:"SessionId"`
 	DeliveryCount         integer
-	SequenceNumber        integer
 	EnqueuedTime          moment
 	EnqueuedTimeUtc       moment
-	ExpiresAt             moment
-	ExpiresAtUtc          moment
-	ContentType           text
-	CorrelationID         text `json:"CorrelationId"`
-	Subject               text
-	LockToken             text
 	ApplicationProperties properties
 }
 
-// batchMetadata is metadata for cardinality many: each value a JSON array, in the
-// order of the messages, wrapped in a string.
-type batchMetadata struct {
-	MessageIDs            list[text]       `json:"MessageIdArray"`
-	SessionIDs            list[text]       `json:"SessionIdArray"`
-	DeliveryCounts        list[integer]    `json:"DeliveryCountArray"`
-	SequenceNumbers       list[integer]    `json:"SequenceNumberArray"`
-	EnqueuedTimes         list[moment]     `json:"EnqueuedTimeArray"`
-	EnqueuedTimesUtc      list[moment]     `json:"EnqueuedTimeUtcArray"`
-	ExpiresAt             list[moment]     `json:"ExpiresAtArray"`
-	ExpiresAtUtc          list[moment]     `json:"ExpiresAtUtcArray"`
-	ContentTypes          list[text]       `json:"ContentTypeArray"`
-	CorrelationIDs        list[text]       `json:"CorrelationIdArray"`
-	Subjects              list[text]       `json:"SubjectArray"`
-	LockTokens            list[text]       `json:"LockTokenArray"`
-	ApplicationProperties list[properties] `json:"ApplicationPropertiesArray"`
-}
-
 func broken(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", ErrEnvelope, fmt.Sprintf(format, args...))
+	return fmt.Errorf("%w: %s", errEnvelope, fmt.Sprintf(format, args...))
 }
 
 // unmarshal is json.Unmarshal with a limit on depth and without the input in its
@@ -136,16 +97,15 @@ func tooDeep(b []byte) bool {
 	depth, inString := 0, false
 	for i := 0; i < len(b); i++ {
 		switch c := b[i]; {
+		case inString && c == '\\':
+			i++
 		case inString:
-			if c == '\\' {
-				i++
-			} else if c == '"' {
-				inString = false
-			}
+			inString = c != '"'
 		case c == '"':
 			inString = true
 		case c == '{' || c == '[':
-			if depth++; depth > maxDepth {
+			depth++
+			if depth > maxDepth {
 				return true
 			}
 		case c == '}' || c == ']':
@@ -156,12 +116,12 @@ func tooDeep(b []byte) bool {
 }
 
 // trigger is the one value of Data. It has the name of the binding in
-// function.json, which is nobody's business here.
-func (e *envelope) trigger() (json.RawMessage, error) {
-	if len(e.Data) != 1 {
-		return nil, broken("Data has %d values, not one", len(e.Data))
+// function.json, which does not matter here.
+func trigger(data map[string]json.RawMessage) (json.RawMessage, error) {
+	if len(data) != 1 {
+		return nil, broken("Data has %d values, not one", len(data))
 	}
-	for _, raw := range e.Data {
+	for _, raw := range data {
 		return raw, nil
 	}
 	return nil, nil
@@ -172,83 +132,54 @@ func decodeTimer(b []byte) (Timer, error) {
 	if err := unmarshal(b, &e); err != nil {
 		return Timer{}, err
 	}
-	raw, err := (&envelope{Data: e.Data}).trigger()
+	raw, err := trigger(e.Data)
 	if err != nil {
 		return Timer{}, err
 	}
 	var wire struct {
-		IsPastDue      bool
-		Schedule       struct{ AdjustForDST bool }
-		ScheduleStatus *struct{ Last, Next, LastUpdated moment }
+		ScheduleStatus *struct{ Last, Next moment }
 	}
 	inner, _ := unwrap(raw)
 	if err := unmarshal(inner, &wire); err != nil {
 		return Timer{}, err
 	}
-	t := Timer{IsPastDue: wire.IsPastDue, AdjustForDST: wire.Schedule.AdjustForDST}
-	if s := wire.ScheduleStatus; s != nil {
-		t.Status = &ScheduleStatus{Last: s.Last.Time, Next: s.Next.Time, LastUpdated: s.LastUpdated.Time}
+	if wire.ScheduleStatus == nil {
+		return Timer{}, nil
 	}
-	return t, nil
+	return Timer{Status: &ScheduleStatus{Last: wire.ScheduleStatus.Last.Time, Next: wire.ScheduleStatus.Next.Time}}, nil
 }
 
-// decodeMessages gives one message for cardinality one, all of the batch for many.
-func decodeMessages(b []byte) ([]Message, error) {
+func decodeMessage(b []byte) (Message, error) {
 	var e envelope
 	if err := unmarshal(b, &e); err != nil {
-		return nil, err
+		return Message{}, err
 	}
-	raw, err := e.trigger()
+	raw, err := trigger(e.Data)
 	if err != nil {
-		return nil, err
+		return Message{}, err
 	}
 	inner, wasString := unwrap(raw)
 	switch {
-	case bytes.Equal(inner, []byte("null")) && !wasString:
-		return nil, broken("the message is null")
+	case !wasString && string(inner) == "null":
+		return Message{}, broken("the message is null")
 	case len(inner) > 0 && inner[0] == '[':
-		return decodeBatch(b, inner)
+		// The text of one message would be a JSON string literal here.
+		return Message{}, broken("this is a batch of messages: set cardinality one in function.json")
+	case !wasString:
+		return Message{Body: bytes.Clone(inner)}, nil
 	}
-	if wasString {
-		// The whole proof that the body came as binary: text would be a JSON
-		// string literal here. And a JSON object, the only kind of body that
-		// enters the metadata, is never base64.
-		if body, ok := decodeBase64(inner); ok {
-			m := e.Metadata.message()
-			m.Body, m.Trusted = body, true
-			return []Message{m}, nil
-		}
-		if body, ok := unquote(inner); ok {
-			return []Message{{Body: body}}, nil
-		}
+	// The whole proof that the body came as binary: text would be a JSON string
+	// literal here. And a JSON object, the only kind of body that enters the
+	// metadata, is never base64.
+	if body, ok := decodeBase64(inner); ok {
+		m := e.Metadata.message()
+		m.Body, m.Trusted = body, true
+		return m, nil
 	}
-	return []Message{{Body: bytes.Clone(inner)}}, nil
-}
-
-func decodeBatch(b, array []byte) ([]Message, error) {
-	var bodies []json.RawMessage
-	if err := unmarshal(array, &bodies); err != nil {
-		return nil, err
+	if body, ok := unquote(inner); ok {
+		return Message{Body: body}, nil
 	}
-	var e struct{ Metadata batchMetadata }
-	if err := unmarshal(b, &e); err != nil {
-		return nil, err
-	}
-	messages := make([]Message, len(bodies))
-	for i, raw := range bodies {
-		s, ok := unquote(raw)
-		if !ok {
-			return nil, broken("message %d of the batch is not binary: set dataType binary in function.json", i+1)
-		}
-		body, ok := decodeBase64(s)
-		if !ok {
-			return nil, broken("message %d of the batch is not base64: set dataType binary in function.json", i+1)
-		}
-		// Bodies of a batch enter no metadata, so these can be trusted.
-		messages[i] = e.Metadata.message(i)
-		messages[i].Body, messages[i].Trusted = body, true
-	}
-	return messages, nil
+	return Message{Body: bytes.Clone(inner)}, nil
 }
 
 func decodeBase64(b []byte) ([]byte, bool) {
@@ -262,35 +193,16 @@ func decodeBase64(b []byte) ([]byte, bool) {
 
 func (d *metadata) message() Message {
 	m := Message{
-		MessageID: string(d.MessageID), SessionID: string(d.SessionID),
-		DeliveryCount: int(d.DeliveryCount), SequenceNumber: int64(d.SequenceNumber),
-		EnqueuedTime: d.EnqueuedTime.or(d.EnqueuedTimeUtc), ExpiresAt: d.ExpiresAt.or(d.ExpiresAtUtc),
-		ContentType: string(d.ContentType), CorrelationID: string(d.CorrelationID),
-		Subject: string(d.Subject), LockToken: string(d.LockToken),
-		ApplicationProperties: d.ApplicationProperties,
+		MessageID: string(d.MessageID), SessionID: string(d.SessionID), DeliveryCount: int(d.DeliveryCount),
+		EnqueuedTime: d.EnqueuedTime.or(d.EnqueuedTimeUtc), ApplicationProperties: d.ApplicationProperties,
 	}
 	m.DeadLetterReason, _ = m.ApplicationProperties["DeadLetterReason"].(string)
-	m.DeadLetterErrorDescription, _ = m.ApplicationProperties["DeadLetterErrorDescription"].(string)
 	return m
 }
 
-func (d *batchMetadata) message(i int) Message {
-	one := metadata{
-		MessageID: d.MessageIDs.at(i), SessionID: d.SessionIDs.at(i),
-		DeliveryCount: d.DeliveryCounts.at(i), SequenceNumber: d.SequenceNumbers.at(i),
-		EnqueuedTime: d.EnqueuedTimes.at(i), EnqueuedTimeUtc: d.EnqueuedTimesUtc.at(i),
-		ExpiresAt: d.ExpiresAt.at(i), ExpiresAtUtc: d.ExpiresAtUtc.at(i),
-		ContentType: d.ContentTypes.at(i), CorrelationID: d.CorrelationIDs.at(i),
-		Subject: d.Subjects.at(i), LockToken: d.LockTokens.at(i),
-		ApplicationProperties: d.ApplicationProperties.at(i),
-	}
-	return one.message()
-}
-
 // The host prints most values as JSON and puts that text into a JSON string once
-// more: "text" arrives as "\"text\"", 3 as "3", an array as "[1,2]". Dates and
-// binary are strings only once, objects not at all. So: unwrap one string if there
-// is one, and then look.
+// more: "text" arrives as "\"text\"", 3 as "3". Dates and binary are strings only
+// once, objects not at all. So: unwrap one string if there is one, and then look.
 
 // unwrap takes off one layer of JSON string.
 func unwrap(raw []byte) (inner []byte, wasString bool) {
@@ -306,14 +218,7 @@ func unquote(raw []byte) ([]byte, bool) {
 		return nil, false
 	}
 	inner := raw[1 : len(raw)-1]
-	plain := true
-	for _, c := range inner {
-		if c == '\\' || c == '"' || c < ' ' || c >= 0x80 {
-			plain = false
-			break
-		}
-	}
-	if plain {
+	if isPlain(inner) {
 		return inner, true
 	}
 	var s string
@@ -321,6 +226,19 @@ func unquote(raw []byte) ([]byte, bool) {
 		return nil, false
 	}
 	return []byte(s), true
+}
+
+// isPlain reports whether b stands in a JSON string as it is: ASCII without escapes.
+func isPlain(b []byte) bool {
+	for _, c := range b {
+		if c < ' ' || c >= utf8.RuneSelf {
+			return false
+		}
+		if c == '\\' || c == '"' {
+			return false
+		}
+	}
+	return true
 }
 
 // scalar is the text of a value that may be encoded once or twice; empty for null,
@@ -337,7 +255,7 @@ func scalar(raw []byte) string {
 func bare(raw []byte) []byte {
 	// "\"m-1\"", by far the most frequent shape, without a detour.
 	if n := len(raw); n >= 6 && string(raw[:3]) == `"\"` && string(raw[n-3:]) == `\""` {
-		if inner := raw[3 : n-3]; bytes.IndexByte(inner, '\\') < 0 && bytes.IndexByte(inner, '"') < 0 {
+		if inner := raw[3 : n-3]; !bytes.ContainsAny(inner, `\"`) {
 			return inner
 		}
 	}
@@ -346,12 +264,11 @@ func bare(raw []byte) []byte {
 		if twice, ok := unquote(inner); ok {
 			return twice
 		}
-		if string(inner) == "null" {
-			return nil
-		}
-		return inner
 	}
-	if len(inner) == 0 || inner[0] == '{' || inner[0] == '[' || string(inner) == "null" {
+	switch {
+	case string(inner) == "null":
+		return nil
+	case !wasString && len(inner) > 0 && (inner[0] == '{' || inner[0] == '['):
 		return nil
 	}
 	return inner
@@ -380,13 +297,19 @@ type moment struct{ time.Time }
 func (m *moment) UnmarshalJSON(raw []byte) error {
 	b := bare(raw)
 	layout := "2006-01-02T15:04:05" // both take a fraction, too
-	if n := len(b); n > 6 && (b[n-1] == 'Z' || b[n-6] == '+' || b[n-6] == '-') {
+	if hasZone(b) {
 		layout = time.RFC3339
 	}
 	if t, err := time.Parse(layout, string(b)); err == nil {
 		m.Time = t.UTC()
 	}
 	return nil
+}
+
+// hasZone reports whether a date ends in Z or in an offset such as +01:00.
+func hasZone(date []byte) bool {
+	n := len(date)
+	return n > 6 && (date[n-1] == 'Z' || date[n-6] == '+' || date[n-6] == '-')
 }
 
 func (m moment) or(other moment) time.Time {
@@ -411,33 +334,20 @@ func (p *properties) UnmarshalJSON(raw []byte) error {
 	}
 	for k, v := range m {
 		if n, ok := v.(json.Number); ok {
-			if i, err := n.Int64(); err == nil {
-				m[k] = i
-			} else if f, err := n.Float64(); err == nil {
-				m[k] = f
-			}
+			m[k] = number(n)
 		}
 	}
 	*p = m
 	return nil
 }
 
-// list is an array, wrapped in a string or not.
-type list[T any] []T
-
-func (l *list[T]) UnmarshalJSON(raw []byte) error {
-	inner, _ := unwrap(raw)
-	var items []T
-	if json.Unmarshal(inner, &items) == nil {
-		*l = items
+// number is an int64 where it fits, else a float64, else as it stands.
+func number(n json.Number) any {
+	if i, err := n.Int64(); err == nil {
+		return i
 	}
-	return nil
-}
-
-// at gives the zero value past the end.
-func (l list[T]) at(i int) (v T) {
-	if i < len(l) {
-		v = l[i]
+	if f, err := n.Float64(); err == nil {
+		return f
 	}
-	return v
+	return n
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"net/url"
 	"regexp"
 	"strings"
@@ -25,7 +24,8 @@ const redacted = "[redacted]"
 // out of texts, and values that could be a payload (bytes, requests, headers,
 // structs) are replaced by the name of their type.
 func NewLog(w io.Writer, level slog.Leveler) *slog.Logger {
-	return slog.New(logHandler{slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: replaceAttr})})
+	options := &slog.HandlerOptions{Level: level, ReplaceAttr: replaceAttr}
+	return slog.New(logHandler{slog.NewJSONHandler(w, options)})
 }
 
 type logHandler struct{ slog.Handler }
@@ -87,10 +87,12 @@ func replaceAttr(groups []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// secretName knows the names of headers and attributes that are secret as a whole.
+// secretName reports whether a header or attribute of this name is secret as a whole.
 func secretName(name string) bool {
-	switch name = strings.ToLower(name); name {
-	case "x-functions-key", "authorization", "proxy-authorization", "cookie", "set-cookie", "token", "password", "body", "payload":
+	name = strings.ToLower(name)
+	switch name {
+	case "x-functions-key", "authorization", "proxy-authorization", "cookie", "set-cookie",
+		"token", "password", "body", "payload":
 		return true
 	}
 	return strings.HasPrefix(name, "x-ms-token-") || strings.HasPrefix(name, "x-ms-client-principal")
@@ -99,7 +101,8 @@ func secretName(name string) bool {
 // patterns are compiled when the first suspicious text comes along, not at start.
 var patterns = sync.OnceValue(func() []*regexp.Regexp {
 	return []*regexp.Regexp{
-		regexp.MustCompile(`(?i)([?&](?:code|state|sig|clientid|access_token|refresh_token|id_token|client_secret|client_assertion|code_verifier)=)[^&#\s"'<>]+`),
+		regexp.MustCompile(`(?i)([?&](?:code|state|sig|clientid|access_token|refresh_token|id_token|` +
+			`client_secret|client_assertion|code_verifier)=)[^&#\s"'<>]+`),
 		regexp.MustCompile(`(?i)(x-functions-key["']?\s*[:=]\s*["'\[]*)[^\s"'\],;&]+`),
 		regexp.MustCompile(`(\b)eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?`), // a JWT
 		regexp.MustCompile(`(\b)[A-Za-z0-9]{76}AZDO[A-Za-z0-9]{4}\b`),                       // a PAT
@@ -116,19 +119,4 @@ func Redact(s string) string {
 		s = p.ReplaceAllString(s, "${1}"+redacted)
 	}
 	return s
-}
-
-// RedactHeader gives a copy of h that can be shown.
-func RedactHeader(h http.Header) http.Header {
-	c := h.Clone()
-	for name, values := range c {
-		for i := range values {
-			if secretName(name) {
-				values[i] = redacted
-			} else {
-				values[i] = Redact(values[i])
-			}
-		}
-	}
-	return c
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"mime"
-	"net"
 	"net/http"
 	"runtime"
 	"runtime/debug"
@@ -16,18 +15,10 @@ import (
 	"time"
 )
 
-const (
-	// DefaultDeadline ends an invocation before the host stops to renew the
-	// message's lock (5 minutes), and long before functionTimeout, at which the
-	// host kills the process and every other invocation with it.
-	DefaultDeadline = 4 * time.Minute
-	// DefaultMaxBody holds the largest message of a standard Service Bus
-	// namespace (256 KiB, a third more as base64) with its metadata.
-	DefaultMaxBody = 1 << 20
-
-	// bodyTimeout bounds reading a body: who is slower than this is not the host.
-	bodyTimeout = 30 * time.Second
-)
+// deadline ends an invocation before the host stops to renew the message's lock
+// (5 minutes), and long before functionTimeout, at which the host kills the process
+// and every other invocation with it.
+const deadline = 4 * time.Minute
 
 // answer is what every successful invocation gets. An empty body, or one that is
 // not application/json, would hang or fail it. Outputs stay null: the host would
@@ -39,36 +30,24 @@ type Config struct {
 	// Log gets one line per failed or refused request and never a payload.
 	// nil: nothing is logged. See NewLog.
 	Log *slog.Logger
-	// Deadline of an invocation. 0: DefaultDeadline; less than 0: none.
-	Deadline time.Duration
-	// MaxBody is the longest request body in bytes. 0: DefaultMaxBody.
-	MaxBody int64
 }
 
 // Mux is the handler process's http.Handler. Register the functions first, then
 // serve.
 type Mux struct {
 	log       *slog.Logger
-	deadline  time.Duration
-	maxBody   int64
 	functions map[string]function
 	http      *http.ServeMux
 }
 
-// function runs one invocation on its decoded envelope.
+// function runs one invocation on its envelope.
 type function func(ctx context.Context, envelope []byte) error
 
 // New makes a Mux without functions.
 func New(c Config) *Mux {
-	m := &Mux{log: c.Log, deadline: c.Deadline, maxBody: c.MaxBody, functions: map[string]function{}, http: http.NewServeMux()}
+	m := &Mux{log: c.Log, functions: map[string]function{}, http: http.NewServeMux()}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
-	}
-	if m.deadline == 0 {
-		m.deadline = DefaultDeadline
-	}
-	if m.maxBody <= 0 {
-		m.maxBody = DefaultMaxBody
 	}
 	return m
 }
@@ -86,24 +65,19 @@ func (m *Mux) HandleTimer(name string, f func(context.Context, Timer) error) {
 }
 
 // HandleServiceBus registers a function with a Service Bus trigger, whose
-// function.json must say dataType binary. The host completes the message if f
-// gives nil, else it abandons it and delivers it again at once. If cardinality is
-// many, f gets the messages one after another, and one failure fails the batch.
+// function.json must say cardinality one and dataType binary. The host completes the
+// message if f gives nil, else it abandons it and delivers it again at once.
 func (m *Mux) HandleServiceBus(name string, f func(context.Context, Message) error) {
 	m.handle(name, func(ctx context.Context, envelope []byte) error {
-		messages, err := decodeMessages(envelope)
+		message, err := decodeMessage(envelope)
 		if err != nil {
 			return err
 		}
-		var errs []error
-		for _, message := range messages {
-			if !message.Trusted {
-				m.log.WarnContext(ctx, "message came as text and its broker metadata is ignored: set dataType binary in function.json")
-			}
-			message.InvocationID = Invocation(ctx).ID
-			errs = append(errs, f(ctx, message))
+		if !message.Trusted {
+			m.log.WarnContext(ctx, "message came as text and its broker metadata is ignored: "+
+				"set dataType binary in function.json")
 		}
-		return errors.Join(errs...)
+		return f(ctx, message)
 	})
 }
 
@@ -120,8 +94,10 @@ func (m *Mux) handle(name string, f function) {
 // validName is the host's rule for folder names.
 func validName(name string) bool {
 	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-	return name != "" && len(name) <= 128 && strings.Contains(letters, name[:1]) &&
-		strings.Trim(name, letters+"0123456789_-") == "" && !strings.EqualFold(name, "host")
+	if name == "" || len(name) > 128 || strings.EqualFold(name, "host") {
+		return false
+	}
+	return strings.Contains(letters, name[:1]) && strings.Trim(name, letters+"0123456789_-") == ""
 }
 
 // HandleHTTP registers the handler of HTTP functions whose requests the host
@@ -135,7 +111,8 @@ func (m *Mux) HandleHTTP(pattern string, h http.Handler) {
 	}
 	for _, reserved := range []string{"admin", "runtime"} {
 		if strings.HasPrefix(strings.ToLower(route), reserved) {
-			panic(fmt.Sprintf("customhandler: pattern %q begins with %s, which the host keeps for itself", pattern, reserved))
+			panic(fmt.Sprintf("customhandler: pattern %q begins with %s, which the host keeps for itself",
+				pattern, reserved))
 		}
 	}
 	m.http.Handle(pattern, h)
@@ -155,6 +132,7 @@ func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// serveInvocation runs a function with a timer or Service Bus trigger.
 func (m *Mux) serveInvocation(w http.ResponseWriter, r *http.Request, name string) {
 	f, ok := m.functions[name]
 	if !ok {
@@ -163,7 +141,7 @@ func (m *Mux) serveInvocation(w http.ResponseWriter, r *http.Request, name strin
 		return
 	}
 	start := time.Now()
-	ctx, cancel := m.context(r, name)
+	ctx, cancel := invocationContext(r, name)
 	defer cancel()
 	defer func() {
 		if v := recover(); v != nil {
@@ -171,35 +149,15 @@ func (m *Mux) serveInvocation(w http.ResponseWriter, r *http.Request, name strin
 			problem(w, http.StatusInternalServerError, "the invocation failed")
 		}
 	}()
-	if r.Method != http.MethodPost {
-		w.Header().Set("Allow", http.MethodPost)
-		problem(w, http.StatusMethodNotAllowed, "functions are invoked by POST")
+	body, ok := m.readInvocation(ctx, w, r)
+	if !ok {
 		return
 	}
-	// The host always says application/json. A web page in a developer's
-	// browser that posts to this port could not without a preflight.
-	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
-		problem(w, http.StatusUnsupportedMediaType, "an invocation is application/json")
-		return
-	}
-	// No Content-Length to go by: in Azure the host sends it chunked.
-	m.limit(w, r)
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		if tooLong, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			m.log.ErrorContext(ctx, "invocation is too long", "limit", tooLong.Limit)
-			problem(w, http.StatusRequestEntityTooLarge, "the invocation is too long")
-			return
-		}
-		m.log.ErrorContext(ctx, "reading the invocation failed")
-		problem(w, http.StatusBadRequest, "the invocation could not be read")
-		return
-	}
-	err = f(ctx, body)
+	err := f(ctx, body)
 	took := time.Since(start)
 	if err != nil {
 		status := http.StatusInternalServerError
-		if errors.Is(err, ErrEnvelope) {
+		if errors.Is(err, errEnvelope) {
 			status = http.StatusBadRequest
 		}
 		m.log.ErrorContext(ctx, "invocation failed", "error", err, "duration", took)
@@ -212,6 +170,36 @@ func (m *Mux) serveInvocation(w http.ResponseWriter, r *http.Request, name strin
 	_, _ = io.WriteString(w, answer)
 }
 
+// readInvocation reads the envelope. Where that fails it has answered, and ok is false.
+func (m *Mux) readInvocation(ctx context.Context, w http.ResponseWriter, r *http.Request) (body []byte, ok bool) {
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		problem(w, http.StatusMethodNotAllowed, "functions are invoked by POST")
+		return nil, false
+	}
+	// The host always says application/json. A web page in a developer's
+	// browser that posts to this port could not without a preflight.
+	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || media != "application/json" {
+		problem(w, http.StatusUnsupportedMediaType, "an invocation is application/json")
+		return nil, false
+	}
+	// No Content-Length to go by: in Azure the host sends it chunked.
+	limitBody(w, r)
+	body, err = io.ReadAll(r.Body)
+	if tooLong, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		m.log.ErrorContext(ctx, "invocation is too long", "limit", tooLong.Limit)
+		problem(w, http.StatusRequestEntityTooLarge, "the invocation is too long")
+		return nil, false
+	}
+	if err != nil {
+		m.log.ErrorContext(ctx, "reading the invocation failed")
+		problem(w, http.StatusBadRequest, "the invocation could not be read")
+		return nil, false
+	}
+	return body, true
+}
+
 func (m *Mux) serveHTTPFunction(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	_, pattern := m.http.Handler(r)
@@ -220,9 +208,9 @@ func (m *Mux) serveHTTPFunction(w http.ResponseWriter, r *http.Request) {
 		problem(w, http.StatusNotFound, "no such route")
 		return
 	}
-	ctx, cancel := m.context(r, pattern)
+	ctx, cancel := invocationContext(r, pattern)
 	defer cancel()
-	rec := &recorder{ResponseWriter: w}
+	recorder := RecordStatus(w)
 	defer func() {
 		v := recover()
 		if v == nil {
@@ -230,7 +218,7 @@ func (m *Mux) serveHTTPFunction(w http.ResponseWriter, r *http.Request) {
 		}
 		if v != http.ErrAbortHandler {
 			m.logPanic(ctx, v)
-			if rec.status == 0 {
+			if !recorder.Written() {
 				problem(w, http.StatusInternalServerError, "the request failed")
 				return
 			}
@@ -238,56 +226,30 @@ func (m *Mux) serveHTTPFunction(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler) // too late for a status: break the connection
 	}()
 	r = r.WithContext(ctx)
-	m.limit(w, r)
-	m.http.ServeHTTP(rec, r)
+	limitBody(w, r)
+	m.http.ServeHTTP(recorder, r)
+	m.log.Log(ctx, requestLevel(r.Method, recorder.Status()), "request",
+		"status", recorder.Status(), "duration", time.Since(start))
+}
 
-	level := slog.LevelInfo
+// requestLevel keeps pages that were merely looked at out of the log.
+func requestLevel(method string, status int) slog.Level {
+	onlyReads := method == http.MethodGet || method == http.MethodHead
 	switch {
-	case rec.status >= 500:
-		level = slog.LevelError
-	case rec.status < 400 && (r.Method == http.MethodGet || r.Method == http.MethodHead):
-		level = slog.LevelDebug
+	case status >= 500:
+		return slog.LevelError
+	case status < 400 && onlyReads:
+		return slog.LevelDebug
 	}
-	m.log.Log(ctx, level, "request", "status", max(rec.status, http.StatusOK), "duration", time.Since(start))
+	return slog.LevelInfo
 }
 
-// limit bounds a request's body in size and time.
-func (m *Mux) limit(w http.ResponseWriter, r *http.Request) {
-	r.Body = http.MaxBytesReader(w, r.Body, m.maxBody)
-	if r.ContentLength == 0 {
-		return
-	}
-	// Not the server's ReadTimeout: that one goes on while the invocation works,
-	// and would cancel it.
-	c := http.NewResponseController(w)
-	if c.SetReadDeadline(time.Now().Add(bodyTimeout)) == nil {
-		r.Body = &timedBody{r.Body, func() { _ = c.SetReadDeadline(time.Time{}) }}
-	}
+func invocationContext(r *http.Request, function string) (context.Context, context.CancelFunc) {
+	info := Info{ID: invocationID(r.Header), Function: function, TraceParent: traceParent(r.Header)}
+	return context.WithTimeout(context.WithValue(r.Context(), infoKey{}, info), deadline)
 }
 
-// timedBody ends the deadline on reading once there is no more to read.
-type timedBody struct {
-	io.ReadCloser
-	done func()
-}
-
-func (b *timedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if err == io.EOF { // after any other error the rest is not waited for either
-		b.done()
-	}
-	return n, err
-}
-
-func (m *Mux) context(r *http.Request, function string) (context.Context, context.CancelFunc) {
-	ctx := context.WithValue(r.Context(), infoKey{}, Info{ID: invocationID(r.Header), Function: function, TraceParent: traceParent(r.Header)})
-	if m.deadline < 0 {
-		return ctx, func() {}
-	}
-	return context.WithTimeout(ctx, m.deadline)
-}
-
-// logPanic tells where it happened. What was thrown may hold a payload: only the
+// logPanic says where it happened. What was thrown may hold a payload: only the
 // runtime's own errors are shown.
 func (m *Mux) logPanic(ctx context.Context, v any) {
 	what := fmt.Sprintf("%T", v)
@@ -297,29 +259,6 @@ func (m *Mux) logPanic(ctx context.Context, v any) {
 	m.log.ErrorContext(ctx, "panic", "panic", what, "stack", string(debug.Stack()))
 }
 
-// recorder remembers the status of an answer.
-type recorder struct {
-	http.ResponseWriter
-	status int
-}
-
-func (r *recorder) WriteHeader(status int) {
-	if r.status == 0 && status >= 200 {
-		r.status = status
-	}
-	r.ResponseWriter.WriteHeader(status)
-}
-
-func (r *recorder) Write(b []byte) (int, error) {
-	if r.status == 0 {
-		r.status = http.StatusOK
-	}
-	return r.ResponseWriter.Write(b)
-}
-
-// Unwrap serves http.ResponseController.
-func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
-
 // problem answers by RFC 9457. The details are constants: nothing of a request
 // comes back in them.
 func problem(w http.ResponseWriter, status int, detail string) {
@@ -328,72 +267,6 @@ func problem(w http.ResponseWriter, status int, detail string) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Del("Content-Length")
 	w.WriteHeader(status)
-	_, _ = fmt.Fprintf(w, `{"type":"about:blank","title":%q,"status":%d,"detail":%q}`, http.StatusText(status), status, detail)
-}
-
-// Info names an invocation.
-type Info struct {
-	ID       string // the host's id of this one call; a retry has another
-	Function string // function name; for HTTP the pattern that matched
-	// TraceParent is the W3C trace context that came with the call, the host's or a
-	// client's; empty if there is none.
-	TraceParent string
-}
-
-type infoKey struct{}
-
-// Invocation tells which invocation ctx belongs to; the zero Info outside of one.
-func Invocation(ctx context.Context) Info {
-	i, _ := ctx.Value(infoKey{}).(Info)
-	return i
-}
-
-// invocationID takes the host's value: in forwarding mode it comes after one that
-// the client has sent, as a second header or behind a comma.
-func invocationID(h http.Header) string {
-	values := h.Values("X-Azure-Functions-Invocationid")
-	if len(values) == 0 {
-		return ""
-	}
-	id := values[len(values)-1]
-	id = strings.TrimSpace(id[strings.LastIndexByte(id, ',')+1:])
-	if len(id) > 64 || strings.Trim(id, "0123456789abcdefABCDEF-") != "" {
-		return "" // none of the host's: it would only confuse the log
-	}
-	return id
-}
-
-// traceParent takes a trace context that has the form of one.
-func traceParent(h http.Header) string {
-	v := h.Get("Traceparent")
-	if len(v) < 55 || len(v) > 64 || strings.Trim(v, "0123456789abcdef-") != "" {
-		return ""
-	}
-	return v
-}
-
-// Address is where to listen: port is FUNCTIONS_CUSTOMHANDLER_PORT. The host
-// only ever calls 127.0.0.1.
-func Address(port string) (string, error) {
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil || n == 0 {
-		return "", errors.New("FUNCTIONS_CUSTOMHANDLER_PORT is not a port: the Functions host sets it when it starts the handler")
-	}
-	return net.JoinHostPort("127.0.0.1", strconv.FormatUint(n, 10)), nil
-}
-
-// Server gives an http.Server for this Mux with the time-outs that the host
-// needs: none on writing, because an invocation may take minutes, and a long idle
-// time, because the host reuses connections that it has not used for a while. A
-// request's body has a time-out of its own.
-func (m *Mux) Server(addr string) *http.Server {
-	return &http.Server{
-		Addr:              addr,
-		Handler:           m,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       10 * time.Minute,
-		MaxHeaderBytes:    128 << 10, // App Service authentication adds long ones
-		// net/http would write to stderr, where each line counts as an error.
-		ErrorLog: slog.NewLogLogger(m.log.Handler(), slog.LevelWarn),
-	}
+	_, _ = fmt.Fprintf(w, `{"type":"about:blank","title":%q,"status":%d,"detail":%q}`,
+		http.StatusText(status), status, detail)
 }

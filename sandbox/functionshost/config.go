@@ -20,7 +20,8 @@ var (
 	ErrRestartBudget = errors.New("exceeded http worker restart retry count: shutting down Functions host")
 	// ErrHandlerNeverReady: an invocation waited four initialization timeouts
 	// for the handler.
-	ErrHandlerNeverReady = errors.New("function invocation waited too long for the handler: shutting down Functions host")
+	ErrHandlerNeverReady = errors.New("function invocation waited too long for the handler: " +
+		"shutting down Functions host")
 )
 
 // Reasons for which an invocation fails; Invocation.Err wraps them.
@@ -39,20 +40,6 @@ var (
 	ErrClosed = errors.New("the host is closed")
 )
 
-// Mode chooses how HTTP functions with one HTTP input and one HTTP output reach
-// the handler.
-type Mode string
-
-const (
-	// ModeAuto proxies where host.json has enableProxyingHttpRequest, forwards
-	// where it has enableForwardingHttpRequest alone, and uses the envelope
-	// otherwise.
-	ModeAuto Mode = "auto"
-	// ModeForwarding behaves as a host that is too old to know
-	// enableProxyingHttpRequest.
-	ModeForwarding Mode = "forwarding"
-)
-
 // Keys are the access keys. An empty key opens nothing.
 type Keys struct {
 	Master   string
@@ -68,14 +55,12 @@ type Config struct {
 	// too, with the host's own variables added; nothing is inherited.
 	Settings map[string]string
 	Keys     Keys
-	// Mode is ModeAuto when empty.
-	Mode Mode
 	// Version is the host's version as handlers see it; default 4.1037.0.0.
 	Version string
 
 	// Launcher starts the handler. Exec is the real one.
 	Launcher Launcher
-	// HandlerPort is the port the handler is told to listen on. Zero draws a
+	// HandlerPort is where the handler shall listen. Zero draws a
 	// free one; it must be set together with Dial.
 	HandlerPort int
 	// Dial reaches the handler; default TCP.
@@ -161,7 +146,7 @@ func (s settings) get(name string) (string, bool) {
 	return v, ok
 }
 
-// hasGroup tells whether any setting lies below name.
+// hasGroup reports whether any setting lies below name.
 func (s settings) hasGroup(name string) bool {
 	prefix := settingKey(name) + ":"
 	for k := range s {

@@ -3,6 +3,7 @@ package functionshost
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -49,6 +50,8 @@ type binding struct {
 
 func (b *binding) is(kind string) bool { return strings.EqualFold(b.Type, kind) }
 
+func (b *binding) takesBatches() bool { return strings.EqualFold(b.Cardinality, "many") }
+
 type authLevel int
 
 const (
@@ -57,19 +60,10 @@ const (
 	levelAdmin
 )
 
-func (l authLevel) String() string {
-	return [...]string{"Anonymous", "Function", "Admin"}[l]
-}
-
 // function is a loaded function.
 type function struct {
-	name    string
-	trigger *binding
-	httpOut *binding // nil: none
-
-	// plain: exactly one input, an httpTrigger, and one output, http. Only such
-	// a function is ever forwarded or proxied.
-	plain    bool
+	name     string
+	trigger  *binding
 	disabled bool
 
 	level    authLevel
@@ -101,17 +95,16 @@ func discover(dir string, o *hostOptions, s settings) ([]*function, []Problem, e
 		problems  []Problem
 	)
 	for _, e := range entries {
-		folder := filepath.Join(dir, e.Name())
+		name, folder := e.Name(), filepath.Join(dir, e.Name())
 		info, err := os.Stat(folder) // follows links
 		if err != nil || !info.IsDir() {
 			continue
 		}
 		raw, err := os.ReadFile(filepath.Join(folder, "function.json"))
 		if os.IsNotExist(err) {
-			continue // an ordinary folder; what is below it is not looked at
+			continue // an ordinary folder; nobody looks for functions below it
 		}
-		name := e.Name()
-		if o.functions != nil && !slices.ContainsFunc(o.functions, func(n string) bool { return strings.EqualFold(n, name) }) {
+		if !o.lists(name) {
 			continue
 		}
 		var f *function
@@ -128,21 +121,31 @@ func discover(dir string, o *hostOptions, s settings) ([]*function, []Problem, e
 		return cmp.Or(cmp.Compare(strings.ToUpper(a.name), strings.ToUpper(b.name)), cmp.Compare(a.name, b.name))
 	})
 	if len(functions) == 0 {
-		problems = append(problems, Problem{Message: "no functions found directly below the script root; the handler is not started"})
+		const none = "no functions found directly below the script root; the handler is not started"
+		problems = append(problems, Problem{Message: none})
 	}
 	return functions, append(problems, overlaps(functions)...), nil
+}
+
+// lists reports whether host.json lets a function run.
+func (o *hostOptions) lists(name string) bool {
+	sameName := func(n string) bool { return strings.EqualFold(n, name) }
+	return o.functions == nil || slices.ContainsFunc(o.functions, sameName)
+}
+
+// functionFile is function.json.
+type functionFile struct {
+	Bindings   []binding       `json:"bindings"`
+	Disabled   any             `json:"disabled"`
+	ScriptFile string          `json:"scriptFile"`
+	Retry      json.RawMessage `json:"retry"`
 }
 
 func load(name, folder string, raw []byte, o *hostOptions, s settings) (*function, error) {
 	if !functionName.MatchString(name) || strings.EqualFold(name, "host") {
 		return nil, fmt.Errorf("'%s' is not a valid function name", name)
 	}
-	var file struct {
-		Bindings   []binding       `json:"bindings"`
-		Disabled   any             `json:"disabled"`
-		ScriptFile string          `json:"scriptFile"`
-		Retry      json.RawMessage `json:"retry"`
-	}
+	var file functionFile
 	if err := json.Unmarshal(raw, &file); err != nil {
 		return nil, fmt.Errorf("parsing function.json: %w", err)
 	}
@@ -150,91 +153,108 @@ func load(name, folder string, raw []byte, o *hostOptions, s settings) (*functio
 		return nil, fmt.Errorf("invalid script file name configuration: '%s' does not exist", file.ScriptFile)
 	}
 	if len(file.Retry) > 0 && string(file.Retry) != "null" {
-		return nil, fmt.Errorf("retry policies are not offered by this host")
+		return nil, errors.New("retry policies are not offered by this host")
 	}
-	f := &function{name: name}
-	if len(file.Bindings) == 0 {
-		return nil, fmt.Errorf("at least one binding must be declared")
+	trigger, outputs, err := file.split(o)
+	if err != nil {
+		return nil, err
 	}
-	var inputs, outputs int
-	names := map[string]bool{}
-	for i := range file.Bindings {
-		b := &file.Bindings[i]
-		if b.Type == "" {
-			return nil, fmt.Errorf("a binding has no type")
-		}
-		if !bindingName.MatchString(b.Name) {
-			return nil, fmt.Errorf("the binding name '%s' is invalid: a letter, then letters and digits only, or $return", b.Name)
-		}
-		if names[strings.ToLower(b.Name)] {
-			return nil, fmt.Errorf("multiple bindings are named '%s'; binding names must be unique", b.Name)
-		}
-		names[strings.ToLower(b.Name)] = true
-		isTrigger := strings.HasSuffix(strings.ToLower(b.Type), "trigger")
-		switch strings.ToLower(b.Direction) {
-		case "in", "":
-			inputs++
-		case "out":
-			if isTrigger {
-				return nil, fmt.Errorf("the trigger binding '%s' has direction out", b.Name)
-			}
-			outputs++
-		default:
-			return nil, fmt.Errorf("binding '%s': direction '%s' is not offered by this host", b.Name, b.Direction)
-		}
-		switch strings.ToLower(b.DataType) {
-		case "", "string", "binary":
-		default:
-			return nil, fmt.Errorf("binding '%s': dataType '%s' is not offered by this host", b.Name, b.DataType)
-		}
-		switch {
-		case b.is(typeHTTPTrigger), b.is(typeTimerTrigger), b.is(typeServiceBusTrigger) && o.bundle:
-			if f.trigger != nil {
-				return nil, fmt.Errorf("multiple trigger bindings defined; a function can only have a single trigger binding")
-			}
-			f.trigger = b
-		case b.is(typeHTTP) && strings.EqualFold(b.Direction, "out"):
-			if f.httpOut != nil {
-				return nil, fmt.Errorf("more than one http output binding")
-			}
-			f.httpOut = b
-		case b.is(typeServiceBusTrigger):
-			return nil, fmt.Errorf("the binding type(s) '%s' are not registered: host.json has no extensionBundle", b.Type)
-		default:
-			return nil, fmt.Errorf("the binding type(s) '%s' (direction '%s') are not registered; please ensure the type is correct and the binding extension is installed", b.Type, b.Direction)
-		}
-	}
-	if f.trigger == nil {
-		return nil, fmt.Errorf("no trigger binding specified; a function must have a trigger input binding")
-	}
-	switch d := file.Disabled.(type) {
-	case bool:
-		f.disabled = d
-	case string:
-		v, _ := s.get(d)
-		f.disabled = isTrue(d) || isTrue(v)
-	}
-	for _, key := range []string{"AzureWebJobs." + name + ".Disabled", "AzureWebJobs_" + name + "_Disabled"} {
-		if v, ok := s.get(key); ok {
-			f.disabled = isTrue(v)
-			break
-		}
-	}
-
-	var err error
+	f := &function{name: name, trigger: trigger, disabled: isDisabled(name, file.Disabled, s)}
 	switch {
-	case f.trigger.is(typeHTTPTrigger):
-		f.plain = inputs == 1 && outputs == 1 && f.httpOut != nil
+	case trigger.is(typeHTTPTrigger) && outputs != 1:
+		err = fmt.Errorf("an httpTrigger with %d http outputs, not one, comes in an envelope, "+
+			"which this host does not offer", outputs)
+	case trigger.is(typeHTTPTrigger):
 		err = f.loadHTTP(o)
-	case f.trigger.is(typeTimerTrigger):
+	case trigger.is(typeTimerTrigger):
 		err = f.loadTimer(s)
 	default:
-		err = f.loadServiceBus(o, s)
+		err = f.loadServiceBus(s)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return f, nil
+}
+
+// split finds the trigger among the bindings and counts the outputs.
+func (file *functionFile) split(o *hostOptions) (trigger *binding, outputs int, err error) {
+	if len(file.Bindings) == 0 {
+		return nil, 0, errors.New("at least one binding must be declared")
+	}
+	names := map[string]bool{}
+	for i := range file.Bindings {
+		b := &file.Bindings[i]
+		if err := b.check(o); err != nil {
+			return nil, 0, err
+		}
+		key := strings.ToLower(b.Name)
+		if names[key] {
+			return nil, 0, fmt.Errorf("multiple bindings are named '%s'; binding names must be unique", b.Name)
+		}
+		names[key] = true
+		switch {
+		case b.is(typeHTTP) && outputs > 0:
+			return nil, 0, errors.New("more than one http output binding")
+		case b.is(typeHTTP):
+			outputs++
+		case trigger != nil:
+			return nil, 0, errors.New("multiple trigger bindings defined; " +
+				"a function can only have a single trigger binding")
+		default:
+			trigger = b
+		}
+	}
+	if trigger == nil {
+		return nil, 0, errors.New("no trigger binding specified; a function must have a trigger input binding")
+	}
+	return trigger, outputs, nil
+}
+
+// check refuses a binding that is neither one of the triggers nor an http output.
+func (b *binding) check(o *hostOptions) error {
+	if b.Type == "" {
+		return errors.New("a binding has no type")
+	}
+	if !bindingName.MatchString(b.Name) {
+		return fmt.Errorf("the binding name '%s' is invalid: a letter, then letters and digits only, or $return",
+			b.Name)
+	}
+	isInput := b.Direction == "" || strings.EqualFold(b.Direction, "in")
+	isOutput := strings.EqualFold(b.Direction, "out")
+	isTrigger := strings.HasSuffix(strings.ToLower(b.Type), "trigger")
+	switch {
+	case isOutput && isTrigger:
+		return fmt.Errorf("the trigger binding '%s' has direction out", b.Name)
+	case !isInput && !isOutput:
+		return fmt.Errorf("binding '%s': direction '%s' is not offered by this host", b.Name, b.Direction)
+	case !slices.Contains([]string{"", "string", "binary"}, strings.ToLower(b.DataType)):
+		return fmt.Errorf("binding '%s': dataType '%s' is not offered by this host", b.Name, b.DataType)
+	case b.is(typeServiceBusTrigger) && !o.bundle:
+		return fmt.Errorf("the binding type(s) '%s' are not registered: host.json has no extensionBundle", b.Type)
+	case b.is(typeHTTPTrigger), b.is(typeTimerTrigger), b.is(typeServiceBusTrigger), b.is(typeHTTP) && isOutput:
+		return nil
+	}
+	return fmt.Errorf("the binding type(s) '%s' (direction '%s') are not registered; "+
+		"please ensure the type is correct and the binding extension is installed", b.Type, b.Direction)
+}
+
+// isDisabled reads function.json's disabled (true, or the name of a setting) and the
+// settings that win over it.
+func isDisabled(name string, inFile any, s settings) bool {
+	for _, key := range []string{"AzureWebJobs." + name + ".Disabled", "AzureWebJobs_" + name + "_Disabled"} {
+		if v, ok := s.get(key); ok {
+			return isTrue(v)
+		}
+	}
+	switch d := inFile.(type) {
+	case bool:
+		return d
+	case string:
+		v, _ := s.get(d)
+		return isTrue(d) || isTrue(v)
+	}
+	return false
 }
 
 func (f *function) loadHTTP(o *hostOptions) error {
@@ -259,7 +279,7 @@ func (f *function) loadHTTP(o *hostOptions) error {
 	route = strings.TrimPrefix(route, "/")
 	for _, reserved := range []string{"admin", "runtime"} {
 		if len(route) >= len(reserved) && strings.EqualFold(route[:len(reserved)], reserved) {
-			return fmt.Errorf("the specified route conflicts with one or more built in routes")
+			return errors.New("the specified route conflicts with one or more built in routes")
 		}
 	}
 	full := route
@@ -277,20 +297,21 @@ func (f *function) loadHTTP(o *hostOptions) error {
 func (f *function) loadTimer(s settings) error {
 	// Timer states and locks live in this account.
 	if v, _ := s.get("AzureWebJobsStorage"); v == "" && !s.hasGroup("AzureWebJobsStorage") {
-		return fmt.Errorf("the timer listener needs the app setting AzureWebJobsStorage")
+		return errors.New("the timer listener needs the app setting AzureWebJobsStorage")
 	}
 	text, err := s.resolve(f.trigger.Schedule)
 	if err != nil {
 		return err
 	}
-	if f.schedule, err = parseSchedule(text); err != nil {
+	f.schedule, err = parseSchedule(text)
+	if err != nil {
 		return err
 	}
 	f.useMonitor = (f.trigger.UseMonitor == nil || *f.trigger.UseMonitor) && !subMinute(f.schedule)
 	return nil
 }
 
-func (f *function) loadServiceBus(o *hostOptions, s settings) error {
+func (f *function) loadServiceBus(s settings) error {
 	b := f.trigger
 	for _, p := range []*string{&b.QueueName, &b.TopicName, &b.SubscriptionName, &b.Connection} {
 		v, err := s.resolve(*p)
@@ -299,38 +320,36 @@ func (f *function) loadServiceBus(o *hostOptions, s settings) error {
 		}
 		*p = v
 	}
-	switch {
-	case b.QueueName != "" && b.TopicName == "" && b.SubscriptionName == "":
-	case b.QueueName == "" && b.TopicName != "" && b.SubscriptionName != "":
-	default:
-		return fmt.Errorf("a serviceBusTrigger wants either queueName or topicName and subscriptionName")
+	ofQueue := b.QueueName != "" && b.TopicName == "" && b.SubscriptionName == ""
+	ofTopic := b.QueueName == "" && b.TopicName != "" && b.SubscriptionName != ""
+	if !ofQueue && !ofTopic {
+		return errors.New("a serviceBusTrigger wants either queueName or topicName and subscriptionName")
 	}
-	switch strings.ToLower(b.Cardinality) {
-	case "", "one", "many":
-	default:
+	if !slices.Contains([]string{"", "one", "many"}, strings.ToLower(b.Cardinality)) {
 		return fmt.Errorf("cardinality '%s' is neither one nor many", b.Cardinality)
 	}
 	if b.Connection == "" {
 		b.Connection = "ServiceBus" // found as AzureWebJobsServiceBus
 	}
 	if b.MaxMessageBatchSize < 0 {
-		return fmt.Errorf("maxMessageBatchSize must not be negative")
+		return errors.New("maxMessageBatchSize must not be negative")
 	}
 	return nil
 }
 
-// overlaps reports functions whose templates and methods meet: the first by name
+// overlaps reports functions whose templates and methods overlap: the first by name
 // takes what both match.
 func overlaps(functions []*function) []Problem {
 	var problems []Problem
 	for i, first := range functions {
 		for _, second := range functions[i+1:] {
-			if first.template == nil || second.template == nil || first.disabled || second.disabled {
+			if !first.isRouted() || !second.isRouted() {
 				continue
 			}
-			if meet(first.methods, second.methods) && first.template.overlaps(second.template) {
+			if shareMethod(first.methods, second.methods) && first.template.overlaps(second.template) {
 				problems = append(problems, Problem{Function: second.name, Message: fmt.Sprintf(
-					"its route '%s' matches requests that the route '%s' of function '%s' matches too; '%s' comes first by name and takes them",
+					"its route '%s' matches requests that the route '%s' of function '%s' matches too; "+
+						"'%s' comes first by name and takes them",
 					second.template.text, first.template.text, first.name, first.name)})
 			}
 		}
@@ -338,6 +357,9 @@ func overlaps(functions []*function) []Problem {
 	return problems
 }
 
-func meet(a, b []string) bool {
+// isRouted reports whether HTTP requests can reach the function.
+func (f *function) isRouted() bool { return f.template != nil && !f.disabled }
+
+func shareMethod(a, b []string) bool {
 	return a == nil || b == nil || slices.ContainsFunc(a, func(m string) bool { return slices.Contains(b, m) })
 }

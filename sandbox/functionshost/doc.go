@@ -6,7 +6,10 @@
 // that hangs until functionTimeout, routes tried in the order of function names.
 //
 // What the real host refuses is refused here. A function that cannot be loaded
-// is reported in Problems, the others run.
+// is reported in Problems, the others run. So is what the real host offers and no
+// function of an app like patrol asks for: HTTP requests are proxied
+// (enableProxyingHttpRequest), never put in an envelope or forwarded the older way;
+// routes are made of literals and {parameters}.
 //
 // The package must not know the app: everything it does follows from the app
 // folder, the app settings and Config. Sockets, processes and Service Bus clients

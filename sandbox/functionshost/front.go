@@ -29,68 +29,57 @@ func (h *Host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	})()
 
 	path := r.URL.EscapedPath()
-	switch first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/"); {
-	case path == "/" && h.options.routePrefix == "":
-		if h.route(w, r, path) {
-			return
-		}
-		fallthrough
-	case path == "/":
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		_, _ = io.WriteString(w, "<!DOCTYPE html><title>Functions host</title><p>Your Functions host is up and running (patrol's sandbox).</p>\n")
-		return
+	first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	switch {
 	case strings.EqualFold(first, "admin"):
 		h.admin(w, r, path)
-		return
 	case strings.EqualFold(first, "runtime"):
 		w.WriteHeader(http.StatusNotFound)
-		return
+	default:
+		h.serveFunction(w, r, path)
 	}
-	if !h.route(w, r, path) {
+}
+
+const welcome = "<!DOCTYPE html><title>Functions host</title>" +
+	"<p>Your Functions host is up and running (patrol's sandbox).</p>\n"
+
+func (h *Host) serveFunction(w http.ResponseWriter, r *http.Request, path string) {
+	f := h.functionAt(r.Method, path)
+	switch {
+	case f == nil && path == "/":
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		_, _ = io.WriteString(w, welcome)
+	case f == nil:
 		w.WriteHeader(http.StatusNotFound) // a wrong method too: never 405
+	case h.authorize(r, f) < f.level:
+		w.WriteHeader(http.StatusUnauthorized)
+	case r.ContentLength > h.bodyLimit():
+		w.WriteHeader(http.StatusRequestEntityTooLarge)
+	default:
+		r.Body = http.MaxBytesReader(w, r.Body, h.bodyLimit())
+		h.serveProxied(w, r, f)
 	}
 }
 
-// route serves the first function by name whose template and methods match.
-func (h *Host) route(w http.ResponseWriter, r *http.Request, path string) bool {
+// functionAt is the first function by name whose template and methods match.
+func (h *Host) functionAt(method, path string) *function {
 	for _, f := range h.functions {
-		if f.template == nil || f.disabled || !f.allows(r.Method) {
-			continue
+		if f.isRouted() && f.allows(method) && f.template.match(path) {
+			return f
 		}
-		params, ok := f.template.match(path)
-		if !ok {
-			continue
-		}
-		level := h.authorize(r, f)
-		if level < f.level {
-			w.WriteHeader(http.StatusUnauthorized)
-			return true
-		}
-		limit := int64(defaultBodyLimit)
-		if v, ok := h.settings.get("FUNCTIONS_REQUEST_BODY_SIZE_LIMIT"); ok {
-			if n, err := strconv.ParseInt(v, 10, 64); err == nil {
-				limit = n
-			}
-		}
-		if r.ContentLength > limit {
-			w.WriteHeader(http.StatusRequestEntityTooLarge)
-			return true
-		}
-		r.Body = http.MaxBytesReader(w, r.Body, limit)
-		switch {
-		case f.plain && h.options.proxying && h.cfg.Mode == ModeAuto:
-			h.serveProxied(w, r, f)
-		case f.plain && h.options.forwarding:
-			h.serveForwarded(w, r, f)
-		default:
-			h.serveEnvelope(w, r, f, params, level)
-		}
-		return true
 	}
-	return false
+	return nil
 }
 
-// authorize tells what the caller's key opens. The header comes first; a key in
+func (h *Host) bodyLimit() int64 {
+	text, _ := h.settings.get("FUNCTIONS_REQUEST_BODY_SIZE_LIMIT")
+	if limit, err := strconv.ParseInt(text, 10, 64); err == nil {
+		return limit
+	}
+	return defaultBodyLimit
+}
+
+// authorize gives the level that the caller's key opens. The header comes first; a key in
 // it hides one in the query.
 func (h *Host) authorize(r *http.Request, f *function) authLevel {
 	key := r.Header.Get(headerKey)
@@ -118,7 +107,8 @@ func (h *Host) authorize(r *http.Request, f *function) authLevel {
 
 // admin serves the host's own routes.
 func (h *Host) admin(w http.ResponseWriter, r *http.Request, path string) {
-	switch name, isFunction := strings.CutPrefix(strings.ToLower(path), "/admin/functions/"); {
+	name, isFunction := strings.CutPrefix(strings.ToLower(path), "/admin/functions/")
+	switch {
 	case strings.EqualFold(path, "/admin/host/ping"):
 		if r.Method != http.MethodGet && r.Method != http.MethodPost {
 			w.WriteHeader(http.StatusNotFound)
@@ -156,14 +146,16 @@ func (h *Host) adminInvoke(w http.ResponseWriter, r *http.Request, name string) 
 		w.WriteHeader(http.StatusNotFound)
 		return
 	}
-	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
+	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || media != "application/json" {
 		w.WriteHeader(http.StatusUnsupportedMediaType)
 		return
 	}
 	var body struct {
 		Input *string `json:"input"`
 	}
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, defaultBodyLimit)).Decode(&body); err != nil && !errors.Is(err, io.EOF) {
+	err = json.NewDecoder(http.MaxBytesReader(w, r.Body, defaultBodyLimit)).Decode(&body)
+	if err != nil && !errors.Is(err, io.EOF) {
 		w.WriteHeader(http.StatusBadRequest)
 		return
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -107,7 +106,7 @@ func diff(t *testing.T, path string, want, got any) {
 func TestReadinessRequestIsTheRecordedOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
-		w := launch(t, app{"host.json": envelopeMode, "A/function.json": httpTrigger("")}, h, nil)
+		w := launch(t, app{"A/function.json": httpTrigger("")}, h, nil)
 		w.ready()
 		compare(t, "readiness.json", h.pings[0])
 		_ = w.Close()
@@ -117,7 +116,7 @@ func TestReadinessRequestIsTheRecordedOne(t *testing.T) {
 func TestEnvironmentIsTheRecordedOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
-		a := app{"host.json": envelopeMode, "A/function.json": httpTrigger(""), "handler": "#!"}
+		a := app{"A/function.json": httpTrigger(""), "handler": "#!"}
 		w := launch(t, a, h, func(c *functionshost.Config) { delete(c.Settings, "Bus") })
 		w.ready()
 		_ = w.Close()
@@ -147,15 +146,11 @@ func TestEnvironmentIsTheRecordedOne(t *testing.T) {
 		for k, v := range want.Env {
 			want.Env[k] = guid.ReplaceAllString(v, "<guid>")
 		}
-		if a, b := fmt.Sprint(got), fmt.Sprint(want.Env); a != b {
-			t.Errorf("environment\n got %s\nwant %s", a, b)
-		}
-		if path := strings.ReplaceAll(spec.Path, spec.Dir, root); path != want.Args[0] || len(spec.Args) != len(want.Args)-1 {
-			t.Errorf("started %s %v, want %v", path, spec.Args, want.Args)
-		}
-		if spec.Getenv("FUNCTIONS_HTTPWORKER_ID") != spec.Getenv("FUNCTIONS_CUSTOMHANDLER_WORKER_ID") {
-			t.Error("the two names of the worker id have different values")
-		}
+		check(t, "environment", got, want.Env)
+		check(t, "executable", strings.ReplaceAll(spec.Path, spec.Dir, root), want.Args[0])
+		check(t, "number of arguments", len(spec.Args), len(want.Args)-1)
+		check(t, "worker id by its two names",
+			spec.Getenv("FUNCTIONS_HTTPWORKER_ID"), spec.Getenv("FUNCTIONS_CUSTOMHANDLER_WORKER_ID"))
 	})
 }
 
@@ -165,7 +160,7 @@ func TestTimerRequestsAreTheRecordedOnes(t *testing.T) {
 		time.Sleep(30*time.Second + 5733700*time.Nanosecond)
 		h := newHandler(nil)
 
-		w := launch(t, app{"host.json": envelopeMode, "Tick/function.json": timer("0 * * * * *", "")}, h, nil)
+		w := launch(t, app{"Tick/function.json": timer("0 * * * * *", "")}, h, nil)
 		time.Sleep(2 * time.Minute)
 		seen := h.requestsSeen()
 		if len(seen) != 2 {
@@ -173,14 +168,14 @@ func TestTimerRequestsAreTheRecordedOnes(t *testing.T) {
 		}
 		// Virtual time fires on the dot, where the real host was a few
 		// milliseconds late: the fraction of Last is put in.
-		compare(t, "timer-first-run.json", lateBy(t, seen[0]))
-		compare(t, "timer.json", lateBy(t, seen[1]))
+		compare(t, "timer-first-run.json", withFraction(t, seen[0]))
+		compare(t, "timer.json", withFraction(t, seen[1]))
 		_ = w.Close()
 	})
 }
 
-// lateBy puts the fraction into times that virtual time makes whole.
-func lateBy(t *testing.T, r recorded) recorded {
+// withFraction puts the fraction into times that virtual time makes whole.
+func withFraction(t *testing.T, r recorded) recorded {
 	t.Helper()
 	body := r.Body.(map[string]any)
 	status := body["Data"].(map[string]any)["timer"].(map[string]any)["ScheduleStatus"].(map[string]any)
@@ -196,7 +191,8 @@ func lateBy(t *testing.T, r recorded) recorded {
 	return r
 }
 
-const cloudEvent = `{"specversion":"1.0","id":"e-1","type":"Microsoft.KeyVault.SecretNearExpiry","qty":3,"ok":true,"data":{"a":1},"list":[1,2],"messageId":"from-the-body","when":"2026-11-23T10:00:00.123Z"}`
+const cloudEvent = `{"specversion":"1.0","id":"e-1","type":"Microsoft.KeyVault.SecretNearExpiry",` +
+	`"qty":3,"ok":true,"data":{"a":1},"list":[1,2],"messageId":"from-the-body","when":"2026-11-23T10:00:00.123Z"}`
 
 func ptr[T any](v T) *T { return &v }
 
@@ -236,7 +232,6 @@ func TestServiceBusRequestsAreTheRecordedOnes(t *testing.T) {
 		{"servicebus-binary-many.json", "SbMany", []*azservicebus.ReceivedMessage{first, second}},
 	}
 	a := app{
-		"host.json":              envelopeMode,
 		"SbBinary/function.json": queueTrigger("q", `,"dataType":"binary"`),
 		"SbString/function.json": queueTrigger("q", `,"dataType":"string"`),
 		"SbPlain/function.json":  queueTrigger("q", ``),
@@ -268,46 +263,4 @@ func TestServiceBusRequestsAreTheRecordedOnes(t *testing.T) {
 // noBroker keeps Service Bus triggers from connecting.
 func noBroker(c *functionshost.Config) {
 	c.ServiceBus = func(string) (*azservicebus.Client, error) { return nil, fmt.Errorf("no broker in this test") }
-}
-
-func TestForwardedRequestsAreTheRecordedOnes(t *testing.T) {
-	a := app{
-		"host.json":              forwardingMode,
-		"Open/function.json":     httpTrigger(`,"authLevel":"anonymous","route":"open/{id}"`),
-		"Revoke/function.json":   httpTrigger(`,"authLevel":"admin","route":"ops/revocations","methods":["post"]`),
-		"Rotate/function.json":   httpTrigger(`,"authLevel":"function","route":"pats/{name}/rotate","methods":["post"]`),
-		"Another/function.json":  timer("0 0 0 1 1 *", ""),
-		"functions/none/a.json":  "{}",
-		"Another/something.json": "{}",
-	}
-	curl := func(more http.Header) http.Header {
-		more.Set("Accept", "*/*")
-		more.Set("User-Agent", "curl/7.88.1")
-		return more
-	}
-	cases := []struct {
-		file, method, target, body string
-		header                     http.Header
-	}{
-		{"http-get.json", "GET", "/api/open/a%2Fb%20c?x=1&x=2&y=%2F", "", http.Header{
-			"Cookie": {"a=1; b=2"}, "X-Forwarded-Proto": {"https"}, "X-Test": {"v1", "v2"}}},
-		{"http-post-admin-key.json", "POST", "/api/ops/revocations", "{}", http.Header{
-			"Content-Type": {"application/x-www-form-urlencoded"}, "X-Functions-Key": {"MASTER"}}},
-		{"http-post-function-key.json", "POST", "/api/pats/ci-feed/rotate?code=HOSTKEY", `{"reason":"leak"}`, http.Header{
-			"Content-Type": {"application/json"}}},
-	}
-	for _, c := range cases {
-		t.Run(strings.TrimSuffix(c.file, ".json"), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				h := newHandler(nil)
-				w := launch(t, a, h, listenOn(h.net, frontAddr))
-				if r := call(t, h.net, c.method, c.target, strings.NewReader(c.body), curl(c.header)); r.status != 200 {
-					t.Fatalf("status %d", r.status)
-				}
-				got := h.requestsSeen()[0]
-				compare(t, c.file, got)
-				_ = w.Close()
-			})
-		})
-	}
 }

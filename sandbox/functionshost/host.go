@@ -42,9 +42,8 @@ type Host struct {
 	address   string // of the handler
 	worker    *worker
 	transport *http.Transport // to the handler
-	proxying  *http.Transport // the same, with YARP's patience
-	envelope  *http.Client    // follows redirects
-	forward   *http.Client    // does not
+	proxying  *http.Transport // the same, for HTTP functions: it dials again
+	client    *http.Client    // for envelopes; follows redirects
 
 	listenCtx  context.Context // triggers
 	stopListen context.CancelFunc
@@ -76,14 +75,8 @@ func New(cfg Config) (*Host, error) {
 		return nil, errors.New("the host wants AppDir and Launcher")
 	}
 	if cfg.Dial != nil && cfg.HandlerPort == 0 {
-		return nil, errors.New("the host cannot draw a free port on a network that it only dials: set HandlerPort with Dial")
-	}
-	switch cfg.Mode {
-	case "":
-		cfg.Mode = ModeAuto
-	case ModeAuto, ModeForwarding:
-	default:
-		return nil, fmt.Errorf("unknown mode %q", cfg.Mode)
+		return nil, errors.New("the host cannot draw a free port on a network that it only dials: " +
+			"set HandlerPort with Dial")
 	}
 	if cfg.Version == "" {
 		cfg.Version = defaultVersion
@@ -104,15 +97,18 @@ func New(cfg Config) (*Host, error) {
 	}
 	h := &Host{cfg: cfg, dir: dir, settings: newSettings(cfg.Settings), log: cfg.Log, storage: cfg.Storage,
 		finished: make(chan struct{})}
-	if h.options, err = readHostFile(dir, cfg.Settings); err != nil {
+	h.options, err = readHostFile(dir, cfg.Settings)
+	if err != nil {
 		return nil, err
 	}
-	if h.functions, h.problems, err = discover(dir, h.options, h.settings); err != nil {
+	h.functions, h.problems, err = discover(dir, h.options, h.settings)
+	if err != nil {
 		return nil, err
 	}
-	switch runtime, ok := h.settings.get("FUNCTIONS_WORKER_RUNTIME"); {
-	case !ok || runtime == "":
-		h.problems = append(h.problems, Problem{Message: "the app setting FUNCTIONS_WORKER_RUNTIME is missing; set it to custom (Flex Consumption sets it itself)"})
+	switch runtime, _ := h.settings.get("FUNCTIONS_WORKER_RUNTIME"); {
+	case runtime == "":
+		h.problems = append(h.problems, Problem{Message: "the app setting FUNCTIONS_WORKER_RUNTIME is missing; " +
+			"set it to custom (Flex Consumption sets it itself)"})
 	case !strings.EqualFold(runtime, "custom"):
 		h.problems = append(h.problems, Problem{Message: "the app setting FUNCTIONS_WORKER_RUNTIME is not custom"})
 	}
@@ -157,33 +153,70 @@ func (h *Host) Start(ctx context.Context) error {
 	h.state = hostRunning
 	h.started = time.Now()
 	h.address = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	base := &http.Transport{DialContext: h.cfg.Dial, DisableCompression: true, MaxIdleConnsPerHost: 256, IdleConnTimeout: 2 * time.Minute}
-	h.transport = base
-	h.proxying = base.Clone()
-	h.proxying.DialContext = patientDial(h.cfg.Dial)
-	h.envelope = &http.Client{Transport: base}
-	h.forward = &http.Client{Transport: base, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	h.makeClients()
+	h.worker = h.newWorker(port)
 	h.listenCtx, h.stopListen = context.WithCancel(context.WithoutCancel(ctx))
 	h.callCtx, h.stopCalls = context.WithCancel(context.WithoutCancel(ctx))
+	workerCtx, stopWorker := context.WithCancel(context.WithoutCancel(ctx))
 
+	var handler, front sync.WaitGroup
+	if len(h.functions) > 0 {
+		handler.Go(func() { h.worker.run(workerCtx) })
+	}
+	h.startTriggers()
+	if h.cfg.Listener != nil {
+		h.server = &http.Server{Handler: h, ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelDebug)}
+		front.Go(func() { _ = h.server.Serve(h.cfg.Listener) })
+	}
+	stopWatching := context.AfterFunc(ctx, func() { h.end(nil) })
+	go func() {
+		// The end, in the real host's order: no new work, the handler killed
+		// without a word, and whatever was under way fails by that.
+		<-h.listenCtx.Done()
+		stopWatching()
+		stopWorker()
+		handler.Wait()
+		h.stopCalls()
+		h.closeFront()
+		h.tasks.Wait()
+		front.Wait()
+		h.bus.close(h.log)
+		h.storage.release(h, h.killed.Load())
+		h.dropConnections()
+		close(h.finished)
+	}()
+	return nil
+}
+
+// makeClients makes what calls the handler.
+func (h *Host) makeClients() {
+	h.transport = &http.Transport{
+		DialContext: h.cfg.Dial, DisableCompression: true,
+		MaxIdleConnsPerHost: 256, IdleConnTimeout: 2 * time.Minute,
+	}
+	h.proxying = h.transport.Clone()
+	h.proxying.DialContext = retryingDial(h.cfg.Dial)
+	h.client = &http.Client{Transport: h.transport}
+}
+
+func (h *Host) dropConnections() {
+	h.transport.CloseIdleConnections()
+	h.proxying.CloseIdleConnections()
+}
+
+func (h *Host) newWorker(port int) *worker {
 	w := newWorker()
-	w.launcher, w.ping, w.url = h.cfg.Launcher, h.envelope, "http://"+h.address
+	w.launcher, w.ping, w.url = h.cfg.Launcher, h.client, "http://"+h.address
 	w.spec = func() Spec { return h.spec(port) }
-	w.initialize, w.errorsOnly = h.options.initialization, h.options.errorsOnly
+	w.initialize, w.errorsOnly = h.options.handler.initialization, h.options.handler.errorsOnly
 	if h.options.functionTimeout > 0 {
 		w.pingLimit = h.options.functionTimeout + time.Minute
 	}
-	w.log, w.onLine, w.fail = h.log, h.cfg.OnLine, h.end
-	w.forget = func() { h.transport.CloseIdleConnections(); h.proxying.CloseIdleConnections() }
-	h.worker = w
+	w.log, w.onLine, w.endHost, w.dropConnections = h.log, h.cfg.OnLine, h.end, h.dropConnections
+	return w
+}
 
-	workerCtx, stopWorker := context.WithCancel(context.WithoutCancel(ctx))
-	workerDone := make(chan struct{})
-	if len(h.functions) > 0 {
-		go func() { defer close(workerDone); w.run(workerCtx) }()
-	} else {
-		close(workerDone)
-	}
+func (h *Host) startTriggers() {
 	for _, f := range h.functions {
 		switch {
 		case f.disabled:
@@ -193,38 +226,17 @@ func (h *Host) Start(ctx context.Context) error {
 			h.tasks.Go(func() { h.listenServiceBus(h.listenCtx, f) })
 		}
 	}
-	served := make(chan struct{})
-	if h.cfg.Listener != nil {
-		h.server = &http.Server{Handler: h, ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelDebug)}
-		go func() { defer close(served); _ = h.server.Serve(h.cfg.Listener) }()
-	} else {
-		close(served)
+}
+
+// closeFront leaves a moment for the answers of what has just failed.
+func (h *Host) closeFront() {
+	if h.server == nil {
+		return
 	}
-	stopWatching := context.AfterFunc(ctx, func() { h.end(nil) })
-	go func() {
-		// The end, in the real host's order: no new work, the handler killed
-		// without a word, and whatever was under way fails by that.
-		<-h.listenCtx.Done()
-		stopWatching()
-		stopWorker()
-		<-workerDone
-		h.stopCalls()
-		if h.server != nil {
-			// A moment for the answers of what has just failed.
-			drain, cancel := context.WithTimeout(context.Background(), disposeWait)
-			_ = h.server.Shutdown(drain)
-			cancel()
-			_ = h.server.Close()
-		}
-		h.tasks.Wait()
-		<-served
-		h.bus.close(h.log)
-		h.storage.release(h, h.killed.Load())
-		h.transport.CloseIdleConnections()
-		h.proxying.CloseIdleConnections()
-		close(h.finished)
-	}()
-	return nil
+	drain, cancel := context.WithTimeout(context.Background(), disposeWait)
+	defer cancel()
+	_ = h.server.Shutdown(drain)
+	_ = h.server.Close()
 }
 
 // port draws the handler's port. It is free now, and there is a small chance
@@ -233,7 +245,7 @@ func (h *Host) port() (int, error) {
 	if h.cfg.HandlerPort != 0 {
 		return h.cfg.HandlerPort, nil
 	}
-	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(h.options.port)))
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(h.options.handler.port)))
 	if err != nil {
 		return 0, fmt.Errorf("drawing the handler's port: %w", err)
 	}
@@ -253,11 +265,11 @@ func (h *Host) spec(port int) Spec {
 	env["FUNCTIONS_APP_ROOT_PATH"] = h.dir
 	env["FUNCTIONS_CUSTOMHANDLER_PORT"], env["FUNCTIONS_HTTPWORKER_PORT"] = p, p
 	env["FUNCTIONS_CUSTOMHANDLER_WORKER_ID"], env["FUNCTIONS_HTTPWORKER_ID"] = id, id
-	s := Spec{Path: h.options.executable, Dir: h.options.workingDir}
+	s := Spec{Path: h.options.handler.executable, Dir: h.options.handler.workingDir}
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		s.Env = append(s.Env, name+"="+env[name])
 	}
-	args := slices.Clone(h.options.arguments)
+	args := slices.Clone(h.options.handler.arguments)
 	for i := range args {
 		args[i] = expand(args[i], env, true)
 	}
@@ -413,10 +425,11 @@ func (h *Host) manual(f *function, input string) error {
 	switch {
 	case f.trigger.is(typeTimerTrigger):
 		st, ok := h.storage.get(f.name)
-		return h.invoke(f, func() (envelope, error) { return timerEnvelope(f, st, ok && f.useMonitor, false), nil })
+		e := timerEnvelope(f, st, ok && f.useMonitor, false)
+		return h.invoke(f, func() (envelope, error) { return e, nil })
 	case f.trigger.is(typeServiceBusTrigger):
-		m := manualMessage(input)
-		return h.invoke(f, func() (envelope, error) { return h.messageEnvelope(f, []*azservicebus.ReceivedMessage{m}, nil) })
+		m := []*azservicebus.ReceivedMessage{{Body: []byte(input)}}
+		return h.invoke(f, func() (envelope, error) { return messageEnvelope(f, m, nil) })
 	}
 	return fmt.Errorf("function %s has an HTTP trigger: call its route", f.name)
 }
@@ -433,7 +446,7 @@ func (h *Host) InvokeMessages(_ context.Context, name string, messages ...*azser
 		return fmt.Errorf("%w with a serviceBusTrigger: %s", ErrUnknownFunction, name)
 	}
 	source := &messageSource{client: h.bus.info(h, f.trigger.Connection)}
-	return h.invoke(f, func() (envelope, error) { return h.messageEnvelope(f, messages, source) })
+	return h.invoke(f, func() (envelope, error) { return messageEnvelope(f, messages, source) })
 }
 
 func newGUID() string {
@@ -450,13 +463,14 @@ func formatGUID(b [16]byte) string {
 // namespaceOf is the host name of a connection's namespace, as the settings
 // have it.
 func namespaceOf(s settings, connection string) string {
-	if text, ok := connectionString(s, connection); ok {
-		for part := range strings.SplitSeq(text, ";") {
-			if name, value, _ := strings.Cut(part, "="); strings.EqualFold(strings.TrimSpace(name), "Endpoint") {
-				if u, err := url.Parse(strings.TrimSpace(value)); err == nil {
-					return u.Hostname()
-				}
-			}
+	text, _ := connectionString(s, connection)
+	for part := range strings.SplitSeq(text, ";") {
+		name, value, _ := strings.Cut(part, "=")
+		if !strings.EqualFold(strings.TrimSpace(name), "Endpoint") {
+			continue
+		}
+		if u, err := url.Parse(strings.TrimSpace(value)); err == nil {
+			return u.Hostname()
 		}
 	}
 	for _, name := range connectionNames(connection) {

@@ -4,11 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,50 +16,56 @@ import (
 
 // hostFile is host.json as it is written; key case is ignored, as in .NET.
 type hostFile struct {
-	Version         string   `json:"version"`
-	FunctionTimeout string   `json:"functionTimeout"`
-	Functions       []string `json:"functions"`
-	ExtensionBundle *struct {
-		ID      string `json:"id"`
-		Version string `json:"version"`
-	} `json:"extensionBundle"`
-	CustomHandler *struct {
-		Description struct {
-			DefaultExecutablePath         string   `json:"defaultExecutablePath"`
-			DefaultWorkerPath             string   `json:"defaultWorkerPath"`
-			WorkerDirectory               string   `json:"workerDirectory"`
-			WorkingDirectory              string   `json:"workingDirectory"`
-			Arguments                     []string `json:"arguments"`
-			WorkerArguments               []string `json:"workerArguments"`
-			UseStdErrorStreamForErrorOnly *bool    `json:"useStdErrorStreamForErrorsOnly"`
-		} `json:"description"`
-		EnableForwardingHTTPRequest bool   `json:"enableForwardingHttpRequest"`
-		EnableProxyingHTTPRequest   bool   `json:"enableProxyingHttpRequest"`
-		InitializationTimeout       string `json:"initializationTimeout"`
-		Port                        int    `json:"port"`
-		HTTP                        *struct {
-			Routes []json.RawMessage `json:"routes"`
-		} `json:"http"`
-	} `json:"customHandler"`
-	Extensions struct {
+	Version         string          `json:"version"`
+	FunctionTimeout string          `json:"functionTimeout"`
+	Functions       []string        `json:"functions"`
+	ExtensionBundle *bundleSection  `json:"extensionBundle"`
+	CustomHandler   *handlerSection `json:"customHandler"`
+	Extensions      struct {
 		HTTP struct {
 			RoutePrefix *string `json:"routePrefix"`
 		} `json:"http"`
-		ServiceBus struct {
-			PrefetchCount                *int   `json:"prefetchCount"`
-			AutoCompleteMessages         *bool  `json:"autoCompleteMessages"`
-			MaxAutoLockRenewalDuration   string `json:"maxAutoLockRenewalDuration"`
-			MaxConcurrentCalls           *int   `json:"maxConcurrentCalls"`
-			MaxConcurrentSessions        *int   `json:"maxConcurrentSessions"`
-			MaxConcurrentCallsPerSession *int   `json:"maxConcurrentCallsPerSession"`
-			MaxMessageBatchSize          *int   `json:"maxMessageBatchSize"`
-			MinMessageBatchSize          *int   `json:"minMessageBatchSize"`
-			SessionIdleTimeout           string `json:"sessionIdleTimeout"`
-			ClientRetryOptions           struct {
-				TryTimeout string `json:"tryTimeout"`
-			} `json:"clientRetryOptions"`
-		} `json:"serviceBus"`
+		ServiceBus serviceBusSection `json:"serviceBus"`
 	} `json:"extensions"`
+}
+
+type bundleSection struct {
+	ID      string `json:"id"`
+	Version string `json:"version"`
+}
+
+type handlerSection struct {
+	Description struct {
+		DefaultExecutablePath         string   `json:"defaultExecutablePath"`
+		DefaultWorkerPath             string   `json:"defaultWorkerPath"`
+		WorkerDirectory               string   `json:"workerDirectory"`
+		WorkingDirectory              string   `json:"workingDirectory"`
+		Arguments                     []string `json:"arguments"`
+		WorkerArguments               []string `json:"workerArguments"`
+		UseStdErrorStreamForErrorOnly *bool    `json:"useStdErrorStreamForErrorsOnly"`
+	} `json:"description"`
+	EnableForwardingHTTPRequest bool   `json:"enableForwardingHttpRequest"`
+	EnableProxyingHTTPRequest   bool   `json:"enableProxyingHttpRequest"`
+	InitializationTimeout       string `json:"initializationTimeout"`
+	Port                        int    `json:"port"`
+	HTTP                        struct {
+		Routes []json.RawMessage `json:"routes"`
+	} `json:"http"`
+}
+
+type serviceBusSection struct {
+	PrefetchCount                *int   `json:"prefetchCount"`
+	AutoCompleteMessages         *bool  `json:"autoCompleteMessages"`
+	MaxAutoLockRenewalDuration   string `json:"maxAutoLockRenewalDuration"`
+	MaxConcurrentCalls           *int   `json:"maxConcurrentCalls"`
+	MaxConcurrentSessions        *int   `json:"maxConcurrentSessions"`
+	MaxConcurrentCallsPerSession *int   `json:"maxConcurrentCallsPerSession"`
+	MaxMessageBatchSize          *int   `json:"maxMessageBatchSize"`
+	MinMessageBatchSize          *int   `json:"minMessageBatchSize"`
+	SessionIdleTimeout           string `json:"sessionIdleTimeout"`
+	ClientRetryOptions           struct {
+		TryTimeout string `json:"tryTimeout"`
+	} `json:"clientRetryOptions"`
 }
 
 // hostOptions is host.json read, defaulted and checked.
@@ -67,18 +73,18 @@ type hostOptions struct {
 	functionTimeout time.Duration // 0: unlimited
 	functions       []string      // nil: all
 	bundle          bool
+	routePrefix     string
+	handler         handlerOptions
+	serviceBus      serviceBusOptions
+}
 
+type handlerOptions struct {
 	executable     string
 	arguments      []string
 	workingDir     string
 	errorsOnly     bool // every stderr line is an error
-	forwarding     bool
-	proxying       bool
 	initialization time.Duration
 	port           int
-
-	routePrefix string
-	serviceBus  serviceBusOptions
 }
 
 type serviceBusOptions struct {
@@ -112,132 +118,194 @@ func parseHostFile(raw []byte, dir string, env map[string]string) (*hostOptions,
 	if err := json.Unmarshal(raw, &f); err != nil {
 		return nil, fmt.Errorf("unable to parse host configuration file 'host.json': %w", err)
 	}
+	o, err := f.options(dir, env)
+	if err != nil {
+		return nil, fmt.Errorf("host.json: %w", err)
+	}
+	return o, nil
+}
+
+func (f *hostFile) options(dir string, env map[string]string) (*hostOptions, error) {
 	if f.Version != "2.0" {
-		return nil, fmt.Errorf("host.json: the version is %q, the host wants \"2.0\"", f.Version)
+		return nil, fmt.Errorf("the version is %q, the host wants \"2.0\"", f.Version)
 	}
 	if f.CustomHandler == nil {
-		return nil, errors.New("host.json has no customHandler section, and this host runs nothing else")
+		return nil, errors.New("there is no customHandler section, and this host runs nothing else")
 	}
-	o := &hostOptions{functions: f.Functions}
-	var err error
-
-	if f.ExtensionBundle != nil {
-		switch f.ExtensionBundle.ID {
-		case bundleID, bundleID + ".Preview", bundleID + ".Experimental":
-		default:
-			return nil, fmt.Errorf("host.json: extensionBundle.id %q is unknown", f.ExtensionBundle.ID)
-		}
-		if err := bundleRange(f.ExtensionBundle.Version); err != nil {
-			return nil, fmt.Errorf("host.json: extensionBundle.version: %w", err)
-		}
-		o.bundle = true
+	if err := f.ExtensionBundle.check(); err != nil {
+		return nil, err
 	}
+	timeout, err := readFunctionTimeout(f.FunctionTimeout)
+	if err != nil {
+		return nil, err
+	}
+	handler, err := f.CustomHandler.options(dir, env)
+	if err != nil {
+		return nil, err
+	}
+	bus, err := f.Extensions.ServiceBus.options()
+	if err != nil {
+		return nil, err
+	}
+	prefix := "api"
+	if p := f.Extensions.HTTP.RoutePrefix; p != nil {
+		prefix = strings.Trim(*p, "/")
+	}
+	return &hostOptions{
+		functionTimeout: timeout, functions: f.Functions, bundle: f.ExtensionBundle != nil,
+		routePrefix: prefix, handler: handler, serviceBus: bus,
+	}, nil
+}
 
-	switch f.FunctionTimeout {
+func (b *bundleSection) check() error {
+	if b == nil {
+		return nil
+	}
+	if !slices.Contains([]string{bundleID, bundleID + ".Preview", bundleID + ".Experimental"}, b.ID) {
+		return fmt.Errorf("extensionBundle.id %q is unknown", b.ID)
+	}
+	if err := bundleRange(b.Version); err != nil {
+		return fmt.Errorf("extensionBundle.version: %w", err)
+	}
+	return nil
+}
+
+func readFunctionTimeout(text string) (time.Duration, error) {
+	switch text {
 	case "":
-		o.functionTimeout = defaultFunctionTimeout
+		return defaultFunctionTimeout, nil
 	case "-1":
-	default:
-		if o.functionTimeout, err = parseTimeSpan(f.FunctionTimeout); err != nil {
-			return nil, fmt.Errorf("host.json: functionTimeout: %w", err)
-		}
-		if o.functionTimeout < time.Second {
-			return nil, errors.New("host.json: functionTimeout must be one second at least (or \"-1\")")
-		}
+		return 0, nil
 	}
+	timeout, err := parseTimeSpan(text)
+	if err != nil {
+		return 0, fmt.Errorf("functionTimeout: %w", err)
+	}
+	if timeout < time.Second {
+		return 0, errors.New("functionTimeout must be one second at least (or \"-1\")")
+	}
+	return timeout, nil
+}
 
-	c := f.CustomHandler
-	if c.HTTP != nil && len(c.HTTP.Routes) > 0 {
-		return nil, errors.New("host.json: customHandler.http.routes and function.json files exclude each other, and this host takes function.json files")
+func (c *handlerSection) options(dir string, env map[string]string) (handlerOptions, error) {
+	var none handlerOptions
+	if len(c.HTTP.Routes) > 0 {
+		return none, errors.New("customHandler.http.routes and function.json files exclude each other, " +
+			"and this host takes function.json files")
+	}
+	if err := c.checkHTTPMode(); err != nil {
+		return none, err
+	}
+	if c.Port < 0 || c.Port > 65535 {
+		return none, fmt.Errorf("customHandler.port %d is no port", c.Port)
 	}
 	d := c.Description
 	if d.DefaultExecutablePath == "" {
-		return nil, errors.New("host.json: customHandler.description.defaultExecutablePath must not be empty")
+		return none, errors.New("customHandler.description.defaultExecutablePath must not be empty")
 	}
-	under := func(path string) string {
-		switch {
-		case path == "":
-			return dir
-		case filepath.IsAbs(path):
-			return path
-		}
-		return filepath.Join(dir, path)
+	initialization, err := positiveTimeSpan("customHandler.initializationTimeout", c.InitializationTimeout,
+		defaultInitialization)
+	if err != nil {
+		return none, err
 	}
-	o.executable = expand(d.DefaultExecutablePath, env, false)
-	if !filepath.IsAbs(o.executable) {
-		// A relative path that is not there is searched on PATH by the launcher.
-		if full := filepath.Join(under(d.WorkerDirectory), o.executable); isFile(full) {
-			o.executable = full
-		}
-	}
-	args := d.Arguments
+	args := slices.Clone(d.Arguments)
 	if d.DefaultWorkerPath != "" {
-		args = append(append(args[:len(args):len(args)], `"`+d.DefaultWorkerPath+`"`), d.WorkerArguments...)
+		args = append(append(args, `"`+d.DefaultWorkerPath+`"`), d.WorkerArguments...)
 	}
-	o.arguments = args
-	o.workingDir = under(d.WorkingDirectory)
-	o.errorsOnly = d.UseStdErrorStreamForErrorOnly == nil || *d.UseStdErrorStreamForErrorOnly
-	o.forwarding, o.proxying = c.EnableForwardingHTTPRequest, c.EnableProxyingHTTPRequest
-	if o.port = c.Port; o.port < 0 || o.port > 65535 {
-		return nil, fmt.Errorf("host.json: customHandler.port %d is no port", o.port)
-	}
-	if o.initialization, err = timeSpanOr(c.InitializationTimeout, defaultInitialization); err != nil || o.initialization <= 0 {
-		return nil, fmt.Errorf("host.json: customHandler.initializationTimeout %q is no positive time span", c.InitializationTimeout)
-	}
+	return handlerOptions{
+		executable:     findExecutable(expand(d.DefaultExecutablePath, env, false), below(dir, d.WorkerDirectory)),
+		arguments:      args,
+		workingDir:     below(dir, d.WorkingDirectory),
+		errorsOnly:     d.UseStdErrorStreamForErrorOnly == nil || *d.UseStdErrorStreamForErrorOnly,
+		initialization: initialization,
+		port:           c.Port,
+	}, nil
+}
 
-	o.routePrefix = "api"
-	if p := f.Extensions.HTTP.RoutePrefix; p != nil {
-		o.routePrefix = strings.Trim(*p, "/")
+// checkHTTPMode refuses the two older ways in which a host passes HTTP requests on: the
+// envelope and forwarding. The older forwarding flag may stand beside the newer one, for
+// hosts that know no other.
+func (c *handlerSection) checkHTTPMode() error {
+	const advice = "which this host does not offer: set customHandler.enableProxyingHttpRequest to true"
+	switch {
+	case c.EnableProxyingHTTPRequest:
+		return nil
+	case c.EnableForwardingHTTPRequest:
+		return errors.New("customHandler.enableForwardingHttpRequest alone asks for the older forwarding, " + advice)
 	}
+	return errors.New("the custom handler gets HTTP requests in an envelope, " + advice)
+}
 
-	sb, s := &o.serviceBus, f.Extensions.ServiceBus
-	sb.autoComplete = s.AutoCompleteMessages == nil || *s.AutoCompleteMessages
-	if sb.tryTimeout, err = timeSpanOr(s.ClientRetryOptions.TryTimeout, time.Minute); err != nil || sb.tryTimeout <= 0 {
-		return nil, fmt.Errorf("host.json: serviceBus tryTimeout %q is no positive time span", s.ClientRetryOptions.TryTimeout)
+// below gives a path's place: relative ones are below dir.
+func below(dir, path string) string {
+	if filepath.IsAbs(path) {
+		return path
 	}
-	if sb.lockRenewal, err = timeSpanOr(s.MaxAutoLockRenewalDuration, 5*time.Minute); err != nil {
-		return nil, fmt.Errorf("host.json: serviceBus maxAutoLockRenewalDuration: %w", err)
+	return filepath.Join(dir, path)
+}
+
+// findExecutable makes a relative path absolute if it is there. Otherwise the launcher
+// searches it on PATH.
+func findExecutable(path, workerDir string) string {
+	if full := below(workerDir, path); isFile(full) {
+		return full
 	}
-	if sb.lockRenewal < 0 && sb.lockRenewal != -time.Millisecond {
-		return nil, errors.New("host.json: serviceBus maxAutoLockRenewalDuration must not be negative (other than -00:00:00.0010000, for ever)")
-	}
-	if sb.sessionIdle, err = timeSpanOr(s.SessionIdleTimeout, sb.tryTimeout); err != nil || sb.sessionIdle <= 0 {
-		return nil, fmt.Errorf("host.json: serviceBus sessionIdleTimeout %q is no positive time span", s.SessionIdleTimeout)
-	}
-	counts := []struct {
-		name     string
-		given    *int
-		fallback int
-		min      int
-		to       *int
-	}{
-		{"maxConcurrentCalls", s.MaxConcurrentCalls, 16 * runtime.NumCPU(), 1, &sb.calls},
-		{"maxConcurrentSessions", s.MaxConcurrentSessions, 8, 1, &sb.sessions},
-		{"maxConcurrentCallsPerSession", s.MaxConcurrentCallsPerSession, 1, 1, &sb.callsPerSession},
-		{"maxMessageBatchSize", s.MaxMessageBatchSize, 1000, 1, &sb.batch},
-		{"prefetchCount", s.PrefetchCount, 0, 0, new(int)},
-	}
-	for _, n := range counts {
-		*n.to = n.fallback
-		if n.given != nil {
-			*n.to = *n.given
-		}
-		if *n.to < n.min {
-			return nil, fmt.Errorf("host.json: serviceBus %s must be %d at least", n.name, n.min)
-		}
-	}
-	if s.PrefetchCount != nil && *s.PrefetchCount != 0 {
-		return nil, errors.New("host.json: serviceBus prefetchCount other than 0 is not offered by this host")
-	}
-	if s.MinMessageBatchSize != nil && *s.MinMessageBatchSize > 1 {
-		return nil, errors.New("host.json: serviceBus minMessageBatchSize over 1 is not offered by this host")
-	}
-	return o, nil
+	return path
 }
 
 func isFile(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && !info.IsDir()
+}
+
+func (s *serviceBusSection) options() (serviceBusOptions, error) {
+	var none serviceBusOptions
+	tryTimeout, err := positiveTimeSpan("serviceBus tryTimeout", s.ClientRetryOptions.TryTimeout, time.Minute)
+	if err != nil {
+		return none, err
+	}
+	sessionIdle, err := positiveTimeSpan("serviceBus sessionIdleTimeout", s.SessionIdleTimeout, tryTimeout)
+	if err != nil {
+		return none, err
+	}
+	lockRenewal, err := timeSpanOr(s.MaxAutoLockRenewalDuration, 5*time.Minute)
+	if err != nil {
+		return none, fmt.Errorf("serviceBus maxAutoLockRenewalDuration: %w", err)
+	}
+	if lockRenewal < 0 && lockRenewal != infiniteRenewal {
+		return none, errors.New("serviceBus maxAutoLockRenewalDuration must not be negative " +
+			"(other than -00:00:00.0010000, for ever)")
+	}
+	if s.PrefetchCount != nil && *s.PrefetchCount != 0 {
+		return none, errors.New("serviceBus prefetchCount other than 0 is not offered by this host")
+	}
+	if s.MinMessageBatchSize != nil && *s.MinMessageBatchSize > 1 {
+		return none, errors.New("serviceBus minMessageBatchSize over 1 is not offered by this host")
+	}
+	o := serviceBusOptions{
+		autoComplete: s.AutoCompleteMessages == nil || *s.AutoCompleteMessages,
+		lockRenewal:  lockRenewal, sessionIdle: sessionIdle, tryTimeout: tryTimeout,
+	}
+	for _, count := range []struct {
+		name     string
+		given    *int
+		fallback int
+		option   *int
+	}{
+		{"maxConcurrentCalls", s.MaxConcurrentCalls, 16 * runtime.NumCPU(), &o.calls},
+		{"maxConcurrentSessions", s.MaxConcurrentSessions, 8, &o.sessions},
+		{"maxConcurrentCallsPerSession", s.MaxConcurrentCallsPerSession, 1, &o.callsPerSession},
+		{"maxMessageBatchSize", s.MaxMessageBatchSize, 1000, &o.batch},
+	} {
+		*count.option = count.fallback
+		if count.given != nil {
+			*count.option = *count.given
+		}
+		if *count.option < 1 {
+			return none, fmt.Errorf("serviceBus %s must be 1 at least", count.name)
+		}
+	}
+	return o, nil
 }
 
 var (
@@ -247,21 +315,24 @@ var (
 
 // parseTimeSpan reads .NET's [-][d.]hh:mm[:ss[.fffffff]].
 func parseTimeSpan(text string) (time.Duration, error) {
-	bad := fmt.Errorf("%q is no time span (hh:mm:ss)", text)
 	m := timeSpanPattern.FindStringSubmatch(strings.TrimSpace(text))
 	if m == nil {
-		return 0, bad
+		return 0, errNoTimeSpan(text)
 	}
 	number := func(s string) int64 {
 		n, _ := strconv.ParseInt("0"+s, 10, 64) // digits only, by the pattern
 		return n
 	}
+	const maxDays = 100_000 // a time.Duration holds 292 years
 	days, hours, minutes, seconds := number(m[2]), number(m[3]), number(m[4]), number(m[5])
-	if hours > 23 || minutes > 59 || seconds > 59 || days > int64(math.MaxInt64/(25*time.Hour)) {
-		return 0, bad
+	if days > maxDays || hours > 23 {
+		return 0, errNoTimeSpan(text)
+	}
+	if minutes > 59 || seconds > 59 {
+		return 0, errNoTimeSpan(text)
 	}
 	fraction := number((m[6] + "0000000")[:7])
-	d := time.Duration(days)*24*time.Hour + time.Duration(hours)*time.Hour + time.Duration(minutes)*time.Minute +
+	d := time.Duration(days*24+hours)*time.Hour + time.Duration(minutes)*time.Minute +
 		time.Duration(seconds)*time.Second + time.Duration(fraction)*100
 	if m[1] != "" {
 		d = -d
@@ -269,11 +340,21 @@ func parseTimeSpan(text string) (time.Duration, error) {
 	return d, nil
 }
 
+func errNoTimeSpan(text string) error { return fmt.Errorf("%q is no time span (hh:mm:ss)", text) }
+
 func timeSpanOr(text string, fallback time.Duration) (time.Duration, error) {
 	if text == "" {
 		return fallback, nil
 	}
 	return parseTimeSpan(text)
+}
+
+func positiveTimeSpan(name, text string, fallback time.Duration) (time.Duration, error) {
+	d, err := timeSpanOr(text, fallback)
+	if err != nil || d <= 0 {
+		return 0, fmt.Errorf("%s %q is no positive time span", name, text)
+	}
+	return d, nil
 }
 
 // bundleRange checks that a version range such as "[4.*, 5.0.0)" has the bundle
@@ -284,29 +365,23 @@ func bundleRange(text string) error {
 		return fmt.Errorf("%q is no version range, such as [4.*, 5.0.0)", text)
 	}
 	low, high := compareVersions(bundleVersion, m[2]), compareVersions(bundleVersion, m[3])
-	if low < 0 || low == 0 && m[1] == "(" || high > 0 || high == 0 && m[4] == ")" {
+	aboveLow := low > 0 || low == 0 && m[1] == "["
+	belowHigh := high < 0 || high == 0 && m[4] == "]"
+	if !aboveLow || !belowHigh {
 		return fmt.Errorf("%q leaves out bundle %s; write [4.*, 5.0.0)", text, bundleVersion)
 	}
 	return nil
 }
 
 // compareVersions compares number by number; a missing or starred number is 0.
-func compareVersions(a, b string) int {
-	as, bs := strings.Split(a, "."), strings.Split(b, ".")
-	for i := range 3 {
-		var x, y int
-		if i < len(as) {
-			x, _ = strconv.Atoi(as[i])
-		}
-		if i < len(bs) {
-			y, _ = strconv.Atoi(bs[i])
-		}
-		if x != y {
-			if x < y {
-				return -1
-			}
-			return 1
+func compareVersions(a, b string) int { return slices.Compare(versionNumbers(a), versionNumbers(b)) }
+
+func versionNumbers(version string) []int {
+	numbers := make([]int, 3)
+	for i, text := range strings.Split(version, ".") {
+		if i < len(numbers) {
+			numbers[i], _ = strconv.Atoi(text)
 		}
 	}
-	return 0
+	return numbers
 }

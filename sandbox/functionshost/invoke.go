@@ -22,15 +22,14 @@ const (
 	headerKey          = "X-Functions-Key"
 )
 
-func (h *Host) userAgent() string { return "Azure-Functions-Host/" + h.cfg.Version }
-
-// envelope is the request of the default mode.
+// envelope is how timers and messages reach the handler.
 type envelope struct {
 	Data     map[string]any
 	Metadata map[string]any
 }
 
-// result is a handler's answer in the default mode.
+// result is a handler's answer to an envelope. Only the form of its outputs matters: the
+// bindings of this host have none.
 type result struct {
 	Outputs     map[string]json.RawMessage
 	Logs        []string
@@ -70,36 +69,38 @@ func (r *run) await() error {
 	return nil
 }
 
-// finish ends an invocation: a time-out is told apart, and costs the handler
-// its life.
+// finish ends an invocation. After a time-out the handler is killed and started anew.
 func (r *run) finish(status int, err error) error {
 	timedOut := r.ctx.Err() != nil && errors.Is(r.ctx.Err(), context.DeadlineExceeded)
 	r.cancel()
 	if err != nil && timedOut {
 		err = fmt.Errorf("%w '%s' (Id: '%s')", ErrFunctionTimeout, r.f.name, r.id)
-		if generation := r.generation; generation > 0 {
-			r.h.tasks.Go(func() {
-				grace := time.NewTimer(timeoutGrace)
-				defer grace.Stop()
-				select {
-				case <-grace.C:
-					r.h.worker.restart(r.h.listenCtx, generation)
-				case <-r.h.listenCtx.Done():
-				}
-			})
-		}
+		r.restartHandler()
 	}
 	took := time.Since(r.started)
+	attrs := []any{"id", r.id, "duration", took}
 	if err != nil {
-		r.h.log.Error(fmt.Sprintf("Executed 'Functions.%s' (Failed)", r.f.name), "id", r.id, "duration", took, "error", err)
+		r.h.log.Error(fmt.Sprintf("Executed 'Functions.%s' (Failed)", r.f.name), append(attrs, "error", err)...)
 	} else {
-		r.h.log.Info(fmt.Sprintf("Executed 'Functions.%s' (Succeeded)", r.f.name), "id", r.id, "duration", took)
+		r.h.log.Info(fmt.Sprintf("Executed 'Functions.%s' (Succeeded)", r.f.name), attrs...)
 	}
 	if r.h.cfg.OnInvocation != nil {
 		r.h.cfg.OnInvocation(Invocation{Function: r.f.name, ID: r.id, Trigger: r.f.trigger.Type,
 			Started: r.started, Duration: took, Status: status, Err: err})
 	}
 	return err
+}
+
+// restartHandler ends the process that has not answered in time, after a grace.
+func (r *run) restartHandler() {
+	if r.generation == 0 {
+		return // it was never asked
+	}
+	r.h.tasks.Go(func() {
+		if pause(r.h.listenCtx, timeoutGrace) {
+			r.h.worker.restart(r.h.listenCtx, r.generation)
+		}
+	})
 }
 
 // invoke runs a function without an HTTP caller. build makes the envelope; where
@@ -110,7 +111,7 @@ func (h *Host) invoke(f *function, build func() (envelope, error)) error {
 	return r.finish(0, err)
 }
 
-// exchange asks the handler in the default mode.
+// exchange sends the handler an envelope and reads its answer.
 func (r *run) exchange(build func() (envelope, error)) (*result, error) {
 	e, err := build()
 	if err != nil {
@@ -130,18 +131,11 @@ func (r *run) exchange(build func() (envelope, error)) (*result, error) {
 	if err := r.await(); err != nil {
 		return nil, err
 	}
-	// A reader of no known length: the host streams its requests.
-	req, err := http.NewRequestWithContext(r.ctx, http.MethodPost, r.h.worker.url+"/"+r.f.name, io.NopCloser(bytes.NewReader(body)))
+	req, err := r.newRequest(body)
 	if err != nil {
 		return nil, fmt.Errorf("making the request: %w", err)
 	}
-	req.ContentLength = -1
-	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil } // 307, 308
-	req.Header.Set("Content-Type", "application/json; charset=utf-8")
-	req.Header.Set("User-Agent", r.h.userAgent())
-	req.Header.Set(headerVersion, r.h.cfg.Version)
-	req.Header.Set(headerInvocation, r.id)
-	resp, err := r.h.envelope.Do(req)
+	resp, err := r.h.client.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnreachable, withoutURL(err))
 	}
@@ -165,29 +159,46 @@ func (r *run) exchange(build func() (envelope, error)) (*result, error) {
 	return res, nil
 }
 
-// withoutURL takes the URL off an HTTP client's error: a caller's key may be in
-// its query.
+func (r *run) newRequest(body []byte) (*http.Request, error) {
+	// A reader of no known length: the host streams its requests.
+	reader := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	first, _ := reader()
+	req, err := http.NewRequestWithContext(r.ctx, http.MethodPost, r.h.worker.url+"/"+r.f.name, first)
+	if err != nil {
+		return nil, err
+	}
+	req.ContentLength = -1
+	req.GetBody = reader // 307, 308
+	req.Header.Set("Content-Type", "application/json; charset=utf-8")
+	req.Header.Set("User-Agent", "Azure-Functions-Host/"+r.h.cfg.Version)
+	req.Header.Set(headerVersion, r.h.cfg.Version)
+	req.Header.Set(headerInvocation, r.id)
+	return req, nil
+}
+
+// withoutURL takes the URL off an HTTP client's error, which says enough without it.
 func withoutURL(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
+	if u, ok := errors.AsType[*url.Error](err); ok {
 		return u.Err
 	}
 	return err
 }
 
-// parseResult reads an answer of the default mode. A nil result without an
+// parseResult reads an answer to an envelope. A nil result without an
 // error is the empty answer that never ends an invocation.
 func parseResult(status int, contentType string, body []byte) (*result, error) {
 	if status < 200 || status > 299 {
 		// Body, outputs and logs are thrown away.
-		return nil, fmt.Errorf("%w: response status code does not indicate success: %d (%s)", ErrResponse, status, http.StatusText(status))
+		return nil, fmt.Errorf("%w: response status code does not indicate success: %d (%s)",
+			ErrResponse, status, http.StatusText(status))
 	}
 	if len(body) == 0 {
 		return nil, nil
 	}
 	media, _, err := mime.ParseMediaType(contentType)
 	if err != nil || media != "application/json" && media != "text/json" {
-		return nil, fmt.Errorf("%w: no MediaTypeFormatter is available to read an object from content with media type '%s'", ErrResponse, media)
+		return nil, fmt.Errorf("%w: no MediaTypeFormatter is available to read an object from content "+
+			"with media type '%s'", ErrResponse, media)
 	}
 	body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))
 	if len(bytes.TrimSpace(body)) == 0 {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"strconv"
 	"strings"
@@ -15,31 +16,34 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 )
 
-// messageSource tells where messages came from; nil for a run by hand.
+// messageSource is where messages came from; nil for a run by hand.
 type messageSource struct {
 	client      clientInfo
 	sessionLock func() time.Time // nil: no session
 }
 
-// helpers are the objects of the .NET SDK that reach the handler as shells.
-func (s *messageSource) helpers(m map[string]any) {
+// sdkObjects are the objects of the .NET SDK that reach the handler, nearly empty.
+func (s *messageSource) sdkObjects() map[string]any {
 	if s == nil {
-		return
+		return nil
+	}
+	objects := map[string]any{
+		"ReceiveActions": map[string]any{},
+		"Client": map[string]any{
+			"FullyQualifiedNamespace": s.client.namespace,
+			"IsClosed":                false,
+			"TransportType":           0,
+			"Identifier":              s.client.identifier,
+		},
 	}
 	for _, name := range []string{"MessageReceiver", "MessageSession", "MessageActions", "SessionActions"} {
 		object := map[string]any{}
 		if s.sessionLock != nil {
 			object["SessionLockedUntil"] = s.sessionLock().Format(offsetFull)
 		}
-		m[name] = object
+		objects[name] = object
 	}
-	m["ReceiveActions"] = map[string]any{}
-	m["Client"] = map[string]any{
-		"FullyQualifiedNamespace": s.client.namespace,
-		"IsClosed":                false,
-		"TransportType":           0,
-		"Identifier":              s.client.identifier,
-	}
+	return objects
 }
 
 // maxDate is .NET's DateTimeOffset.MaxValue: when a message without a life time
@@ -59,8 +63,10 @@ type brokerProperties struct {
 func propertiesOf(m *azservicebus.ReceivedMessage) brokerProperties {
 	p := brokerProperties{
 		strings: map[string]*string{
-			"ContentType": m.ContentType, "CorrelationId": m.CorrelationID, "Subject": m.Subject, "Label": m.Subject, "To": m.To,
-			"ReplyTo": m.ReplyTo, "ReplyToSessionId": m.ReplyToSessionID, "SessionId": m.SessionID, "PartitionKey": m.PartitionKey,
+			"ContentType": m.ContentType, "CorrelationId": m.CorrelationID,
+			"Subject": m.Subject, "Label": m.Subject,
+			"To": m.To, "ReplyTo": m.ReplyTo, "ReplyToSessionId": m.ReplyToSessionID,
+			"SessionId": m.SessionID, "PartitionKey": m.PartitionKey,
 			"DeadLetterSource": m.DeadLetterSource, "TransactionPartitionKey": nil, "MessageId": nil,
 		},
 		deliveryCount: m.DeliveryCount, sequenceNumber: -1, expires: maxDate,
@@ -121,11 +127,6 @@ func floatLiteral(v float64, bits int) any {
 	return json.Number(s)
 }
 
-// manualMessage is what a run by hand makes of its input.
-func manualMessage(input string) *azservicebus.ReceivedMessage {
-	return &azservicebus.ReceivedMessage{Body: []byte(input)}
-}
-
 var errBody = errors.New("the message body is an AMQP sequence or no data")
 
 // bodyOf returns a message's body; an AMQP value may be a string or bytes.
@@ -151,23 +152,59 @@ func bodyOf(m *azservicebus.ReceivedMessage) ([]byte, error) {
 	}
 }
 
-// messageEnvelope binds messages: one, or for cardinality many a batch.
-func (h *Host) messageEnvelope(f *function, messages []*azservicebus.ReceivedMessage, source *messageSource) (envelope, error) {
-	bodies := make([][]byte, len(messages))
-	for i, m := range messages {
-		var err error
-		if bodies[i], err = bodyOf(m); err != nil {
-			return envelope{}, err
+// metadata is the binding data; its keys compare without case, and keep the
+// casing that they came with first.
+type metadata struct {
+	values map[string]any
+	casing map[string]string
+}
+
+func newMetadata() *metadata {
+	return &metadata{values: map[string]any{}, casing: map[string]string{}}
+}
+
+func (m *metadata) set(key string, value any) {
+	lower := strings.ToLower(key)
+	if known, ok := m.casing[lower]; ok {
+		key = known
+	} else {
+		m.casing[lower] = key
+	}
+	m.values[key] = value
+}
+
+// finish leaves out nulls, the trigger's own value, and keys that end in
+// "trigger".
+func (m *metadata) finish(triggerName string) map[string]any {
+	for k, v := range m.values {
+		if v == nil || strings.EqualFold(k, triggerName) || strings.HasSuffix(strings.ToLower(k), "trigger") {
+			delete(m.values, k)
 		}
 	}
-	binary := strings.EqualFold(f.trigger.DataType, "binary")
-	if strings.EqualFold(f.trigger.Cardinality, "many") {
-		return batchEnvelope(f, messages, bodies, source)
+	return m.values
+}
+
+// messageEnvelope binds messages: one, or for cardinality many a batch.
+func messageEnvelope(f *function, messages []*azservicebus.ReceivedMessage, source *messageSource) (envelope, error) {
+	bodies := make([][]byte, len(messages))
+	for i, m := range messages {
+		body, err := bodyOf(m)
+		if err != nil {
+			return envelope{}, err
+		}
+		bodies[i] = body
 	}
-	if len(messages) != 1 {
+	switch {
+	case f.trigger.takesBatches():
+		return batchEnvelope(f, messages, bodies, source)
+	case len(messages) != 1:
 		return envelope{}, fmt.Errorf("%d messages for cardinality one", len(messages))
 	}
-	p := propertiesOf(messages[0])
+	return singleEnvelope(f, messages[0], bodies[0], source), nil
+}
+
+func singleEnvelope(f *function, message *azservicebus.ReceivedMessage, body []byte, source *messageSource) envelope {
+	p := propertiesOf(message)
 	m := newMetadata()
 	for name, v := range p.strings {
 		if v != nil {
@@ -183,73 +220,39 @@ func (h *Host) messageEnvelope(f *function, messages []*azservicebus.ReceivedMes
 	m.set("ExpiresAt", p.expires.Format(dateTimeOffset))
 	m.set("ApplicationProperties", p.application)
 	m.set("UserProperties", p.application)
-	shells := map[string]any{}
-	source.helpers(shells)
-	for k, v := range shells {
+	for k, v := range source.sdkObjects() {
 		m.set(k, v)
 	}
 	var data string
-	if binary {
-		data = base64.StdEncoding.EncodeToString(bodies[0])
+	if strings.EqualFold(f.trigger.DataType, "binary") {
+		data = base64.StdEncoding.EncodeToString(body)
 	} else {
-		text := strings.ToValidUTF8(string(bodies[0]), "\uFFFD")
+		text := strings.ToValidUTF8(string(body), "\uFFFD")
 		// The body's properties come last and win.
 		for k, v := range bodyProperties(text) {
 			m.set(k, v)
 		}
 		data = quoted(text)
 	}
-	return envelope{Data: map[string]any{f.trigger.Name: data}, Metadata: m.finish(f.trigger.Name)}, nil
+	return envelope{Data: map[string]any{f.trigger.Name: data}, Metadata: m.finish(f.trigger.Name)}
 }
 
-func batchEnvelope(f *function, messages []*azservicebus.ReceivedMessage, bodies [][]byte, source *messageSource) (envelope, error) {
-	n := len(messages)
-	elements := make([]any, n)
+func batchEnvelope(f *function, messages []*azservicebus.ReceivedMessage, bodies [][]byte,
+	source *messageSource) (envelope, error) {
+	elements := make([]any, len(messages))
 	columns := map[string][]any{}
-	add := func(name string, i int, v any) {
-		if columns[name] == nil {
-			columns[name] = make([]any, n)
-		}
-		columns[name][i] = v
-	}
 	for i, m := range messages {
-		switch strings.ToLower(f.trigger.DataType) {
-		case "binary":
-			elements[i] = base64.StdEncoding.EncodeToString(bodies[i])
-		case "string":
-			elements[i] = strings.ToValidUTF8(string(bodies[i]), "\uFFFD")
-		default:
-			// Without a dataType each body is parsed, and one that is no JSON
-			// fails the batch.
-			dec := json.NewDecoder(bytes.NewReader(bodies[i]))
-			dec.UseNumber()
-			if err := dec.Decode(&elements[i]); err != nil {
-				return envelope{}, fmt.Errorf("body %d of the batch is not JSON", i)
-			}
-			if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-				return envelope{}, fmt.Errorf("body %d of the batch is not JSON", i)
-			}
+		element, err := batchElement(f.trigger.DataType, bodies[i])
+		if err != nil {
+			return envelope{}, fmt.Errorf("body %d of the batch: %w", i, err)
 		}
-		p := propertiesOf(m)
-		for name, v := range p.strings {
-			if name == "TransactionPartitionKey" {
-				v = p.strings["PartitionKey"] // the extension's own mistake
+		elements[i] = element
+		for name, v := range batchProperties(m) {
+			if columns[name] == nil {
+				columns[name] = make([]any, len(messages))
 			}
-			if v != nil {
-				add(name, i, *v)
-			} else {
-				add(name, i, nil)
-			}
+			columns[name][i] = v
 		}
-		add("LockToken", i, p.lockToken)
-		add("DeliveryCount", i, p.deliveryCount)
-		add("SequenceNumber", i, p.sequenceNumber)
-		add("EnqueuedTimeUtc", i, p.enqueued.Format(dateTimeFull))
-		add("EnqueuedTime", i, p.enqueued.Format(offsetFull))
-		add("ExpiresAtUtc", i, p.expires.Format(dateTimeFull))
-		add("ExpiresAt", i, p.expires.Format(offsetFull))
-		add("ApplicationProperties", i, p.application)
-		add("UserProperties", i, p.application)
 	}
 	metadata := map[string]any{}
 	for name, column := range columns {
@@ -259,10 +262,57 @@ func batchEnvelope(f *function, messages []*azservicebus.ReceivedMessage, bodies
 		}
 		metadata[name+"Array"] = text
 	}
-	source.helpers(metadata)
+	maps.Copy(metadata, source.sdkObjects())
 	data, err := stringified(elements)
 	if err != nil {
 		return envelope{}, err
 	}
 	return envelope{Data: map[string]any{f.trigger.Name: data}, Metadata: metadata}, nil
+}
+
+// batchElement is a message's body within a batch. Without a dataType it is parsed, and
+// one that is no JSON fails the batch.
+func batchElement(dataType string, body []byte) (any, error) {
+	switch strings.ToLower(dataType) {
+	case "binary":
+		return base64.StdEncoding.EncodeToString(body), nil
+	case "string":
+		return strings.ToValidUTF8(string(body), "\uFFFD"), nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.UseNumber()
+	var element any
+	if err := dec.Decode(&element); err != nil {
+		return nil, errNoJSON
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, errNoJSON
+	}
+	return element, nil
+}
+
+var errNoJSON = errors.New("it is not JSON")
+
+// batchProperties are a message's broker properties within a batch; null stays in.
+func batchProperties(m *azservicebus.ReceivedMessage) map[string]any {
+	p := propertiesOf(m)
+	p.strings["TransactionPartitionKey"] = p.strings["PartitionKey"] // the extension's own mistake
+	out := map[string]any{
+		"LockToken":             p.lockToken,
+		"DeliveryCount":         p.deliveryCount,
+		"SequenceNumber":        p.sequenceNumber,
+		"EnqueuedTimeUtc":       p.enqueued.Format(dateTimeFull),
+		"EnqueuedTime":          p.enqueued.Format(offsetFull),
+		"ExpiresAtUtc":          p.expires.Format(dateTimeFull),
+		"ExpiresAt":             p.expires.Format(offsetFull),
+		"ApplicationProperties": p.application,
+		"UserProperties":        p.application,
+	}
+	for name, v := range p.strings {
+		out[name] = nil
+		if v != nil {
+			out[name] = *v
+		}
+	}
+	return out
 }

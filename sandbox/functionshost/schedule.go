@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// schedule tells when a timer fires.
+// schedule says when a timer fires.
 type schedule interface {
 	// next is the first occurrence after t, or the zero time if there is none.
 	next(t time.Time) time.Time
@@ -25,10 +25,11 @@ func parseSchedule(text string) (schedule, error) {
 			return interval(d), nil
 		}
 	}
-	return nil, fmt.Errorf("the schedule expression '%s' was not recognized as a valid cron expression or timespan string: %w", text, err)
+	return nil, fmt.Errorf("the schedule expression '%s' was not recognized as a valid cron expression "+
+		"or timespan string: %w", text, err)
 }
 
-// subMinute tells whether the schedule fires more often than once a minute, in
+// subMinute reports whether the schedule fires more often than once a minute, in
 // which case the host keeps no status for it.
 func subMinute(s schedule) bool {
 	t := s.next(time.Now())
@@ -67,8 +68,13 @@ var cronFields = [...]cronField{
 	{name: "minute", max: 59},
 	{name: "hour", max: 23},
 	{name: "day", min: 1, max: 31},
-	{name: "month", min: 1, max: 12, names: []string{"january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"}},
-	{name: "day of week", max: 6, names: []string{"sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"}},
+	{name: "month", min: 1, max: 12, names: []string{
+		"january", "february", "march", "april", "may", "june",
+		"july", "august", "september", "october", "november", "december",
+	}},
+	{name: "day of week", max: 6, names: []string{
+		"sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday",
+	}},
 }
 
 func parseCron(text string) (*cron, error) {
@@ -103,30 +109,39 @@ func (f *cronField) parse(text string) (uint64, error) {
 			}
 			step = n
 		}
-		from, to := f.min, f.max
-		if body != "*" {
-			a, b, ranged := strings.Cut(body, "-")
-			var err error
-			if from, err = f.value(a); err != nil {
-				return 0, err
-			}
-			switch {
-			case ranged:
-				if to, err = f.value(b); err != nil {
-					return 0, err
-				}
-			case !stepped:
-				to = from
-			}
-			if from > to {
-				from, to = to, from
-			}
+		from, to, err := f.bounds(body, stepped)
+		if err != nil {
+			return 0, err
 		}
 		for v := from; v <= to; v += step {
 			set |= 1 << v
 		}
 	}
 	return set, nil
+}
+
+// bounds reads *, n or a-b. With a step, n goes up to the field's end.
+func (f *cronField) bounds(text string, stepped bool) (from, to int, err error) {
+	if text == "*" {
+		return f.min, f.max, nil
+	}
+	first, last, isRange := strings.Cut(text, "-")
+	from, err = f.value(first)
+	if err != nil {
+		return 0, 0, err
+	}
+	switch {
+	case isRange:
+		to, err = f.value(last)
+	case stepped:
+		to = f.max
+	default:
+		to = from
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	return min(from, to), max(from, to), nil
 }
 
 func (f *cronField) value(text string) (int, error) {

@@ -2,7 +2,6 @@ package functionshost_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -23,29 +22,23 @@ import (
 
 func TestFunctionBelowAnotherFolderIsNotFound(t *testing.T) {
 	w := build(t, app{
-		"host.json":                      envelopeMode,
 		"functions/Nested/function.json": httpTrigger(""),
 		"A/function.json":                httpTrigger(""),
 	}, newHandler(nil), nil)
-	if got := w.Functions(); !slices.Equal(got, []string{"A"}) || len(w.Problems()) != 0 {
-		t.Errorf("functions %v, problems %v; want A alone, silently", got, w.Problems())
-	}
+	check(t, "functions", w.Functions(), []string{"A"})
+	check(t, "problems", w.Problems(), nil)
 }
 
 func TestHandlerIsNotStartedWithoutAnyFunction(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
-		w := launch(t, app{"host.json": envelopeMode, "functions/Nested/function.json": httpTrigger("")}, h, listenOn(h.net, frontAddr))
+		w := launch(t, app{"functions/Nested/function.json": httpTrigger("")}, h, withFront(h))
 		time.Sleep(time.Minute)
-		if n := len(h.startsSeen()); n != 0 {
-			t.Errorf("the handler was started %d times", n)
-		}
-		if r := call(t, h.net, "GET", "/api/Nested", nil, nil); r.status != 404 {
-			t.Errorf("status %d, want 404", r.status)
-		}
-		if p := w.Problems(); len(p) != 1 || p[0].Function != "" {
-			t.Errorf("problems %v, want one about the app", p)
-		}
+		check(t, "starts of the handler", len(h.startsSeen()), 0)
+		check(t, "status", call(t, h.net, "GET", "/api/Nested", nil, nil).status, 404)
+		check(t, "problems", w.Problems(), []functionshost.Problem{
+			{Message: "no functions found directly below the script root; the handler is not started"},
+		})
 	})
 }
 
@@ -53,62 +46,50 @@ func TestReservedRoutePutsItsFunctionInErrorAndTheOthersRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
 		w := launch(t, app{
-			"host.json":               forwardingMode,
-			"A/function.json":         httpTrigger(`,"authLevel":"anonymous","route":"administration/x"`),
-			"B/function.json":         httpTrigger(`,"authLevel":"anonymous","route":"Runtime-x"`),
-			"AdminPage/function.json": httpTrigger(`,"authLevel":"anonymous"`),
-			"C/function.json":         httpTrigger(`,"authLevel":"anonymous"`),
-		}, h, listenOn(h.net, frontAddr))
-		for _, name := range []string{"A", "B", "AdminPage"} {
-			i := slices.IndexFunc(w.Problems(), func(p functionshost.Problem) bool { return p.Function == name })
-			if i < 0 || !w.Problems()[i].InError || !strings.Contains(w.Problems()[i].Message, "conflicts with one or more built in routes") {
-				t.Errorf("%s: problems %v", name, w.Problems())
-			}
-		}
-		for target, want := range map[string]int{"/api/administration/x": 404, "/api/Runtime-x": 404, "/api/AdminPage": 404, "/api/C": 200} {
-			if r := call(t, h.net, "GET", target, nil, nil); r.status != want {
-				t.Errorf("GET %s: %d, want %d", target, r.status, want)
-			}
+			"A/function.json":         openHTTP(`,"route":"administration/x"`),
+			"B/function.json":         openHTTP(`,"route":"Runtime-x"`),
+			"AdminPage/function.json": openHTTP(""),
+			"C/function.json":         openHTTP(""),
+		}, h, withFront(h))
+		const message = "the specified route conflicts with one or more built in routes"
+		check(t, "problems", w.Problems(), []functionshost.Problem{
+			{Function: "A", Message: message, InError: true},
+			{Function: "AdminPage", Message: message, InError: true},
+			{Function: "B", Message: message, InError: true},
+		})
+		for target, want := range map[string]int{
+			"/api/administration/x": 404, "/api/Runtime-x": 404, "/api/AdminPage": 404, "/api/C": 200,
+		} {
+			check(t, target, call(t, h.net, "GET", target, nil, nil).status, want)
 		}
 	})
 }
 
-// whichFunction answers with the name of the function that forwarding reached;
-// in the envelope mode that is the path.
-func whichFunction(w http.ResponseWriter, r *http.Request) {
-	answer(w, fmt.Sprintf(`{"Outputs":{"res":{"body":%q}}}`, strings.TrimPrefix(r.URL.Path, "/")))
-}
-
 func TestFirstFunctionByNameTakesWhatTwoTemplatesMatch(t *testing.T) {
-	const open = `,"authLevel":"anonymous"`
-	cases := []struct {
-		name         string
-		a, b         string
-		method, path string
-		want         string
-		problem      bool
+	const get, post = `,"methods":["get"]`, `,"methods":["post"]`
+	for _, c := range []struct {
+		name        string
+		a, b        string
+		want        string // the function that gets GET /api/x/special
+		problemWith string
 	}{
-		{"parameter before literal", `,"route":"x/{id}"`, `,"route":"x/special"`, "GET", "/api/x/special", "A", true},
-		{"literal before parameter", `,"route":"x/special"`, `,"route":"x/{id}"`, "GET", "/api/x/special", "A", true},
-		{"different methods", `,"route":"x/{id}","methods":["post"]`, `,"route":"x/special","methods":["get"]`, "GET", "/api/x/special", "B", false},
-		{"constraint", `,"route":"x/{id:regex(^[0-9]+$)}"`, `,"route":"x/special"`, "GET", "/api/x/special", "B", false},
-		{"constraint, other value", `,"route":"x/{id:regex(^[0-9]+$)}"`, `,"route":"x/special"`, "GET", "/api/x/17", "A", false},
-		{"catch-all", `,"route":"{*rest}"`, `,"route":"x/special"`, "GET", "/api/x/special", "A", true},
-		{"different literals", `,"route":"x/one"`, `,"route":"x/two"`, "GET", "/api/x/two", "B", false},
-		{"guid and int", `,"route":"x/{id:int}"`, `,"route":"x/{id:guid}"`, "GET", "/api/x/0f8fad5b-d9cb-469f-a165-70867728950e", "B", false},
-	}
-	for _, c := range cases {
+		{"parameter before literal", `,"route":"x/{id}"`, `,"route":"x/special"`, "A", "B"},
+		{"literal before parameter", `,"route":"x/special"`, `,"route":"x/{id}"`, "A", "B"},
+		{"different methods", post + `,"route":"x/{id}"`, get + `,"route":"x/special"`, "B", ""},
+		{"different literals", `,"route":"x/one"`, `,"route":"x/special"`, "B", ""},
+	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				h := newHandler(whichFunction)
-				w := launch(t, app{"host.json": envelopeMode, "A/function.json": httpTrigger(open + c.a), "B/function.json": httpTrigger(open + c.b)},
-					h, listenOn(h.net, frontAddr))
-				if r := call(t, h.net, c.method, c.path, nil, nil); r.status != 200 || r.body != c.want {
-					t.Errorf("%s %s: %d from %q, want function %s", c.method, c.path, r.status, r.body, c.want)
+				h := newHandler(nil)
+				f := launch(t, app{"A/function.json": openHTTP(c.a), "B/function.json": openHTTP(c.b)}, h, withFront(h))
+				check(t, "status", call(t, h.net, "GET", "/api/x/special", nil, nil).status, 200)
+				check(t, "function", f.journal.seen()[0].Function, c.want)
+				var problems []string
+				for _, p := range f.Problems() {
+					check(t, "in error", p.InError, false)
+					problems = append(problems, p.Function)
 				}
-				if p := w.Problems(); (len(p) == 1 && p[0].Function == "B" && !p[0].InError) != c.problem || len(p) > 1 {
-					t.Errorf("problems %v, want one about B: %t", p, c.problem)
-				}
+				check(t, "problem with", strings.Join(problems, " "), c.problemWith)
 			})
 		})
 	}
@@ -116,10 +97,9 @@ func TestFirstFunctionByNameTakesWhatTwoTemplatesMatch(t *testing.T) {
 
 func TestKeys(t *testing.T) {
 	a := app{
-		"host.json":       forwardingMode,
 		"A/function.json": httpTrigger(`,"authLevel":"function"`),
 		"B/function.json": httpTrigger(`,"authLevel":"admin"`),
-		"C/function.json": httpTrigger(`,"authLevel":"anonymous"`),
+		"C/function.json": openHTTP(""),
 		"D/function.json": httpTrigger(``),
 	}
 	cases := []struct {
@@ -146,114 +126,94 @@ func TestKeys(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
-		launch(t, a, h, listenOn(h.net, frontAddr))
+		launch(t, a, h, withFront(h))
 		for _, c := range cases {
 			header := http.Header{}
 			if c.key != "" {
 				header = keyHeader(c.key)
 			}
 			r := call(t, h.net, "GET", c.target, nil, header)
-			if r.status != c.want || r.status == 401 && r.body != "" {
-				t.Errorf("%s: %d %q, want %d", c.name, r.status, r.body, c.want)
+			check(t, c.name, r.status, c.want)
+			if r.status == 401 {
+				check(t, c.name+": body", r.body, "")
 			}
 		}
-		if last := h.requestsSeen(); last[len(last)-1].URI != "/api/C?code=0.AXoA" {
-			t.Errorf("the code did not reach the handler: %s", last[len(last)-1].URI)
-		}
+		seen := h.requestsSeen()
+		check(t, "last request", seen[len(seen)-1].URI, "/api/C?code=0.AXoA")
 	})
 }
 
 func TestUnknownRouteAndWrongMethodAreNotFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
-		launch(t, app{"host.json": forwardingMode, "A/function.json": httpTrigger(`,"authLevel":"anonymous","methods":["get"],"route":"a/{n:int}"`)},
-			h, listenOn(h.net, frontAddr))
+		launch(t, app{"A/function.json": openHTTP(`,"methods":["get"],"route":"a/{n}"`)}, h, withFront(h))
 		for target, want := range map[string]int{
-			"GET /api/a/1": 200, "GET /API/A/1": 200, "GET /api/a/1/": 200, "GET /api/a/x": 404, "GET /api/a": 404, "GET /api/a/1/2": 404,
-			"POST /api/a/1": 404, "HEAD /api/a/1": 404, "GET /a/1": 404, "GET /api": 404, "GET /runtime/webhooks/x": 404,
+			"GET /api/a/1": 200, "GET /API/A/1": 200, "GET /api/a/1/": 200, "GET /api/a": 404, "GET /api/a/1/2": 404,
+			"POST /api/a/1": 404, "HEAD /api/a/1": 404, "GET /a/1": 404, "GET /api": 404,
+			"GET /runtime/webhooks/x": 404,
 		} {
 			method, path, _ := strings.Cut(target, " ")
-			if r := call(t, h.net, method, path, nil, nil); r.status != want {
-				t.Errorf("%s: %d, want %d", target, r.status, want)
-			}
+			check(t, target, call(t, h.net, method, path, nil, nil).status, want)
 		}
 	})
 }
 
 func TestResponsesPassThroughUnchanged(t *testing.T) {
-	for _, mode := range []string{forwardingMode, proxyingMode} {
-		synctest.Test(t, func(t *testing.T) {
-			h := newHandler(func(w http.ResponseWriter, r *http.Request) {
-				if r.URL.Path == "/api/A" {
-					w.Header().Add("Set-Cookie", "a=1")
-					w.Header().Add("Set-Cookie", "b=2")
-					w.Header().Set("Location", "/elsewhere")
-					w.WriteHeader(http.StatusFound)
-					return
-				}
-				w.Header().Set("Content-Type", "application/problem+json")
-				w.WriteHeader(http.StatusTeapot)
-				_, _ = io.WriteString(w, `{"title":"teapot"}`)
-			})
-			w := launch(t, app{"host.json": mode, "A/function.json": httpTrigger(`,"authLevel":"anonymous"`), "B/function.json": httpTrigger(`,"authLevel":"anonymous"`)},
-				h, listenOn(h.net, frontAddr))
-			r := call(t, h.net, "GET", "/api/A", nil, nil)
-			if r.status != 302 || r.header.Get("Location") != "/elsewhere" || !slices.Equal(r.header["Set-Cookie"], []string{"a=1", "b=2"}) {
-				t.Errorf("302: got %d %v", r.status, r.header)
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/api/A" {
+				w.Header().Add("Set-Cookie", "a=1")
+				w.Header().Add("Set-Cookie", "b=2")
+				w.Header().Set("Location", "/elsewhere")
+				w.WriteHeader(http.StatusFound)
+				return
 			}
-			r = call(t, h.net, "GET", "/api/B", nil, nil)
-			if r.status != 418 || r.header.Get("Content-Type") != "application/problem+json" || r.body != `{"title":"teapot"}` {
-				t.Errorf("418: got %d %v %s", r.status, r.header, r.body)
-			}
-			for _, i := range w.journal.seen() {
-				if i.Err != nil {
-					t.Errorf("invocation of %s failed: %v", i.Function, i.Err)
-				}
-			}
+			w.Header().Set("Content-Type", "application/problem+json")
+			w.WriteHeader(http.StatusTeapot)
+			_, _ = io.WriteString(w, `{"title":"teapot"}`)
 		})
-	}
+		w := launch(t, app{"A/function.json": openHTTP(""), "B/function.json": openHTTP("")}, h, withFront(h))
+		r := call(t, h.net, "GET", "/api/A", nil, nil)
+		check(t, "A: status", r.status, 302)
+		check(t, "A: Location", r.header.Get("Location"), "/elsewhere")
+		check(t, "A: cookies", r.header["Set-Cookie"], []string{"a=1", "b=2"})
+		r = call(t, h.net, "GET", "/api/B", nil, nil)
+		check(t, "B: status", r.status, 418)
+		check(t, "B: type", r.header.Get("Content-Type"), "application/problem+json")
+		check(t, "B: body", r.body, `{"title":"teapot"}`)
+		for _, i := range w.journal.seen() {
+			check(t, i.Function+": error", i.Err, nil)
+		}
+	})
 }
 
 func TestChunkedUpload(t *testing.T) {
-	for mode, want := range map[string]struct {
-		status int
-		asked  int
-	}{forwardingMode: {500, 0}, proxyingMode: {200, 1}} {
-		synctest.Test(t, func(t *testing.T) {
-			h := newHandler(nil)
-			launch(t, app{"host.json": mode, "A/function.json": httpTrigger(`,"authLevel":"anonymous"`)}, h, listenOn(h.net, frontAddr))
-			r := call(t, h.net, "POST", "/api/A", unknownLength{strings.NewReader("in chunks")}, nil)
-			seen := h.requestsSeen()
-			if r.status != want.status || len(seen) != want.asked {
-				t.Errorf("%d, handler asked %d times; want %d, %d", r.status, len(seen), want.status, want.asked)
-			}
-			if want.asked > 0 && seen[0].Body != "in chunks" {
-				t.Errorf("the handler got %v", seen[0].Body)
-			}
-		})
-	}
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(nil)
+		launch(t, app{"A/function.json": openHTTP("")}, h, withFront(h))
+		r := call(t, h.net, "POST", "/api/A", unknownLength{strings.NewReader("in chunks")}, nil)
+		check(t, "status", r.status, 200)
+		check(t, "body", h.requestsSeen()[0].Body, any("in chunks"))
+	})
 }
 
 func TestLargeBodyHeadAndOptionsPassThrough(t *testing.T) {
-	for _, mode := range []string{forwardingMode, proxyingMode} {
-		synctest.Test(t, func(t *testing.T) {
-			h := newHandler(func(w http.ResponseWriter, r *http.Request) {
-				n, _ := io.Copy(io.Discard, r.Body)
-				w.Header().Set("X-Got", fmt.Sprint(r.Method, n))
-			})
-			launch(t, app{"host.json": mode, "A/function.json": httpTrigger(`,"authLevel":"anonymous"`)}, h, listenOn(h.net, frontAddr))
-			const size = 6 << 20
-			for method, body := range map[string]io.Reader{"POST": strings.NewReader(strings.Repeat("x", size)), "HEAD": nil, "OPTIONS": nil} {
-				n := 0
-				if body != nil {
-					n = size
-				}
-				if r := call(t, h.net, method, "/api/A", body, nil); r.status != 200 || r.header.Get("X-Got") != fmt.Sprint(method, n) {
-					t.Errorf("%s: %d, the handler got %q", method, r.status, r.header.Get("X-Got"))
-				}
-			}
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(func(w http.ResponseWriter, r *http.Request) {
+			n, _ := io.Copy(io.Discard, r.Body)
+			w.Header().Set("X-Got", fmt.Sprint(r.Method, n))
 		})
-	}
+		launch(t, app{"A/function.json": openHTTP("")}, h, withFront(h))
+		for method, size := range map[string]int{"POST": 6 << 20, "HEAD": 0, "OPTIONS": 0} {
+			var body io.Reader
+			if size > 0 {
+				body = strings.NewReader(strings.Repeat("x", size))
+			}
+			r := call(t, h.net, method, "/api/A", body, nil)
+			check(t, method+": status", r.status, 200)
+			check(t, method+": what the handler got", r.header.Get("X-Got"), fmt.Sprint(method, size))
+		}
+	})
 }
 
 func TestAnswer500FailsAServiceBusInvocationByItsStatusOnly(t *testing.T) {
@@ -262,20 +222,17 @@ func TestAnswer500FailsAServiceBusInvocationByItsStatusOnly(t *testing.T) {
 			w.WriteHeader(500)
 			answer(w, `{"Logs":["secret words"]}`)
 		})
-		w := launch(t, app{"host.json": envelopeMode, "A/function.json": queueTrigger("q", `,"dataType":"binary"`)}, h, noBroker)
+		w := launch(t, app{"A/function.json": queueTrigger("q", `,"dataType":"binary"`)}, h, noBroker)
 		err := w.InvokeMessages(context.Background(), "A", plainMessage("x"))
-		if !errors.Is(err, functionshost.ErrResponse) || !strings.Contains(err.Error(), "status code does not indicate success: 500") {
-			t.Errorf("error %v", err)
-		}
-		if strings.Contains(w.journal.text(), "secret words") {
-			t.Error("the handler's Logs were kept")
-		}
+		checkError(t, "InvokeMessages", err, functionshost.ErrResponse)
+		checkHas(t, "error", fmt.Sprint(err), "status code does not indicate success: 500")
+		checkLacks(t, "log", w.journal.text(), "secret words")
 	})
 }
 
 func TestEmptyAnswerHangsUntilFunctionTimeoutAndTheHandlerIsRestarted(t *testing.T) {
 	for name, respond := range map[string]http.HandlerFunc{
-		"no body":    func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Type", "application/json") },
+		"no body":    func(w http.ResponseWriter, _ *http.Request) { answer(w, "") },
 		"204":        func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) },
 		"null":       func(w http.ResponseWriter, _ *http.Request) { answer(w, `null`) },
 		"whitespace": func(w http.ResponseWriter, _ *http.Request) { answer(w, " \n") },
@@ -283,14 +240,13 @@ func TestEmptyAnswerHangsUntilFunctionTimeoutAndTheHandlerIsRestarted(t *testing
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := newHandler(respond)
-				w := launch(t, app{"host.json": envelopeMode, "A/function.json": queueTrigger("q", `,"dataType":"binary"`)}, h, noBroker)
+				w := launch(t, app{"A/function.json": queueTrigger("q", `,"dataType":"binary"`)}, h, noBroker)
 				w.ready()
 				for range 4 { // not counted, however often
 					before := time.Now()
 					err := w.InvokeMessages(context.Background(), "A", plainMessage("x"))
-					if took := time.Since(before); !errors.Is(err, functionshost.ErrFunctionTimeout) || took != 5*time.Second {
-						t.Fatalf("%v after %v, want a time-out after 5 s", err, took)
-					}
+					checkError(t, "InvokeMessages", err, functionshost.ErrFunctionTimeout)
+					check(t, "time taken", time.Since(before), 5*time.Second)
 					time.Sleep(3 * time.Second) // two of them are grace
 					synctest.Wait()
 					w.ready()
@@ -303,9 +259,8 @@ func TestEmptyAnswerHangsUntilFunctionTimeoutAndTheHandlerIsRestarted(t *testing
 				if first.Getenv("FUNCTIONS_HTTPWORKER_ID") == second.Getenv("FUNCTIONS_HTTPWORKER_ID") {
 					t.Error("the second process has the first one's id")
 				}
-				if first.Getenv("FUNCTIONS_HTTPWORKER_PORT") != second.Getenv("FUNCTIONS_HTTPWORKER_PORT") {
-					t.Error("the port changed")
-				}
+				const port = "FUNCTIONS_HTTPWORKER_PORT"
+				check(t, "port of the second process", second.Getenv(port), first.Getenv(port))
 			})
 		})
 	}
@@ -324,64 +279,54 @@ func TestFunctionTimeoutBreaksEveryOtherInvocation(t *testing.T) {
 			}
 			succeed(w, r)
 		})
-		w := launch(t, app{"host.json": envelopeMode, "Hang/function.json": queueTrigger("q", ``), "Slow/function.json": queueTrigger("q", ``)}, h, noBroker)
+		a := app{"Hang/function.json": queueTrigger("q", ``), "Slow/function.json": queueTrigger("q", ``)}
+		w := launch(t, a, h, noBroker)
 		w.ready()
 		go func() { _ = w.InvokeMessages(context.Background(), "Hang", plainMessage("x")) }()
 		time.Sleep(4 * time.Second)
 		// Begun 1 s before the time-out, it would end 3 s after; the kill
 		// comes 2 s after.
-		if err := w.InvokeMessages(context.Background(), "Slow", plainMessage("x")); !errors.Is(err, functionshost.ErrUnreachable) {
-			t.Errorf("error %v, want a broken call", err)
-		}
+		err := w.InvokeMessages(context.Background(), "Slow", plainMessage("x"))
+		checkError(t, "InvokeMessages", err, functionshost.ErrUnreachable)
 	})
 }
 
-func TestExitCode0IsNotRestartedAndCallsFailAtOnce(t *testing.T) {
+func TestExitCode0IsNotRestartedAndEveryLaterCallFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
-		launch(t, app{"host.json": forwardingMode, "A/function.json": httpTrigger(`,"authLevel":"anonymous"`)}, h, listenOn(h.net, frontAddr))
-		if r := call(t, h.net, "GET", "/api/A", nil, nil); r.status != 200 {
-			t.Fatalf("status %d", r.status)
-		}
+		f := launch(t, app{"A/function.json": openHTTP(""), "B/function.json": queueTrigger("q", "")}, h,
+			func(c *functionshost.Config) { withFront(h)(c); noBroker(c) })
+		check(t, "status before", call(t, h.net, "GET", "/api/A", nil, nil).status, 200)
 		h.exit <- 0
 		time.Sleep(time.Hour)
 		for range 3 {
+			check(t, "answer", call(t, h.net, "GET", "/api/A", nil, nil).status, 500)
 			before := time.Now()
-			r := call(t, h.net, "GET", "/api/A", nil, nil)
-			if took := time.Since(before); r.status != 500 || r.body != "" || took != 0 {
-				t.Errorf("%d %q after %v, want 500 at once", r.status, r.body, took)
-			}
+			err := f.InvokeMessages(context.Background(), "B", plainMessage("x"))
+			checkError(t, "InvokeMessages", err, functionshost.ErrUnreachable)
+			check(t, "an envelope fails after", time.Since(before), 0) // a proxied call is tried again
 		}
-		if n := len(h.startsSeen()); n != 1 {
-			t.Errorf("%d processes, want 1", n)
-		}
+		check(t, "processes", len(h.startsSeen()), 1)
 	})
 }
 
 func TestThirdCrashWithinHalfAnHourEndsTheHost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
-		w := launch(t, app{"host.json": forwardingMode, "A/function.json": httpTrigger(`,"authLevel":"anonymous"`)}, h, listenOn(h.net, frontAddr))
+		w := launch(t, app{"A/function.json": openHTTP("")}, h, withFront(h))
 		for i := range 2 {
 			w.ready()
 			time.Sleep(29 * time.Minute)
 			h.exit <- 137
 			time.Sleep(time.Second)
-			if r := call(t, h.net, "GET", "/api/A", nil, nil); r.status != 200 {
-				t.Errorf("status %d after crash %d, want 200", r.status, i+1)
-			}
+			check(t, fmt.Sprintf("status after crash %d", i+1), call(t, h.net, "GET", "/api/A", nil, nil).status, 200)
 		}
 		time.Sleep(29 * time.Minute)
 		h.exit <- 2
-		if err := w.Wait(); !errors.Is(err, functionshost.ErrRestartBudget) {
-			t.Errorf("Wait: %v, want ErrRestartBudget", err)
-		}
-		if n := len(h.startsSeen()); n != 3 {
-			t.Errorf("%d processes, want 3", n)
-		}
-		if !strings.Contains(w.journal.text(), "Exceeded http worker restart retry count. Shutting down Functions Host") {
-			t.Error("the log does not say so")
-		}
+		checkError(t, "Wait", w.Wait(), functionshost.ErrRestartBudget)
+		check(t, "processes", len(h.startsSeen()), 3)
+		checkHas(t, "log", w.journal.text(),
+			"Exceeded http worker restart retry count. Shutting down Functions Host")
 		if _, err := tryCall(h.net, "GET", "/api/A", nil, nil); err == nil {
 			t.Error("the front still answers")
 		}
@@ -391,7 +336,7 @@ func TestThirdCrashWithinHalfAnHourEndsTheHost(t *testing.T) {
 func TestCrashesMoreThanHalfAnHourApartAreForgiven(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
-		w := launch(t, app{"host.json": forwardingMode, "A/function.json": httpTrigger("")}, h, nil)
+		w := launch(t, app{"A/function.json": httpTrigger("")}, h, nil)
 		for range 5 {
 			w.ready()
 			time.Sleep(31 * time.Minute)
@@ -408,7 +353,7 @@ func TestCrashesMoreThanHalfAnHourApartAreForgiven(t *testing.T) {
 func TestExitCode200RestartsWithoutLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
-		w := launch(t, app{"host.json": forwardingMode, "A/function.json": httpTrigger("")}, h, nil)
+		w := launch(t, app{"A/function.json": httpTrigger("")}, h, nil)
 		for range 5 {
 			w.ready()
 			h.exit <- 200
@@ -435,9 +380,11 @@ func TestRealHandlerProcess(t *testing.T) {
 	lines := make(chan functionshost.Line, 100)
 	l := listenTCP(t)
 	h, err := functionshost.New(functionshost.Config{
-		AppDir: app{"host.json": host, "A/function.json": httpTrigger(`,"authLevel":"anonymous","route":"{what}"`)}.write(t),
-		Settings: map[string]string{"FUNCTIONS_WORKER_RUNTIME": "custom", "GREETING": "good morning", "PATROL_TEST_HANDLER": "1",
-			"AzureWebJobsStorage": "UseDevelopmentStorage=true"},
+		AppDir: app{"host.json": host, "A/function.json": openHTTP(`,"route":"{what}"`)}.write(t),
+		Settings: map[string]string{
+			"FUNCTIONS_WORKER_RUNTIME": "custom", "AzureWebJobsStorage": "UseDevelopmentStorage=true",
+			"GREETING": "good morning", "PATROL_TEST_HANDLER": "1",
+		},
 		Launcher: functionshost.Exec{},
 		Listener: l,
 		Log:      slog.New(slog.NewTextHandler(j, nil)),
@@ -465,13 +412,17 @@ func TestRealHandlerProcess(t *testing.T) {
 
 	// Arguments: joined by spaces, so one with a space arrives as two; what is
 	// not set is deleted.
-	if status, body := get("args"); status != 200 || body != `["-test.run=^TestMain$" "good" "morning"]` {
-		t.Errorf("args: %d %s", status, body)
-	}
+	status, args := get("args")
+	check(t, "args: status", status, 200)
+	check(t, "args", args, `["-test.run=^TestMain$" "good" "morning"]`)
 	// The environment is what the host gives, nothing of its own.
-	if _, body := get("env"); body != "AzureWebJobsScriptRoot AzureWebJobsStorage FUNCTIONS_APP_ROOT_PATH FUNCTIONS_CUSTOMHANDLER_PORT FUNCTIONS_CUSTOMHANDLER_WORKER_ID FUNCTIONS_HTTPWORKER_ID FUNCTIONS_HTTPWORKER_PORT FUNCTIONS_WORKER_RUNTIME GREETING PATROL_TEST_HANDLER" {
-		t.Errorf("env: %s", body)
-	}
+	_, env := get("env")
+	check(t, "env", strings.Fields(env), []string{
+		"AzureWebJobsScriptRoot", "AzureWebJobsStorage", "FUNCTIONS_APP_ROOT_PATH",
+		"FUNCTIONS_CUSTOMHANDLER_PORT", "FUNCTIONS_CUSTOMHANDLER_WORKER_ID",
+		"FUNCTIONS_HTTPWORKER_ID", "FUNCTIONS_HTTPWORKER_PORT", "FUNCTIONS_WORKER_RUNTIME",
+		"GREETING", "PATROL_TEST_HANDLER",
+	})
 
 	// stdout is information, stderr is error, or a warning.
 	get("talk")
@@ -492,19 +443,21 @@ func TestRealHandlerProcess(t *testing.T) {
 	}
 	for len(want) > 0 {
 		line := <-lines
-		w, ok := want[line.Text]
-		w.Text = line.Text
-		if !ok || line != w {
-			t.Errorf("line %+v, want %+v", line, w)
+		w, known := want[line.Text]
+		if !known {
+			t.Errorf("a line that was not asked for: %+v", line)
 		}
+		w.Text = line.Text
+		check(t, "line", line, w)
 		delete(want, line.Text)
 	}
 
 	// Killed, it is back at once; SIGTERM to the host (Close) reaches it as a
 	// kill that it cannot catch.
 	status, second := get("pid")
-	if status != 200 || second == first {
-		t.Errorf("after the kill: %d, process %s again", status, second)
+	check(t, "status after the kill", status, 200)
+	if second == first {
+		t.Errorf("after the kill: process %s again", second)
 	}
 	if err := h.Close(); err != nil {
 		t.Fatal(err)

@@ -16,12 +16,13 @@ import (
 const (
 	// receiveRetry is the pause after a failure to reach the entity.
 	receiveRetry = time.Second
-	// gather is how long a receive waits for more once it has a message. Short:
-	// the real processor hands out each message at once.
-	gather = time.Millisecond
 	// infiniteRenewal is maxAutoLockRenewalDuration's "for ever".
 	infiniteRenewal = -time.Millisecond
 )
+
+// gatherBriefly makes a receive that has a message wait for more only shortly: the real
+// processor hands out each message at once.
+var gatherBriefly = &azservicebus.ReceiveMessagesOptions{TimeAfterFirstMessage: time.Millisecond}
 
 // busClients holds one client for each connection.
 type busClients struct {
@@ -34,7 +35,7 @@ type busClient struct {
 	info clientInfo
 }
 
-// clientInfo is what a message's metadata tell of the client.
+// clientInfo is what a message's metadata say of the client.
 type clientInfo struct {
 	namespace, identifier string
 }
@@ -57,7 +58,7 @@ func (b *busClients) get(h *Host, connection string) (*busClient, error) {
 	return c, nil
 }
 
-// info is what get's client would tell of itself, without making one.
+// info is that of get's client, without making one.
 func (b *busClients) info(h *Host, connection string) clientInfo {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -107,7 +108,8 @@ func (h *Host) newBusClient(connection string) (*azservicebus.Client, error) {
 	}
 	ns := namespaceOf(h.settings, connection)
 	if ns == "" {
-		return nil, fmt.Errorf("the connection '%s' is in no app setting: neither a connection string nor __fullyQualifiedNamespace", connection)
+		return nil, fmt.Errorf("the connection '%s' is in no app setting: "+
+			"neither a connection string nor __fullyQualifiedNamespace", connection)
 	}
 	if h.cfg.Credential == nil {
 		return nil, fmt.Errorf("the connection '%s' is identity-based, and the host has no credential", connection)
@@ -115,11 +117,13 @@ func (h *Host) newBusClient(connection string) (*azservicebus.Client, error) {
 	return azservicebus.NewClient(ns, h.cfg.Credential, h.cfg.ServiceBusOptions)
 }
 
+type message = azservicebus.ReceivedMessage
+
 // receiver is what a queue's, a subscription's and a session's receiver share.
 type receiver interface {
-	ReceiveMessages(context.Context, int, *azservicebus.ReceiveMessagesOptions) ([]*azservicebus.ReceivedMessage, error)
-	CompleteMessage(context.Context, *azservicebus.ReceivedMessage, *azservicebus.CompleteMessageOptions) error
-	AbandonMessage(context.Context, *azservicebus.ReceivedMessage, *azservicebus.AbandonMessageOptions) error
+	ReceiveMessages(context.Context, int, *azservicebus.ReceiveMessagesOptions) ([]*message, error)
+	CompleteMessage(context.Context, *message, *azservicebus.CompleteMessageOptions) error
+	AbandonMessage(context.Context, *message, *azservicebus.AbandonMessageOptions) error
 	Close(context.Context) error
 }
 
@@ -129,13 +133,13 @@ type listener struct {
 	f       *function
 	client  *busClient
 	options serviceBusOptions
-	many    bool
+	batches bool
 	log     *slog.Logger
 }
 
 // listenServiceBus serves a Service Bus function until ctx ends.
 func (h *Host) listenServiceBus(ctx context.Context, f *function) {
-	l := &listener{h: h, f: f, options: h.options.serviceBus, many: strings.EqualFold(f.trigger.Cardinality, "many"),
+	l := &listener{h: h, f: f, options: h.options.serviceBus, batches: f.trigger.takesBatches(),
 		log: h.log.With("function", f.name)}
 	if a := f.trigger.AutoCompleteMessages; a != nil {
 		l.options.autoComplete = *a
@@ -155,12 +159,12 @@ func (h *Host) listenServiceBus(ctx context.Context, f *function) {
 		}
 	}
 	if !f.trigger.IsSessionsEnabled {
-		l.entity(ctx)
+		l.receiveAll(ctx)
 		return
 	}
 	var workers sync.WaitGroup
 	for range l.options.sessions {
-		workers.Go(func() { l.sessions(ctx) })
+		workers.Go(func() { l.acceptSessions(ctx) })
 	}
 	workers.Wait()
 }
@@ -181,8 +185,8 @@ func (l *listener) open() (*azservicebus.Receiver, error) {
 	return l.client.NewReceiverForSubscription(t.TopicName, name, options)
 }
 
-// entity receives from a queue or subscription without sessions.
-func (l *listener) entity(ctx context.Context) {
+// receiveAll receives from a queue or subscription without sessions.
+func (l *listener) receiveAll(ctx context.Context) {
 	r, err := l.open()
 	if err != nil {
 		l.log.Error("the listener cannot start", "error", err)
@@ -191,57 +195,34 @@ func (l *listener) entity(ctx context.Context) {
 	// The link goes first: it still has credit, and what is abandoned while it
 	// is there would come back to it, to be locked for nobody.
 	var calls sync.WaitGroup
-	e := &endable{receiver: r, ctx: ctx, closed: make(chan struct{}), open: l.open, close: l.close}
+	late := &lateReceiver{receiver: r, ctx: ctx, closed: make(chan struct{}), open: l.open, close: l.close}
 	defer calls.Wait()
-	defer func() { l.close(r); close(e.closed) }()
+	defer func() { l.close(r); close(late.closed) }()
 
-	size := l.options.calls
-	if l.many {
-		size = 1 // one batch at a time
+	renew := r.RenewMessageLock
+	slots := make(chan struct{}, l.options.calls)
+	if l.batches {
+		renew, slots = nil, make(chan struct{}, 1) // one batch at a time, and its locks are not renewed
 	}
-	slots := make(chan struct{}, size)
 	for {
-		free := 0
-		select {
-		case slots <- struct{}{}:
-			free = 1
-		case <-ctx.Done():
+		free := takeSlots(ctx, slots)
+		if free == 0 {
 			return
 		}
-	more:
-		for free < size {
-			select {
-			case slots <- struct{}{}:
-				free++
-			default:
-				break more
-			}
+		size := free
+		if l.batches {
+			size = l.options.batch
 		}
-		want := free
-		if l.many {
-			want = l.options.batch
-		}
-		messages, err := r.ReceiveMessages(ctx, want, &azservicebus.ReceiveMessagesOptions{TimeAfterFirstMessage: gather})
-		used := len(messages)
-		if l.many {
-			used = min(used, 1)
-		}
-		for range free - used {
+		messages, err := r.ReceiveMessages(ctx, size, gatherBriefly)
+		deliveries := l.split(messages)
+		for range free - len(deliveries) {
 			<-slots
 		}
-		switch {
-		case l.many && used > 0:
+		for _, d := range deliveries {
 			calls.Go(func() {
 				defer func() { <-slots }()
-				l.process(e, messages, nil, nil)
+				l.process(late, d, nil, renew)
 			})
-		case !l.many:
-			for _, m := range messages {
-				calls.Go(func() {
-					defer func() { <-slots }()
-					l.process(e, []*azservicebus.ReceivedMessage{m}, nil, r.RenewMessageLock)
-				})
-			}
 		}
 		if err != nil && !l.failed(ctx, err) {
 			return
@@ -249,8 +230,36 @@ func (l *listener) entity(ctx context.Context) {
 	}
 }
 
-// endable is a receiver whose messages can be settled after its link is gone.
-type endable struct {
+// takeSlots waits for a free slot and takes all there are; 0: ctx has ended.
+func takeSlots(ctx context.Context, slots chan struct{}) int {
+	select {
+	case slots <- struct{}{}:
+	case <-ctx.Done():
+		return 0
+	}
+	for taken := 1; ; taken++ {
+		select {
+		case slots <- struct{}{}:
+		default:
+			return taken
+		}
+	}
+}
+
+// split makes messages into deliveries: a call of the function for each.
+func (l *listener) split(messages []*message) [][]*message {
+	if l.batches && len(messages) > 0 {
+		return [][]*message{messages}
+	}
+	var deliveries [][]*message
+	for _, m := range messages {
+		deliveries = append(deliveries, []*message{m})
+	}
+	return deliveries
+}
+
+// lateReceiver is a receiver whose messages can be settled after its link is gone.
+type lateReceiver struct {
 	receiver
 	ctx    context.Context // of the listener
 	closed chan struct{}   // closed once the link is
@@ -258,32 +267,32 @@ type endable struct {
 	close  func(receiver)
 }
 
-func (e *endable) CompleteMessage(ctx context.Context, m *azservicebus.ReceivedMessage, o *azservicebus.CompleteMessageOptions) error {
-	return e.settle(ctx, m, func(r receiver, m *azservicebus.ReceivedMessage) error { return r.CompleteMessage(ctx, m, o) })
+func (l *lateReceiver) CompleteMessage(ctx context.Context, m *message, o *azservicebus.CompleteMessageOptions) error {
+	return l.settle(ctx, m, func(r receiver, m *message) error { return r.CompleteMessage(ctx, m, o) })
 }
 
-func (e *endable) AbandonMessage(ctx context.Context, m *azservicebus.ReceivedMessage, o *azservicebus.AbandonMessageOptions) error {
-	return e.settle(ctx, m, func(r receiver, m *azservicebus.ReceivedMessage) error { return r.AbandonMessage(ctx, m, o) })
+func (l *lateReceiver) AbandonMessage(ctx context.Context, m *message, o *azservicebus.AbandonMessageOptions) error {
+	return l.settle(ctx, m, func(r receiver, m *message) error { return r.AbandonMessage(ctx, m, o) })
 }
 
-func (e *endable) settle(ctx context.Context, m *azservicebus.ReceivedMessage, how func(receiver, *azservicebus.ReceivedMessage) error) error {
-	if e.ctx.Err() == nil {
-		if err := how(e.receiver, m); err == nil || e.ctx.Err() == nil {
+func (l *lateReceiver) settle(ctx context.Context, m *message, how func(receiver, *message) error) error {
+	if l.ctx.Err() == nil {
+		if err := how(l.receiver, m); err == nil || l.ctx.Err() == nil {
 			return err
 		}
 	}
 	select {
-	case <-e.closed:
+	case <-l.closed:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	r, err := e.open()
+	r, err := l.open()
 	if err != nil {
 		return err
 	}
-	defer e.close(r)
+	defer l.close(r)
 	// A bare lock token is settled through the entity's management node.
-	return how(r, &azservicebus.ReceivedMessage{MessageID: m.MessageID, LockToken: m.LockToken})
+	return how(r, &message{MessageID: m.MessageID, LockToken: m.LockToken})
 }
 
 // failed logs a failure to receive and pauses; false: the listener ends.
@@ -303,44 +312,48 @@ func (l *listener) close(r receiver) {
 	}
 }
 
-// sessions accepts one session after another.
-func (l *listener) sessions(ctx context.Context) {
-	t := l.f.trigger
+// acceptSessions works off one session after another.
+func (l *listener) acceptSessions(ctx context.Context) {
 	for ctx.Err() == nil {
 		asked := time.Now()
-		limit, cancel := context.WithTimeout(ctx, l.options.tryTimeout)
-		var (
-			s   *azservicebus.SessionReceiver
-			err error
-		)
-		if t.QueueName != "" {
-			s, err = l.client.AcceptNextSessionForQueue(limit, t.QueueName, nil)
-		} else {
-			s, err = l.client.AcceptNextSessionForSubscription(limit, t.TopicName, t.SubscriptionName, nil)
+		s, err := l.acceptSession(ctx)
+		if err == nil {
+			l.workOff(ctx, s)
+			continue
 		}
-		cancel()
-		var coded *azservicebus.Error
-		switch {
-		case err == nil:
-			l.session(ctx, s)
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return
-		case errors.As(err, &coded) && coded.Code == azservicebus.CodeTimeout, errors.Is(err, context.DeadlineExceeded):
-			// No session had a message. A service that says so at once is not
-			// to be asked in a tight loop.
-			if time.Since(asked) < receiveRetry && !pause(ctx, receiveRetry) {
-				return
-			}
-		default:
+		}
+		noSession := errors.Is(err, context.DeadlineExceeded)
+		if coded, ok := errors.AsType[*azservicebus.Error](err); ok && coded.Code == azservicebus.CodeTimeout {
+			noSession = true
+		}
+		switch {
+		case !noSession:
 			if !l.failed(ctx, err) {
 				return
 			}
+		case time.Since(asked) < receiveRetry:
+			// A service that says at once that no session has a message is not to
+			// be asked in a tight loop.
+			pause(ctx, receiveRetry)
 		}
 	}
 }
 
-// session works off one session, and gives it back once it has been idle.
-func (l *listener) session(ctx context.Context, s *azservicebus.SessionReceiver) {
+func (l *listener) acceptSession(ctx context.Context) (*azservicebus.SessionReceiver, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.options.tryTimeout)
+	defer cancel()
+	t := l.f.trigger
+	if t.QueueName != "" {
+		return l.client.AcceptNextSessionForQueue(ctx, t.QueueName, nil)
+	}
+	return l.client.AcceptNextSessionForSubscription(ctx, t.TopicName, t.SubscriptionName, nil)
+}
+
+// workOff calls the function for the messages of a session, and gives it back once it
+// has been idle.
+func (l *listener) workOff(ctx context.Context, s *azservicebus.SessionReceiver) {
 	var locked atomic.Int64
 	locked.Store(s.LockedUntil().UnixNano())
 	until := func() time.Time { return time.Unix(0, locked.Load()).UTC() }
@@ -348,7 +361,7 @@ func (l *listener) session(ctx context.Context, s *azservicebus.SessionReceiver)
 	var renewing sync.WaitGroup
 	renewCtx, stop := context.WithCancel(context.Background())
 	// A batch's locks are not renewed.
-	if !l.many && l.options.lockRenewal != 0 {
+	if !l.batches && l.options.lockRenewal != 0 {
 		renewing.Go(func() {
 			l.renew(renewCtx, until, func(ctx context.Context) error {
 				err := s.RenewSessionLock(ctx, nil)
@@ -362,29 +375,31 @@ func (l *listener) session(ctx context.Context, s *azservicebus.SessionReceiver)
 	defer func() { stop(); renewing.Wait(); l.close(s) }()
 
 	size := l.options.callsPerSession
-	if l.many {
+	if l.batches {
 		size = l.options.batch
 	}
 	for {
-		idle, cancel := context.WithTimeout(ctx, l.options.sessionIdle)
-		messages, err := s.ReceiveMessages(idle, size, &azservicebus.ReceiveMessagesOptions{TimeAfterFirstMessage: gather})
-		cancel()
+		messages, err := l.receiveFrom(ctx, s, size)
 		if len(messages) == 0 {
-			if err != nil && !errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+			idle := err == nil || errors.Is(err, context.DeadlineExceeded)
+			if !idle && ctx.Err() == nil {
 				l.log.Warn("receiving from a session", "error", err)
 			}
 			return
 		}
-		if l.many {
-			l.process(s, messages, until, nil)
-			continue
-		}
 		var calls sync.WaitGroup
-		for _, m := range messages {
-			calls.Go(func() { l.process(s, []*azservicebus.ReceivedMessage{m}, until, nil) })
+		for _, d := range l.split(messages) {
+			calls.Go(func() { l.process(s, d, until, nil) })
 		}
 		calls.Wait()
 	}
+}
+
+// receiveFrom waits for a session's messages until it has been idle for too long.
+func (l *listener) receiveFrom(ctx context.Context, s receiver, size int) ([]*message, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.options.sessionIdle)
+	defer cancel()
+	return s.ReceiveMessages(ctx, size, gatherBriefly)
 }
 
 // roundTrip is what it takes in Azure to give a message back and to get it again.
@@ -394,17 +409,18 @@ const roundTrip = 25 * time.Millisecond
 
 // process invokes the function and settles. renew keeps the lock of a message
 // outside sessions.
-func (l *listener) process(r receiver, messages []*azservicebus.ReceivedMessage, sessionLock func() time.Time,
-	renew func(context.Context, *azservicebus.ReceivedMessage, *azservicebus.RenewMessageLockOptions) error) {
+func (l *listener) process(r receiver, messages []*message, sessionLock func() time.Time,
+	renew func(context.Context, *message, *azservicebus.RenewMessageLockOptions) error) {
 	source := &messageSource{client: l.client.info, sessionLock: sessionLock}
 	// Made before the renewal begins to write to the message.
-	e, bindErr := l.h.messageEnvelope(l.f, messages, source)
+	e, bindErr := messageEnvelope(l.f, messages, source)
 	var renewing sync.WaitGroup
 	renewCtx, stop := context.WithCancel(context.Background())
-	if renew != nil && l.options.lockRenewal != 0 && messages[0].LockedUntil != nil {
-		m := messages[0]
+	m := messages[0]
+	if renew != nil && l.options.lockRenewal != 0 && m.LockedUntil != nil {
+		until := func() time.Time { return *m.LockedUntil }
 		renewing.Go(func() {
-			l.renew(renewCtx, func() time.Time { return *m.LockedUntil }, func(ctx context.Context) error { return renew(ctx, m, nil) })
+			l.renew(renewCtx, until, func(ctx context.Context) error { return renew(ctx, m, nil) })
 		})
 	}
 	err := l.h.invoke(l.f, func() (envelope, error) { return e, bindErr })

@@ -27,11 +27,13 @@ type lease struct {
 	expires time.Time // zero while the holder lives
 }
 
-// acquire takes the lock of a name, or tells that another host has it.
+// acquire takes the lock of a name; false: another host has it.
 func (s *Storage) acquire(name string, h *Host) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if l, ok := s.leases[name]; ok && l.holder != h && (l.expires.IsZero() || time.Now().Before(l.expires)) {
+	l, taken := s.leases[name]
+	expired := !l.expires.IsZero() && !time.Now().Before(l.expires)
+	if taken && l.holder != h && !expired {
 		return false
 	}
 	if s.leases == nil {

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -26,36 +29,48 @@ const handlerPort = 39685
 // app is a folder with host.json and functions.
 type app map[string]string // path -> content
 
-const hostJSON = `{"version":"2.0","functionTimeout":"00:00:05",
+// standardHost is the host.json of apps that bring none.
+const standardHost = `{"version":"2.0","functionTimeout":"00:00:05",
 	"extensionBundle":{"id":"Microsoft.Azure.Functions.ExtensionBundle","version":"[4.*, 5.0.0)"},
-	"customHandler":{"description":{"defaultExecutablePath":"handler"}%s},
+	"customHandler":{"description":{"defaultExecutablePath":"handler"},
+		"enableProxyingHttpRequest":true,"enableForwardingHttpRequest":true},
 	"extensions":{"serviceBus":{"maxConcurrentSessions":4,"sessionIdleTimeout":"00:00:01","maxConcurrentCalls":8}}}`
 
-var (
-	envelopeMode   = fmt.Sprintf(hostJSON, "")
-	forwardingMode = fmt.Sprintf(hostJSON, `,"enableForwardingHttpRequest":true`)
-	proxyingMode   = fmt.Sprintf(hostJSON, `,"enableProxyingHttpRequest":true,"enableForwardingHttpRequest":true`)
-)
+// hostWithTimeout is standardHost with another functionTimeout.
+func hostWithTimeout(timeout string) string {
+	return strings.Replace(standardHost, "00:00:05", timeout, 1)
+}
 
 func function(bindings ...string) string {
 	return `{"bindings":[` + strings.Join(bindings, ",") + `]}`
 }
 
 func httpTrigger(rest string) string {
-	return function(`{"type":"httpTrigger","direction":"in","name":"req"`+rest+`}`, `{"type":"http","direction":"out","name":"res"}`)
+	const output = `{"type":"http","direction":"out","name":"res"}`
+	return function(`{"type":"httpTrigger","direction":"in","name":"req"`+rest+`}`, output)
 }
 
+// openHTTP is an httpTrigger that wants no key.
+func openHTTP(rest string) string { return httpTrigger(`,"authLevel":"anonymous"` + rest) }
+
 func timer(schedule, rest string) string {
-	return function(fmt.Sprintf(`{"type":"timerTrigger","direction":"in","name":"timer","schedule":%q%s}`, schedule, rest))
+	const binding = `{"type":"timerTrigger","direction":"in","name":"timer","schedule":%q%s}`
+	return function(fmt.Sprintf(binding, schedule, rest))
 }
 
 func queueTrigger(queue, rest string) string {
-	return function(fmt.Sprintf(`{"type":"serviceBusTrigger","direction":"in","name":"message","queueName":%q,"connection":"Bus"%s}`, queue, rest))
+	const binding = `{"type":"serviceBusTrigger","direction":"in","name":"message",` +
+		`"queueName":%q,"connection":"Bus"%s}`
+	return function(fmt.Sprintf(binding, queue, rest))
 }
 
 func (a app) write(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
+	if _, ok := a["host.json"]; !ok {
+		a = maps.Clone(a)
+		a["host.json"] = standardHost
+	}
 	for path, content := range a {
 		full := filepath.Join(dir, path)
 		if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
@@ -72,8 +87,13 @@ func baseSettings() map[string]string {
 	return map[string]string{
 		"FUNCTIONS_WORKER_RUNTIME": "custom",
 		"AzureWebJobsStorage":      "UseDevelopmentStorage=true",
-		"Bus":                      "Endpoint=sb://lab.servicebus.windows.net;SharedAccessKeyName=k;SharedAccessKey=c2VjcmV0",
+		"Bus": "Endpoint=sb://lab.servicebus.windows.net;" +
+			"SharedAccessKeyName=k;SharedAccessKey=c2VjcmV0",
 	}
+}
+
+var keys = functionshost.Keys{
+	Master: "MASTER", Host: "HOSTKEY", Function: map[string]string{"A": "AKEY", "B": "BKEY"},
 }
 
 // recorded is a request as the recordings have it.
@@ -192,7 +212,7 @@ func (h *handler) startsSeen() []functionshost.Spec {
 	return slices.Clone(h.starts)
 }
 
-// journal keeps what the host tells.
+// journal keeps what the host logs and reports.
 type journal struct {
 	mu          sync.Mutex
 	invocations []functionshost.Invocation
@@ -217,8 +237,8 @@ func (j *journal) seen() []functionshost.Invocation {
 	return slices.Clone(j.invocations)
 }
 
-// world is a host with an in-process handler.
-type world struct {
+// fixture is a host with an in-process handler.
+type fixture struct {
 	*functionshost.Host
 	t       testing.TB
 	handler *handler
@@ -226,13 +246,13 @@ type world struct {
 }
 
 // build makes a host over a folder, not started. change may alter its config.
-func build(t testing.TB, a app, h *handler, change func(*functionshost.Config)) *world {
+func build(t testing.TB, a app, h *handler, change func(*functionshost.Config)) *fixture {
 	t.Helper()
 	j := &journal{}
 	cfg := functionshost.Config{
 		AppDir:      a.write(t),
 		Settings:    baseSettings(),
-		Keys:        functionshost.Keys{Master: "MASTER", Host: "HOSTKEY", Function: map[string]string{"A": "AKEY", "B": "BKEY"}},
+		Keys:        keys,
 		Version:     "1.0.0.0",
 		Launcher:    functionshost.Func(h.run),
 		HandlerPort: handlerPort,
@@ -251,12 +271,12 @@ func build(t testing.TB, a app, h *handler, change func(*functionshost.Config)) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &world{Host: host, t: t, handler: h, journal: j}
+	return &fixture{Host: host, t: t, handler: h, journal: j}
 }
 
 // launch is build and start. In a bubble the test closes the host itself,
 // before it ends; outside, a second Close does no harm.
-func launch(t testing.TB, a app, h *handler, change func(*functionshost.Config)) *world {
+func launch(t testing.TB, a app, h *handler, change func(*functionshost.Config)) *fixture {
 	t.Helper()
 	w := build(t, a, h, change)
 	if err := w.Start(context.Background()); err != nil {
@@ -266,17 +286,17 @@ func launch(t testing.TB, a app, h *handler, change func(*functionshost.Config))
 	return w
 }
 
-func (w *world) ready() {
-	w.t.Helper()
-	if err := w.WaitReady(context.Background()); err != nil {
-		w.t.Fatalf("WaitReady: %v", err)
+func (f *fixture) ready() {
+	f.t.Helper()
+	if err := f.WaitReady(context.Background()); err != nil {
+		f.t.Fatalf("WaitReady: %v", err)
 	}
 }
 
-// listenOn puts the host's HTTP side on the handler's network.
-func listenOn(n *memnet.Network, address string) func(*functionshost.Config) {
+// withFront puts the host's HTTP side on the handler's network.
+func withFront(h *handler) func(*functionshost.Config) {
 	return func(c *functionshost.Config) {
-		l, err := n.Listen(address)
+		l, err := h.net.Listen(frontAddr)
 		if err != nil {
 			panic(err)
 		}
@@ -297,7 +317,7 @@ func call(t testing.TB, n *memnet.Network, method, target string, body io.Reader
 	if err != nil {
 		t.Fatalf("%s %s: %v", method, target, err)
 	}
-	synctest.Wait() // the host tells of an invocation after its answer
+	synctest.Wait() // the host reports an invocation after its answer
 	return r
 }
 
@@ -305,7 +325,8 @@ func tryCall(n *memnet.Network, method, target string, body io.Reader, header ht
 	tr := n.Transport()
 	tr.DisableKeepAlives = false
 	defer tr.CloseIdleConnections()
-	client := &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	client := &http.Client{Transport: tr, CheckRedirect: stay}
 	req, err := http.NewRequest(method, "http://"+frontAddr+target, body)
 	if err != nil {
 		return reply{}, err
@@ -328,6 +349,46 @@ func keyHeader(key string) http.Header { return http.Header{"X-Functions-Key": {
 
 // unknownLength hides a reader's type, so that it is sent in chunks.
 type unknownLength struct{ io.Reader }
+
+// check reports what is not as it should be.
+func check[T any](t testing.TB, what string, got, want T) {
+	t.Helper()
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%s:\n got %+v\nwant %+v", what, got, want)
+	}
+}
+
+// checkError reports an error that does not wrap want; nil: none is wanted.
+func checkError(t testing.TB, what string, got, want error) {
+	t.Helper()
+	if !errors.Is(got, want) {
+		t.Errorf("%s: got error %v, want %v", what, got, want)
+	}
+}
+
+// checkBetween reports a time that is out of its bounds.
+func checkBetween(t testing.TB, what string, got, low, high time.Duration) {
+	t.Helper()
+	if got < low || got > high {
+		t.Errorf("%s: got %v, want %v to %v", what, got, low, high)
+	}
+}
+
+// checkHas reports a text that lacks a part.
+func checkHas(t testing.TB, what, text, part string) {
+	t.Helper()
+	if !strings.Contains(text, part) {
+		t.Errorf("%s: %q is not in\n%s", what, part, text)
+	}
+}
+
+// checkLacks reports a text that has a part that it must not have.
+func checkLacks(t testing.TB, what, text, part string) {
+	t.Helper()
+	if strings.Contains(text, part) {
+		t.Errorf("%s: %q is in\n%s", what, part, text)
+	}
+}
 
 func mustJSON(t testing.TB, text string) any {
 	t.Helper()

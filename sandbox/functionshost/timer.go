@@ -52,7 +52,7 @@ func (h *Host) listenTimer(ctx context.Context, f *function) {
 	}
 }
 
-// checkPastDue tells whether an occurrence was missed since the stored status,
+// checkPastDue reports whether an occurrence was missed since the stored status,
 // and starts over where the schedule has changed meanwhile.
 func (h *Host) checkPastDue(f *function, st scheduleStatus, now time.Time) (scheduleStatus, bool) {
 	from := st.last
@@ -69,10 +69,11 @@ func (h *Host) checkPastDue(f *function, st scheduleStatus, now time.Time) (sche
 	return st, !st.next.IsZero() && now.After(st.next)
 }
 
-// fire runs a timer function and tells when it is due next. A failed run is
+// fire runs a timer function and returns when it is due next. A failed run is
 // over: it counts as the others do.
 func (h *Host) fire(f *function, st scheduleStatus, at time.Time, pastDue, atStart bool) (scheduleStatus, time.Time) {
-	_ = h.invoke(f, func() (envelope, error) { return timerEnvelope(f, st, f.useMonitor, pastDue), nil })
+	e := timerEnvelope(f, st, f.useMonitor, pastDue)
+	_ = h.invoke(f, func() (envelope, error) { return e, nil })
 	if !f.useMonitor {
 		return st, f.schedule.next(time.Now().UTC())
 	}
@@ -107,7 +108,7 @@ func timerEnvelope(f *function, st scheduleStatus, monitored, pastDue bool) enve
 	}
 }
 
-// pause waits, and tells whether it waited to the end.
+// pause waits, and reports whether it waited to the end.
 func pause(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(max(d, 0))
 	defer t.Stop()

@@ -3,8 +3,6 @@ package functionshost_test
 import (
 	"context"
 	"net/http"
-	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,7 +10,7 @@ import (
 	"github.com/azure-patrol/patrol/sandbox/functionshost"
 )
 
-// ticks runs an app with one timer and collects what it is told.
+// timerInfo is the payload of a timer.
 func timerInfo(r recorded) map[string]any {
 	return r.Body.(map[string]any)["Data"].(map[string]any)["timer"].(map[string]any)
 }
@@ -20,32 +18,32 @@ func timerInfo(r recorded) map[string]any {
 func TestTimerFiresOnItsScheduleAndStatusFollows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
-		w := launch(t, app{"host.json": envelopeMode, "Sweep/function.json": timer("%CHECK_SCHEDULE%", "")}, h, func(c *functionshost.Config) {
-			c.Settings["CHECK_SCHEDULE"] = "0 0 */6 * * *"
-		})
+		a := app{"Sweep/function.json": timer("%CHECK_SCHEDULE%", "")}
+		w := launch(t, a, h, func(c *functionshost.Config) { c.Settings["CHECK_SCHEDULE"] = "0 0 */6 * * *" })
 		time.Sleep(25 * time.Hour) // from midnight
 		var hours []int
 		for _, i := range w.journal.seen() {
-			if i.Err != nil || i.Trigger != "timerTrigger" {
-				t.Errorf("%+v", i)
-			}
+			check(t, "error", i.Err, nil)
+			check(t, "trigger", i.Trigger, "timerTrigger")
 			hours = append(hours, i.Started.UTC().Hour())
 		}
-		if !slices.Equal(hours, []int{6, 12, 18, 0}) {
-			t.Errorf("fired at %v", hours)
-		}
+		check(t, "hours at which it fired", hours, []int{6, 12, 18, 0})
 		info := timerInfo(h.requestsSeen()[1])
-		diff(t, "", mustJSON(t, `{"Schedule":{"AdjustForDST":true},"IsPastDue":false,"ScheduleStatus":
-			{"Last":"2000-01-01T06:00:00+00:00","LastUpdated":"2000-01-01T06:00:00+00:00","Next":"2000-01-01T12:00:00+00:00"}}`), info)
+		diff(t, "", mustJSON(t, `{"Schedule":{"AdjustForDST":true},"IsPastDue":false,
+			"ScheduleStatus":{"Last":"2000-01-01T06:00:00+00:00","LastUpdated":"2000-01-01T06:00:00+00:00",
+				"Next":"2000-01-01T12:00:00+00:00"}}`), info)
 	})
 }
 
 func TestScheduleStatusIsNullWithoutTheMonitor(t *testing.T) {
-	for name, file := range map[string]string{"more than once a minute": timer("*/30 * * * * *", ""), "useMonitor false": timer("0 * * * * *", `,"useMonitor":false`),
-		"time span": timer("00:00:30", "")} {
+	for name, file := range map[string]string{
+		"more than once a minute": timer("*/30 * * * * *", ""),
+		"useMonitor false":        timer("0 * * * * *", `,"useMonitor":false`),
+		"time span":               timer("00:00:30", ""),
+	} {
 		synctest.Test(t, func(t *testing.T) {
 			h := newHandler(nil)
-			launch(t, app{"host.json": envelopeMode, "T/function.json": file}, h, nil)
+			launch(t, app{"T/function.json": file}, h, nil)
 			time.Sleep(3 * time.Minute)
 			seen := h.requestsSeen()
 			if len(seen) < 2 {
@@ -75,7 +73,7 @@ func TestRunsNeverOverlapAndALongOneDelaysTheNext(t *testing.T) {
 			running--
 			succeed(w, r)
 		})
-		host := strings.Replace(envelopeMode, "00:00:05", "00:10:00", 1)
+		host := hostWithTimeout("00:10:00")
 		w := launch(t, app{"host.json": host, "T/function.json": timer("0 * * * * *", "")}, h, nil)
 		begun := time.Now()
 		time.Sleep(5*time.Minute + 2*time.Second)
@@ -85,16 +83,15 @@ func TestRunsNeverOverlapAndALongOneDelaysTheNext(t *testing.T) {
 		}
 		// The run of 1:00 ends at 3:30; the one of 2:00 follows at once.
 		want := []time.Duration{time.Minute, 210 * time.Second, 4 * time.Minute, 5 * time.Minute}
-		if most != 1 || !slices.Equal(at, want) {
-			t.Errorf("at most %d at once, begun at %v; want %v", most, at, want)
-		}
+		check(t, "at once", most, 1)
+		check(t, "begun at", at, want)
 	})
 }
 
 func TestFailedRunIsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
-		launch(t, app{"host.json": envelopeMode, "T/function.json": timer("0 * * * * *", "")}, h, nil)
+		launch(t, app{"T/function.json": timer("0 * * * * *", "")}, h, nil)
 		time.Sleep(150 * time.Second)
 		seen := h.requestsSeen()
 		if len(seen) != 2 {
@@ -108,7 +105,7 @@ func TestFailedRunIsOver(t *testing.T) {
 
 func TestMissedOccurrenceRunsAtStartAsPastDue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := app{"host.json": envelopeMode, "T/function.json": timer("0 0 * * * *", "")}
+		a := app{"T/function.json": timer("0 0 * * * *", "")}
 		storage := &functionshost.Storage{}
 		share := func(c *functionshost.Config) { c.Storage = storage }
 		h := newHandler(nil)
@@ -129,8 +126,9 @@ func TestMissedOccurrenceRunsAtStartAsPastDue(t *testing.T) {
 		if len(seen) != 2 {
 			t.Fatalf("%d runs, want the missed one too", len(seen))
 		}
-		diff(t, "", mustJSON(t, `{"Schedule":{"AdjustForDST":true},"IsPastDue":true,"ScheduleStatus":
-			{"Last":"2000-01-01T01:00:00+00:00","LastUpdated":"2000-01-01T01:00:00+00:00","Next":"2000-01-01T02:00:00+00:00"}}`), timerInfo(seen[1]))
+		diff(t, "", mustJSON(t, `{"Schedule":{"AdjustForDST":true},"IsPastDue":true,
+			"ScheduleStatus":{"Last":"2000-01-01T01:00:00+00:00","LastUpdated":"2000-01-01T01:00:00+00:00",
+				"Next":"2000-01-01T02:00:00+00:00"}}`), timerInfo(seen[1]))
 		time.Sleep(30 * time.Minute)
 		if n := len(h.requestsSeen()); n != 3 {
 			t.Errorf("%d runs, want that of 3:00 too", n)
@@ -143,11 +141,11 @@ func TestChangedScheduleIsNotPastDue(t *testing.T) {
 		storage := &functionshost.Storage{}
 		share := func(c *functionshost.Config) { c.Storage = storage }
 		h := newHandler(nil)
-		first := launch(t, app{"host.json": envelopeMode, "T/function.json": timer("0 0 * * * *", "")}, h, share)
+		first := launch(t, app{"T/function.json": timer("0 0 * * * *", "")}, h, share)
 		time.Sleep(10 * time.Minute)
 		_ = first.Close()
 		time.Sleep(2 * time.Hour)
-		launch(t, app{"host.json": envelopeMode, "T/function.json": timer("0 30 * * * *", "")}, h, share)
+		launch(t, app{"T/function.json": timer("0 30 * * * *", "")}, h, share)
 		time.Sleep(time.Minute) // 2:11
 		if n := len(h.requestsSeen()); n != 0 {
 			t.Errorf("%d runs, want none before 2:30", n)
@@ -162,12 +160,13 @@ func TestChangedScheduleIsNotPastDue(t *testing.T) {
 func TestRunOnStartup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
-		launch(t, app{"host.json": envelopeMode, "T/function.json": timer("0 0 0 * * *", `,"runOnStartup":true`)}, h, nil)
+		launch(t, app{"T/function.json": timer("0 0 0 * * *", `,"runOnStartup":true`)}, h, nil)
 		time.Sleep(time.Second)
 		seen := h.requestsSeen()
-		if len(seen) != 1 || timerInfo(seen[0])["IsPastDue"] != false {
-			t.Errorf("requests %v", seen)
+		if len(seen) != 1 {
+			t.Fatalf("%d runs, want 1", len(seen))
 		}
+		check(t, "IsPastDue", timerInfo(seen[0])["IsPastDue"], any(false))
 		time.Sleep(24 * time.Hour)
 		if n := len(h.requestsSeen()); n != 2 {
 			t.Errorf("%d runs, want the one of midnight too", n)
@@ -177,7 +176,7 @@ func TestRunOnStartup(t *testing.T) {
 
 func TestOneInstanceAloneFiresATimer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := app{"host.json": envelopeMode, "T/function.json": timer("0 * * * * *", "")}
+		a := app{"T/function.json": timer("0 * * * * *", "")}
 		storage := &functionshost.Storage{}
 		share := func(c *functionshost.Config) { c.Storage = storage }
 		h1, h2 := newHandler(nil), newHandler(nil)
@@ -185,21 +184,21 @@ func TestOneInstanceAloneFiresATimer(t *testing.T) {
 		synctest.Wait()
 		launch(t, a, h2, share)
 		time.Sleep(5*time.Minute + time.Second)
-		if a, b := len(h1.requestsSeen()), len(h2.requestsSeen()); a != 5 || b != 0 {
-			t.Errorf("%d and %d runs, want 5 and 0", a, b)
-		}
+		check(t, "runs of the first", len(h1.requestsSeen()), 5)
+		check(t, "runs of the second", len(h2.requestsSeen()), 0)
 		first.Kill() // its lock outlives it by a minute
 		time.Sleep(5 * time.Minute)
-		if a, b := len(h1.requestsSeen()), len(h2.requestsSeen()); a != 5 || b < 3 {
-			t.Errorf("%d and %d runs; want the second to take over", a, b)
+		check(t, "runs of the first after its end", len(h1.requestsSeen()), 5)
+		if n := len(h2.requestsSeen()); n < 3 {
+			t.Errorf("%d runs of the second, want 3 at least: it takes over", n)
 		}
 	})
 }
 
-func TestManualRunOfATimerTellsItsStatus(t *testing.T) {
+func TestManualRunOfATimerHasItsStatus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
-		w := launch(t, app{"host.json": envelopeMode, "T/function.json": timer("0 0 * * * *", "")}, h, nil)
+		w := launch(t, app{"T/function.json": timer("0 0 * * * *", "")}, h, nil)
 		time.Sleep(90 * time.Minute)
 		if err := w.Invoke(context.Background(), "t", ""); err != nil {
 			t.Fatal(err)

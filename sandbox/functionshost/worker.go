@@ -44,20 +44,21 @@ type worker struct {
 	errorsOnly bool
 	log        *slog.Logger
 	onLine     func(Line)
-	forget     func()      // drops pooled connections: their process is gone
-	fail       func(error) // ends the host
+	endHost    func(error)
+	// dropConnections closes pooled connections, whose process is gone.
+	dropConnections func()
 
 	mu         sync.Mutex
 	state      workerState
 	changed    chan struct{} // closed at every change of state
 	generation int           // counts processes
-	kick       chan int      // generation to kill and start anew
+	restarts   chan int      // generation to kill and start anew
 	crashes    int
 	lastCrash  time.Time
 }
 
 func newWorker() *worker {
-	return &worker{changed: make(chan struct{}), kick: make(chan int)}
+	return &worker{changed: make(chan struct{}), restarts: make(chan int)}
 }
 
 func (w *worker) set(s workerState) {
@@ -70,7 +71,7 @@ func (w *worker) set(s workerState) {
 	}
 }
 
-// await waits for a ready handler and tells which process it is.
+// await waits for a ready handler and returns the number of its process.
 func (w *worker) await(ctx context.Context) (generation int, err error) {
 	limit := time.NewTimer(4 * w.initialize)
 	defer limit.Stop()
@@ -86,7 +87,7 @@ func (w *worker) await(ctx context.Context) (generation int, err error) {
 		case <-ctx.Done():
 			return 0, ctx.Err()
 		case <-limit.C:
-			w.fail(ErrHandlerNeverReady)
+			w.endHost(ErrHandlerNeverReady)
 			return 0, ErrHandlerNeverReady
 		}
 	}
@@ -96,7 +97,7 @@ func (w *worker) await(ctx context.Context) (generation int, err error) {
 // nothing if that process is not the current one any more.
 func (w *worker) restart(ctx context.Context, generation int) {
 	select {
-	case w.kick <- generation:
+	case w.restarts <- generation:
 	case <-ctx.Done():
 	}
 }
@@ -123,7 +124,7 @@ func (w *worker) run(ctx context.Context) {
 			w.log.Error("the handler cannot be started", "error", reason)
 			for {
 				select {
-				case <-w.kick:
+				case <-w.restarts:
 				case <-ctx.Done():
 					return
 				}
@@ -138,7 +139,7 @@ func (w *worker) run(ctx context.Context) {
 			w.log.Error("the handler failed", "reason", reason, "failures", w.crashes)
 			if w.crashes >= crashBudget {
 				w.log.Error("Exceeded http worker restart retry count. Shutting down Functions Host")
-				w.fail(ErrRestartBudget)
+				w.endHost(ErrRestartBudget)
 				<-ctx.Done()
 				return
 			}
@@ -199,14 +200,14 @@ func (w *worker) life(ctx context.Context) (ending, error) {
 		if ready != nil {
 			<-ready
 		}
-		w.forget()
+		w.dropConnections()
 		return end, reason
 	}
 	for {
 		select {
 		case <-ctx.Done():
 			return finish(endClosed, nil)
-		case g := <-w.kick:
+		case g := <-w.restarts:
 			if g == generation {
 				return finish(endRestart, errors.New("a function timed out"))
 			}
@@ -224,7 +225,7 @@ func (w *worker) life(ctx context.Context) (ending, error) {
 				// The host takes no notice: it goes on calling a handler that
 				// is not there.
 				w.log.Warn("the handler exited with code 0 and will not be restarted")
-				w.forget()
+				w.dropConnections()
 				exit = nil
 			case st.err == nil && st.code == restartCode:
 				return finish(endRestart, errors.New("exit code 200"))
@@ -294,7 +295,8 @@ func (w *worker) answers(ctx context.Context) (bool, error) {
 type lastLines []string
 
 func (l *lastLines) add(text string) {
-	if *l = append(*l, text); len(*l) > stderrKept {
+	*l = append(*l, text)
+	if len(*l) > stderrKept {
 		*l = (*l)[1:]
 	}
 }
