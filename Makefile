@@ -153,8 +153,7 @@ simulate: ## every pair of faults; takes more than an hour, SCENARIO=rotate narr
 	GOGC=400 $(GO) test -count=1 -timeout 24h -v -run '^TestEveryPairOfFaultsHolds$$' ./sandbox/simulation -args -pairs -scenario '$(SCENARIO)'
 
 .PHONY: conformance
-conformance: setup ## the Service Bus SDK's own live tests against the sandbox; patrol's sign-in against another authority; its OTLP beside the official exporters
-	$(GO) test -count=1 -tags conformance ./internal/telemetry
+conformance: setup ## the Service Bus SDK's own live tests against the sandbox; patrol's sign-in against another authority
 	$(GO) run -buildvcs=false ./sandbox/entra/conformance
 	$(GO) run -buildvcs=false ./sandbox/servicebus/conformance
 

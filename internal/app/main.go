@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/internal/customhandler"
+	"github.com/azure-patrol/patrol/internal/telemetry"
 )
 
 // grace is how long invocations under way may go on after a signal to stop. The
@@ -27,8 +28,8 @@ func Run(ctx context.Context, getenv func(string) string, out io.Writer, version
 	if err != nil {
 		return err
 	}
+	telemetry.TakeErrors(log, time.Now)
 	a := New(settings, settingsErr, Outside{Log: log, Version: version})
-	a.telemetry.TakeErrors()
 	server := a.Server(address)
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {

@@ -32,28 +32,42 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	var span trace.Span
 	if service == "entra" {
 		_, span = t.tracer.Start(req.Context(), "entra "+operation, trace.WithSpanKind(trace.SpanKindClient),
-			trace.WithAttributes(attribute.String(keyMethod, req.Method), attribute.String(keyServer, req.URL.Hostname())))
+			trace.WithAttributes(
+				attribute.String(keyMethod, req.Method),
+				attribute.String(keyServer, req.URL.Hostname())))
 	}
 	resp, err := t.next.RoundTrip(req)
-	answer := "error"
+	class := "error"
 	if err == nil {
-		answer = string(rune('0'+resp.StatusCode/100)) + "xx"
-		if resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable && resp.Header.Get("Retry-After") != "" {
-			t.metrics.throttle(req.Context(), service)
+		class = string(rune('0'+resp.StatusCode/100)) + "xx"
+		if throttled(resp) {
+			t.metrics.countThrottled(req.Context(), service)
 		}
 	}
-	t.metrics.call(req.Context(), service, operation, answer)
-	if span != nil {
-		if err == nil {
-			span.SetAttributes(attribute.Int(keyStatus, resp.StatusCode))
-		}
-		if err != nil || resp.StatusCode >= 400 {
-			span.SetAttributes(attribute.String(keyErrorType, answer))
-			span.SetStatus(codes.Error, answer)
-		}
-		span.End()
+	t.metrics.countCall(req.Context(), service, operation, class)
+	if span == nil {
+		return resp, err
 	}
+	if err == nil {
+		span.SetAttributes(attribute.Int(keyStatus, resp.StatusCode))
+	}
+	if err != nil || resp.StatusCode >= 400 {
+		span.SetAttributes(attribute.String(keyErrorType, class))
+		span.SetStatus(codes.Error, class)
+	}
+	span.End()
 	return resp, err
+}
+
+// throttled is true of an answer that asks for fewer calls.
+func throttled(resp *http.Response) bool {
+	switch resp.StatusCode {
+	case http.StatusTooManyRequests:
+		return true
+	case http.StatusServiceUnavailable:
+		return resp.Header.Get("Retry-After") != ""
+	}
+	return false
 }
 
 // CloseIdleConnections serves http.Client.
@@ -67,13 +81,15 @@ func (t *transport) CloseIdleConnections() {
 func (t *Telemetry) classify(req *http.Request) (service, operation string) {
 	path := strings.Trim(req.URL.Path, "/")
 	service = t.services[hostOf(req.URL.Host)]
-	// Locally several services are one host at different ports; the path tells.
+	// Locally several services are one host at different ports: the path decides.
 	switch {
 	case strings.Contains(path, "_apis/"):
 		service = "devops"
-	case strings.Contains(path, "/oauth2/v2.0/") || strings.Contains(path, ".well-known/openid-configuration") || strings.HasPrefix(path, "common/discovery/"):
+	case strings.Contains(path, "/oauth2/v2.0/"),
+		strings.Contains(path, ".well-known/openid-configuration"),
+		strings.HasPrefix(path, "common/discovery/"):
 		service = "entra"
-	case path == "secrets" || strings.HasPrefix(path, "secrets/") || strings.HasPrefix(path, "deletedsecrets"):
+	case path == "secrets", strings.HasPrefix(path, "secrets/"), strings.HasPrefix(path, "deletedsecrets"):
 		service = "vault"
 	case req.Header.Get("X-IDENTITY-HEADER") != "" || strings.HasPrefix(path, "metadata/identity/"):
 		service = "identity"
@@ -86,54 +102,74 @@ func (t *Telemetry) classify(req *http.Request) (service, operation string) {
 func operationOf(service, method, path string) string {
 	switch service {
 	case "devops":
-		_, resource, _ := strings.Cut(path, "_apis/")
-		switch resource = strings.ToLower(resource); {
-		case resource == "tokens/pats":
-			switch method {
-			case http.MethodGet:
-				return "list"
-			case http.MethodPost:
-				return "create"
-			case http.MethodPut:
-				return "update"
-			case http.MethodDelete:
-				return "revoke"
-			}
-		case resource == "connectiondata":
-			return "prove"
-		case strings.HasPrefix(resource, "tokenadmin"), strings.HasPrefix(resource, "tokenadministration"):
-			return "token-admin"
-		case strings.HasPrefix(resource, "graph/"):
-			return "graph"
-		}
+		return devopsOperation(method, path)
 	case "vault":
-		parts := strings.Split(path, "/")
-		switch {
-		case parts[0] == "deletedsecrets":
-			return "recover"
-		case parts[0] != "secrets":
-		case len(parts) == 1:
-			return "list"
-		case len(parts) == 3 && parts[2] == "versions":
-			return "versions"
-		case method == http.MethodGet:
-			return "get"
-		case method == http.MethodPut:
-			return "set"
-		case method == http.MethodPatch:
-			return "update"
-		}
+		return vaultOperation(method, path)
 	case "entra":
-		switch {
-		case strings.HasSuffix(path, "/token"):
-			return "token"
-		case strings.HasSuffix(path, "/devicecode"):
-			return "devicecode"
-		case strings.Contains(path, "discovery") || strings.Contains(path, ".well-known"):
-			return "discovery"
-		}
+		return entraOperation(path)
 	case "identity":
 		return "token"
+	}
+	return "other"
+}
+
+func devopsOperation(method, path string) string {
+	_, resource, _ := strings.Cut(path, "_apis/")
+	resource = strings.ToLower(resource)
+	switch {
+	case resource == "connectiondata":
+		return "prove"
+	case strings.HasPrefix(resource, "tokenadmin"): // and tokenadministration
+		return "token-admin"
+	case strings.HasPrefix(resource, "graph/"):
+		return "graph"
+	case resource != "tokens/pats":
+		return "other"
+	}
+	switch method {
+	case http.MethodGet:
+		return "list"
+	case http.MethodPost:
+		return "create"
+	case http.MethodPut:
+		return "update"
+	case http.MethodDelete:
+		return "revoke"
+	}
+	return "other"
+}
+
+func vaultOperation(method, path string) string {
+	parts := strings.Split(path, "/")
+	switch {
+	case parts[0] == "deletedsecrets":
+		return "recover"
+	case parts[0] != "secrets":
+		return "other"
+	case len(parts) == 1:
+		return "list"
+	case len(parts) == 3 && parts[2] == "versions":
+		return "versions"
+	}
+	switch method {
+	case http.MethodGet:
+		return "get"
+	case http.MethodPut:
+		return "set"
+	case http.MethodPatch:
+		return "update"
+	}
+	return "other"
+}
+
+func entraOperation(path string) string {
+	switch {
+	case strings.HasSuffix(path, "/token"):
+		return "token"
+	case strings.HasSuffix(path, "/devicecode"):
+		return "devicecode"
+	case strings.Contains(path, "discovery"), strings.Contains(path, ".well-known"):
+		return "discovery"
 	}
 	return "other"
 }
@@ -173,11 +209,13 @@ func (callError) Error() string { return "the call failed" }
 // errCall stands for every error: a span says that there was one.
 var errCall error = callError{}
 
-func (i *instruments) call(ctx context.Context, service, operation, answer string) {
+func (i *instruments) countCall(ctx context.Context, service, operation, class string) {
 	i.calls.Add(ctx, 1, withAttributes(
-		attribute.String(keyService, service), attribute.String(keyCall, operation), attribute.String(keyAnswer, answer)))
+		attribute.String(keyService, service),
+		attribute.String(keyCall, operation),
+		attribute.String(keyAnswer, class)))
 }
 
-func (i *instruments) throttle(ctx context.Context, service string) {
+func (i *instruments) countThrottled(ctx context.Context, service string) {
 	i.throttled.Add(ctx, 1, withAttributes(attribute.String(keyService, service)))
 }

@@ -21,7 +21,7 @@ type Config struct {
 	Traces  Endpoint
 	Metrics Endpoint
 	// Resource says who exports: OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES and
-	// what the Functions host tells about the app.
+	// what the Functions host says about the app.
 	Resource []attribute.KeyValue
 	// Sampler is nil for the default: all, or as the sender of a message decided.
 	Sampler sdktrace.Sampler
@@ -30,7 +30,7 @@ type Config struct {
 	// Delta asks for metrics that count from the last export.
 	Delta bool
 	// Problems are settings that cannot be used. patrol works without its
-	// telemetry, so they are told and nothing fails.
+	// telemetry, so they are warnings and nothing fails.
 	Problems []string
 }
 
@@ -49,9 +49,10 @@ type Header struct {
 }
 
 const (
-	defaultTimeout = 10 * time.Second
-	maxTimeout     = time.Minute
-	defaultService = "patrol"
+	defaultTimeout  = 10 * time.Second
+	maxTimeout      = time.Minute
+	defaultInterval = time.Minute
+	defaultService  = "patrol"
 )
 
 // ReadConfig reads the OTEL_ variables of OpenTelemetry's specification. They come
@@ -64,7 +65,7 @@ func ReadConfig(getenv func(string) string) Config {
 	case "true":
 		return c
 	default:
-		r.wrong("OTEL_SDK_DISABLED", "must be true or false; taken as false")
+		r.addProblem("OTEL_SDK_DISABLED", "must be true or false; taken as false")
 	}
 	c.Traces = r.endpoint("TRACES", "v1/traces")
 	c.Metrics = r.endpoint("METRICS", "v1/metrics")
@@ -74,13 +75,14 @@ func ReadConfig(getenv func(string) string) Config {
 	}
 	c.Resource = r.resource()
 	c.Sampler = r.sampler()
-	c.Interval = r.milliseconds("OTEL_METRIC_EXPORT_INTERVAL", time.Minute, time.Second, time.Hour)
+	c.Interval = r.milliseconds("OTEL_METRIC_EXPORT_INTERVAL", defaultInterval, time.Second, time.Hour)
 	switch v := strings.ToLower(r.text("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE")); v {
 	case "", "cumulative":
 	case "delta", "lowmemory":
 		c.Delta = true
 	default:
-		r.wrong("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "must be cumulative, delta or lowmemory; taken as cumulative")
+		r.addProblem("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+			"must be cumulative, delta or lowmemory; taken as cumulative")
 	}
 	c.Problems = r.problems
 	return c
@@ -92,7 +94,7 @@ type reader struct {
 	problems []string
 }
 
-func (r *reader) wrong(name, what string) { r.problems = append(r.problems, name+" "+what) }
+func (r *reader) addProblem(name, what string) { r.problems = append(r.problems, name+" "+what) }
 
 func (r *reader) text(name string) string { return strings.TrimSpace(r.getenv(name)) }
 
@@ -115,7 +117,7 @@ func (r *reader) milliseconds(name string, fallback, least, most time.Duration) 
 	if d := time.Duration(n) * time.Millisecond; err == nil && n > 0 && n < 1e9 {
 		return min(max(d, least), most)
 	}
-	r.wrong(name, fmt.Sprintf("must be a number of milliseconds; taken as %d", fallback.Milliseconds()))
+	r.addProblem(name, fmt.Sprintf("must be a number of milliseconds; taken as %d", fallback.Milliseconds()))
 	return fallback
 }
 
@@ -125,7 +127,7 @@ func (r *reader) endpoint(signal, path string) Endpoint {
 	case "none":
 		return Endpoint{}
 	default:
-		r.wrong("OTEL_"+signal+"_EXPORTER", "must be otlp or none; nothing is exported")
+		r.addProblem("OTEL_"+signal+"_EXPORTER", "must be otlp or none; nothing is exported")
 		return Endpoint{}
 	}
 	name, address := r.either(signal, "ENDPOINT")
@@ -133,18 +135,19 @@ func (r *reader) endpoint(signal, path string) Endpoint {
 		return Endpoint{}
 	}
 	if protocol, v := r.either(signal, "PROTOCOL"); v != "" && v != "http/protobuf" {
-		r.wrong(protocol, "must be http/protobuf; nothing is exported")
+		r.addProblem(protocol, "must be http/protobuf; nothing is exported")
 		return Endpoint{}
 	}
 	for _, what := range []string{"CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE"} {
 		if variable, v := r.either(signal, what); v != "" {
-			r.wrong(variable, "is not read: use the system's certificates (SSL_CERT_FILE); nothing is exported")
+			r.addProblem(variable, "is not read: use the system's certificates (SSL_CERT_FILE); nothing is exported")
 			return Endpoint{}
 		}
 	}
 	u, err := url.Parse(address)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.Fragment != "" {
-		r.wrong(name, "must be a URL like https://collector.contoso.com:4318, without user or fragment; nothing is exported")
+	if err != nil || !usable(u) {
+		r.addProblem(name, "must be a URL like https://collector.contoso.com:4318, without user or fragment; "+
+			"nothing is exported")
 		return Endpoint{}
 	}
 	if name == "OTEL_EXPORTER_OTLP_ENDPOINT" {
@@ -157,7 +160,8 @@ func (r *reader) endpoint(signal, path string) Endpoint {
 		e.Headers = append(e.Headers, Header{name, rotation.NewSecret(value)})
 	}
 	if u.Scheme == "http" && len(e.Headers) > 0 && !loopback(u.Hostname()) {
-		r.wrong(name, "must begin with https:// where headers are set, or their keys would travel in the clear; nothing is exported")
+		r.addProblem(name, "must begin with https:// where headers are set, or their keys would travel in the clear; "+
+			"nothing is exported")
 		return Endpoint{}
 	}
 	variable, _ = r.either(signal, "TIMEOUT")
@@ -167,9 +171,15 @@ func (r *reader) endpoint(signal, path string) Endpoint {
 	case "gzip":
 		e.Gzip = true
 	default:
-		r.wrong(variable, "must be gzip or none; taken as none")
+		r.addProblem(variable, "must be gzip or none; taken as none")
 	}
 	return e
+}
+
+// usable is true of an address that exports can go to.
+func usable(u *url.URL) bool {
+	known := u.Scheme == "http" || u.Scheme == "https"
+	return known && u.Host != "" && u.User == nil && u.Fragment == ""
 }
 
 // pairs reads a list like a=1,b=2, whose values may be percent-encoded.
@@ -182,8 +192,9 @@ func (r *reader) pairs(name, list string) map[string]string {
 		key, value, ok := strings.Cut(part, "=")
 		key = strings.TrimSpace(key)
 		value, err := url.PathUnescape(strings.TrimSpace(value))
-		if !ok || key == "" || err != nil || strings.ContainsAny(key, " \t\r\n:") || strings.ContainsAny(value, "\r\n") {
-			r.wrong(name, "must be a list like key=value,key=value; the other parts of it are used")
+		named := ok && key != "" && !strings.ContainsAny(key, " \t\r\n:")
+		if !named || err != nil || strings.ContainsAny(value, "\r\n") {
+			r.addProblem(name, "must be a list like key=value,key=value; the other parts of it are used")
 			continue
 		}
 		out[key] = value
@@ -198,10 +209,11 @@ func (r *reader) resource() []attribute.KeyValue {
 	if site := r.text("WEBSITE_SITE_NAME"); site != "" {
 		all["faas.name"], all["cloud.provider"], all["cloud.platform"] = site, "azure", "azure.functions"
 	}
-	for key, variable := range map[string]string{"cloud.region": "REGION_NAME", "faas.instance": "WEBSITE_INSTANCE_ID"} {
-		if v := r.text(variable); v != "" {
-			all[key] = v
-		}
+	if region := r.text("REGION_NAME"); region != "" {
+		all["cloud.region"] = region
+	}
+	if instance := r.text("WEBSITE_INSTANCE_ID"); instance != "" {
+		all["faas.instance"] = instance
 	}
 	for key, value := range r.pairs("OTEL_RESOURCE_ATTRIBUTES", r.text("OTEL_RESOURCE_ATTRIBUTES")) {
 		all[key] = value
@@ -216,35 +228,37 @@ func (r *reader) resource() []attribute.KeyValue {
 	return out
 }
 
+// sampler is nil for the default.
 func (r *reader) sampler() sdktrace.Sampler {
-	ratio := func() sdktrace.Sampler {
-		f := 1.0
-		if v := r.text("OTEL_TRACES_SAMPLER_ARG"); v != "" {
-			n, err := strconv.ParseFloat(v, 64)
-			if err != nil || !(n >= 0 && n <= 1) {
-				r.wrong("OTEL_TRACES_SAMPLER_ARG", "must be a number from 0 to 1; taken as 1")
-			} else {
-				f = n
-			}
-		}
-		return sdktrace.TraceIDRatioBased(f)
-	}
 	switch v := r.text("OTEL_TRACES_SAMPLER"); v {
+	case "", "parentbased_always_on":
+		return nil
 	case "always_on":
 		return sdktrace.AlwaysSample()
 	case "always_off":
 		return sdktrace.NeverSample()
 	case "traceidratio":
-		return ratio()
+		return sdktrace.TraceIDRatioBased(r.ratio())
 	case "parentbased_always_off":
 		return sdktrace.ParentBased(sdktrace.NeverSample())
 	case "parentbased_traceidratio":
-		return sdktrace.ParentBased(ratio())
-	case "", "parentbased_always_on":
-	default:
-		r.wrong("OTEL_TRACES_SAMPLER", "is none that is known; taken as parentbased_always_on")
+		return sdktrace.ParentBased(sdktrace.TraceIDRatioBased(r.ratio()))
 	}
+	r.addProblem("OTEL_TRACES_SAMPLER", "is none that is known; taken as parentbased_always_on")
 	return nil
+}
+
+func (r *reader) ratio() float64 {
+	v := r.text("OTEL_TRACES_SAMPLER_ARG")
+	if v == "" {
+		return 1
+	}
+	f, err := strconv.ParseFloat(v, 64)
+	if inRange := f >= 0 && f <= 1; err != nil || !inRange {
+		r.addProblem("OTEL_TRACES_SAMPLER_ARG", "must be a number from 0 to 1; taken as 1")
+		return 1
+	}
+	return f
 }
 
 func loopback(host string) bool {

@@ -1,139 +1,212 @@
 package telemetry
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
-	"strconv"
+	"net/url"
 	"sync"
 	"time"
 
-	"go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 )
 
 const (
-	// tries at one export, within its time-out.
-	tries = 3
-	// firstPause doubles from try to try.
-	firstPause = 500 * time.Millisecond
-	// maxAnswer is how much of an answer is read.
-	maxAnswer = 64 << 10
-	// quietFor is how long a failure to export is not told again.
+	// firstRetry is the pause before the second try, more or less. Each further pause
+	// is half as long again, up to maxRetry.
+	firstRetry = time.Second
+	maxRetry   = 5 * time.Second
+	// maxRefusal is how much of a refusal is read, so that its connection can be
+	// used again.
+	maxRefusal = 64 << 10
+	// quietFor is how long a failure to export is not logged again.
 	quietFor = time.Minute
 )
 
-// uploader posts one signal to its endpoint.
-type uploader struct {
-	// alive ends every export: the SDK goes on with its own after its end.
-	alive    context.Context
-	endpoint Endpoint
-	client   *http.Client
-	version  string
+// spanExporter exports spans to one endpoint.
+type spanExporter struct {
+	sdktrace.SpanExporter
+	delivery
 }
 
-func newUploader(alive context.Context, e Endpoint, transport http.RoundTripper, version string) *uploader {
-	return &uploader{alive: alive, endpoint: e, version: version, client: &http.Client{
-		Transport: transport,
-		// A redirect would take the headers' keys to somewhere else.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+// newSpanExporter gives every option that the exporter would else read from the
+// process' environment.
+func newSpanExporter(e Endpoint, o Outside, d delivery) (sdktrace.SpanExporter, error) {
+	compression := otlptracehttp.NoCompression
+	if e.Gzip {
+		compression = otlptracehttp.GzipCompression
+	}
+	exporter, err := otlptracehttp.New(context.Background(),
+		otlptracehttp.WithEndpointURL(e.URL),
+		otlptracehttp.WithHTTPClient(newClient(e, o)),
+		otlptracehttp.WithTLSClientConfig(nil),
+		otlptracehttp.WithHeaders(nil),
+		otlptracehttp.WithEncoding(otlptracehttp.EncodingProtobuf),
+		otlptracehttp.WithCompression(compression),
+		otlptracehttp.WithRetry(otlptracehttp.RetryConfig{
+			Enabled: true, InitialInterval: firstRetry, MaxInterval: maxRetry, MaxElapsedTime: d.timeout,
+		}))
+	return spanExporter{exporter, d}, err
 }
 
-// upload posts body, and again after what OTLP says to repeat. Its errors hold neither
-// the endpoint's answer nor its address, whose query may be a key.
-func (u *uploader) upload(ctx context.Context, body []byte) error {
-	if len(body) == 0 {
-		return nil
-	}
-	if u.endpoint.Gzip {
-		var b bytes.Buffer
-		z := gzip.NewWriter(&b)
-		_, err := z.Write(body)
-		if err = errors.Join(err, z.Close()); err != nil {
-			return errors.New("the export could not be compressed")
-		}
-		body = b.Bytes()
-	}
-	timeout := u.endpoint.Timeout
-	if timeout <= 0 {
-		timeout = defaultTimeout
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	defer context.AfterFunc(u.alive, cancel)()
-	for try := range tries {
-		after, err := u.post(ctx, body)
-		if err == nil || after < 0 || try == tries-1 {
-			return err
-		}
-		if after == 0 {
-			after = firstPause << try
-			after = after/2 + rand.N(after/2)
-		}
-		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < after {
-			return err
-		}
-		t := time.NewTimer(after)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return err
-		}
-	}
+func (e spanExporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
+	e.deliver(ctx, func(ctx context.Context) error { return e.SpanExporter.ExportSpans(ctx, spans) })
 	return nil
 }
 
-// post makes one try. after is when to try again: 0 after the usual pause, less than 0
-// never.
-func (u *uploader) post(ctx context.Context, body []byte) (after time.Duration, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.endpoint.URL, bytes.NewReader(body))
-	if err != nil {
-		return -1, errors.New("the endpoint is no URL")
+// metricExporter exports metrics to one endpoint.
+type metricExporter struct {
+	sdkmetric.Exporter
+	delivery
+	resource *resource.Resource // as in gate
+}
+
+// newMetricExporter gives every option, as newSpanExporter does.
+func newMetricExporter(
+	e Endpoint, delta bool, o Outside, d delivery, id *resource.Resource,
+) (sdkmetric.Exporter, error) {
+	compression := otlpmetrichttp.NoCompression
+	if e.Gzip {
+		compression = otlpmetrichttp.GzipCompression
 	}
-	for _, h := range u.endpoint.Headers {
-		req.Header.Set(h.Name, h.Value.Reveal())
+	temporality := sdkmetric.CumulativeTemporalitySelector
+	if delta {
+		temporality = sdkmetric.DeltaTemporalitySelector
 	}
-	req.Header.Set("Content-Type", "application/x-protobuf")
-	req.Header.Set("User-Agent", "patrol/"+u.version)
-	if u.endpoint.Gzip {
-		req.Header.Set("Content-Encoding", "gzip")
+	exporter, err := otlpmetrichttp.New(context.Background(),
+		otlpmetrichttp.WithEndpointURL(e.URL),
+		otlpmetrichttp.WithHTTPClient(newClient(e, o)),
+		otlpmetrichttp.WithTLSClientConfig(nil),
+		otlpmetrichttp.WithHeaders(nil),
+		otlpmetrichttp.WithCompression(compression),
+		otlpmetrichttp.WithTemporalitySelector(temporality),
+		otlpmetrichttp.WithAggregationSelector(sdkmetric.DefaultAggregationSelector),
+		otlpmetrichttp.WithRetry(otlpmetrichttp.RetryConfig{
+			Enabled: true, InitialInterval: firstRetry, MaxInterval: maxRetry, MaxElapsedTime: d.timeout,
+		}))
+	return metricExporter{exporter, d, id}, err
+}
+
+func (e metricExporter) Export(ctx context.Context, r *metricdata.ResourceMetrics) error {
+	if len(r.ScopeMetrics) == 0 {
+		return nil
 	}
-	resp, err := u.client.Do(req)
-	switch {
-	case ctx.Err() != nil:
-		return -1, errors.New("the collector did not answer in time")
-	case err != nil:
-		return 0, errors.New("the collector cannot be reached")
-	}
-	defer func() { _ = resp.Body.Close() }()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	switch status := resp.StatusCode; {
-	case status >= 200 && status < 300:
-		if n := rejected(answer); err == nil && n > 0 {
-			return -1, fmt.Errorf("the collector did not take %d items of an export", n)
-		}
-		return -1, nil
-	case status == http.StatusTooManyRequests || status == http.StatusBadGateway ||
-		status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout:
-		seconds, _ := strconv.Atoi(resp.Header.Get("Retry-After"))
-		return time.Duration(min(max(seconds, 0), 3600)) * time.Second, fmt.Errorf("the collector answered %d", status)
-	default:
-		return -1, fmt.Errorf("the collector answered %d", status)
+	own := metricdata.ResourceMetrics{Resource: e.resource, ScopeMetrics: r.ScopeMetrics}
+	e.deliver(ctx, func(ctx context.Context) error { return e.Exporter.Export(ctx, &own) })
+	return nil
+}
+
+// delivery bounds exports, and logs those that fail.
+type delivery struct {
+	// alive ends every export: the SDK goes on with its own after its end.
+	alive    context.Context
+	timeout  time.Duration // of one export with all its tries
+	warnings *warnings
+}
+
+// deliver makes one export. One that fails is logged and dropped: the SDK would print
+// its error on stderr, where the Functions host takes each line for an error. The
+// error itself is not logged, as it may hold what the collector has answered.
+func (d delivery) deliver(ctx context.Context, export func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	defer context.AfterFunc(d.alive, cancel)()
+	last := &result{"nothing could be sent"}
+	if err := export(context.WithValue(ctx, resultKey{}, last)); err != nil {
+		d.warnings.warn(errors.New(last.text))
 	}
 }
 
-// complaints tells of failures to export, at most once a minute.
-type complaints struct {
+// result is what became of the last try at an export, in patrol's words. It travels in
+// the context of the export.
+type result struct{ text string }
+
+type resultKey struct{}
+
+// endpointTransport carries the exports to one endpoint. OpenTelemetry's exporters
+// write and repeat the requests; here they get their address and their keys, and what
+// the collector says is kept out of the exporters' errors.
+type endpointTransport struct {
+	Endpoint
+	next      http.RoundTripper
+	userAgent string
+}
+
+func newClient(e Endpoint, o Outside) *http.Client {
+	return &http.Client{
+		Transport: &endpointTransport{e, o.Transport, "patrol/" + o.Version},
+		// A redirect would take the headers' keys to somewhere else.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+func (t *endpointTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	ctx := req.Context()
+	last, ok := ctx.Value(resultKey{}).(*result)
+	if !ok {
+		last = new(result)
+	}
+	last.text = "the collector did not answer in time"
+	out, err := t.complete(req)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := t.next.RoundTrip(out)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, ctx.Err()
+	case err != nil:
+		last.text = errUnreachable.Error()
+		return nil, errUnreachable
+	case resp.StatusCode >= 200 && resp.StatusCode <= 299:
+		// Logged only if the exporter finds something in the answer.
+		last.text = fmt.Sprintf("the collector answered %d, but has not taken everything", resp.StatusCode)
+		return resp, nil
+	}
+	last.text = fmt.Sprintf("the collector answered %d", resp.StatusCode)
+	_, _ = io.CopyN(io.Discard, resp.Body, maxRefusal)
+	_ = resp.Body.Close()
+	resp.Body = http.NoBody
+	return resp, nil
+}
+
+// complete gives a request what the exporters would leave out, the query of the
+// address, and what they need not know, the keys.
+func (t *endpointTransport) complete(req *http.Request) (*http.Request, error) {
+	out := req.Clone(req.Context())
+	var err error
+	out.URL, err = url.Parse(t.URL)
+	if err != nil {
+		return nil, errors.New("the endpoint is no URL")
+	}
+	out.Header.Set("User-Agent", t.userAgent)
+	for _, h := range t.Headers {
+		if out.Header.Get(h.Name) == "" {
+			out.Header.Set(h.Name, h.Value.Reveal())
+		}
+	}
+	return out, nil
+}
+
+// unreachable is the error of a call that was not answered. The exporters repeat what
+// says that it is temporary; a refused connection does not say so by itself.
+type unreachable struct{}
+
+func (unreachable) Error() string   { return "the collector cannot be reached" }
+func (unreachable) Temporary() bool { return true }
+
+var errUnreachable error = unreachable{}
+
+// warnings logs failures to export, at most once a minute.
+type warnings struct {
 	log *slog.Logger
 	now func() time.Time
 
@@ -141,65 +214,15 @@ type complaints struct {
 	last time.Time
 }
 
-func (c *complaints) tell(err error) {
-	if err == nil {
-		return
-	}
-	now := c.now()
-	c.mu.Lock()
-	quiet := !c.last.IsZero() && now.Sub(c.last) < quietFor
+func (w *warnings) warn(err error) {
+	now := w.now()
+	w.mu.Lock()
+	quiet := !w.last.IsZero() && now.Sub(w.last) < quietFor
 	if !quiet {
-		c.last = now
+		w.last = now
 	}
-	c.mu.Unlock()
+	w.mu.Unlock()
 	if !quiet {
-		c.log.Warn("telemetry could not be exported", "error", err.Error())
+		w.log.Warn("telemetry could not be exported", "error", err.Error())
 	}
 }
-
-// spanUploader exports spans. What fails is told and dropped: the SDK would print it on
-// stderr, where the Functions host takes each line for an error.
-type spanUploader struct {
-	*uploader
-	complaints *complaints
-}
-
-func (u spanUploader) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
-	u.complaints.tell(u.upload(ctx, encodeSpans(spans)))
-	return nil
-}
-
-func (u spanUploader) Shutdown(context.Context) error {
-	u.client.CloseIdleConnections()
-	return nil
-}
-
-// metricUploader exports metrics, in the same way.
-type metricUploader struct {
-	*uploader
-	complaints *complaints
-	resource   *resource.Resource // as in gate
-	delta      bool
-}
-
-func (u metricUploader) Temporality(k metric.InstrumentKind) metricdata.Temporality {
-	if u.delta {
-		return metric.DeltaTemporalitySelector(k)
-	}
-	return metricdata.CumulativeTemporality
-}
-
-func (u metricUploader) Aggregation(k metric.InstrumentKind) metric.Aggregation {
-	return metric.DefaultAggregationSelector(k)
-}
-
-func (u metricUploader) Export(ctx context.Context, r *metricdata.ResourceMetrics) error {
-	if len(r.ScopeMetrics) > 0 {
-		own := metricdata.ResourceMetrics{Resource: u.resource, ScopeMetrics: r.ScopeMetrics}
-		u.complaints.tell(u.upload(ctx, encodeMetrics(&own)))
-	}
-	return nil
-}
-
-func (u metricUploader) ForceFlush(context.Context) error { return nil }
-func (u metricUploader) Shutdown(context.Context) error   { return nil }

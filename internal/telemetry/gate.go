@@ -3,6 +3,7 @@ package telemetry
 import (
 	"context"
 	"net/url"
+	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -68,7 +69,8 @@ func (c cleanSpan) Events() []sdktrace.Event         { return nil }
 func pass(a attribute.KeyValue) (attribute.KeyValue, bool) {
 	switch a.Key {
 	case keyTrigger, keyInvocation, keyMethod, keyRoute, keyStatus, keyServer, keyErrorType,
-		keySystem, keyOperation, keyOperationType, keyDestination, keyMessageID, keyBatch, keyDelivery, keyEnqueued,
+		keySystem, keyOperation, keyOperationType, keyDestination,
+		keyMessageID, keyBatch, keyDelivery, keyEnqueued,
 		keyPAT, keyIdentity, keyOrganization, keyReason, keyAttempt, keyRequestedBy, keyStep, keyCode,
 		keyManaged, keyUnmanaged, keyProblems:
 		if a.Value.Type() == attribute.STRING {
@@ -96,14 +98,14 @@ func pass(a attribute.KeyValue) (attribute.KeyValue, bool) {
 	return a, false
 }
 
+// guid is true of 8-4-4-4-12 hexadecimal digits.
 func guid(s string) bool {
-	if len(s) != 36 {
+	groups := strings.Split(s, "-")
+	if len(groups) != 5 {
 		return false
 	}
-	for i := range len(s) {
-		c := s[i]
-		if dash := i == 8 || i == 13 || i == 18 || i == 23; dash != (c == '-') ||
-			!dash && (c < '0' || c > '9') && (c < 'a' || c > 'f') && (c < 'A' || c > 'F') {
+	for i, n := range []int{8, 4, 4, 4, 12} {
+		if len(groups[i]) != n || strings.Trim(groups[i], "0123456789abcdefABCDEF") != "" {
 			return false
 		}
 	}

@@ -7,7 +7,6 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
@@ -29,36 +28,55 @@ func parentOf(ctx context.Context) string {
 	return carrier[bus.TraceParent]
 }
 
+// origin is where an invocation comes from: the trace that it is part of, and others
+// that it points to. Neither need be valid.
+type origin struct {
+	parent trace.SpanContext
+	links  []trace.Link
+}
+
+func (o *origin) link(c trace.SpanContext) {
+	if c.IsValid() {
+		o.links = append(o.links, trace.Link{SpanContext: c})
+	}
+}
+
+// originOf is what the properties of a message say. A nil message says nothing.
+func originOf(m *customhandler.Message) (o origin) {
+	if m == nil {
+		return o
+	}
+	property := func(key string) trace.SpanContext {
+		s, _ := m.ApplicationProperties[key].(string)
+		return remote(s)
+	}
+	o.link(property(bus.TraceLink))
+	o.parent = property(bus.TraceParent)
+	if !o.parent.IsValid() {
+		o.parent = property(bus.DiagnosticID)
+	}
+	return o
+}
+
 // invoke starts the span of an invocation. The host's own trace is the parent, unless
 // a message brings one along, or nobody records the host's: then it is a link.
-func (t *Telemetry) invoke(ctx context.Context, name, trigger string, kind trace.SpanKind, m *customhandler.Message) (context.Context, trace.Span) {
+func (t *Telemetry) invoke(
+	ctx context.Context, name, trigger string, kind trace.SpanKind, m *customhandler.Message,
+) (context.Context, trace.Span) {
 	i := customhandler.Invocation(ctx)
-	parent := trace.SpanContext{}
-	var links []trace.Link
-	link := func(c trace.SpanContext) {
-		if c.IsValid() {
-			links = append(links, trace.Link{SpanContext: c})
-		}
-	}
-	if m != nil {
-		property := func(key string) trace.SpanContext {
-			s, _ := m.ApplicationProperties[key].(string)
-			return remote(s)
-		}
-		link(property(bus.TraceLink))
-		if parent = property(bus.TraceParent); !parent.IsValid() {
-			parent = property(bus.DiagnosticID)
-		}
-	}
-	if host := remote(i.TraceParent); parent.IsValid() || !host.IsSampled() {
-		link(host)
+	from, host := originOf(m), remote(i.TraceParent)
+	if from.parent.IsValid() || !host.IsSampled() {
+		from.link(host)
 	} else {
-		parent = host
+		from.parent = host
 	}
-	options := []trace.SpanStartOption{trace.WithSpanKind(kind), trace.WithLinks(links...),
-		trace.WithAttributes(attribute.String(keyTrigger, trigger), attribute.String(keyInvocation, i.ID))}
-	if parent.IsValid() {
-		ctx = trace.ContextWithRemoteSpanContext(ctx, parent)
+	options := []trace.SpanStartOption{
+		trace.WithSpanKind(kind),
+		trace.WithLinks(from.links...),
+		trace.WithAttributes(attribute.String(keyTrigger, trigger), attribute.String(keyInvocation, i.ID)),
+	}
+	if from.parent.IsValid() {
+		ctx = trace.ContextWithRemoteSpanContext(ctx, from.parent)
 	} else {
 		options = append(options, trace.WithNewRoot())
 	}
@@ -80,7 +98,9 @@ func finish(span trace.Span, err error) {
 }
 
 // Timer puts a span around a function with a timer trigger.
-func (t *Telemetry) Timer(name string, f func(context.Context, customhandler.Timer) error) func(context.Context, customhandler.Timer) error {
+func (t *Telemetry) Timer(
+	name string, f func(context.Context, customhandler.Timer) error,
+) func(context.Context, customhandler.Timer) error {
 	if t == nil {
 		return f
 	}
@@ -94,7 +114,9 @@ func (t *Telemetry) Timer(name string, f func(context.Context, customhandler.Tim
 
 // Queue puts a span around a function with a Service Bus trigger. destination is its
 // queue.
-func (t *Telemetry) Queue(destination string, f func(context.Context, customhandler.Message) error) func(context.Context, customhandler.Message) error {
+func (t *Telemetry) Queue(
+	destination string, f func(context.Context, customhandler.Message) error,
+) func(context.Context, customhandler.Message) error {
 	if t == nil {
 		return f
 	}
@@ -103,16 +125,18 @@ func (t *Telemetry) Queue(destination string, f func(context.Context, customhand
 		defer t.end()
 		defer func() { finish(span, err) }()
 		if span.IsRecording() {
-			span.SetAttributes(attribute.String(keySystem, "servicebus"), attribute.String(keyDestination, destination),
-				attribute.String(keyOperation, "process"), attribute.String(keyOperationType, "process"),
-				attribute.String(keyMessageID, m.MessageID), attribute.Int(keyDelivery, m.DeliveryCount))
-			if !m.EnqueuedTime.IsZero() {
-				span.SetAttributes(attribute.Int64(keyEnqueued, m.EnqueuedTime.Unix()))
-			}
+			span.SetAttributes(
+				attribute.String(keySystem, "servicebus"),
+				attribute.String(keyDestination, destination),
+				attribute.String(keyOperation, "process"),
+				attribute.String(keyOperationType, "process"),
+				attribute.String(keyMessageID, m.MessageID),
+				attribute.Int(keyDelivery, m.DeliveryCount))
 		}
 		if !m.EnqueuedTime.IsZero() {
+			span.SetAttributes(attribute.Int64(keyEnqueued, m.EnqueuedTime.Unix()))
 			age := max(t.now().Sub(m.EnqueuedTime), 0)
-			t.metrics.age.Record(ctx, age.Seconds(), metric.WithAttributes(attribute.String(keyDestination, destination)))
+			t.metrics.age.Record(ctx, age.Seconds(), withAttributes(attribute.String(keyDestination, destination)))
 		}
 		return f(ctx, m)
 	}
@@ -133,7 +157,7 @@ func (t *Telemetry) HTTP(next http.Handler) http.Handler {
 		ctx, span := t.invoke(r.Context(), method, "http", trace.SpanKindServer, nil)
 		defer t.end()
 		defer span.End()
-		answer := &answer{ResponseWriter: w}
+		recorder := &statusRecorder{ResponseWriter: w}
 		r = r.WithContext(ctx)
 		panicked := true
 		defer func() {
@@ -143,7 +167,7 @@ func (t *Telemetry) HTTP(next http.Handler) http.Handler {
 				span.SetName(method + " " + route)
 				span.SetAttributes(attribute.String(keyRoute, route))
 			}
-			status := max(answer.status, http.StatusOK)
+			status := max(recorder.status, http.StatusOK)
 			if panicked {
 				status = http.StatusInternalServerError
 			}
@@ -152,42 +176,46 @@ func (t *Telemetry) HTTP(next http.Handler) http.Handler {
 				span.SetStatus(codes.Error, http.StatusText(status))
 			}
 		}()
-		next.ServeHTTP(answer, r)
+		next.ServeHTTP(recorder, r)
 		panicked = false
 	})
 }
 
 func knownMethod(method string) string {
 	switch method {
-	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
+	case http.MethodGet, http.MethodHead, http.MethodOptions,
+		http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
 		return method
 	}
 	return "_OTHER"
 }
 
-// answer remembers the status.
-type answer struct {
+// statusRecorder keeps the status of an answer; 0 while there is none.
+type statusRecorder struct {
 	http.ResponseWriter
 	status int
 }
 
-func (a *answer) WriteHeader(status int) {
-	if a.status == 0 && status >= 200 {
-		a.status = status
+func (r *statusRecorder) WriteHeader(status int) {
+	if r.status == 0 && status >= 200 {
+		r.status = status
 	}
-	a.ResponseWriter.WriteHeader(status)
+	r.ResponseWriter.WriteHeader(status)
 }
 
 // Unwrap serves http.ResponseController.
-func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+func (r *statusRecorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
 // Command notes on the span of ctx which command is worked on.
 func (t *Telemetry) Command(ctx context.Context, c rotation.Command) {
 	if t == nil {
 		return
 	}
-	trace.SpanFromContext(ctx).SetAttributes(attribute.String(keyPAT, c.PAT), attribute.String(keyReason, string(c.Reason)),
-		attribute.Int(keyAttempt, c.Attempt), attribute.String(keyRequestedBy, c.RequestedBy))
+	trace.SpanFromContext(ctx).SetAttributes(
+		attribute.String(keyPAT, c.PAT),
+		attribute.String(keyReason, string(c.Reason)),
+		attribute.Int(keyAttempt, c.Attempt),
+		attribute.String(keyRequestedBy, c.RequestedBy))
 }
 
 // Sending puts a span around each send of the bus; nil if it is off.
@@ -198,18 +226,21 @@ func (t *Telemetry) Sending() func(ctx context.Context, destination string, mess
 	return func(ctx context.Context, destination string, messages int) (context.Context, bus.Trace) {
 		ctx, span := t.tracer.Start(ctx, "send "+destination, trace.WithSpanKind(trace.SpanKindProducer))
 		if span.IsRecording() {
-			span.SetAttributes(attribute.String(keySystem, "servicebus"), attribute.String(keyDestination, destination),
-				attribute.String(keyOperation, "send"), attribute.String(keyOperationType, "send"))
+			span.SetAttributes(
+				attribute.String(keySystem, "servicebus"),
+				attribute.String(keyDestination, destination),
+				attribute.String(keyOperation, "send"),
+				attribute.String(keyOperationType, "send"))
 			if messages > 1 {
 				span.SetAttributes(attribute.Int(keyBatch, messages))
 			}
 		}
 		return ctx, bus.Trace{Parent: parentOf(ctx), Done: func(err error) {
-			answer := "2xx"
+			class := "2xx"
 			if err != nil {
-				answer = "error"
+				class = "error"
 			}
-			t.metrics.call(ctx, "servicebus", "send "+destination, answer)
+			t.metrics.countCall(ctx, "servicebus", "send "+destination, class)
 			finish(span, err)
 		}}
 	}

@@ -3,6 +3,8 @@ package telemetry
 import (
 	"context"
 	"log/slog"
+
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Log makes the lines of an invocation carry the ids of its trace.
@@ -16,7 +18,7 @@ func (t *Telemetry) Log(l *slog.Logger) *slog.Logger {
 type logHandler struct{ slog.Handler }
 
 func (h logHandler) Handle(ctx context.Context, r slog.Record) error {
-	if c := current(ctx); c.IsValid() {
+	if c := trace.SpanContextFromContext(ctx); c.IsValid() {
 		r = r.Clone()
 		r.AddAttrs(slog.String("trace_id", c.TraceID().String()), slog.String("span_id", c.SpanID().String()))
 	}

@@ -9,14 +9,13 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
-	"go.opentelemetry.io/otel/trace"
 
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
 const (
 	// maxNamed is up to how many PATs each has its own seconds to expiry. Above, the
-	// least of them and the distribution tell enough, at a fraction of the cost.
+	// least of them and the distribution say enough, at a fraction of the cost.
 	maxNamed = 1000
 	// sweepLife is how long the gauges of a sweep are reported: only one process
 	// makes the sweep, and what an idle one saw days ago must not stand beside what
@@ -46,46 +45,70 @@ const (
 	day    = 24 * hour
 )
 
-func (t *Telemetry) instruments(m metric.Meter) (*instruments, error) {
-	var errs []error
-	counter := func(name, unit, description string) metric.Int64Counter {
-		c, err := m.Int64Counter(name, metric.WithUnit(unit), metric.WithDescription(description))
-		errs = append(errs, err)
-		return c
-	}
-	histogram := func(name, description string, bounds ...float64) metric.Float64Histogram {
-		h, err := m.Float64Histogram(name, metric.WithUnit("s"), metric.WithDescription(description), metric.WithExplicitBucketBoundaries(bounds...))
-		errs = append(errs, err)
-		return h
-	}
+// maker makes instruments, and keeps the errors.
+type maker struct {
+	metric.Meter
+	errs []error
+}
+
+func (m *maker) counter(name, unit, description string) metric.Int64Counter {
+	c, err := m.Int64Counter(name, metric.WithUnit(unit), metric.WithDescription(description))
+	m.errs = append(m.errs, err)
+	return c
+}
+
+func (m *maker) histogram(name, description string, bounds ...float64) metric.Float64Histogram {
+	h, err := m.Float64Histogram(name, metric.WithUnit("s"), metric.WithDescription(description),
+		metric.WithExplicitBucketBoundaries(bounds...))
+	m.errs = append(m.errs, err)
+	return h
+}
+
+func (m *maker) integer(name, unit, description string) metric.Int64ObservableGauge {
+	g, err := m.Int64ObservableGauge(name, metric.WithUnit(unit), metric.WithDescription(description))
+	m.errs = append(m.errs, err)
+	return g
+}
+
+func (m *maker) seconds(name, description string) metric.Float64ObservableGauge {
+	g, err := m.Float64ObservableGauge(name, metric.WithUnit("s"), metric.WithDescription(description))
+	m.errs = append(m.errs, err)
+	return g
+}
+
+func (t *Telemetry) instruments(meter metric.Meter) (*instruments, error) {
+	m := maker{Meter: meter}
 	i := &instruments{
-		rotations:   counter("patrol.rotations", "{rotation}", "Attempts to replace a PAT, by outcome and reason."),
-		revocations: counter("patrol.revocations", "{revocation}", "PATs that have been revoked or have run out after their replacement, by cause."),
-		failures:    counter("patrol.failures", "{failure}", "Reconciles that did not come to rest, by step and class."),
-		calls:       counter("patrol.upstream.calls", "{call}", "Calls to other services, each try, by service, operation and class of the answer."),
-		throttled:   counter("patrol.upstream.throttled", "{call}", "Calls that a service has refused for their number."),
-		sweep:       histogram("patrol.sweep.duration", "How long sweeps take.", .1, .25, .5, 1, 2.5, 5, 10, 30, minute, 2*minute, 4*minute),
-		age:         histogram("patrol.command.age", "How long messages have been in their queue when work on them begins.", .1, .5, 1, 5, 15, minute, 5*minute, 15*minute, hour, 6*hour, day),
-		left:        histogram("patrol.pat.life_left", "Seconds to expiry of every managed PAT, recorded at each sweep.", 0, hour, 6*hour, day, 3*day, 7*day, 14*day, 30*day, 60*day, 90*day, 180*day, 365*day),
+		rotations: m.counter("patrol.rotations", "{rotation}",
+			"Attempts to replace a PAT, by outcome and reason."),
+		revocations: m.counter("patrol.revocations", "{revocation}",
+			"PATs that have been revoked or have run out after their replacement, by cause."),
+		failures: m.counter("patrol.failures", "{failure}",
+			"Reconciles that did not come to rest, by step and class."),
+		calls: m.counter("patrol.upstream.calls", "{call}",
+			"Calls to other services, each try, by service, operation and class of the answer."),
+		throttled: m.counter("patrol.upstream.throttled", "{call}",
+			"Calls that a service has refused for their number."),
+		sweep: m.histogram("patrol.sweep.duration",
+			"How long sweeps take.",
+			.1, .25, .5, 1, 2.5, 5, 10, 30, minute, 2*minute, 4*minute),
+		age: m.histogram("patrol.command.age",
+			"How long messages have been in their queue when work on them begins.",
+			.1, .5, 1, 5, 15, minute, 5*minute, 15*minute, hour, 6*hour, day),
+		left: m.histogram("patrol.pat.life_left",
+			"Seconds to expiry of every managed PAT, recorded at each sweep.",
+			0, hour, 6*hour, day, 3*day, 7*day, 14*day, 30*day, 60*day, 90*day, 180*day, 365*day),
 	}
-	integer := func(name, unit, description string) metric.Int64ObservableGauge {
-		g, err := m.Int64ObservableGauge(name, metric.WithUnit(unit), metric.WithDescription(description))
-		errs = append(errs, err)
-		return g
-	}
-	seconds := func(name, description string) metric.Float64ObservableGauge {
-		g, err := m.Float64ObservableGauge(name, metric.WithUnit("s"), metric.WithDescription(description))
-		errs = append(errs, err)
-		return g
-	}
-	pats := integer("patrol.pats", "{pat}", "PATs by state, as of the last sweep.")
-	required := integer("patrol.signin.required", "1", "1 while a person must sign in as this identity.")
-	expiry := seconds("patrol.pat.seconds_to_expiry", "Seconds to expiry of each managed PAT, where there are fewer than 1,000.")
-	least := seconds("patrol.pat.seconds_to_expiry.min", "Seconds to expiry of the managed PAT that runs out first.")
-	since := seconds("patrol.sweep.age", "Seconds since the last sweep of this process.")
-	_, err := m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+	pats := m.integer("patrol.pats", "{pat}", "PATs by state, as of the last sweep.")
+	required := m.integer("patrol.signin.required", "1", "1 while a person must sign in as this identity.")
+	expiry := m.seconds("patrol.pat.seconds_to_expiry",
+		"Seconds to expiry of each managed PAT, where there are fewer than 1,000.")
+	least := m.seconds("patrol.pat.seconds_to_expiry.min",
+		"Seconds to expiry of the managed PAT that runs out first.")
+	since := m.seconds("patrol.sweep.age", "Seconds since the last sweep of this process.")
+	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		now := t.now()
-		s := t.standing.snapshot()
+		s := t.gauges.snapshot()
 		for identity, is := range s.required {
 			n := int64(0)
 			if is {
@@ -108,21 +131,22 @@ func (t *Telemetry) instruments(m metric.Meter) (*instruments, error) {
 		}
 		return nil
 	}, pats, required, expiry, least, since)
-	return i, errors.Join(append(errs, err)...)
+	return i, errors.Join(append(m.errs, err)...)
 }
 
-// standing is what gauges show.
-type standing struct {
-	mu sync.Mutex
-	picture
+// gauges keeps what the gauges report.
+type gauges struct {
+	mu   sync.Mutex
+	last values
 }
 
-type picture struct {
+// values are those of the last sweep, and the sign-ins since.
+type values struct {
 	sweptAt  time.Time
 	states   map[rotation.State]int64
 	named    []expiring
 	earliest time.Time
-	required map[string]bool
+	required map[string]bool // by identity: a person must sign in
 }
 
 type expiring struct {
@@ -130,24 +154,30 @@ type expiring struct {
 	attributes metric.MeasurementOption
 }
 
-func (s *standing) snapshot() picture {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p := s.picture // the rest is replaced as a whole, never changed
-	p.required = maps.Clone(s.required)
-	return p
+func (g *gauges) snapshot() values {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	v := g.last // the rest is replaced as a whole, never changed
+	v.required = maps.Clone(v.required)
+	return v
 }
 
-func (s *standing) signIn(identity string, required bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.required == nil {
-		s.required = map[string]bool{}
+func (g *gauges) replace(v values) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.last = v
+}
+
+func (g *gauges) setSignIn(identity string, required bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.last.required == nil {
+		g.last.required = map[string]bool{}
 	}
-	s.required[identity] = required
+	g.last.required[identity] = required
 }
 
-// Observer hears of the reconciler's work; nil if it is off.
+// Observer is notified of the reconciler's work; nil if telemetry is off.
 func (t *Telemetry) Observer() rotation.Observer {
 	if t == nil {
 		return nil
@@ -161,17 +191,22 @@ type observer struct{ *Telemetry }
 func (o observer) Step(ctx context.Context, s *rotation.Spec, step rotation.Step) (context.Context, func(error)) {
 	ctx, span := o.tracer.Start(ctx, string(step))
 	if span.IsRecording() {
-		span.SetAttributes(attribute.String(keyStep, string(step)), attribute.String(keyPAT, s.Name),
-			attribute.String(keyIdentity, s.Identity), attribute.String(keyOrganization, s.Organization))
+		span.SetAttributes(
+			attribute.String(keyStep, string(step)),
+			attribute.String(keyPAT, s.Name),
+			attribute.String(keyIdentity, s.Identity),
+			attribute.String(keyOrganization, s.Organization))
 	}
 	return ctx, func(err error) { finish(span, err) }
 }
 
 // Rotated counts an attempt to replace a PAT.
 func (o observer) Rotated(ctx context.Context, s *rotation.Spec, reason rotation.Reason, err error) {
-	as := []attribute.KeyValue{attribute.String(keyReason, string(reason)), attribute.String(keyOutcome, "success")}
+	as := []attribute.KeyValue{
+		attribute.String(keyReason, string(reason)),
+		attribute.String(keyOutcome, outcome(err)),
+	}
 	if err != nil {
-		as[1] = attribute.String(keyOutcome, "failure")
 		as = append(as, attribute.String(keyErrorType, string(rotation.ClassOf(err))))
 	}
 	o.metrics.rotations.Add(ctx, 1, withAttributes(as...))
@@ -184,9 +219,11 @@ func (o observer) Revoked(ctx context.Context, s *rotation.Spec, cause rotation.
 
 // Failed counts a reconcile that did not come to rest.
 func (o observer) Failed(ctx context.Context, s *rotation.Spec, f rotation.Failure) {
-	o.metrics.failures.Add(ctx, 1, withAttributes(attribute.String(keyStep, string(f.Step)), attribute.String(keyErrorType, string(f.Class))))
+	o.metrics.failures.Add(ctx, 1, withAttributes(
+		attribute.String(keyStep, string(f.Step)),
+		attribute.String(keyErrorType, string(f.Class))))
 	if f.Class == rotation.SignIn && s.Identity != "" {
-		o.standing.signIn(s.Identity, true)
+		o.gauges.setSignIn(s.Identity, true)
 	}
 }
 
@@ -195,23 +232,35 @@ func (o observer) Sweep(ctx context.Context) (context.Context, func(*rotation.Pl
 	start := o.now()
 	ctx, span := o.tracer.Start(ctx, "sweep")
 	return ctx, func(p *rotation.Plan, err error) {
-		outcome := "success"
-		if err != nil {
-			outcome = "failure"
-		}
-		o.metrics.sweep.Record(ctx, o.now().Sub(start).Seconds(), withAttributes(attribute.String(keyOutcome, outcome)))
-		o.swept(ctx, p)
-		span.SetAttributes(attribute.Int(keyManaged, len(p.Items)), attribute.Int(keyUnmanaged, len(p.Unmanaged)), attribute.Int(keyProblems, len(p.Problems)))
+		took := o.now().Sub(start)
+		o.metrics.sweep.Record(ctx, took.Seconds(), withAttributes(attribute.String(keyOutcome, outcome(err))))
+		o.recordPlan(ctx, p)
+		span.SetAttributes(
+			attribute.Int(keyManaged, len(p.Items)),
+			attribute.Int(keyUnmanaged, len(p.Unmanaged)),
+			attribute.Int(keyProblems, len(p.Problems)))
 		finish(span, err)
 	}
 }
 
-// swept makes the picture of a plan.
-func (o observer) swept(ctx context.Context, p *rotation.Plan) {
-	next := picture{sweptAt: p.At, required: map[string]bool{}, states: map[rotation.State]int64{
-		// A state that no PAT is in is told, too: 0 can be compared, silence cannot.
-		rotation.StateMissing: 0, rotation.StateCurrent: 0, rotation.StateDue: 0, rotation.StateBlocked: 0, rotation.StateUnknown: 0,
-		rotation.StateReleased: int64(len(p.Released)), rotation.StateOther: int64(len(p.Unmanaged)),
+func outcome(err error) string {
+	if err != nil {
+		return "failure"
+	}
+	return "success"
+}
+
+// recordPlan takes over what a sweep has found.
+func (o observer) recordPlan(ctx context.Context, p *rotation.Plan) {
+	next := values{sweptAt: p.At, required: map[string]bool{}, states: map[rotation.State]int64{
+		// A state that no PAT is in is reported, too: 0 can be compared, silence cannot.
+		rotation.StateMissing:  0,
+		rotation.StateCurrent:  0,
+		rotation.StateDue:      0,
+		rotation.StateBlocked:  0,
+		rotation.StateUnknown:  0,
+		rotation.StateReleased: int64(len(p.Released)),
+		rotation.StateOther:    int64(len(p.Unmanaged)),
 	}}
 	for i := range p.Items {
 		it := &p.Items[i]
@@ -226,7 +275,9 @@ func (o observer) swept(ctx context.Context, p *rotation.Plan) {
 			next.earliest = end
 		}
 		if len(p.Items) < maxNamed {
-			next.named = append(next.named, expiring{end, withAttributes(attribute.String(keyPAT, it.Spec.Name), attribute.String(keyOrganization, it.Spec.Organization))})
+			next.named = append(next.named, expiring{end, withAttributes(
+				attribute.String(keyPAT, it.Spec.Name),
+				attribute.String(keyOrganization, it.Spec.Organization))})
 		}
 	}
 	for _, q := range p.Problems {
@@ -234,26 +285,23 @@ func (o observer) swept(ctx context.Context, p *rotation.Plan) {
 			next.required[q.Identity] = true
 		}
 	}
-	o.standing.mu.Lock()
-	defer o.standing.mu.Unlock()
-	o.standing.picture = next
+	o.gauges.replace(next)
 }
 
-// Notify hears of sign-ins on their way to publish.
-func (t *Telemetry) Notify(publish func(context.Context, rotation.Event) error) func(context.Context, rotation.Event) error {
+// Notify takes note of sign-ins on their way to publish.
+func (t *Telemetry) Notify(
+	publish func(context.Context, rotation.Event) error,
+) func(context.Context, rotation.Event) error {
 	if t == nil {
 		return publish
 	}
 	return func(ctx context.Context, e rotation.Event) error {
 		switch e := e.(type) {
 		case *rotation.SignedIn:
-			t.standing.signIn(e.Identity, false)
+			t.gauges.setSignIn(e.Identity, false)
 		case *rotation.SignInRequired:
-			t.standing.signIn(e.Identity, true)
+			t.gauges.setSignIn(e.Identity, true)
 		}
 		return publish(ctx, e)
 	}
 }
-
-// current is the span of ctx, for the log.
-func current(ctx context.Context) trace.SpanContext { return trace.SpanContextFromContext(ctx) }

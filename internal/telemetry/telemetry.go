@@ -1,14 +1,15 @@
-// Package telemetry tells by OpenTelemetry what patrol does: one trace from a trigger
-// over the reconcile and each upstream call to the published event, and metrics. It is
-// on only if an OTLP endpoint is configured; a nil *Telemetry is off, and what it hands
-// out is then what it was given.
+// Package telemetry exports traces and metrics by OpenTelemetry. One trace leads from a
+// trigger over the reconcile and each upstream call to the published event. It is on
+// only if an OTLP endpoint is configured; a nil *Telemetry is off, and what it hands out
+// is then what it was given.
 //
 // It must not know what is decided, and must never be why something fails or waits: an
 // invocation does not wait for an export. Nothing leaves but attributes of a fixed list,
-// none of which can hold a token, a query, a header or an upstream's words.
+// none of which can hold a token, a query, a header or the words of another service.
 package telemetry
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/tracing"
 	"github.com/Azure/azure-sdk-for-go/sdk/tracing/azotel"
+	"github.com/go-logr/logr"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
@@ -69,23 +71,22 @@ type Telemetry struct {
 	tracer   trace.Tracer
 	azure    tracing.Provider
 	metrics  *instruments
-	standing standing
-
-	complaints *complaints
+	gauges   gauges
+	warnings *warnings
 
 	flushes  []func(context.Context) error
 	closings []func(context.Context) error
+	pending  sync.WaitGroup // a flush
 
-	// What is under way, to export when nothing is any more.
-	mu       sync.Mutex
-	busy     int
-	flushing bool
-	again    bool // came to rest once more meanwhile
-	closed   bool
-	stopped  context.Context // no more flushes
-	stop     context.CancelFunc
-	abort    context.CancelFunc // ends every export
-	pending  sync.WaitGroup
+	// Both end in Close, flushes first.
+	flushing, exporting         context.Context
+	stopFlushing, stopExporting context.CancelFunc
+
+	mu     sync.Mutex
+	busy   int  // invocations under way
+	flush  bool // a flush is under way
+	again  bool // and another is to follow
+	closed bool
 }
 
 // New builds the SDK if something is configured, else it gives nil. It calls nobody.
@@ -93,14 +94,12 @@ func New(c Config, o Outside) *Telemetry {
 	if c.Traces.URL == "" && c.Metrics.URL == "" && o.Outputs == (Outputs{}) {
 		return nil
 	}
-	complaints := &complaints{log: o.Log, now: o.Now}
-	t := &Telemetry{now: o.Now, services: map[string]string{}, complaints: complaints}
+	t := &Telemetry{now: o.Now, services: map[string]string{}, warnings: &warnings{log: o.Log, now: o.Now}}
 	for address, service := range o.Services {
 		t.services[hostOf(address)] = service
 	}
-	t.stopped, t.stop = context.WithCancel(context.Background())
-	alive, end := context.WithCancel(context.Background())
-	t.abort = end
+	t.flushing, t.stopFlushing = context.WithCancel(context.Background())
+	t.exporting, t.stopExporting = context.WithCancel(context.Background())
 	id := resource.NewSchemaless(append([]attribute.KeyValue{
 		attribute.String("service.version", o.Version),
 		// Two processes of one app count for themselves.
@@ -108,58 +107,86 @@ func New(c Config, o Outside) *Telemetry {
 		attribute.String("telemetry.sdk.name", "opentelemetry"),
 		attribute.String("telemetry.sdk.language", "go"),
 	}, c.Resource...)...)
-
-	var traces trace.TracerProvider = nooptrace.NewTracerProvider()
-	if c.Traces.URL != "" || o.Outputs.Spans != nil {
-		sampler := c.Sampler
-		if sampler == nil {
-			sampler = sdktrace.ParentBased(sdktrace.AlwaysSample())
-		}
-		// Everything that the SDK would read from the environment is given.
-		limits := sdktrace.SpanLimits{AttributeValueLengthLimit: maxText, AttributeCountLimit: 64, LinkCountLimit: 8,
-			EventCountLimit: 0, AttributePerEventCountLimit: 0, AttributePerLinkCountLimit: 0}
-		options := []sdktrace.TracerProviderOption{sdktrace.WithSampler(sampler), sdktrace.WithRawSpanLimits(limits), sdktrace.WithResource(id)}
-		if c.Traces.URL != "" {
-			out := spanUploader{newUploader(alive, c.Traces, o.Transport, o.Version), complaints}
-			options = append(options, sdktrace.WithBatcher(gate{out, id}, sdktrace.WithBatchTimeout(spanDelay),
-				sdktrace.WithMaxQueueSize(2048), sdktrace.WithMaxExportBatchSize(512), sdktrace.WithExportTimeout(maxTimeout)))
-		}
-		if o.Outputs.Spans != nil {
-			options = append(options, sdktrace.WithSyncer(gate{o.Outputs.Spans, id}))
-		}
-		p := sdktrace.NewTracerProvider(options...)
-		t.flushes, t.closings = append(t.flushes, p.ForceFlush), append(t.closings, p.Shutdown)
-		traces = p
-		t.azure = azotel.NewTracingProvider(p, nil)
-	}
-	t.tracer = traces.Tracer(scopeName, trace.WithInstrumentationVersion(o.Version))
-
-	var meters metric.MeterProvider = noopmetric.NewMeterProvider()
-	if c.Metrics.URL != "" || o.Outputs.Metrics != nil {
-		options := []sdkmetric.Option{sdkmetric.WithResource(id), sdkmetric.WithExemplarFilter(exemplar.AlwaysOffFilter),
-			sdkmetric.WithCardinalityLimit(maxNamed + 1000)}
-		if c.Metrics.URL != "" {
-			out := metricUploader{newUploader(alive, c.Metrics, o.Transport, o.Version), complaints, id, c.Delta}
-			interval := c.Interval
-			if interval <= 0 {
-				interval = time.Minute
-			}
-			options = append(options, sdkmetric.WithReader(sdkmetric.NewPeriodicReader(out,
-				sdkmetric.WithInterval(interval), sdkmetric.WithTimeout(maxTimeout))))
-		}
-		if o.Outputs.Metrics != nil {
-			options = append(options, sdkmetric.WithReader(o.Outputs.Metrics))
-		}
-		p := sdkmetric.NewMeterProvider(options...)
-		t.flushes, t.closings = append(t.flushes, p.ForceFlush), append(t.closings, p.Shutdown)
-		meters = p
-	}
+	t.tracer = t.tracerProvider(c, o, id).Tracer(scopeName, trace.WithInstrumentationVersion(o.Version))
+	meter := t.meterProvider(c, o, id).Meter(scopeName, metric.WithInstrumentationVersion(o.Version))
 	var err error
-	if t.metrics, err = t.instruments(meters.Meter(scopeName, metric.WithInstrumentationVersion(o.Version))); err != nil {
-		complaints.tell(err)
+	t.metrics, err = t.instruments(meter)
+	if err != nil {
+		t.warnings.warn(errors.New("an instrument could not be made"))
 	}
 	return t
 }
+
+// tracerProvider gives the SDK's, or one that does nothing if spans go nowhere.
+// Everything that the SDK would read from the process' environment is given.
+func (t *Telemetry) tracerProvider(c Config, o Outside, id *resource.Resource) trace.TracerProvider {
+	if c.Traces.URL == "" && o.Outputs.Spans == nil {
+		return nooptrace.NewTracerProvider()
+	}
+	sampler := c.Sampler
+	if sampler == nil {
+		sampler = sdktrace.ParentBased(sdktrace.AlwaysSample())
+	}
+	options := []sdktrace.TracerProviderOption{
+		sdktrace.WithResource(id),
+		sdktrace.WithSampler(sampler),
+		sdktrace.WithRawSpanLimits(sdktrace.SpanLimits{
+			AttributeValueLengthLimit: maxText, AttributeCountLimit: 64, LinkCountLimit: 8,
+			EventCountLimit: 0, AttributePerEventCountLimit: 0, AttributePerLinkCountLimit: 0,
+		}),
+	}
+	if c.Traces.URL != "" {
+		exporter, err := newSpanExporter(c.Traces, o, t.delivery(c.Traces))
+		if err != nil {
+			t.warnings.warn(errExporter)
+		} else {
+			options = append(options, sdktrace.WithBatcher(gate{exporter, id},
+				sdktrace.WithBatchTimeout(spanDelay), sdktrace.WithExportTimeout(maxTimeout),
+				sdktrace.WithMaxQueueSize(2048), sdktrace.WithMaxExportBatchSize(512)))
+		}
+	}
+	if o.Outputs.Spans != nil {
+		options = append(options, sdktrace.WithSyncer(gate{o.Outputs.Spans, id}))
+	}
+	p := sdktrace.NewTracerProvider(options...)
+	t.flushes, t.closings = append(t.flushes, p.ForceFlush), append(t.closings, p.Shutdown)
+	t.azure = azotel.NewTracingProvider(p, nil)
+	return p
+}
+
+// meterProvider gives the SDK's, or one that does nothing if metrics go nowhere.
+func (t *Telemetry) meterProvider(c Config, o Outside, id *resource.Resource) metric.MeterProvider {
+	if c.Metrics.URL == "" && o.Outputs.Metrics == nil {
+		return noopmetric.NewMeterProvider()
+	}
+	options := []sdkmetric.Option{
+		sdkmetric.WithResource(id),
+		sdkmetric.WithExemplarFilter(exemplar.AlwaysOffFilter),
+		sdkmetric.WithCardinalityLimit(maxNamed + 1000),
+	}
+	if c.Metrics.URL != "" {
+		exporter, err := newMetricExporter(c.Metrics, c.Delta, o, t.delivery(c.Metrics), id)
+		if err != nil {
+			t.warnings.warn(errExporter)
+		} else {
+			options = append(options, sdkmetric.WithReader(sdkmetric.NewPeriodicReader(exporter,
+				sdkmetric.WithInterval(cmp.Or(c.Interval, defaultInterval)), sdkmetric.WithTimeout(maxTimeout))))
+		}
+	}
+	if o.Outputs.Metrics != nil {
+		options = append(options, sdkmetric.WithReader(o.Outputs.Metrics))
+	}
+	p := sdkmetric.NewMeterProvider(options...)
+	t.flushes, t.closings = append(t.flushes, p.ForceFlush), append(t.closings, p.Shutdown)
+	return p
+}
+
+func (t *Telemetry) delivery(e Endpoint) delivery {
+	return delivery{t.exporting, cmp.Or(e.Timeout, defaultTimeout), t.warnings}
+}
+
+// errExporter stands for every error of making an exporter, whose text may quote a setting.
+var errExporter = errors.New("an exporter could not be made")
 
 // Tracing is the tracing provider of the Azure SDKs.
 func (t *Telemetry) Tracing() tracing.Provider {
@@ -169,21 +196,22 @@ func (t *Telemetry) Tracing() tracing.Provider {
 	return t.azure
 }
 
-// TakeErrors makes the SDK's own errors lines of the log. The SDK has one handler for a
-// whole process, and would print them on stderr, where the Functions host takes each
-// line for an error of the app.
-func (t *Telemetry) TakeErrors() {
-	if t == nil {
-		return
-	}
+// TakeErrors keeps OpenTelemetry from stderr, where the Functions host takes each line
+// for an error of the app. It is for the whole process, and to be called before New: the
+// SDK and the exporters read the process' environment before they are told otherwise,
+// and quote what they cannot read there, keys and all. Of their errors one line is
+// logged, without their text.
+func TakeErrors(log *slog.Logger, now func() time.Time) {
+	w := &warnings{log: log, now: now}
+	otel.SetLogger(logr.Discard())
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(error) {
-		t.complaints.tell(errors.New("the OpenTelemetry SDK has met an error of its own"))
+		w.warn(errors.New("the OpenTelemetry SDK has met an error of its own"))
 	}))
 }
 
-// begin and end count what is under way. When nothing is any more, what has been
-// gathered is exported beside: the platform may freeze or kill a process that rests,
-// and tells it nothing before.
+// begin and end count the invocations under way. After the last one everything is
+// exported at once, in the background: the platform may freeze or kill a process that
+// rests, without a signal before.
 func (t *Telemetry) begin() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -196,23 +224,24 @@ func (t *Telemetry) end() {
 	t.busy--
 	switch {
 	case t.busy > 0 || t.closed:
-	case t.flushing:
+	case t.flush:
 		t.again = true
 	default:
-		t.flushing = true
-		t.pending.Go(t.flush)
+		t.flush = true
+		t.pending.Go(t.flushAll)
 	}
 }
 
-// flush exports until nothing new has come to rest.
-func (t *Telemetry) flush() {
+// flushAll exports everything, and once more if the process has come to rest again
+// meanwhile.
+func (t *Telemetry) flushAll() {
 	for {
-		ctx, cancel := context.WithTimeout(t.stopped, flushTimeout)
-		_ = together(ctx, t.flushes) // the exporters have told
+		ctx, cancel := context.WithTimeout(t.flushing, flushTimeout)
+		_ = inParallel(ctx, t.flushes) // the exporters have logged what failed
 		cancel()
 		t.mu.Lock()
 		if !t.again || t.closed {
-			t.flushing = false
+			t.flush = false
 			t.mu.Unlock()
 			return
 		}
@@ -233,19 +262,19 @@ func (t *Telemetry) Close(ctx context.Context) error {
 	if closed {
 		return nil
 	}
-	t.stop()
-	err := together(ctx, t.closings)
-	t.abort()
+	t.stopFlushing()
+	err := inParallel(ctx, t.closings)
+	t.stopExporting()
 	t.pending.Wait()
 	if err != nil {
 		// The SDK's text may quote more than it should.
-		return errors.New("telemetry was not exported to its end")
+		return errors.New("some telemetry was not exported before the process ended")
 	}
 	return nil
 }
 
-// together runs fs side by side: spans need not wait for metrics.
-func together(ctx context.Context, fs []func(context.Context) error) error {
+// inParallel runs fs side by side: spans need not wait for metrics.
+func inParallel(ctx context.Context, fs []func(context.Context) error) error {
 	errs := make([]error, len(fs))
 	var wg sync.WaitGroup
 	for i, f := range fs {
