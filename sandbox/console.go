@@ -9,7 +9,7 @@ import (
 )
 
 // teller prints one line for each thing that happened.
-type teller struct {
+type console struct {
 	out     io.Writer
 	colours bool
 	begun   time.Time
@@ -17,8 +17,8 @@ type teller struct {
 	mu sync.Mutex
 }
 
-func newTeller(out io.Writer, colours bool) *teller {
-	return &teller{out: out, colours: colours, begun: time.Now()}
+func newConsole(out io.Writer, colours bool) *console {
+	return &console{out: out, colours: colours, begun: time.Now()}
 }
 
 // Who speaks; each has its colour on a terminal.
@@ -36,7 +36,7 @@ var colourOf = map[string]string{
 }
 
 // tell prints a line.
-func (t *teller) tell(from, format string, args ...any) {
+func (t *console) print(from, format string, args ...any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	who := fmt.Sprintf("%-7s", from)
@@ -47,7 +47,7 @@ func (t *teller) tell(from, format string, args ...any) {
 }
 
 // plain prints text as it is.
-func (t *teller) plain(text string) {
+func (t *console) printText(text string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	fmt.Fprintln(t.out, text)

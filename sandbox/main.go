@@ -56,11 +56,11 @@ func start(ctx context.Context, args []string, out *os.File) error {
 	if f.NArg() > 0 {
 		return fmt.Errorf("%q is no flag", f.Arg(0))
 	}
-	if err := packaged(o.app); err != nil {
+	if err := checkPackaged(o.app); err != nil {
 		return err
 	}
-	say := newTeller(out, coloured(out))
-	log, closeLog, err := logTo(o, out)
+	say := newConsole(out, wantsColours(out))
+	log, closeLog, err := openLog(o, out)
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func start(ctx context.Context, args []string, out *os.File) error {
 }
 
 // packaged sees that there is an app to run.
-func packaged(dir string) error {
+func checkPackaged(dir string) error {
 	for _, name := range []string{"host.json", "handler"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("there is no packaged app in %s: run make package first, or name it with -app", dir)
@@ -79,7 +79,7 @@ func packaged(dir string) error {
 }
 
 // coloured reports whether the output is a terminal that may be coloured.
-func coloured(out *os.File) bool {
+func wantsColours(out *os.File) bool {
 	info, err := out.Stat()
 	_, plain := os.LookupEnv("NO_COLOR")
 	return err == nil && info.Mode()&os.ModeCharDevice != 0 && !plain && os.Getenv("TERM") != "dumb"
@@ -87,7 +87,7 @@ func coloured(out *os.File) bool {
 
 // logTo is where logs go: to the output with -v, else into a file beside the
 // packaged app.
-func logTo(o options, out io.Writer) (io.Writer, func(), error) {
+func openLog(o options, out io.Writer) (io.Writer, func(), error) {
 	if o.verbose {
 		return out, func() {}, nil
 	}

@@ -17,8 +17,8 @@ func TestTheDemonstrationsManifestIsValid(t *testing.T) {
 	if err != nil || len(warnings) > 0 {
 		t.Fatalf("problems: %v, warnings: %v", err, warnings)
 	}
-	if _, ok := m.PAT(demonstrated); !ok || len(m.PATs) != 3 {
-		t.Errorf("the story is about 3 PATs, one of them %s; the manifest has %d", demonstrated, len(m.PATs))
+	if _, ok := m.PAT(demoPAT); !ok || len(m.PATs) != 3 {
+		t.Errorf("the story is about 3 PATs, one of them %s; the manifest has %d", demoPAT, len(m.PATs))
 	}
 }
 
@@ -41,7 +41,7 @@ func TestATakenPortIsReplacedByAFreeOne(t *testing.T) {
 	}
 	defer func() { _ = taken.Close() }()
 	var out bytes.Buffer
-	l, err := listen(taken.Addr().(*net.TCPAddr).Port, newTeller(&out, false))
+	l, err := listen(taken.Addr().(*net.TCPAddr).Port, newConsole(&out, false))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func TestLinesStayLines(t *testing.T) {
 	for colours, want := range map[bool]string{false: "event    a b [31mc\n",
 		true: "\x1b[32mevent  \x1b[0m  a b [31mc\n"} {
 		var out bytes.Buffer
-		newTeller(&out, colours).tell(fromEvent, "a\n%s", "b\x1b[31mc")
+		newConsole(&out, colours).print(fromEvent, "a\n%s", "b\x1b[31mc")
 		if !strings.HasSuffix(out.String(), want) || strings.Count(out.String(), "\n") != 1 {
 			t.Errorf("colours %t: %q, want it to end with %q", colours, out.String(), want)
 		}

@@ -31,12 +31,12 @@ type Browser struct {
 	jobs chan func(context.Context) error
 	done chan error
 
-	mu         sync.Mutex
-	complaints []string
+	mu       sync.Mutex
+	warnings []string
 }
 
 // patience bounds one job, in real time.
-const patience = 60 * time.Second
+const jobTimeout = 60 * time.Second
 
 // Options of a Browser.
 type Options struct {
@@ -51,7 +51,7 @@ type Options struct {
 // on this machine the test is skipped, and fails where CI is set.
 func Start(t testing.TB, o Options) *Browser {
 	t.Helper()
-	path := find()
+	path := findChromium()
 	if path == "" {
 		if os.Getenv("CI") != "" {
 			t.Fatal("there is no Chromium: make setup installs one")
@@ -104,7 +104,7 @@ func Start(t testing.TB, o Options) *Browser {
 			}
 			if m.Type == "error" || m.Type == "warning" || m.Type == chromedp.ConsoleException {
 				b.mu.Lock()
-				b.complaints = append(b.complaints, m.Text)
+				b.warnings = append(b.warnings, m.Text)
 				b.mu.Unlock()
 			}
 		}
@@ -112,7 +112,7 @@ func Start(t testing.TB, o Options) *Browser {
 	return b
 }
 
-func find() string {
+func findChromium() string {
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "chrome"} {
 		if path, err := exec.LookPath(name); err == nil {
 			return path
@@ -123,7 +123,7 @@ func find() string {
 
 func (b *Browser) run(f func(context.Context) error) error {
 	failed := make(chan error, 1)
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	ctx, cancel := context.WithTimeout(b.ctx, jobTimeout)
 	defer cancel()
 	go func() { failed <- f(ctx) }()
 	select {
@@ -219,15 +219,17 @@ func (b *Browser) Value(selector string) (string, error) {
 }
 
 // Lend gives a listener whose Close leaves the socket bound, to be lent again.
-func Lend(l net.Listener) net.Listener { return &lent{Listener: l, closed: make(chan struct{})} }
+func Reusable(l net.Listener) net.Listener {
+	return &reusable{Listener: l, closed: make(chan struct{})}
+}
 
-type lent struct {
+type reusable struct {
 	net.Listener
 	once   sync.Once
 	closed chan struct{}
 }
 
-func (l *lent) Accept() (net.Conn, error) {
+func (l *reusable) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	select {
 	case <-l.closed:
@@ -241,7 +243,7 @@ func (l *lent) Accept() (net.Conn, error) {
 }
 
 // Close wakes Accept by a connection of its own.
-func (l *lent) Close() error {
+func (l *reusable) Close() error {
 	var err error
 	l.once.Do(func() {
 		close(l.closed)
@@ -301,10 +303,10 @@ func Bridge(l net.Listener, dial func(context.Context) (net.Conn, error)) (stop 
 
 // Complaints are the warnings and errors of all pages so far, as the console shows
 // them: what a policy forbids, what a script throws.
-func (b *Browser) Complaints() []string {
+func (b *Browser) Warnings() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return slices.Clone(b.complaints)
+	return slices.Clone(b.warnings)
 }
 
 // Scripts lets pages run their scripts, or not.
@@ -326,7 +328,7 @@ func (b *Browser) Load(steps ...chromedp.Action[chromedp.Void]) error {
 
 // Look is how somebody looks at pages: with a window of this width, in a light or a
 // dark room.
-func (b *Browser) Look(width int, dark bool) error {
+func (b *Browser) Emulate(width int, dark bool) error {
 	scheme := "light"
 	if dark {
 		scheme = "dark"

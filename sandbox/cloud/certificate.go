@@ -45,7 +45,7 @@ func makeCertificate() (cert *x509.Certificate, secret string, err error) {
 }
 
 // keepCertificate puts the app's certificate into the vault, if it has one.
-func (c *Cloud) keepCertificate() error {
+func (c *Cloud) storeCertificate() error {
 	if c.certificate == "" {
 		return nil
 	}

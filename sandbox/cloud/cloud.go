@@ -165,7 +165,7 @@ func New(c Config) (_ *Cloud, err error) {
 		}
 	}()
 	if c.Network == nil {
-		if err := cl.certify(); err != nil {
+		if err := cl.makeAuthority(); err != nil {
 			return nil, err
 		}
 		cl.net = &loopback{ports: c.Ports, ca: cl.ca}
@@ -176,7 +176,7 @@ func New(c Config) (_ *Cloud, err error) {
 		cl.header = "identity-header-of-the-sandbox"
 	}
 	for _, step := range []func() error{cl.startEntra, cl.startIdentity, cl.startDevOps, cl.startBus, cl.startVault,
-		cl.keepCertificate, cl.startControl} {
+		cl.storeCertificate, cl.startControl} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -185,7 +185,7 @@ func New(c Config) (_ *Cloud, err error) {
 }
 
 // certify makes the authority that loopback servers are trusted by.
-func (c *Cloud) certify() (err error) {
+func (c *Cloud) makeAuthority() (err error) {
 	if c.ca, err = devca.New(); err != nil {
 		return err
 	}
@@ -264,7 +264,7 @@ func (c *Cloud) verifyDevOps(token string) (devops.Claims, error) {
 const eventDelay = time.Second
 
 func (c *Cloud) startVault() error {
-	handler := &late{}
+	handler := &lateHandler{}
 	at, err := c.serve(serviceVault, handler)
 	if err != nil {
 		return err

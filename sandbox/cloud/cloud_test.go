@@ -42,7 +42,7 @@ func manifestFile(t *testing.T) string {
 
 // look asks the app's own wiring for its plan: it goes to the managed identity, the
 // vault, Entra and Azure DevOps.
-func look(t *testing.T, c *cloud.Cloud, o app.Outside) {
+func checkPlan(t *testing.T, c *cloud.Cloud, o app.Outside) {
 	t.Helper()
 	env := c.Environment()
 	settings, err := app.ReadSettings(func(name string) string { return env[name] })
@@ -95,7 +95,7 @@ func TestTheAppReachesEveryServiceOnANetwork(t *testing.T) {
 				}
 				transport := cl.Transport()
 				defer transport.CloseIdleConnections()
-				look(t, cl, app.Outside{Transport: transport, Dial: cl.DialBus})
+				checkPlan(t, cl, app.Outside{Transport: transport, Dial: cl.DialBus})
 			})
 		})
 	}
@@ -114,7 +114,7 @@ func TestTheAppReachesEveryServiceOverTLSOnLoopback(t *testing.T) {
 		t.Fatal(err)
 	}
 	transport := cl.Transport()
-	look(t, cl, app.Outside{Transport: transport})
+	checkPlan(t, cl, app.Outside{Transport: transport})
 	transport.CloseIdleConnections()
 
 	calls, err := http.Get(cl.ControlURL() + "/calls")

@@ -162,18 +162,18 @@ func (c *Cloud) serve(s service, h http.Handler) (string, error) {
 }
 
 // late is a handler whose address must be known before it can be made.
-type late struct {
+type lateHandler struct {
 	mu sync.Mutex
 	h  http.Handler
 }
 
-func (l *late) set(h http.Handler) {
+func (l *lateHandler) set(h http.Handler) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.h = h
 }
 
-func (l *late) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (l *lateHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	l.mu.Lock()
 	h := l.h
 	l.mu.Unlock()

@@ -45,7 +45,7 @@ func (t *tokens) watch(next http.Handler, fields ...string) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		see := &copied{ResponseWriter: w, see: func(body []byte) {
+		see := &recorder{ResponseWriter: w, see: func(body []byte) {
 			var answer map[string]any
 			if json.Unmarshal(body, &answer) != nil {
 				return
@@ -62,13 +62,13 @@ func (t *tokens) watch(next http.Handler, fields ...string) http.Handler {
 
 // copied keeps what has been written so far and shows it at each write, before
 // the client can have it.
-type copied struct {
+type recorder struct {
 	http.ResponseWriter
 	body bytes.Buffer
 	see  func([]byte)
 }
 
-func (c *copied) Write(b []byte) (int, error) {
+func (c *recorder) Write(b []byte) (int, error) {
 	c.body.Write(b)
 	c.see(c.body.Bytes())
 	return c.ResponseWriter.Write(b)

@@ -110,7 +110,7 @@ func (s *Service) revokeUserPats(a *answer, o *organization, c caller) {
 	if !bad {
 		for _, p := range found {
 			if p.State != Revoked {
-				changes = append(changes, s.end(p, a.origin(c)))
+				changes = append(changes, s.revokePAT(p, a.origin(c)))
 			}
 		}
 	}
@@ -120,7 +120,7 @@ func (s *Service) revokeUserPats(a *answer, o *organization, c caller) {
 		return
 	}
 	for _, ch := range changes {
-		s.tell(ch)
+		s.notify(ch)
 	}
 	a.w.WriteHeader(http.StatusNoContent)
 }

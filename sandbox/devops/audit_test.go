@@ -14,7 +14,7 @@ import (
 const auditor = "bearer-auditor"
 
 func TestTheAuditLogIsReadInBatchesByThoseWhoMay(t *testing.T) {
-	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
+	run(t, devops.Switches{}, func(t *testing.T, s *fixture) {
 		s.AddUser(devops.User{UPN: "eve@contoso.com", ObjectID: "o-eve", Auditor: true})
 		s.bearers[auditor] = devops.Claims{ObjectID: "o-eve", TenantID: "tenant", Scopes: []string{"vso.auditlog"}}
 		s.bearers["bearer-curious"] = devops.Claims{ObjectID: "o-ada", TenantID: "tenant",
@@ -98,7 +98,7 @@ func TestTheAuditLogIsReadInBatchesByThoseWhoMay(t *testing.T) {
 }
 
 func TestAdministrationIsStrict(t *testing.T) {
-	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
+	run(t, devops.Switches{}, func(t *testing.T, s *fixture) {
 		s.bearers["bearer-no-admin"] = devops.Claims{ObjectID: "o-ada", TenantID: "tenant",
 			Scopes: []string{"vso.tokenadministration", "vso.graph"}}
 		list := "contoso/_apis/tokenadmin/personalaccesstokens/" + s.Descriptor("grace@contoso.com") + "?"
@@ -157,7 +157,7 @@ func TestAdministrationIsStrict(t *testing.T) {
 }
 
 func TestAnUpdateLeavesWhatItDoesNotNameUnlessToldOtherwise(t *testing.T) {
-	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
+	run(t, devops.Switches{}, func(t *testing.T, s *fixture) {
 		id, _ := s.Seed("contoso", ada, "ci", "vso.code vso.wiki", time.Now().Add(days(5)), false)
 		update := func(more string) reply {
 			return s.call("PUT", "contoso/_apis/tokens/pats?"+version, bearer(both), `{"authorizationId":"`+id+

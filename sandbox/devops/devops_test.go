@@ -30,7 +30,7 @@ const (
 
 // stand is a sandbox with two organizations and three users, in a synctest
 // bubble.
-type stand struct {
+type fixture struct {
 	*devops.Service
 	t       *testing.T
 	panel   *faults.Injector
@@ -39,11 +39,11 @@ type stand struct {
 	bearers map[string]devops.Claims
 }
 
-func run(t *testing.T, sw devops.Switches, story func(*testing.T, *stand)) {
+func run(t *testing.T, sw devops.Switches, story func(*testing.T, *fixture)) {
 	t.Helper()
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &stand{t: t, panel: &faults.Injector{}, bearers: map[string]devops.Claims{
+		s := &fixture{t: t, panel: &faults.Injector{}, bearers: map[string]devops.Claims{
 			both: {ObjectID: "o-ada", UPN: ada, TenantID: "tenant", Scopes: []string{"vso.pats",
 				"vso.pats_manage"}},
 			"bearer-list":   {ObjectID: "o-ada", UPN: ada, TenantID: "tenant", Scopes: []string{"vso.pats"}},
@@ -108,7 +108,7 @@ func (r reply) pat() map[string]any {
 }
 
 // call sends a request; header lines are "Name: value" and replace the defaults.
-func (s *stand) call(method, path, auth, body string, header ...string) reply {
+func (s *fixture) call(method, path, auth, body string, header ...string) reply {
 	s.t.Helper()
 	req, err := http.NewRequest(method, "https://dev.azure.com/"+path, strings.NewReader(body))
 	if err != nil {
@@ -145,13 +145,13 @@ func basic(pat string) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(":"+pat))
 }
 
-func (s *stand) create(name, scope string, validTo time.Time, more string) reply {
+func (s *fixture) create(name, scope string, validTo time.Time, more string) reply {
 	s.t.Helper()
 	return s.call("POST", "contoso/_apis/tokens/pats?"+version, bearer(both),
 		`{"displayName":"`+name+`","scope":"`+scope+`","validTo":"`+validTo.Format(time.RFC3339Nano)+`"`+more+`}`)
 }
 
-func (s *stand) connect(org, pat string, header ...string) reply {
+func (s *fixture) connect(org, pat string, header ...string) reply {
 	s.t.Helper()
 	return s.call("GET", org+"/_apis/connectionData?"+version, basic(pat), "", header...)
 }
@@ -159,7 +159,7 @@ func (s *stand) connect(org, pat string, header ...string) reply {
 func days(n int) time.Duration { return time.Duration(n) * 24 * time.Hour }
 
 func TestAPATLivesFromCreationToRevocation(t *testing.T) {
-	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
+	run(t, devops.Switches{}, func(t *testing.T, s *fixture) {
 		var changes []devops.ChangeKind
 		s.OnChange(func(c devops.Change) { changes = append(changes, c.Kind) })
 
@@ -228,7 +228,7 @@ func TestAPATLivesFromCreationToRevocation(t *testing.T) {
 
 func TestCallersAreJudged(t *testing.T) {
 	const pats = "contoso/_apis/tokens/pats?" + version
-	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
+	run(t, devops.Switches{}, func(t *testing.T, s *fixture) {
 		_, pat := s.Seed("contoso", ada, "p", "app_token", time.Now().Add(days(9)), false)
 		body := `{"displayName":"x","scope":"vso.code","validTo":"2000-02-01T00:00:00Z"}`
 		for _, c := range []struct {
@@ -316,7 +316,7 @@ func TestCallersAreJudged(t *testing.T) {
 }
 
 func TestAClaimsChallengeWantsANewToken(t *testing.T) {
-	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
+	run(t, devops.Switches{}, func(t *testing.T, s *fixture) {
 		const pats = "contoso/_apis/tokens/pats?" + version
 		s.Challenge(ada)
 		for range 2 {
@@ -333,7 +333,7 @@ func TestAClaimsChallengeWantsANewToken(t *testing.T) {
 }
 
 func TestRequestsThatBreakARuleAreRefusedWithHTTP200(t *testing.T) {
-	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
+	run(t, devops.Switches{}, func(t *testing.T, s *fixture) {
 		ok := time.Now().Add(days(5))
 		for _, c := range []struct {
 			name     string
@@ -406,7 +406,7 @@ func TestRequestsThatBreakARuleAreRefusedWithHTTP200(t *testing.T) {
 }
 
 func TestTheLifespanPolicyShortensOrRefuses(t *testing.T) {
-	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
+	run(t, devops.Switches{}, func(t *testing.T, s *fixture) {
 		s.SetPolicies("contoso", devops.Policies{MaxLifespanDays: 10})
 		r := s.create("a", "vso.code", time.Now().Add(days(30)), "")
 		if to, err := time.Parse(time.RFC3339, r.pat()["validTo"].(string)); err != nil ||
@@ -434,7 +434,7 @@ func TestTheLifespanPolicyShortensOrRefuses(t *testing.T) {
 }
 
 func TestListsArePagedFilteredAndSorted(t *testing.T) {
-	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
+	run(t, devops.Switches{}, func(t *testing.T, s *fixture) {
 		for i := range 250 {
 			s.Seed("contoso", ada, "n"+strconv.Itoa(1000-i), "vso.code", time.Now().Add(time.Duration(i+1)*time.Hour),
 				false)
@@ -511,7 +511,7 @@ func TestListsArePagedFilteredAndSorted(t *testing.T) {
 }
 
 func TestWhatIsGoneIsAnsweredByTheSwitches(t *testing.T) {
-	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
+	run(t, devops.Switches{}, func(t *testing.T, s *fixture) {
 		id, _ := s.Seed("contoso", ada, "x", "vso.code", time.Now().Add(days(5)), false)
 		s.Revoke(id)
 		path := "contoso/_apis/tokens/pats?" + version + "&authorizationId="
@@ -578,7 +578,7 @@ func TestWhatIsGoneIsAnsweredByTheSwitches(t *testing.T) {
 
 func TestWhetherAPATWorksDependsOnTimeAndOwner(t *testing.T) {
 	run(t, devops.Switches{IssueLatency: 5 * time.Second, RevocationLatency: time.Minute, Inactivity: true,
-		GlobalPATsEnd: time.Date(2000, 3, 1, 0, 0, 0, 0, time.UTC)}, func(t *testing.T, s *stand) {
+		GlobalPATsEnd: time.Date(2000, 3, 1, 0, 0, 0, 0, time.UTC)}, func(t *testing.T, s *fixture) {
 		id, token := s.Seed("contoso", ada, "a", "vso.code", time.Now().Add(days(300)), false)
 		_, short := s.Seed("contoso", ada, "b", "vso.code", time.Now().Add(days(2)), false)
 		_, global := s.Seed("contoso", ada, "c", "vso.code", time.Now().Add(days(300)), true)
@@ -613,7 +613,7 @@ func TestWhetherAPATWorksDependsOnTimeAndOwner(t *testing.T) {
 		}
 		time.Sleep(days(60))
 		works("contoso", global, false, "a global PAT after their end")
-		s.SignedIn(ada)
+		s.RecordSignIn(ada)
 		time.Sleep(days(60))
 		works("contoso", token, true, "a PAT whose owner has signed in")
 		late, lateToken := s.Seed("contoso", ada, "d", "vso.code", time.Now().Add(days(300)), false)
@@ -633,7 +633,7 @@ func TestWhetherAPATWorksDependsOnTimeAndOwner(t *testing.T) {
 }
 
 func TestAPublicOrganizationLetsAnybodyConnect(t *testing.T) {
-	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
+	run(t, devops.Switches{}, func(t *testing.T, s *fixture) {
 		s.AddOrganization(devops.Organization{Name: "open", Public: true})
 		if r := s.connect("open", "nonsense"); r.status != 200 ||
 			r.json["authenticatedUser"].(map[string]any)["id"] != devops.AnonymousID {
@@ -646,7 +646,7 @@ func TestAPublicOrganizationLetsAnybodyConnect(t *testing.T) {
 }
 
 func TestABusyIdentityIsDelayedAndThenBlocked(t *testing.T) {
-	run(t, devops.Switches{Throttle: devops.Throttle{Cost: 20}}, func(t *testing.T, s *stand) {
+	run(t, devops.Switches{Throttle: devops.Throttle{Cost: 20}}, func(t *testing.T, s *fixture) {
 		var delayed, blocked int
 		for range 20 {
 			before := time.Now()
@@ -684,7 +684,7 @@ func TestABusyIdentityIsDelayedAndThenBlocked(t *testing.T) {
 }
 
 func TestAdministratorsListAndRevokeAnybodysPATs(t *testing.T) {
-	run(t, devops.Switches{GraphPage: 1}, func(t *testing.T, s *stand) {
+	run(t, devops.Switches{GraphPage: 1}, func(t *testing.T, s *fixture) {
 		var ids []string
 		for range 45 {
 			id, _ := s.Seed("contoso", ada, "x", "vso.code vso.wiki", time.Now().Add(days(5)), false)
@@ -770,7 +770,7 @@ func TestAdministratorsListAndRevokeAnybodysPATs(t *testing.T) {
 }
 
 func TestTheScopesAreThoseThatTheManifestKnows(t *testing.T) {
-	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
+	run(t, devops.Switches{}, func(t *testing.T, s *fixture) {
 		if r := s.create("all", strings.Join(scopes.All(), " "), time.Now().Add(days(1)), ""); r.failure() != "none" {
 			t.Errorf("the sandbox does not take every known scope: %s", r.failure())
 		}
@@ -778,7 +778,7 @@ func TestTheScopesAreThoseThatTheManifestKnows(t *testing.T) {
 }
 
 func TestSlowDownIsSaidOnceWithASuccess(t *testing.T) {
-	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
+	run(t, devops.Switches{}, func(t *testing.T, s *fixture) {
 		const pats = "contoso/_apis/tokens/pats?" + version
 		s.SlowDown(ada, 10*time.Second, false)
 		if r := s.call("GET", pats, bearer(both), ""); r.status != 200 || r.header.Get("Retry-After") != "10" {

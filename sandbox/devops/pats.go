@@ -211,13 +211,13 @@ func (s *Service) create(a *answer, o *organization, c caller, version string) {
 	}
 	p := s.issue(o, c.user, in.DisplayName, scopes, validTo, in.AllOrgs, now)
 	s.mails++
-	s.note(now, "Token.PatCreateEvent", p, a.origin(c))
+	s.recordAudit(now, "Token.PatCreateEvent", p, a.origin(c))
 	row := p.wire()
 	token := p.Token
 	row.Token = &token
-	change := Change{Created, p.ValidFrom, p.shown(now)}
+	change := Change{Created, p.ValidFrom, p.snapshot(now)}
 	s.mu.Unlock()
-	s.tell(change)
+	s.notify(change)
 	a.result(version, row, none)
 }
 
@@ -281,11 +281,11 @@ func (s *Service) update(a *answer, o *organization, c caller, version string) {
 		return
 	}
 	p.DisplayName, p.Scopes, p.ValidTo, p.Global = name, scopes, tick(validTo), global
-	s.note(now, "Token.PatUpdateEvent", p, a.origin(c))
+	s.recordAudit(now, "Token.PatUpdateEvent", p, a.origin(c))
 	row := p.wire()
-	change := Change{Updated, now, p.shown(now)}
+	change := Change{Updated, now, p.snapshot(now)}
 	s.mu.Unlock()
-	s.tell(change)
+	s.notify(change)
 	a.result(version, row, none)
 }
 
@@ -298,9 +298,9 @@ func (s *Service) revoke(a *answer, o *organization, c caller) {
 	s.mu.Lock()
 	p := s.own(o, c, id)
 	if p != nil && p.State != Revoked {
-		change := s.end(p, a.origin(c))
+		change := s.revokePAT(p, a.origin(c))
 		s.mu.Unlock()
-		s.tell(change)
+		s.notify(change)
 		a.w.WriteHeader(http.StatusNoContent)
 		return
 	}

@@ -179,7 +179,7 @@ func (s *Service) SetDisabled(upn string, disabled bool) {
 }
 
 // SignedIn notes that the user has signed in with a browser.
-func (s *Service) SignedIn(upn string) {
+func (s *Service) RecordSignIn(upn string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mustUser(upn).signedIn = time.Now()
@@ -217,9 +217,9 @@ func (s *Service) Seed(org, user, displayName, scopes string, validTo time.Time,
 	s.mu.Lock()
 	p := s.issue(s.mustOrganization(org), s.mustUser(user), displayName, strings.Fields(scopes), validTo, global,
 		time.Now())
-	c := Change{Created, p.ValidFrom, p.shown(time.Now())}
+	c := Change{Created, p.ValidFrom, p.snapshot(time.Now())}
 	s.mu.Unlock()
-	s.tell(c)
+	s.notify(c)
 	return p.AuthorizationID, p.Token
 }
 
@@ -232,9 +232,9 @@ func (s *Service) Revoke(authorizationID string) bool {
 		s.mu.Unlock()
 		return false
 	}
-	c := s.end(p, origin{actor: p.owner.UPN})
+	c := s.revokePAT(p, origin{actor: p.owner.UPN})
 	s.mu.Unlock()
-	s.tell(c)
+	s.notify(c)
 	return true
 }
 
@@ -247,7 +247,7 @@ func (s *Service) PATs(org, user string) []PAT {
 	var out []PAT
 	for _, p := range s.pats {
 		if (org == "" || strings.EqualFold(p.Organization, org)) && (user == "" || strings.EqualFold(p.User, user)) {
-			out = append(out, p.shown(now))
+			out = append(out, p.snapshot(now))
 		}
 	}
 	return out
@@ -306,7 +306,7 @@ func (s *Service) OnChange(f func(Change)) {
 	s.onChange = append(s.onChange, f)
 }
 
-func (s *Service) tell(c Change) {
+func (s *Service) notify(c Change) {
 	s.mu.Lock()
 	fs := slices.Clone(s.onChange)
 	s.mu.Unlock()
@@ -372,14 +372,14 @@ func (s *Service) issue(o *organization, u *user, displayName string, scopes []s
 }
 
 // end revokes a PAT.
-func (s *Service) end(p *pat, by origin) Change {
+func (s *Service) revokePAT(p *pat, by origin) Change {
 	now := time.Now()
 	p.State, p.RevokedAt = Revoked, now
-	s.note(now, "Token.PatRevokeEvent", p, by)
-	return Change{Ended, now, p.shown(now)}
+	s.recordAudit(now, "Token.PatRevokeEvent", p, by)
+	return Change{Ended, now, p.snapshot(now)}
 }
 
-func (s *Service) note(at time.Time, action string, p *pat, by origin) {
+func (s *Service) recordAudit(at time.Time, action string, p *pat, by origin) {
 	s.audit = append(s.audit, Audit{at, action, p.Organization, by.actor, p.AuthorizationID, by.userAgent,
 		p.DisplayName, p.User, by.correlation})
 }
@@ -391,7 +391,7 @@ func (p *pat) state(now time.Time) State {
 	return p.State
 }
 
-func (p *pat) shown(now time.Time) PAT {
+func (p *pat) snapshot(now time.Time) PAT {
 	out := p.PAT
 	out.Scopes = slices.Clone(p.Scopes)
 	out.State = p.state(now)

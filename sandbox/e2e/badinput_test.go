@@ -18,13 +18,13 @@ import (
 
 // left counts the messages of a queue that are due, locked ones included, and those
 // in its dead-letter queue.
-func (s *stage) left(queue string) (due, dead int) {
+func (s *fixture) left(queue string) (due, dead int) {
 	n := s.cloud.Bus.Counts(queue)
 	return n.Active, n.DeadLetter
 }
 
 // drained reports whether nothing is left in a queue, nor in its dead-letter queue.
-func (s *stage) drained(queue string) bool {
+func (s *fixture) drained(queue string) bool {
 	due, dead := s.left(queue)
 	return due == 0 && dead == 0
 }
@@ -33,7 +33,7 @@ func (s *stage) drained(queue string) bool {
 // taken off the queue.
 func TestMessagesThatAreNoCommandsAreRefusedByAnEvent(t *testing.T) {
 	t.Parallel()
-	s := open(t, plan{manifest: manifestOne})
+	s := open(t, setup{manifest: manifestOne})
 	for i, body := range []string{
 		"", "not json", `"a string"`, `[1,2]`, `{}`, `{"command":"reconcile"}`,
 		`{"command":"revoke-everything","pat":"jenkins-agents"}`,
@@ -69,7 +69,7 @@ func TestMessagesThatAreNoCommandsAreRefusedByAnEvent(t *testing.T) {
 
 func TestACommandForAnUnmanagedPATIsToldOf(t *testing.T) {
 	t.Parallel()
-	s := open(t, plan{manifest: manifestOne})
+	s := open(t, setup{manifest: manifestOne})
 	s.send("somebody-elses", "c1", command(map[string]any{"pat": "somebody-elses", "reason": "requested", "from": "x"}))
 	s.until("the event has come", func() bool { return len(s.failures()) == 1 })
 	if d := s.failures()[0]; d.PAT != "somebody-elses" || d.Code != "not-in-manifest" || d.Class != "configuration" {
@@ -88,18 +88,18 @@ func TestACommandForAnUnmanagedPATIsToldOf(t *testing.T) {
 // Hints that are none are dropped: the queue's retries would not make them better.
 func TestMessagesThatAreNoVaultEventsAreDropped(t *testing.T) {
 	t.Parallel()
-	s := open(t, plan{manifest: manifestOne})
+	s := open(t, setup{manifest: manifestOne})
 	sender, err := s.bus.NewSender(cloud.VaultEventQueue, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	bodies := []string{"", "no json", "[]", `{"specversion":"1.0"}`, `[{"type":"Microsoft.KeyVault.SecretExpired"}]`,
 		"\xff\xff",
 		`{"type":"Microsoft.KeyVault.SecretNearExpiry","subject":"unmanaged","data":{"ObjectName":"unmanaged","Version":"1"}}`,
 		`{"type":"Microsoft.KeyVault.SecretNearExpiry","subject":"jenkins-agents","data":{"ObjectName":"jenkins-agents","Version":"../../etc"}}`}
-	s.quiet() // the event of the sign-in has come
+	s.awaitIdle() // the event of the sign-in has come
 	before := len(s.finished("VaultEvent"))
 	for i, body := range bodies {
 		if err := sender.SendMessage(ctx, &azservicebus.Message{Body: []byte(body),
@@ -120,9 +120,9 @@ func TestMessagesThatAreNoVaultEventsAreDropped(t *testing.T) {
 // What the host has given up on is told of.
 func TestADeadLetterBecomesAnEvent(t *testing.T) {
 	t.Parallel()
-	s := open(t, plan{manifest: manifestOne, before: func(s *stage) {
+	s := open(t, setup{manifest: manifestOne, before: func(s *fixture) {
 		s.send("jenkins-agents", "dead-1", command(map[string]any{"pat": "jenkins-agents", "reason": "look"}))
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
 		defer cancel()
 		r, err := s.bus.AcceptSessionForQueue(ctx, cloud.CommandQueue, "jenkins-agents", nil)
 		if err != nil {
@@ -148,7 +148,7 @@ func TestADeadLetterBecomesAnEvent(t *testing.T) {
 // Answers over HTTP: what is wrong, as problem details, and nothing happens.
 func TestTheAPIRefusesBadRequestsClearly(t *testing.T) {
 	t.Parallel()
-	s := open(t, plan{manifest: manifestOne})
+	s := open(t, setup{manifest: manifestOne})
 	problem := func(a answer, status int, kind string) {
 		t.Helper()
 		if a.status != status || !strings.HasPrefix(a.header.Get("Content-Type"), "application/problem+json") ||
@@ -213,7 +213,7 @@ func TestTheAPIRefusesBadRequestsClearly(t *testing.T) {
 
 // brokenEverywhere asserts that an app that is not configured says so to everybody,
 // stays up, and keeps its messages.
-func (s *stage) brokenEverywhere(report ...string) {
+func (s *fixture) checkReportedEverywhere(report ...string) {
 	s.t.Helper()
 	for _, route := range []string{"GET pats", "GET pats/jenkins-agents", "POST pats/jenkins-agents/rotate",
 		"POST check", "GET status"} {
@@ -252,13 +252,13 @@ func (s *stage) brokenEverywhere(report ...string) {
 	}
 }
 
-func order(s *stage) {
+func sendCommand(s *fixture) {
 	s.send("jenkins-agents", "kept", command(map[string]any{"pat": "jenkins-agents", "reason": "look"}))
 }
 
 func TestABrokenManifestIsReportedEverywhere(t *testing.T) {
 	t.Parallel()
-	s := open(t, plan{before: order, manifest: `apiVersion: patrol/v1
+	s := open(t, setup{before: sendCommand, manifest: `apiVersion: patrol/v1
 identities:
   build-bot:
     user: build-bot@contoso.com
@@ -269,15 +269,15 @@ pats:
     scopes: [vso.build_execute]
     liftime: 30d
 `})
-	s.brokenEverywhere("pats.yaml:7:15", "pats.yaml:10:5", "liftime")
+	s.checkReportedEverywhere("pats.yaml:7:15", "pats.yaml:10:5", "liftime")
 }
 
 func TestMissingSettingsAreReportedEverywhere(t *testing.T) {
 	t.Parallel()
-	s := open(t, plan{before: order, settings: func(env map[string]string) {
+	s := open(t, setup{before: sendCommand, settings: func(env map[string]string) {
 		delete(env, "KEY_VAULT_URL")
 		delete(env, "ENTRA_TENANT_ID")
 		env["AZURE_DEVOPS_URL"] = "ftp://example.com"
 	}})
-	s.brokenEverywhere("KEY_VAULT_URL", "ENTRA_TENANT_ID", "AZURE_DEVOPS_URL")
+	s.checkReportedEverywhere("KEY_VAULT_URL", "ENTRA_TENANT_ID", "AZURE_DEVOPS_URL")
 }

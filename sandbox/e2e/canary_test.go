@@ -19,7 +19,7 @@ import (
 // itself is made at the end of each test of this package.)
 func TestNoTokenGetsOutWhateverTheServicesAnswer(t *testing.T) {
 	t.Parallel()
-	s := open(t, plan{manifest: manifestOne,
+	s := open(t, setup{manifest: manifestOne,
 		settings: func(env map[string]string) { env["LOG_LEVEL"] = "debug" },
 		// A token that is asked for anew at each call: the handler keeps none for
 		// its last five minutes.

@@ -22,7 +22,7 @@ pats:
 `
 
 // killAt lets the app come as far as a call, which hangs, and kills it there.
-func (s *stage) killAt(service, operation string, mode faults.Mode) {
+func (s *fixture) killAt(service, operation string, mode faults.Mode) {
 	s.t.Helper()
 	s.cloud.Panel.ResetCounts()
 	if err := s.cloud.Panel.Inject(faults.Fault{Service: service, Operation: operation, Mode: mode}); err != nil {
@@ -44,7 +44,7 @@ func (s *stage) killAt(service, operation string, mode faults.Mode) {
 // the rotation's id.
 func TestAKillBeforeTheStoreLosesNothing(t *testing.T) {
 	t.Parallel()
-	s := open(t, plan{manifest: manifestOne})
+	s := open(t, setup{manifest: manifestOne})
 	s.killAt(keyvault.Service, keyvault.SetSecret, faults.HangBefore)
 	s.until("the PAT is provisioned", func() bool { return s.settledAt("jenkins-agents", 1) })
 
@@ -69,13 +69,13 @@ func TestAKillBeforeTheStoreLosesNothing(t *testing.T) {
 // the same id.
 func TestAKillBeforeTheNoteRepeatsTheEventWithItsID(t *testing.T) {
 	t.Parallel()
-	s := open(t, plan{manifest: manifestOne})
+	s := open(t, setup{manifest: manifestOne})
 	s.killAt(keyvault.Service, keyvault.UpdateSecret, faults.HangBefore)
 	s.until("the PAT is announced", func() bool { return s.settledAt("jenkins-agents", 1) })
 
 	id := rotationID("jenkins-agents", "") + "/rotated"
 	awaitEvent[events.Rotated](s, id)
-	s.until("the event has come again", func() bool { return s.timesTold(id) == 2 })
+	s.until("the event has come again", func() bool { return s.timesReceived(id) == 2 })
 	if n := len(s.cloud.DevOps.PATs("contoso", "")); n != 1 {
 		t.Errorf("%d PATs were made, want one", n)
 	}

@@ -46,7 +46,7 @@ func TestTheSandboxTellsItsStoryAndEndsCleanly(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	killed := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+	killed := time.AfterFunc(timeout, func() { _ = cmd.Process.Kill() })
 	defer killed.Stop()
 
 	story := []*regexp.Regexp{
@@ -83,7 +83,7 @@ func TestTheSandboxTellsItsStoryAndEndsCleanly(t *testing.T) {
 		t.Error("colours without a terminal")
 	}
 
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, list, nil)
 	if err != nil {

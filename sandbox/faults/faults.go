@@ -58,7 +58,7 @@ type Fault struct {
 }
 
 // Carried tells whoever injected the fault that it has happened.
-func (f *Fault) Carried() {
+func (f *Fault) runThen() {
 	if f != nil && f.Then != nil {
 		f.Then()
 	}
@@ -221,7 +221,7 @@ func (p *Injector) Wrap(service string, operation func(*http.Request) string, ne
 		case StatusAfter, ResetAfter, HangAfter:
 			next.ServeHTTP(httptest.NewRecorder(), r)
 		}
-		f.Carried()
+		f.runThen()
 		switch f.Mode {
 		case Status, StatusAfter:
 			for k, v := range f.Header {

@@ -35,7 +35,7 @@ func (r *recorder) emit(b []byte) {
 }
 
 // told returns what has come, with the versions' names for their ids.
-func (r *recorder) told() []string {
+func (r *recorder) received() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []string
@@ -85,7 +85,7 @@ func TestEventsOfExpiry(t *testing.T) {
 			"1656h0m0s NewVersionCreated endless",
 			"10416h0m0s NewVersionCreated deleted",
 		}
-		if got := strings.Join(r.told(), "\n"); got != strings.Join(want, "\n") {
+		if got := strings.Join(r.received(), "\n"); got != strings.Join(want, "\n") {
 			t.Errorf("got\n%s\nwant\n%s", got, strings.Join(want, "\n"))
 		}
 	})
@@ -109,7 +109,7 @@ func TestAChangedExpiryCountsAnewWhereItIsSwitchedOn(t *testing.T) {
 					t.Fatal(err)
 				}
 				time.Sleep(31 * day)
-				told := r.told()
+				told := r.received()
 				last := told[len(told)-1]
 				want := "240h0m0s NearExpiry "
 				if rearm {
@@ -132,7 +132,7 @@ func TestACloseSilencesTheVault(t *testing.T) {
 		}
 		v.Close()
 		time.Sleep(24 * time.Hour)
-		if told := r.told(); len(told) != 0 {
+		if told := r.received(); len(told) != 0 {
 			t.Errorf("events after Close: %v", told)
 		}
 	})

@@ -249,7 +249,7 @@ func (v *Vault) answer(w http.ResponseWriter, r *http.Request) (int, any, error)
 		}
 		v.mu.Lock()
 		defer v.mu.Unlock()
-		return http.StatusOK, v.bundle(s.look(s.latest()), false), nil
+		return http.StatusOK, v.bundle(s.snapshot(s.latest()), false), nil
 	default: // PurgeDeletedSecret
 		if err := v.purge(name); err != nil {
 			return 0, nil, err
@@ -273,7 +273,7 @@ func (v *Vault) get(name, version string) (int, any, error) {
 		return 0, nil, &failure{http.StatusForbidden, "Forbidden", "Operation get is not allowed on a disabled secret.",
 			inner, 0}
 	}
-	return http.StatusOK, v.bundle(s.look(ver), true), nil
+	return http.StatusOK, v.bundle(s.snapshot(ver), true), nil
 }
 
 // throttle counts a call against the vault's budget for the current ten
@@ -346,7 +346,7 @@ func (v *Vault) deletedBundle(s *secret) bundle {
 }
 
 func (v *Vault) deletedProperties(s *secret, id string) bundle {
-	b := v.bundle(s.look(s.latest()), false)
+	b := v.bundle(s.snapshot(s.latest()), false)
 	b.ID = id
 	b.RecoveryID = v.cfg.URL + "/deletedsecrets/" + s.name
 	if !s.deleted.IsZero() {
@@ -409,7 +409,7 @@ func (v *Vault) list(op, name string, q url.Values) (int, any, error) {
 		versions := slices.SortedFunc(slices.Values(s.versions),
 			func(a, b *Version) int { return strings.Compare(a.ID, b.ID) })
 		for _, ver := range versions {
-			if ver.ID > after && !add(ver.ID, func() bundle { return v.bundle(s.look(ver), false) }) {
+			if ver.ID > after && !add(ver.ID, func() bundle { return v.bundle(s.snapshot(ver), false) }) {
 				break
 			}
 		}
@@ -433,7 +433,7 @@ func (v *Vault) list(op, name string, q url.Values) (int, any, error) {
 			if op == ListDeletedSecrets {
 				return v.deletedProperties(s, id)
 			}
-			b := v.bundle(s.look(s.latest()), false)
+			b := v.bundle(s.snapshot(s.latest()), false)
 			b.ID = id
 			return b
 		}) {

@@ -123,12 +123,12 @@ type Version struct {
 
 // secret is a name with its versions, oldest first.
 type secret struct {
-	name     string // as first written
-	versions []*Version
-	deleted  time.Time // zero: not deleted
-	gone     time.Time // when the deletion is complete
-	back     time.Time // when the recovery is complete; zero: none under way
-	timers   []*time.Timer
+	name         string // as first written
+	versions     []*Version
+	deleted      time.Time // zero: not deleted
+	deletionEnds time.Time // when the deletion is complete
+	recoveryEnds time.Time // when the recovery is complete; zero: none under way
+	timers       []*time.Timer
 }
 
 func (s *secret) latest() *Version { return s.versions[len(s.versions)-1] }
@@ -228,7 +228,7 @@ func (v *Vault) Versions(name string) []Version {
 	}
 	out := make([]Version, len(s.versions))
 	for i, ver := range s.versions {
-		out[i] = s.look(ver)
+		out[i] = s.snapshot(ver)
 	}
 	return out
 }
@@ -322,9 +322,9 @@ func (v *Vault) set(name string, c content) (Version, error) {
 	}
 	s.versions = append(s.versions, ver)
 	v.arm(s, true)
-	out := s.look(ver)
+	out := s.snapshot(ver)
 	v.mu.Unlock()
-	v.changed(out)
+	v.notifyChange(out)
 	return out, nil
 }
 
@@ -356,9 +356,9 @@ func (v *Vault) update(name, id string, c content) (Version, error) {
 	if ver == s.latest() && expiryMoved && v.cfg.Events.RearmOnUpdate {
 		v.arm(s, false)
 	}
-	out := s.look(ver)
+	out := s.snapshot(ver)
 	v.mu.Unlock()
-	v.changed(out)
+	v.notifyChange(out)
 	return out, nil
 }
 
@@ -376,11 +376,11 @@ func (v *Vault) remove(name string) (*secret, error) {
 		return nil, err
 	}
 	s.deleted = time.Now().UTC().Truncate(time.Second)
-	s.gone = time.Now().Add(v.cfg.DeleteDelay)
+	s.deletionEnds = time.Now().Add(v.cfg.DeleteDelay)
 	s.disarm()
-	out := s.look(s.latest())
+	out := s.snapshot(s.latest())
 	v.mu.Unlock()
-	v.changed(out)
+	v.notifyChange(out)
 	return s, nil
 }
 
@@ -398,12 +398,12 @@ func (v *Vault) restore(name string) (*secret, error) {
 		v.mu.Unlock()
 		return nil, err
 	}
-	s.back = time.Now().Add(v.cfg.RecoverDelay)
+	s.recoveryEnds = time.Now().Add(v.cfg.RecoverDelay)
 	v.phase(s) // back at once where there is no delay
 	v.arm(s, false)
-	out := s.look(s.latest())
+	out := s.snapshot(s.latest())
 	v.mu.Unlock()
-	v.changed(out)
+	v.notifyChange(out)
 	return s, nil
 }
 
@@ -427,7 +427,7 @@ func (v *Vault) purge(name string) error {
 	return nil
 }
 
-func (v *Vault) changed(ver Version) {
+func (v *Vault) notifyChange(ver Version) {
 	if v.cfg.OnChange != nil {
 		v.cfg.OnChange(ver.Name, ver)
 	}
@@ -460,14 +460,14 @@ func (v *Vault) phase(s *secret) phase {
 	switch {
 	case s.deleted.IsZero():
 		return active
-	case now.Before(s.gone):
+	case now.Before(s.deletionEnds):
 		return deleting
-	case s.back.IsZero():
+	case s.recoveryEnds.IsZero():
 		return deleted
-	case now.Before(s.back):
+	case now.Before(s.recoveryEnds):
 		return recovering
 	}
-	s.deleted, s.gone, s.back = time.Time{}, time.Time{}, time.Time{}
+	s.deleted, s.deletionEnds, s.recoveryEnds = time.Time{}, time.Time{}, time.Time{}
 	return active
 }
 
@@ -511,7 +511,7 @@ func (v *Vault) id(name string, n int) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-func (s *secret) look(ver *Version) Version {
+func (s *secret) snapshot(ver *Version) Version {
 	out := clone(ver)
 	out.Deleted = !s.deleted.IsZero()
 	return out

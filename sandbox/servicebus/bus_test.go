@@ -25,7 +25,7 @@ var p = fmt.Sprintf
 
 func ptr[T any](v T) *T { return &v }
 
-type world struct {
+type fixture struct {
 	t     *testing.T
 	ctx   context.Context
 	bus   *servicebus.Bus
@@ -65,18 +65,18 @@ func options(b *servicebus.Bus) *azservicebus.ClientOptions {
 }
 
 // within runs a story in a bubble: a bus, a client, virtual time.
-func within(t *testing.T, story func(*world)) {
+func inBubble(t *testing.T, story func(*fixture)) {
 	t.Helper()
-	withinConfigured(t, func(*servicebus.Config) {}, story)
+	inBubbleWith(t, func(*servicebus.Config) {}, story)
 }
 
-func withinConfigured(t *testing.T, change func(*servicebus.Config), story func(*world)) {
+func inBubbleWith(t *testing.T, change func(*servicebus.Config), story func(*fixture)) {
 	t.Helper()
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), 24*time.Hour)
 		defer cancel()
-		w := &world{t: t, ctx: ctx, panel: &faults.Injector{}}
+		w := &fixture{t: t, ctx: ctx, panel: &faults.Injector{}}
 		var err error
 		cfg := servicebus.Config{
 			Entities: entities(), KeyName: "root", Key: "c2VjcmV0", Panel: w.panel,
@@ -103,14 +103,14 @@ func withinConfigured(t *testing.T, change func(*servicebus.Config), story func(
 	})
 }
 
-func (w *world) ok(err error) {
+func (w *fixture) ok(err error) {
 	w.t.Helper()
 	if err != nil {
 		w.t.Fatal(err)
 	}
 }
 
-func (w *world) code(err error, want azservicebus.Code) {
+func (w *fixture) code(err error, want azservicebus.Code) {
 	w.t.Helper()
 	var e *azservicebus.Error
 	if !errors.As(err, &e) || e.Code != want {
@@ -118,28 +118,28 @@ func (w *world) code(err error, want azservicebus.Code) {
 	}
 }
 
-func same[T comparable](w *world, what string, got, want T) {
+func same[T comparable](w *fixture, what string, got, want T) {
 	w.t.Helper()
 	if got != want {
 		w.t.Fatalf("%s: %v, want %v", what, got, want)
 	}
 }
 
-func (w *world) sender(entity string) *azservicebus.Sender {
+func (w *fixture) sender(entity string) *azservicebus.Sender {
 	w.t.Helper()
 	s, err := w.c.NewSender(entity, nil)
 	w.ok(err)
 	return s
 }
 
-func (w *world) send(entity string, m *azservicebus.Message) {
+func (w *fixture) send(entity string, m *azservicebus.Message) {
 	w.t.Helper()
 	s := w.sender(entity)
 	w.ok(s.SendMessage(w.ctx, m, nil))
 	w.ok(s.Close(w.ctx))
 }
 
-func (w *world) receiver(entity string, o *azservicebus.ReceiverOptions) *azservicebus.Receiver {
+func (w *fixture) receiver(entity string, o *azservicebus.ReceiverOptions) *azservicebus.Receiver {
 	w.t.Helper()
 	r, err := w.c.NewReceiverForQueue(entity, o)
 	w.ok(err)
@@ -150,7 +150,7 @@ type receiver interface {
 	ReceiveMessages(context.Context, int, *azservicebus.ReceiveMessagesOptions) ([]*azservicebus.ReceivedMessage, error)
 }
 
-func (w *world) one(r receiver) *azservicebus.ReceivedMessage {
+func (w *fixture) one(r receiver) *azservicebus.ReceivedMessage {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.ctx, 3*time.Hour)
 	defer cancel()
@@ -159,7 +159,7 @@ func (w *world) one(r receiver) *azservicebus.ReceivedMessage {
 	return ms[0]
 }
 
-func (w *world) none(r receiver, d time.Duration) {
+func (w *fixture) none(r receiver, d time.Duration) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.ctx, d)
 	defer cancel()
@@ -172,7 +172,7 @@ func (w *world) none(r receiver, d time.Duration) {
 func text(s string) *azservicebus.Message { return &azservicebus.Message{Body: []byte(s)} }
 
 func TestAMessageGoesThroughWithAllItHas(t *testing.T) {
-	within(t, func(w *world) {
+	inBubble(t, func(w *fixture) {
 		w.send("q", &azservicebus.Message{
 			Body: []byte("hello"), MessageID: ptr("m1"), Subject: ptr("greeting"), ContentType: ptr("text/plain"),
 			CorrelationID:         ptr("c1"),
@@ -199,7 +199,7 @@ func TestAMessageGoesThroughWithAllItHas(t *testing.T) {
 }
 
 func TestAbandonedTooOftenIsDeadLettered(t *testing.T) {
-	within(t, func(w *world) {
+	inBubble(t, func(w *fixture) {
 		w.send("q", text("x"))
 		r := w.receiver("q", nil)
 		for i := range 3 {
@@ -221,7 +221,7 @@ func TestAbandonedTooOftenIsDeadLettered(t *testing.T) {
 }
 
 func TestALockRunsOut(t *testing.T) {
-	within(t, func(w *world) {
+	inBubble(t, func(w *fixture) {
 		w.send("q", text("x"))
 		r := w.receiver("q", nil)
 		first := w.one(r)
@@ -236,7 +236,7 @@ func TestALockRunsOut(t *testing.T) {
 }
 
 func TestDeadLetterAndDefer(t *testing.T) {
-	within(t, func(w *world) {
+	inBubble(t, func(w *fixture) {
 		w.send("q", text("a"))
 		w.send("q", text("b"))
 		r := w.receiver("q", nil)
@@ -262,7 +262,7 @@ func TestDeadLetterAndDefer(t *testing.T) {
 }
 
 func TestScheduledMessagesComeWhenDueWithANewNumber(t *testing.T) {
-	within(t, func(w *world) {
+	inBubble(t, func(w *fixture) {
 		s := w.sender("q")
 		began := time.Now()
 		seqs, err := s.ScheduleMessages(w.ctx, []*azservicebus.Message{text("a"), text("b")}, began.Add(2*time.Hour),
@@ -286,7 +286,7 @@ func TestScheduledMessagesComeWhenDueWithANewNumber(t *testing.T) {
 }
 
 func TestDuplicatesAreAcceptedAndDropped(t *testing.T) {
-	within(t, func(w *world) {
+	inBubble(t, func(w *fixture) {
 		s := w.sender("d")
 		msg := func() *azservicebus.Message { return &azservicebus.Message{Body: []byte("x"), MessageID: ptr("same")} }
 		seqs, err := s.ScheduleMessages(w.ctx, []*azservicebus.Message{msg()}, time.Now().Add(time.Hour), nil)
@@ -303,7 +303,7 @@ func TestDuplicatesAreAcceptedAndDropped(t *testing.T) {
 }
 
 func TestATopicCopiesByFilter(t *testing.T) {
-	within(t, func(w *world) {
+	inBubble(t, func(w *fixture) {
 		w.send("t", &azservicebus.Message{Body: []byte("1"), Subject: ptr("red")})
 		w.send("t", &azservicebus.Message{Body: []byte("2"), Subject: ptr("blue")})
 		same(w, "all", w.bus.Counts("t/subscriptions/all"), servicebus.Counts{Active: 2})
@@ -317,7 +317,7 @@ func TestATopicCopiesByFilter(t *testing.T) {
 }
 
 func TestBatchesAndLargeMessages(t *testing.T) {
-	within(t, func(w *world) {
+	inBubble(t, func(w *fixture) {
 		s := w.sender("q")
 		batch, err := s.NewMessageBatch(w.ctx, nil)
 		w.ok(err)
@@ -351,7 +351,7 @@ func session(id, body string) *azservicebus.Message {
 }
 
 func TestSessionsAreHeldByOne(t *testing.T) {
-	within(t, func(w *world) {
+	inBubble(t, func(w *fixture) {
 		w.send("s", session("one", "1a"))
 		w.send("s", session("two", "2a"))
 		w.send("s", session("one", "1b"))
@@ -407,7 +407,7 @@ func TestSessionsAreHeldByOne(t *testing.T) {
 }
 
 func TestADeferredMessageOfASessionIsForWhoHoldsTheSession(t *testing.T) {
-	within(t, func(w *world) {
+	inBubble(t, func(w *fixture) {
 		w.send("s", session("one", "later"))
 		r, err := w.c.AcceptSessionForQueue(w.ctx, "s", "one", nil)
 		w.ok(err)
@@ -429,7 +429,7 @@ func TestADeferredMessageOfASessionIsForWhoHoldsTheSession(t *testing.T) {
 }
 
 func TestAWaitingAcceptGetsTheSessionThatComes(t *testing.T) {
-	within(t, func(w *world) {
+	inBubble(t, func(w *fixture) {
 		go func() {
 			time.Sleep(20 * time.Second)
 			_ = w.bus.Send("s", servicebus.Message{SessionID: "late", Body: []byte("x"),
@@ -445,7 +445,7 @@ func TestAWaitingAcceptGetsTheSessionThatComes(t *testing.T) {
 }
 
 func TestALostSessionEndsItsReceiverAndCounts(t *testing.T) {
-	within(t, func(w *world) {
+	inBubble(t, func(w *fixture) {
 		w.send("s", session("one", "x"))
 		r, err := w.c.AcceptNextSessionForQueue(w.ctx, "s", nil)
 		w.ok(err)
@@ -485,7 +485,7 @@ func TestALostSessionEndsItsReceiverAndCounts(t *testing.T) {
 }
 
 func TestOldMessagesAreDeadLettered(t *testing.T) {
-	within(t, func(w *world) {
+	inBubble(t, func(w *fixture) {
 		w.send("ttl", text("x"))
 		time.Sleep(2 * time.Minute)
 		w.none(w.receiver("ttl", nil), time.Second)
@@ -495,7 +495,7 @@ func TestOldMessagesAreDeadLettered(t *testing.T) {
 }
 
 func TestAClientGoneGivesItsSessionBack(t *testing.T) {
-	within(t, func(w *world) {
+	inBubble(t, func(w *fixture) {
 		w.send("s", session("one", "x"))
 		r, err := w.c.AcceptSessionForQueue(w.ctx, "s", "one", nil)
 		w.ok(err)
@@ -518,7 +518,7 @@ func (c credential) GetToken(context.Context, policy.TokenRequestOptions) (azcor
 }
 
 func TestOnlyGoodTokensOpenWhatIsThere(t *testing.T) {
-	within(t, func(w *world) {
+	inBubble(t, func(w *fixture) {
 		try := func(c *azservicebus.Client, err error, entity string) error {
 			w.ok(err)
 			defer func() { _ = c.Close(w.ctx) }()
@@ -540,7 +540,7 @@ func TestOnlyGoodTokensOpenWhatIsThere(t *testing.T) {
 }
 
 func TestFaultsShow(t *testing.T) {
-	within(t, func(w *world) {
+	inBubble(t, func(w *fixture) {
 		inject := func(op string, f faults.Fault) {
 			f.Operation, f.Service = op, "servicebus"
 			w.ok(w.panel.Inject(f))
@@ -625,7 +625,7 @@ func TestASocketWillDoToo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, ctx: t.Context(), bus: b, c: c}
+	w := &fixture{t: t, ctx: t.Context(), bus: b, c: c}
 	w.send("q", text("x"))
 	r := w.receiver("q", nil)
 	w.ok(r.CompleteMessage(w.ctx, w.one(r), nil))

@@ -594,7 +594,7 @@ func (l *link) accept(p *amqp.Attach, filter, properties amqp.Map) {
 	}
 	l.s.c.send(l.s.ch, a)
 	if l.sender {
-		l.tellCredit()
+		l.sendCredit()
 	}
 }
 
@@ -751,7 +751,7 @@ func (s *session) flush() {
 	}
 }
 
-func (s *session) tellFlow(l *link, credit uint32, drain bool) {
+func (s *session) sendFlow(l *link, credit uint32, drain bool) {
 	f := &amqp.Flow{NextIncomingID: ptr(s.nextIncoming), IncomingWindow: window, NextOutgoingID: s.nextOutgoing,
 		OutgoingWindow: window}
 	s.taken = 0
@@ -761,9 +761,9 @@ func (s *session) tellFlow(l *link, credit uint32, drain bool) {
 	s.c.send(s.ch, f)
 }
 
-func (l *link) tellCredit() {
+func (l *link) sendCredit() {
 	l.used = 0
-	l.s.tellFlow(l, senderCredit, false)
+	l.s.sendFlow(l, senderCredit, false)
 }
 
 func (s *session) flow(p *amqp.Flow) {
@@ -775,7 +775,7 @@ func (s *session) flow(p *amqp.Flow) {
 	s.flush()
 	if p.Handle == nil {
 		if p.Echo {
-			s.tellFlow(nil, 0, false)
+			s.sendFlow(nil, 0, false)
 		}
 		return
 	}
@@ -804,9 +804,9 @@ func (s *session) flow(p *amqp.Flow) {
 	if p.Drain && l.alive() {
 		l.deliveryCount += *left
 		*left = 0
-		s.tellFlow(l, 0, true)
+		s.sendFlow(l, 0, true)
 	} else if p.Echo && l.alive() {
-		s.tellFlow(l, *left, false)
+		s.sendFlow(l, *left, false)
 	}
 }
 
@@ -826,7 +826,7 @@ func (s *session) transfer(p *amqp.Transfer, payload []byte) error {
 	b.mu.Lock()
 	s.nextIncoming++
 	if s.taken++; s.taken > window/2 {
-		s.tellFlow(nil, 0, false)
+		s.sendFlow(nil, 0, false)
 	}
 	l := s.links[p.Handle]
 	if l == nil || !l.sender {
@@ -865,7 +865,7 @@ func (s *session) transfer(p *amqp.Transfer, payload []byte) error {
 	l.open, l.partial = false, nil
 	l.deliveryCount++
 	if l.used++; l.used > senderCredit/2 {
-		l.tellCredit()
+		l.sendCredit()
 	}
 	b.mu.Unlock()
 	if p.Aborted {
@@ -903,7 +903,7 @@ func (s *session) transfer(p *amqp.Transfer, payload []byte) error {
 		var told []Message
 		_, told, refused = b.accept(l.q, ms)
 		b.mu.Unlock()
-		b.tell(l.q, told)
+		b.notify(l.q, told)
 	}, func() { answer(refused) }, func(f *faults.Fault) { answer(fault(f)) })
 	return nil
 }

@@ -21,7 +21,7 @@ import (
 	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
 )
 
-func (w *world) is(err, want error) {
+func (w *fixture) is(err, want error) {
 	w.t.Helper()
 	if !errors.Is(err, want) {
 		w.t.Fatalf("error %v, want %v", err, want)
@@ -29,7 +29,7 @@ func (w *world) is(err, want error) {
 }
 
 // retrying is a client that tries again, as one does by default.
-func (w *world) retrying() *azservicebus.Client {
+func (w *fixture) retrying() *azservicebus.Client {
 	w.t.Helper()
 	o := options(w.bus)
 	o.RetryOptions = azservicebus.RetryOptions{}
@@ -40,7 +40,7 @@ func (w *world) retrying() *azservicebus.Client {
 }
 
 func TestEntitiesComeAndGoAtRunTime(t *testing.T) {
-	within(t, func(w *world) {
+	inBubble(t, func(w *fixture) {
 		w.ok(w.bus.Create(broker.Entities{
 			Queues: []broker.Queue{{Name: "new"}},
 			Topics: []broker.Topic{{Name: "topic", Subscriptions: []broker.Subscription{{Name: "one"}}}},
@@ -70,17 +70,17 @@ func TestEntitiesComeAndGoAtRunTime(t *testing.T) {
 		w.send("topic", text("z"))
 		same(w, "two", w.bus.Counts("topic/subscriptions/two").Active, 2)
 		w.ok(w.bus.Delete("topic"))
-		w.is(w.bus.Delete("topic/Subscriptions/two"), servicebus.ErrNotThere)
+		w.is(w.bus.Delete("topic/Subscriptions/two"), servicebus.ErrNotFound)
 	})
 }
 
 func TestWhatIsWrongWithAnEntityIsSaid(t *testing.T) {
-	within(t, func(w *world) {
+	inBubble(t, func(w *fixture) {
 		queue := func(name string, p broker.Properties) error {
 			return w.bus.Create(broker.Entities{Queues: []broker.Queue{{Name: "beside-" + name},
 				{Name: name, Properties: p}}})
 		}
-		w.is(queue("Q", broker.Properties{}), servicebus.ErrThere)
+		w.is(queue("Q", broker.Properties{}), servicebus.ErrExists)
 		same(w, "none of a failed creation", w.bus.Delete("beside-q") != nil, true)
 		for name, p := range map[string]broker.Properties{
 			"lock":    {LockDuration: 6 * time.Minute},
@@ -96,11 +96,11 @@ func TestWhatIsWrongWithAnEntityIsSaid(t *testing.T) {
 				t.Errorf("%q was made", name)
 			}
 		}
-		w.is(w.bus.CreateSubscription("q", broker.Subscription{Name: "x"}), servicebus.ErrNotThere)
-		w.is(w.bus.CreateSubscription("t", broker.Subscription{Name: "all"}), servicebus.ErrThere)
-		w.is(w.bus.Update("absent", broker.Properties{}), servicebus.ErrNotThere)
-		w.is(w.bus.Delete("q/$DeadLetterQueue"), servicebus.ErrNotThere)
-		w.is(w.bus.SetRules("t", "absent", nil), servicebus.ErrNotThere)
+		w.is(w.bus.CreateSubscription("q", broker.Subscription{Name: "x"}), servicebus.ErrNotFound)
+		w.is(w.bus.CreateSubscription("t", broker.Subscription{Name: "all"}), servicebus.ErrExists)
+		w.is(w.bus.Update("absent", broker.Properties{}), servicebus.ErrNotFound)
+		w.is(w.bus.Delete("q/$DeadLetterQueue"), servicebus.ErrNotFound)
+		w.is(w.bus.SetRules("t", "absent", nil), servicebus.ErrNotFound)
 		if err := w.bus.Update("q", broker.Properties{RequiresSession: true}); err == nil {
 			t.Error("a queue got sessions")
 		}
@@ -111,7 +111,7 @@ func TestWhatIsWrongWithAnEntityIsSaid(t *testing.T) {
 }
 
 func TestAnUpdateDetachesAndClientsComeBack(t *testing.T) {
-	within(t, func(w *world) {
+	inBubble(t, func(w *fixture) {
 		c := w.retrying()
 		s, err := c.NewSender("q", nil)
 		w.ok(err)
@@ -143,7 +143,7 @@ func TestAnUpdateDetachesAndClientsComeBack(t *testing.T) {
 }
 
 func TestAnUpdateGivesSessionsBackUncounted(t *testing.T) {
-	within(t, func(w *world) {
+	inBubble(t, func(w *fixture) {
 		w.send("s", session("one", "x"))
 		r, err := w.c.AcceptSessionForQueue(w.ctx, "s", "one", nil)
 		w.ok(err)
@@ -165,7 +165,7 @@ func TestAnUpdateGivesSessionsBackUncounted(t *testing.T) {
 }
 
 func TestRulesAreReplaced(t *testing.T) {
-	within(t, func(w *world) {
+	inBubble(t, func(w *fixture) {
 		w.ok(w.bus.SetRules("t", "all", nil))
 		w.send("t", &azservicebus.Message{Subject: ptr("blue")})
 		same(w, "without a rule", w.bus.Counts("t/Subscriptions/all").Active, 0)
@@ -179,7 +179,7 @@ func TestRulesAreReplaced(t *testing.T) {
 }
 
 func TestForwardingGoesToTheTargetAndNotIntoNothing(t *testing.T) {
-	within(t, func(w *world) {
+	inBubble(t, func(w *fixture) {
 		w.ok(w.bus.Create(broker.Entities{Queues: []broker.Queue{
 			{Name: "to"}, {Name: "from", Properties: broker.Properties{ForwardTo: "to"}},
 			{Name: "source", Properties: broker.Properties{ForwardDeadLetteredMessagesTo: "to"}},
@@ -204,7 +204,7 @@ func TestForwardingGoesToTheTargetAndNotIntoNothing(t *testing.T) {
 }
 
 func TestAPartitionedEntityInventsMissingMessageIDs(t *testing.T) {
-	within(t, func(w *world) {
+	inBubble(t, func(w *fixture) {
 		w.ok(
 			w.bus.Create(broker.Entities{
 				Queues: []broker.Queue{{Name: "p", Properties: broker.Properties{Partitioned: true}}}}))
@@ -220,7 +220,7 @@ func TestAPartitionedEntityInventsMissingMessageIDs(t *testing.T) {
 }
 
 func TestWhatTheSenderAnnotatedIsKept(t *testing.T) {
-	within(t, func(w *world) {
+	inBubble(t, func(w *fixture) {
 		s := w.sender("q")
 		w.ok(s.SendAMQPAnnotatedMessage(w.ctx, &azservicebus.AMQPAnnotatedMessage{
 			DeliveryAnnotations: map[any]any{"own": "d", "x-opt-lock-token": "forged"},
@@ -243,7 +243,7 @@ func TestWhatTheSenderAnnotatedIsKept(t *testing.T) {
 }
 
 func TestSizeAndAccessAreTold(t *testing.T) {
-	within(t, func(w *world) {
+	inBubble(t, func(w *fixture) {
 		same(w, "size", w.bus.Size("q"), int64(0))
 		same(w, "never used", w.bus.Accessed("q"), time.Time{})
 		w.send("q", &azservicebus.Message{Body: make([]byte, 1000)})
@@ -259,10 +259,10 @@ func TestSizeAndAccessAreTold(t *testing.T) {
 }
 
 func TestAKeyAllowsWhatItIsFor(t *testing.T) {
-	withinConfigured(t, func(cfg *servicebus.Config) {
+	inBubbleWith(t, func(cfg *servicebus.Config) {
 		cfg.Keys = []servicebus.Key{{Name: "send", Key: "c2VuZA==", Send: true}, {Name: "listen", Key: "bGlzdGVu",
 			Listen: true}}
-	}, func(w *world) {
+	}, func(w *fixture) {
 		client := func(name, key string) *azservicebus.Client {
 			c, err := azservicebus.NewClientFromConnectionString("Endpoint=sb://bus.test;SharedAccessKeyName="+name+
 				";SharedAccessKey="+key, options(w.bus))
@@ -295,7 +295,7 @@ func TestAKeyAllowsWhatItIsFor(t *testing.T) {
 }
 
 func TestAnEndedTokenIsNamedSo(t *testing.T) {
-	within(t, func(w *world) {
+	inBubble(t, func(w *fixture) {
 		// A signature for sb://bus.test that ends, as the bubble's time begins, in
 		// the past: made by a client whose connection string holds it.
 		c, err := azservicebus.NewClientFromConnectionString("Endpoint=sb://bus.test;SharedAccessSignature="+
@@ -313,9 +313,9 @@ func TestAnEndedTokenIsNamedSo(t *testing.T) {
 }
 
 func TestTheAdministrationWantsTheFullKeyOrAToken(t *testing.T) {
-	withinConfigured(t, func(cfg *servicebus.Config) {
+	inBubbleWith(t, func(cfg *servicebus.Config) {
 		cfg.Keys = []servicebus.Key{{Name: "use", Key: "c2VjcmV0", Send: true}}
-	}, func(w *world) {
+	}, func(w *fixture) {
 		in := time.Now().Add(time.Hour)
 		for header, ok := range map[string]bool{
 			"":                        false,
@@ -336,7 +336,7 @@ func TestTheAdministrationWantsTheFullKeyOrAToken(t *testing.T) {
 }
 
 func TestTheWaitForASessionIsBounded(t *testing.T) {
-	withinConfigured(t, func(cfg *servicebus.Config) { cfg.SessionWait = 3 * time.Second }, func(w *world) {
+	inBubbleWith(t, func(cfg *servicebus.Config) { cfg.SessionWait = 3 * time.Second }, func(w *fixture) {
 		began := time.Now()
 		_, err := w.c.AcceptNextSessionForQueue(w.ctx, "s", nil)
 		w.code(err, azservicebus.CodeTimeout)
@@ -345,7 +345,7 @@ func TestTheWaitForASessionIsBounded(t *testing.T) {
 }
 
 func TestAConnectionOpensCBSOnce(t *testing.T) {
-	within(t, func(w *world) {
+	inBubble(t, func(w *fixture) {
 		near, far := net.Pipe()
 		go w.bus.ServeConn(far)
 		c, err := amqp.NewConn(w.ctx, near, &amqp.ConnOptions{SASLType: amqp.SASLTypeAnonymous()})

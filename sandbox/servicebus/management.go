@@ -17,9 +17,9 @@ type response struct {
 	body        amqp.Map
 }
 
-func okay(body amqp.Map) response { return response{code: 200, description: "OK", body: body} }
+func success(body amqp.Map) response { return response{code: 200, description: "OK", body: body} }
 
-func nothing() response { return response{code: 204, description: "No content"} }
+func noContent() response { return response{code: 204, description: "No content"} }
 
 func badRequest(why string) response { return response{code: 400, description: why} }
 
@@ -151,8 +151,8 @@ func (b *Bus) schedule(q *queue, body amqp.Map) response {
 	if refused != nil {
 		return response{code: 400, description: refused.Description, condition: refused.Condition}
 	}
-	b.tell(q, told)
-	return okay(amqp.Map{{Key: "sequence-numbers", Value: array(amqp.CodeLong, seqs)}})
+	b.notify(q, told)
+	return success(amqp.Map{{Key: "sequence-numbers", Value: array(amqp.CodeLong, seqs)}})
 }
 
 func (b *Bus) cancel(q *queue, body amqp.Map) response {
@@ -173,7 +173,7 @@ func (b *Bus) cancel(q *queue, body amqp.Map) response {
 		e.timer.stop()
 		q.remove(e)
 	}
-	return okay(nil)
+	return success(nil)
 }
 
 func (b *Bus) renewLocks(q *queue, body amqp.Map) response {
@@ -196,11 +196,11 @@ func (b *Bus) renewLocks(q *queue, body amqp.Map) response {
 		b.arm(e)
 		until = append(until, e.until)
 	}
-	return okay(amqp.Map{{Key: "expirations", Value: array(amqp.CodeTimestamp, until)}})
+	return success(amqp.Map{{Key: "expirations", Value: array(amqp.CodeTimestamp, until)}})
 }
 
 // held is the session that a request names, if somebody holds it.
-func held(q *queue, body amqp.Map) *group {
+func heldSession(q *queue, body amqp.Map) *group {
 	id, ok := body.Get("session-id").(string)
 	if g := q.groups[id]; ok && g != nil && g.holder != nil {
 		return g
@@ -209,12 +209,12 @@ func held(q *queue, body amqp.Map) *group {
 }
 
 func (b *Bus) renewSession(q *queue, body amqp.Map) response {
-	g := held(q, body)
+	g := heldSession(q, body)
 	if g == nil {
 		return lockLost(condSessionLockLost)
 	}
 	b.armGroup(g)
-	return okay(amqp.Map{{Key: "expiration", Value: g.until}})
+	return success(amqp.Map{{Key: "expiration", Value: g.until}})
 }
 
 func (b *Bus) peek(q *queue, body amqp.Map) response {
@@ -238,9 +238,9 @@ func (b *Bus) peek(q *queue, body amqp.Map) response {
 		out = append(out, amqp.Map{{Key: "message", Value: raw}})
 	}
 	if len(out) == 0 {
-		return nothing()
+		return noContent()
 	}
-	return okay(amqp.Map{{Key: "messages", Value: out}})
+	return success(amqp.Map{{Key: "messages", Value: out}})
 }
 
 func (b *Bus) receiveDeferred(q *queue, body amqp.Map) response {
@@ -251,7 +251,7 @@ func (b *Bus) receiveDeferred(q *queue, body amqp.Map) response {
 	}
 	// The Go SDK names no session here: then each message's own must be held.
 	_, named := body.Get("session-id").(string)
-	if q.props.RequiresSession && named && held(q, body) == nil {
+	if q.props.RequiresSession && named && heldSession(q, body) == nil {
 		return lockLost(condSessionLockLost)
 	}
 	var out amqp.List
@@ -262,7 +262,7 @@ func (b *Bus) receiveDeferred(q *queue, body amqp.Map) response {
 		var g *group
 		if q.props.RequiresSession {
 			g = q.groups[e.group]
-			if g == nil || g.holder == nil || named && g != held(q, body) {
+			if g == nil || g.holder == nil || named && g != heldSession(q, body) {
 				continue
 			}
 		}
@@ -276,9 +276,9 @@ func (b *Bus) receiveDeferred(q *queue, body amqp.Map) response {
 		out = append(out, append(one, amqp.Pair{Key: "message", Value: e.wire()}))
 	}
 	if len(out) == 0 {
-		return nothing()
+		return noContent()
 	}
-	return okay(amqp.Map{{Key: "messages", Value: out}})
+	return success(amqp.Map{{Key: "messages", Value: out}})
 }
 
 func managedSettlement(body amqp.Map) (settlement, bool) {
@@ -317,11 +317,11 @@ func (b *Bus) settleAll(q *queue, body amqp.Map, set settlement) response {
 			return response{code: 400, description: why.Description, condition: why.Condition}
 		}
 	}
-	return okay(nil)
+	return success(nil)
 }
 
 func (b *Bus) sessionState(q *queue, body amqp.Map) response {
-	g := held(q, body)
+	g := heldSession(q, body)
 	if g == nil {
 		return lockLost(condSessionLockLost)
 	}
@@ -329,11 +329,11 @@ func (b *Bus) sessionState(q *queue, body amqp.Map) response {
 	if g.state != nil {
 		state = g.state
 	}
-	return okay(amqp.Map{{Key: "session-state", Value: state}})
+	return success(amqp.Map{{Key: "session-state", Value: state}})
 }
 
 func (b *Bus) setSessionState(q *queue, body amqp.Map) response {
-	g := held(q, body)
+	g := heldSession(q, body)
 	if g == nil {
 		return lockLost(condSessionLockLost)
 	}
@@ -345,7 +345,7 @@ func (b *Bus) setSessionState(q *queue, body amqp.Map) response {
 	if len(state) > 0 {
 		g.state = slices.Clone(state)
 	}
-	return okay(nil)
+	return success(nil)
 }
 
 func (b *Bus) listSessions(q *queue, body amqp.Map) response {
@@ -377,8 +377,8 @@ func (b *Bus) listSessions(q *queue, body amqp.Map) response {
 	names = names[min(int(skip), len(names)):]
 	names = names[:min(int(top), len(names))]
 	if len(names) == 0 {
-		return nothing()
+		return noContent()
 	}
-	return okay(amqp.Map{{Key: "skip", Value: skip + int32(len(names))},
+	return success(amqp.Map{{Key: "skip", Value: skip + int32(len(names))},
 		{Key: "sessions-ids", Value: array(amqp.CodeString, names)}})
 }

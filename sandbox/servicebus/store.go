@@ -322,7 +322,7 @@ func (b *Bus) accept(q *queue, ms []*amqp.Message) ([]int64, []Message, *amqp.Er
 		}
 		b.insert(q, e)
 		if e.state == stateScheduled {
-			e.timer = b.after(e.scheduled.Sub(now), func() { b.due(q, e) })
+			e.timer = b.after(e.scheduled.Sub(now), func() { b.activate(q, e) })
 		}
 		seqs[i] = e.seq
 		told = append(told, e.public())
@@ -377,7 +377,7 @@ func (e *entry) lifetime() {
 }
 
 // due makes a scheduled message active, with a new sequence number.
-func (b *Bus) due(q *queue, e *entry) {
+func (b *Bus) activate(q *queue, e *entry) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if e.state != stateScheduled || !q.remove(e) {
@@ -506,7 +506,7 @@ func (b *Bus) arm(e *entry) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		if e.locked && e.token == token && !time.Now().Before(e.until) {
-			b.failed(e)
+			b.countFailure(e)
 		}
 	})
 }
@@ -520,7 +520,7 @@ func (q *queue) unlock(e *entry) {
 }
 
 // failed takes an entry back and counts the delivery.
-func (b *Bus) failed(e *entry) {
+func (b *Bus) countFailure(e *entry) {
 	q := e.q
 	q.unlock(e)
 	if !q.isDead {
@@ -584,7 +584,7 @@ func (b *Bus) settle(q *queue, token amqp.UUID, s settlement) *amqp.Error {
 		q.unlock(e)
 		q.remove(e)
 	case abandon:
-		b.failed(e)
+		b.countFailure(e)
 	case deferred:
 		q.unlock(e)
 		e.state = stateDeferred
@@ -709,7 +709,7 @@ func (b *Bus) loseGroup(g *group) {
 	}
 	held := b.freeGroup(g)
 	for _, e := range held {
-		b.failed(e)
+		b.countFailure(e)
 	}
 	c.lost(amqp.Errorf(condSessionLockLost,
 		"The session lock has expired on the MessageSession. Accept a new MessageSession."))
@@ -880,11 +880,11 @@ func (b *Bus) Send(entity string, m Message) error {
 	if refused != nil {
 		return refused
 	}
-	b.tell(q, told)
+	b.notify(q, told)
 	return nil
 }
 
-func (b *Bus) tell(q *queue, told []Message) {
+func (b *Bus) notify(q *queue, told []Message) {
 	if b.cfg.OnSend != nil {
 		for _, m := range told {
 			b.cfg.OnSend(q.name, m)

@@ -17,7 +17,7 @@ import (
 )
 
 // holds fails the test for each promise that a run broke.
-func holds(t *testing.T, s simulation.Scenario, plan simulation.Plan) simulation.Result {
+func mustHold(t *testing.T, s simulation.Scenario, plan simulation.Plan) simulation.Result {
 	t.Helper()
 	res := s.Run(t, plan)
 	for _, v := range res.Violations {
@@ -34,11 +34,11 @@ func TestTwoInstancesAtOnceHold(t *testing.T) {
 		t.Run(s.Name, func(t *testing.T) {
 			t.Parallel()
 			s.Config = func(c *simulation.Config) { c.Hosts = 2 }
-			res := holds(t, s, nil)
+			res := mustHold(t, s, nil)
 			r := rand.New(rand.NewPCG(7, 7))
 			singles := simulation.Singles(res.Points)
 			for range 8 {
-				holds(t, s, singles[r.IntN(len(singles))])
+				mustHold(t, s, singles[r.IntN(len(singles))])
 			}
 		})
 	}
@@ -79,7 +79,7 @@ func TestDoubledDelayedAndReorderedMessagesHold(t *testing.T) {
 					prepare(world)
 				}
 			}
-			holds(t, s, nil)
+			mustHold(t, s, nil)
 			if copies == 0 && s.Name != "sweep" {
 				t.Error("no command was doubled")
 			}
@@ -106,7 +106,7 @@ func TestALockLostInMidRotationHolds(t *testing.T) {
 					}
 					w.Cloud.Bus.LoseSessionLock(cloud.CommandQueue, name)
 				}
-				holds(t, s, nil)
+				mustHold(t, s, nil)
 			})
 		}
 	}
@@ -146,7 +146,7 @@ func TestClocksThatDifferByTwoMinutesHold(t *testing.T) {
 
 // A command that crashes its handler each time must not take the host down.
 func TestACommandThatCrashesItsHandlerIsPutOff(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		w.Cloud.Panel.OnCall(func(_ int, c faults.Call) *faults.Fault {
 			if c.Operation == devops.CreatePat {
 				return &faults.Fault{Mode: faults.ResetBefore, Then: w.Kill}

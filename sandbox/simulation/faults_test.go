@@ -49,7 +49,7 @@ func due() time.Time {
 }
 
 // press asks for a rotation until it is accepted, as a person would.
-func press(w *simulation.World, body string) {
+func requestRotation(w *simulation.World, body string) {
 	for range 20 {
 		if w.HTTP("POST", "/api/pats/"+name+"/rotate", body, nil) == 202 {
 			return
@@ -76,12 +76,12 @@ func scenarios() []simulation.Scenario {
 				provisioned(w)
 				time.Sleep(time.Hour)
 			},
-			Act: func(w *simulation.World) { press(w, `{"reason":"leaked","revokePrevious":"now"}`) }},
+			Act: func(w *simulation.World) { requestRotation(w, `{"reason":"leaked","revokePrevious":"now"}`) }},
 		{Name: "revoke", Manifest: quickPAT, After: rest,
 			Prepare: func(w *simulation.World) {
 				provisioned(w)
 				time.Sleep(time.Hour)
-				press(w, `{}`)
+				requestRotation(w, `{}`)
 				w.Settle()
 				time.Sleep(30 * time.Minute)
 			},

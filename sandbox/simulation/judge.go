@@ -91,7 +91,7 @@ func (p *patHistory) works(t time.Time) bool {
 	return p != nil && p.ended.IsZero() && t.Before(p.ValidTo)
 }
 
-func (j *judge) breaks(invariant string, at time.Time, format string, args ...any) {
+func (j *judge) report(invariant string, at time.Time, format string, args ...any) {
 	j.violations = append(j.violations, Violation{invariant, at, fmt.Sprintf(format, args...)})
 }
 
@@ -128,7 +128,7 @@ func (j *judge) readable(s *secretHistory, t time.Time) {
 		return
 	}
 	s.broken = true
-	j.breaks("I1", t, "%s: the latest version %s is enabled %t and its PAT works %t", s.spec.Name, v.ID, v.Enabled,
+	j.report("I1", t, "%s: the latest version %s is enabled %t and its PAT works %t", s.spec.Name, v.ID, v.Enabled,
 		p.works(t))
 }
 
@@ -176,7 +176,7 @@ func (j *judge) deterministic(s *secretHistory, v *versionHistory) {
 			return
 		}
 	}
-	j.breaks("I4", v.at, "%s: rotation id %s does not follow from the version that was replaced", s.spec.Name, id)
+	j.report("I4", v.at, "%s: rotation id %s does not follow from the version that was replaced", s.spec.Name, id)
 }
 
 func (j *judge) pat(r cloud.Record) {
@@ -212,7 +212,7 @@ func (j *judge) overlap(p *patHistory, t time.Time) {
 			continue // never readable, or current: that is I1's
 		}
 		if until := last.replaced.Add(s.spec.Overlap); t.Before(until) && !s.endsNow(last) {
-			j.breaks("I2", t, "%s: the PAT of version %s was revoked %s before its overlap ended", s.spec.Name, last.ID,
+			j.report("I2", t, "%s: the PAT of version %s was revoked %s before its overlap ended", s.spec.Name, last.ID,
 				until.Sub(t))
 		}
 	}
@@ -238,7 +238,7 @@ func (j *judge) message(r cloud.Record) {
 	}
 	e, err := events.Decode(r.Message.Body)
 	if err != nil {
-		j.breaks("I4", r.At, "subscribers cannot read an event: %v", err)
+		j.report("I4", r.At, "subscribers cannot read an event: %v", err)
 		return
 	}
 	d, ok := e.Data.(events.Rotated)
@@ -252,11 +252,11 @@ func (j *judge) message(r cloud.Record) {
 		}
 	}
 	if !stored {
-		j.breaks("I4", r.At, "%s: event %s tells of a rotation that is not in the vault", d.PAT, e.ID)
+		j.report("I4", r.At, "%s: event %s tells of a rotation that is not in the vault", d.PAT, e.ID)
 	}
 	// Two versions of one PAT (a store that the SDK repeated) are one rotation.
 	if before, again := j.rotated[e.ID]; again && (before.AuthorizationID != d.AuthorizationID || before.PAT != d.PAT) {
-		j.breaks("I4", r.At, "%s: event %s tells of two rotations", d.PAT, e.ID)
+		j.report("I4", r.At, "%s: event %s tells of two rotations", d.PAT, e.ID)
 	}
 	j.rotated[e.ID] = d
 }
@@ -273,7 +273,7 @@ func (j *judge) rest() {
 			// Two versions of one PAT are one rotation: a repeated store.
 			repeated := i+1 < len(s.order) && s.order[i+1].Tags["CredentialId"] == id
 			if _, told := j.rotated[events.RotatedID(rotationID)]; rotationID != "" && !told && !repeated {
-				j.breaks("I4", j.End, "%s: rotation %s was never told", s.spec.Name, rotationID)
+				j.report("I4", j.End, "%s: rotation %s was never told", s.spec.Name, rotationID)
 			}
 		}
 	}
@@ -284,7 +284,7 @@ func (j *judge) rest() {
 		}
 		v := known[p.AuthorizationID]
 		if v == nil {
-			j.breaks("I3", j.End, "PAT %s (%s) is alive and no version knows it", p.AuthorizationID, p.DisplayName)
+			j.report("I3", j.End, "PAT %s (%s) is alive and no version knows it", p.AuthorizationID, p.DisplayName)
 			continue
 		}
 		s := specOf[p.AuthorizationID]
@@ -293,13 +293,13 @@ func (j *judge) rest() {
 		}
 		// Its end stands on its successor.
 		if until := v.replaced.Add(s.spec.Overlap + time.Minute + j.Sweep); !v.replaced.IsZero() && j.End.After(until) {
-			j.breaks("I3", j.End, "%s: the replaced PAT %s outlived its overlap by more than a sweep", s.spec.Name,
+			j.report("I3", j.End, "%s: the replaced PAT %s outlived its overlap by more than a sweep", s.spec.Name,
 				p.AuthorizationID)
 		}
 	}
 	for _, s := range j.secrets {
 		if len(s.order) == 0 {
-			j.breaks("I1", j.End, "%s: was never provisioned", s.spec.Name)
+			j.report("I1", j.End, "%s: was never provisioned", s.spec.Name)
 		}
 	}
 }
@@ -309,7 +309,7 @@ func (j *judge) secrecy() {
 	look := func(at time.Time, where, text string) {
 		for _, token := range j.Tokens {
 			if token != "" && strings.Contains(text, token) {
-				j.breaks("I5", at, "a token shows in %s", where)
+				j.report("I5", at, "a token shows in %s", where)
 				return
 			}
 		}

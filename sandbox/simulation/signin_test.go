@@ -98,7 +98,7 @@ func (k *walk) away(link string, p pages.Person) *walk {
 func (k *walk) close() { k.patrol.CloseIdleConnections() }
 
 // inWorld runs f in a bubble in which nobody has signed in.
-func inWorld(t *testing.T, f func(*testing.T, *simulation.World)) {
+func withoutSignIn(t *testing.T, f func(*testing.T, *simulation.World)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := simulation.New(t, simulation.Config{Manifest: onePAT, NobodySignedIn: true})
 		defer w.Close()
@@ -108,7 +108,7 @@ func inWorld(t *testing.T, f func(*testing.T, *simulation.World)) {
 }
 
 // stays checks that nobody has been signed in.
-func stays(t *testing.T, w *simulation.World) {
+func noSignIn(t *testing.T, w *simulation.World) {
 	t.Helper()
 	if _, ok := w.Latest("patrol-identity-build-bot"); ok {
 		t.Error("somebody was signed in")
@@ -186,7 +186,7 @@ func TestOnlyTheFlowThatThisBrowserBeganIsFinished(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inWorld(t, func(t *testing.T, w *simulation.World) {
+			withoutSignIn(t, func(t *testing.T, w *simulation.World) {
 				resp, body := tt.back(t, w)
 				if resp.StatusCode != tt.status || !strings.Contains(body, tt.says) {
 					t.Errorf("answer %d, want %d and %q:\n%s", resp.StatusCode, tt.status, tt.says, body)
@@ -195,14 +195,14 @@ func TestOnlyTheFlowThatThisBrowserBeganIsFinished(t *testing.T) {
 					"default-src 'none'") || resp.Header.Get("Referrer-Policy") != "no-referrer" {
 					t.Errorf("headers of the page: %v", resp.Header)
 				}
-				stays(t, w)
+				noSignIn(t, w)
 			})
 		})
 	}
 }
 
 func TestAFlowIsFinishedOnce(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *simulation.World) {
+	withoutSignIn(t, func(t *testing.T, w *simulation.World) {
 		k := begin(t, w)
 		defer k.close()
 		k.away(signInLink, pages.Person{User: cloud.User})
@@ -239,7 +239,7 @@ func TestAFlowIsFinishedOnce(t *testing.T) {
 }
 
 func TestASignInNeedsAKey(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *simulation.World) {
+	withoutSignIn(t, func(t *testing.T, w *simulation.World) {
 		k := begin(t, w)
 		defer k.close()
 		if resp,
@@ -258,7 +258,7 @@ func TestASignInNeedsAKey(t *testing.T) {
 // An account that was made anew under the same name is somebody else until a person
 // with a key says otherwise.
 func TestAnotherObjectIDMustBeConfirmed(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *simulation.World) {
+	withoutSignIn(t, func(t *testing.T, w *simulation.World) {
 		me := pages.Person{User: cloud.User}
 		k := begin(t, w)
 		defer k.close()

@@ -103,7 +103,7 @@ func New(tb testing.TB, c Config) *World {
 	w.assemble()
 	manifest := filepath.Join(w.appDir, "pats.yaml")
 	w.SetManifest(c.Manifest)
-	cc := cloud.Config{SessionWait: patience, Network: w.network, Manifest: manifest, CheckSchedule: c.Schedule}
+	cc := cloud.Config{SessionWait: sessionWait, Network: w.network, Manifest: manifest, CheckSchedule: c.Schedule}
 	if c.Cloud != nil {
 		c.Cloud(&cc)
 	}
@@ -146,7 +146,7 @@ func (w *World) assemble() {
 	root := filepath.Join(filepath.Dir(here), "..", "..")
 	host, err := os.ReadFile(filepath.Join(root, "host.json"))
 	if err == nil {
-		host, err = w.patient(host)
+		host, err = w.waitForSessions(host)
 	}
 	if err == nil {
 		err = os.WriteFile(filepath.Join(w.appDir, "host.json"), host, 0o644)
@@ -161,11 +161,11 @@ func (w *World) assemble() {
 
 // patience is how long a World's host waits for a session before it asks again. The
 // real one asks every minute, and a year of that would be most of the work.
-const patience = 24 * time.Hour
+const sessionWait = 24 * time.Hour
 
 // patient changes how often and by how many the host asks for sessions, and nothing
 // else.
-func (w *World) patient(host []byte) ([]byte, error) {
+func (w *World) waitForSessions(host []byte) ([]byte, error) {
 	var settings map[string]any
 	if err := json.Unmarshal(host, &settings); err != nil {
 		return nil, err

@@ -35,38 +35,38 @@ type Properties struct {
 
 // Limits of the service (quotas table; LockDuration's reference).
 const (
-	maxLock    = 5 * time.Minute
-	minWindow  = 20 * time.Second
-	maxWindow  = 7 * 24 * time.Hour
-	maxTries   = 2000
-	minLife    = time.Second
-	forever    = time.Duration(math.MaxInt64)
-	asLong     = time.Minute
-	remembered = 10 * time.Minute
-	tries      = 10
+	maxLock              = 5 * time.Minute
+	minWindow            = 20 * time.Second
+	maxWindow            = 7 * 24 * time.Hour
+	maxDeliveryCount     = 2000
+	minTimeToLive        = time.Second
+	forever              = time.Duration(math.MaxInt64)
+	defaultLock          = time.Minute
+	defaultWindow        = 10 * time.Minute
+	defaultDeliveryCount = 10
 )
 
 // Complete gives the properties with the service's defaults, or tells which the
 // service would refuse.
 func (p Properties) Complete() (Properties, error) {
-	p.LockDuration = cmp.Or(p.LockDuration, asLong)
+	p.LockDuration = cmp.Or(p.LockDuration, defaultLock)
 	p.DefaultMessageTimeToLive = cmp.Or(p.DefaultMessageTimeToLive, forever)
-	p.DuplicateDetectionHistoryTimeWindow = cmp.Or(p.DuplicateDetectionHistoryTimeWindow, remembered)
-	p.MaxDeliveryCount = cmp.Or(p.MaxDeliveryCount, tries)
+	p.DuplicateDetectionHistoryTimeWindow = cmp.Or(p.DuplicateDetectionHistoryTimeWindow, defaultWindow)
+	p.MaxDeliveryCount = cmp.Or(p.MaxDeliveryCount, defaultDeliveryCount)
 	var errs []error
 	if p.LockDuration < 0 || p.LockDuration > maxLock {
 		errs = append(errs, fmt.Errorf("LockDuration is %v, at most %v is allowed", p.LockDuration, maxLock))
 	}
-	if p.DefaultMessageTimeToLive < minLife {
+	if p.DefaultMessageTimeToLive < minTimeToLive {
 		errs = append(errs, fmt.Errorf("DefaultMessageTimeToLive is %v, at least %v is needed",
-			p.DefaultMessageTimeToLive, minLife))
+			p.DefaultMessageTimeToLive, minTimeToLive))
 	}
 	if w := p.DuplicateDetectionHistoryTimeWindow; w < minWindow || w > maxWindow {
 		errs = append(errs, fmt.Errorf("DuplicateDetectionHistoryTimeWindow is %v, not from %v to %v", w, minWindow,
 			maxWindow))
 	}
-	if p.MaxDeliveryCount < 1 || p.MaxDeliveryCount > maxTries {
-		errs = append(errs, fmt.Errorf("MaxDeliveryCount is %d, not from 1 to %d", p.MaxDeliveryCount, maxTries))
+	if p.MaxDeliveryCount < 1 || p.MaxDeliveryCount > maxDeliveryCount {
+		errs = append(errs, fmt.Errorf("MaxDeliveryCount is %d, not from 1 to %d", p.MaxDeliveryCount, maxDeliveryCount))
 	}
 	return p, errors.Join(errs...)
 }

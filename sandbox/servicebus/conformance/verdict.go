@@ -11,7 +11,7 @@ import (
 )
 
 // leftOut are live tests that are not run, each with its reason.
-func leftOut() map[string]string {
+func excluded() map[string]string {
 	return map[string]string{
 		"TestClientUsingCustomEndpoint":                        "expects that 127.0.0.1:5671 refuses, and there the sandbox listens",
 		"TestReceiverUnauthorizedCreds/invalid_identity_creds": "goes to the internet",
@@ -27,9 +27,9 @@ func knownToFail() map[string]string {
 	}
 }
 
-func leftOutPattern() string {
+func excludedPattern() string {
 	var all []string
-	for name := range leftOut() {
+	for name := range excluded() {
 		var parts []string
 		for part := range strings.SplitSeq(name, "/") {
 			parts = append(parts, "^"+regexp.QuoteMeta(part)+"$")
@@ -45,7 +45,7 @@ type verdict struct {
 	passed, skipped []string
 	known, failed   []string
 	stale           []string // known to fail, and passed
-	left            []string
+	excluded        []string
 	outputs         map[string]string
 	others          int // tests that need no service
 	took            time.Duration
@@ -54,7 +54,7 @@ type verdict struct {
 // judge tells the live tests from the others: a live test is one that skips
 // itself, or a part of it, when the SDK's tests run without a service.
 func judge(recorded, live map[string]outcome) verdict {
-	v := verdict{outputs: map[string]string{}, left: slices.Sorted(maps.Keys(leftOut()))}
+	v := verdict{outputs: map[string]string{}, excluded: slices.Sorted(maps.Keys(excluded()))}
 	isLive := map[string]bool{}
 	for name, o := range recorded {
 		if o.state == "skip" {
@@ -129,9 +129,9 @@ func (v verdict) write(out io.Writer) {
 	section("fail, as is known:", v.known, knownToFail())
 	section("pass, though listed as known to fail:", v.stale, nil)
 	section("skip themselves:", v.skipped, nil)
-	section("left out:", v.left, leftOut())
+	section("left out:", v.excluded, excluded())
 	fmt.Fprintf(out,
 		"\nlive tests: %d pass, %d fail (%d of them known), %d skip themselves, %d left out; %d tests without a service pass too; %v\n",
-		len(v.passed), len(v.failed)+len(v.known), len(v.known), len(v.skipped), len(v.left), v.others,
+		len(v.passed), len(v.failed)+len(v.known), len(v.known), len(v.skipped), len(v.excluded), v.others,
 		v.took.Round(time.Second))
 }

@@ -68,7 +68,7 @@ func (d doors) open(t *testing.T, w *simulation.World) (closed func()) {
 		t.Fatal(err)
 	}
 	serve := func(l net.Listener, address string) func() {
-		return chromium.Bridge(tls.NewListener(chromium.Lend(l), authority.TLSConfig()),
+		return chromium.Bridge(tls.NewListener(chromium.Reusable(l), authority.TLSConfig()),
 			func(ctx context.Context) (net.Conn, error) { return w.Dial(ctx, address) })
 	}
 	stopFront, stopAuthority := serve(d.front, simulation.Front), serve(d.authority, simulation.Authority)

@@ -130,9 +130,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		var p *problem
 		switch {
 		case errors.As(err, &p):
-		case errors.Is(err, servicebus.ErrNotThere):
+		case errors.Is(err, servicebus.ErrNotFound):
 			p = &problem{http.StatusNotFound, err.Error()}
-		case errors.Is(err, servicebus.ErrThere):
+		case errors.Is(err, servicebus.ErrExists):
 			p = &problem{http.StatusConflict, err.Error()}
 		default:
 			p = &problem{http.StatusBadRequest, err.Error()}

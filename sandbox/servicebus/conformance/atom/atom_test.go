@@ -41,7 +41,7 @@ func (c credential) GetToken(context.Context, policy.TokenRequestOptions) (azcor
 	return azcore.AccessToken{Token: string(c), ExpiresOn: time.Now().Add(time.Hour)}, nil
 }
 
-type world struct {
+type fixture struct {
 	t   *testing.T
 	ctx context.Context
 	bus *servicebus.Bus
@@ -49,7 +49,7 @@ type world struct {
 	c   *admin.Client
 }
 
-func start(t *testing.T) *world {
+func start(t *testing.T) *fixture {
 	t.Helper()
 	b, err := servicebus.New(servicebus.Config{KeyName: "root", Key: "c2VjcmV0",
 		VerifyJWT: func(token, _ string) error {
@@ -58,7 +58,7 @@ func start(t *testing.T) *world {
 			}
 			return nil
 		}})
-	w := &world{t: t, ctx: t.Context(), bus: b}
+	w := &fixture{t: t, ctx: t.Context(), bus: b}
 	w.ok(err)
 	t.Cleanup(b.Close)
 	w.h = atom.New(b)
@@ -66,7 +66,7 @@ func start(t *testing.T) *world {
 	return w
 }
 
-func (w *world) client(token string) *admin.Client {
+func (w *fixture) client(token string) *admin.Client {
 	w.t.Helper()
 	c, err := admin.NewClient("bus.test", credential(token), &admin.ClientOptions{ClientOptions: azcore.ClientOptions{
 		Transport: direct{w.h}, Retry: policy.RetryOptions{MaxRetries: -1},
@@ -75,14 +75,14 @@ func (w *world) client(token string) *admin.Client {
 	return c
 }
 
-func (w *world) ok(err error) {
+func (w *fixture) ok(err error) {
 	w.t.Helper()
 	if err != nil {
 		w.t.Fatal(err)
 	}
 }
 
-func (w *world) status(err error, want int) {
+func (w *fixture) status(err error, want int) {
 	w.t.Helper()
 	var re *azcore.ResponseError
 	if !errors.As(err, &re) || re.StatusCode != want {
@@ -90,7 +90,7 @@ func (w *world) status(err error, want int) {
 	}
 }
 
-func (w *world) queue(name string, p *admin.QueueProperties) error {
+func (w *fixture) queue(name string, p *admin.QueueProperties) error {
 	_, err := w.c.CreateQueue(w.ctx, name, &admin.CreateQueueOptions{Properties: p})
 	return err
 }
@@ -292,7 +292,7 @@ func entry(element, inner string) string {
 }
 
 // raw is a request as the client would not send it.
-func (w *world) raw(method, target, body string) string {
+func (w *fixture) raw(method, target, body string) string {
 	w.t.Helper()
 	r := httptest.NewRequest(method, "https://bus.test"+target, strings.NewReader(body))
 	r.Header.Set("Authorization", "good")

@@ -39,7 +39,7 @@ const (
 	functionKey = "function-key-of-the-tests"
 	masterKey   = "master-key-of-the-tests"
 	// patience is how long a condition may take on a machine that is busy.
-	patience = 60 * time.Second
+	timeout = 60 * time.Second
 )
 
 // packagedApp is the folder that make package assembles.
@@ -56,13 +56,13 @@ func packagedApp(t *testing.T) string {
 }
 
 // plan says how a stage is set.
-type plan struct {
+type setup struct {
 	manifest string // default: manifestTwo
 	schedule string // CHECK_SCHEDULE; default: once a year
 	settings func(map[string]string)
 	cloud    func(*cloud.Config)
 	// before runs on the cloud before the host starts.
-	before func(*stage)
+	before func(*fixture)
 }
 
 const manifestTwo = `apiVersion: patrol/v1
@@ -85,7 +85,7 @@ pats:
 `
 
 // stage is one cloud with the app on it.
-type stage struct {
+type fixture struct {
 	t        *testing.T
 	cloud    *cloud.Cloud
 	host     *functionshost.Host
@@ -102,7 +102,7 @@ type stage struct {
 }
 
 // open sets a stage and starts the app; all of it ends with the test.
-func open(t *testing.T, p plan) *stage {
+func open(t *testing.T, p setup) *fixture {
 	t.Helper()
 	app := packagedApp(t)
 	if p.manifest == "" {
@@ -119,7 +119,7 @@ func open(t *testing.T, p plan) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stage{t: t, base: "http://" + listener.Addr().String(), launcher: &launcher{},
+	s := &fixture{t: t, base: "http://" + listener.Addr().String(), launcher: &launcher{},
 		client: &http.Client{Transport: &http.Transport{}}}
 	t.Cleanup(s.client.CloseIdleConnections)
 
@@ -150,7 +150,7 @@ func open(t *testing.T, p plan) *stage {
 	c.Keys = functionshost.Keys{Host: functionKey, Master: masterKey}
 	c.Launcher, c.Listener = s.launcher, listener
 	c.Log = slog.New(slog.NewTextHandler(&guarded{s: s}, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	c.OnLine = func(l functionshost.Line) { s.note(l.Stream + ": " + l.Text + "\n") }
+	c.OnLine = func(l functionshost.Line) { s.record(l.Stream + ": " + l.Text + "\n") }
 	c.OnInvocation = func(i functionshost.Invocation) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -176,7 +176,7 @@ func open(t *testing.T, p plan) *stage {
 			t.Logf("what the app and its host put out:\n%s", s.output.String())
 		}
 	})
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	if err := s.host.WaitReady(ctx); err != nil {
 		t.Fatalf("the handler does not get ready: %v", err)
@@ -185,14 +185,14 @@ func open(t *testing.T, p plan) *stage {
 }
 
 // guarded is the host's log.
-type guarded struct{ s *stage }
+type guarded struct{ s *fixture }
 
 func (g *guarded) Write(b []byte) (int, error) {
-	g.s.note(string(b))
+	g.s.record(string(b))
 	return len(b), nil
 }
 
-func (s *stage) note(text string) {
+func (s *fixture) record(text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.output.WriteString(text)
@@ -228,7 +228,7 @@ func (l *launcher) starts() int {
 }
 
 // subscribe collects the events as any other application would.
-func (s *stage) subscribe() {
+func (s *fixture) subscribe() {
 	receiver, err := s.bus.NewReceiverForSubscription(cloud.EventTopic, cloud.EventSubscription, nil)
 	if err != nil {
 		s.t.Fatal(err)
@@ -249,7 +249,7 @@ func (s *stage) subscribe() {
 				return
 			}
 			for _, m := range messages {
-				s.received(m)
+				s.collect(m)
 				if err := receiver.CompleteMessage(ctx, m, nil); err != nil && ctx.Err() == nil {
 					s.t.Errorf("completing an event: %v", err)
 				}
@@ -258,7 +258,7 @@ func (s *stage) subscribe() {
 	})
 }
 
-func (s *stage) received(m *azservicebus.ReceivedMessage) {
+func (s *fixture) collect(m *azservicebus.ReceivedMessage) {
 	e, err := events.Decode(m.Body)
 	if err != nil {
 		s.t.Errorf("message %q on the topic is no event: %v", m.MessageID, err)
@@ -291,12 +291,12 @@ func deref(p *string) string {
 }
 
 // until waits for a condition.
-func (s *stage) until(what string, done func() bool) {
+func (s *fixture) until(what string, done func() bool) {
 	s.t.Helper()
-	s.within(patience, what, done)
+	s.within(timeout, what, done)
 }
 
-func (s *stage) within(patience time.Duration, what string, done func() bool) {
+func (s *fixture) within(patience time.Duration, what string, done func() bool) {
 	s.t.Helper()
 	limit := time.NewTimer(patience)
 	defer limit.Stop()
@@ -312,16 +312,16 @@ func (s *stage) within(patience time.Duration, what string, done func() bool) {
 }
 
 // versions are those of a secret, oldest first.
-func (s *stage) versions(name string) []keyvault.Version { return s.cloud.Vault.Versions(name) }
+func (s *fixture) versions(name string) []keyvault.Version { return s.cloud.Vault.Versions(name) }
 
 // settledAt reports whether a PAT has n versions, the last of them announced.
-func (s *stage) settledAt(name string, n int) bool {
+func (s *fixture) settledAt(name string, n int) bool {
 	v := s.versions(name)
 	return len(v) == n && v[n-1].Tags["patrol-announced-at"] != ""
 }
 
 // told returns the event of an id, once it has come.
-func (s *stage) told(id string) (events.Event, bool) {
+func (s *fixture) event(id string) (events.Event, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range s.events {
@@ -333,7 +333,7 @@ func (s *stage) told(id string) (events.Event, bool) {
 }
 
 // timesTold counts the messages of one event.
-func (s *stage) timesTold(id string) int {
+func (s *fixture) timesReceived(id string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := 0
@@ -346,10 +346,10 @@ func (s *stage) timesTold(id string) int {
 }
 
 // awaitEvent waits for an event and returns its data.
-func awaitEvent[T any](s *stage, id string) T {
+func awaitEvent[T any](s *fixture, id string) T {
 	s.t.Helper()
-	s.until("the event "+id+" has come", func() bool { _, ok := s.told(id); return ok })
-	e, _ := s.told(id)
+	s.until("the event "+id+" has come", func() bool { _, ok := s.event(id); return ok })
+	e, _ := s.event(id)
 	d, ok := e.Data.(T)
 	if !ok {
 		s.t.Fatalf("event %s carries %T", id, e.Data)
@@ -358,7 +358,7 @@ func awaitEvent[T any](s *stage, id string) T {
 }
 
 // failures returns the rotation-failed events.
-func (s *stage) failures() []events.RotationFailed {
+func (s *fixture) failures() []events.RotationFailed {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []events.RotationFailed
@@ -371,7 +371,7 @@ func (s *stage) failures() []events.RotationFailed {
 }
 
 // pat finds a PAT by its authorization id.
-func (s *stage) pat(authorizationID string) devops.PAT {
+func (s *fixture) pat(authorizationID string) devops.PAT {
 	s.t.Helper()
 	for _, p := range s.cloud.DevOps.PATs("", "") {
 		if strings.EqualFold(p.AuthorizationID, authorizationID) {
@@ -383,14 +383,14 @@ func (s *stage) pat(authorizationID string) devops.PAT {
 }
 
 // send puts a message on the command queue.
-func (s *stage) send(session, id string, body []byte) {
+func (s *fixture) send(session, id string, body []byte) {
 	s.t.Helper()
 	sender, err := s.bus.NewSender(cloud.CommandQueue, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	defer func() { _ = sender.Close(context.Background()) }()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	m := &azservicebus.Message{Body: body, SessionID: &session, ContentType: ptr("application/json")}
 	if id != "" {
@@ -431,9 +431,9 @@ func (a answer) json(t *testing.T) map[string]any {
 }
 
 // call asks a URL with the function key.
-func (s *stage) call(method, url string, body []byte) answer {
+func (s *fixture) call(method, url string, body []byte) answer {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
@@ -450,25 +450,25 @@ func (s *stage) call(method, url string, body []byte) answer {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.note(fmt.Sprintf("answer: %d %v %s\n", got.StatusCode, got.Header, b))
+	s.record(fmt.Sprintf("answer: %d %v %s\n", got.StatusCode, got.Header, b))
 	return answer{got.StatusCode, got.Header, b}
 }
 
 // api asks a function.
-func (s *stage) api(method, path string, body string) answer {
+func (s *fixture) api(method, path string, body string) answer {
 	s.t.Helper()
 	return s.call(method, s.base+"/api/"+path, []byte(body))
 }
 
 // sweep runs the timer's function by hand.
-func (s *stage) sweep() error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+func (s *fixture) sweep() error {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	return s.host.Invoke(ctx, "CheckExpiry", "")
 }
 
 // finished returns the finished runs of a function.
-func (s *stage) finished(function string) []functionshost.Invocation {
+func (s *fixture) finished(function string) []functionshost.Invocation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.DeleteFunc(slices.Clone(s.invocations),
@@ -477,7 +477,7 @@ func (s *stage) finished(function string) []functionshost.Invocation {
 
 // quiet waits until the app has worked on every message that was due, and Key
 // Vault has told of every version.
-func (s *stage) quiet() {
+func (s *fixture) awaitIdle() {
 	s.t.Helper()
 	s.until("every message has been worked on", func() bool {
 		versions := map[string]bool{}
@@ -514,7 +514,7 @@ func rotationID(pat, version string) string {
 
 // search looks for tokens in all that the app put out: its lines, the host's log,
 // HTTP answers, events, messages on the queues, and tags.
-func (s *stage) search() {
+func (s *fixture) search() {
 	s.mu.Lock()
 	out := s.output.String()
 	s.mu.Unlock()

@@ -31,7 +31,7 @@ const (
 	functionKey = "function-key-of-the-browser-tests"
 	masterKey   = "master-key-of-the-browser-tests"
 	// patience is how long a condition may take on a machine that is busy.
-	patience = 60 * time.Second
+	timeout = 60 * time.Second
 )
 
 // packagedApp is the folder that make package assembles, or another one that
@@ -107,19 +107,19 @@ pats:
 `
 
 // stage is a local Azure with the app on it, and a browser before it.
-type stage struct {
-	t     *testing.T
-	cloud *cloud.Cloud
-	base  string
-	b     *chromium.Browser
-	axe   string
-	shots string
+type fixture struct {
+	t           *testing.T
+	cloud       *cloud.Cloud
+	base        string
+	b           *chromium.Browser
+	axe         string
+	screenshots string
 
 	mu     sync.Mutex
 	output bytes.Buffer // what the app and its host put out, and every page
 }
 
-func open(t *testing.T, before func(*stage)) *stage {
+func open(t *testing.T, before func(*fixture)) *fixture {
 	t.Helper()
 	b := chromium.Start(t, chromium.Options{})
 	app := packagedApp(t)
@@ -131,9 +131,9 @@ func open(t *testing.T, before func(*stage)) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stage{t: t, base: "http://" + listener.Addr().String(), b: b, axe: axeSource(t),
-		shots: filepath.Join(filepath.Dir(app), "screenshots")}
-	if err := os.MkdirAll(s.shots, 0o755); err != nil {
+	s := &fixture{t: t, base: "http://" + listener.Addr().String(), b: b, axe: axeSource(t),
+		screenshots: filepath.Join(filepath.Dir(app), "screenshots")}
+	if err := os.MkdirAll(s.screenshots, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if s.cloud, err = cloud.New(cloud.Config{Manifest: path, CheckSchedule: "0 0 0 1 1 *",
@@ -163,7 +163,7 @@ func open(t *testing.T, before func(*stage)) *stage {
 			t.Error(err)
 		}
 		s.search()
-		for _, c := range b.Complaints() {
+		for _, c := range b.Warnings() {
 			if !strings.Contains(c, "401 (Unauthorized)") { // a wrong key was tried
 				t.Errorf("the browser complains: %s", c)
 			}
@@ -174,7 +174,7 @@ func open(t *testing.T, before func(*stage)) *stage {
 			t.Logf("what the app and its host put out, and the pages:\n%s", s.output.String())
 		}
 	})
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	if err := host.WaitReady(ctx); err != nil {
 		t.Fatalf("the handler does not get ready: %v", err)
@@ -185,14 +185,14 @@ func open(t *testing.T, before func(*stage)) *stage {
 	return s
 }
 
-func (s *stage) Write(b []byte) (int, error) {
+func (s *fixture) Write(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.output.Write(b)
 }
 
 // search looks for keys and tokens in all that came out.
-func (s *stage) search() {
+func (s *fixture) search() {
 	s.mu.Lock()
 	out := s.output.String()
 	s.mu.Unlock()
@@ -208,9 +208,9 @@ func (s *stage) search() {
 	}
 }
 
-func (s *stage) until(what string, done func() bool) {
+func (s *fixture) until(what string, done func() bool) {
 	s.t.Helper()
-	limit := time.NewTimer(patience)
+	limit := time.NewTimer(timeout)
 	defer limit.Stop()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -218,56 +218,56 @@ func (s *stage) until(what string, done func() bool) {
 		select {
 		case <-tick.C:
 		case <-limit.C:
-			s.t.Fatalf("after %v still not so: %s", patience, what)
+			s.t.Fatalf("after %v still not so: %s", timeout, what)
 		}
 	}
 }
 
 // settledAt reports whether a PAT has n versions, the last of them announced.
-func (s *stage) settledAt(name string, n int) bool {
+func (s *fixture) settledAt(name string, n int) bool {
 	v := s.cloud.Vault.Versions(name)
 	return len(v) == n && v[n-1].Tags["patrol-announced-at"] != ""
 }
 
-func (s *stage) must(err error, what string) {
+func (s *fixture) noError(err error, what string) {
 	s.t.Helper()
 	if err != nil {
-		s.shoot("failed")
+		s.screenshot("failed")
 		s.t.Fatalf("%s: %v\nthe page says:\n%s", what, err, s.text())
 	}
 }
 
 // dashboard opens the page as a person does who has got its address with a key.
-func (s *stage) dashboard() {
+func (s *fixture) dashboard() {
 	s.t.Helper()
-	s.must(s.b.Load(chromedp.Navigate(s.base+"/api/dashboard?code="+functionKey)), "opening the dashboard")
+	s.noError(s.b.Load(chromedp.Navigate(s.base+"/api/dashboard?code="+functionKey)), "opening the dashboard")
 	s.keep()
 }
 
 // press presses a button that leads to another page.
-func (s *stage) press(css string) {
+func (s *fixture) press(css string) {
 	s.t.Helper()
-	s.must(s.b.Load(chromedp.ScrollIntoView(chromedp.CSS(css)), chromedp.Click(chromedp.CSS(css))), "pressing "+css)
+	s.noError(s.b.Load(chromedp.ScrollIntoView(chromedp.CSS(css)), chromedp.Click(chromedp.CSS(css))), "pressing "+css)
 	s.keep()
 }
 
 // act presses a button that leads nowhere.
-func (s *stage) act(css string) {
+func (s *fixture) act(css string) {
 	s.t.Helper()
-	s.must(s.b.Run(chromedp.ScrollIntoView(chromedp.CSS(css)), chromedp.Click(chromedp.CSS(css))), "pressing "+css)
+	s.noError(s.b.Run(chromedp.ScrollIntoView(chromedp.CSS(css)), chromedp.Click(chromedp.CSS(css))), "pressing "+css)
 }
 
 // keep keeps the page for the search of secrets.
-func (s *stage) keep() {
+func (s *fixture) keep() {
 	s.t.Helper()
 	html, err := chromium.Get(s.b, chromedp.OuterHTML(chromedp.CSS("html")))
-	s.must(err, "reading the page")
+	s.noError(err, "reading the page")
 	if strings.Contains(html, `<main id="main"`) { // the authority's pages hold codes on purpose
 		_, _ = s.Write([]byte(html + "\n"))
 	}
 }
 
-func (s *stage) text() string {
+func (s *fixture) text() string {
 	text, err := chromium.Get(s.b, chromedp.Evaluate[string](`document.body.innerText`))
 	if err != nil {
 		return "(it cannot be read: " + err.Error() + ")"
@@ -276,7 +276,7 @@ func (s *stage) text() string {
 }
 
 // says waits until the page contains a text.
-func (s *stage) says(texts ...string) {
+func (s *fixture) awaitText(texts ...string) {
 	s.t.Helper()
 	for _, text := range texts {
 		quoted, err := json.Marshal(text)
@@ -284,13 +284,13 @@ func (s *stage) says(texts ...string) {
 			s.t.Fatal(err)
 		}
 		_, err = chromium.Get(s.b, chromedp.Poll[bool](`document.body.innerText.includes(`+string(quoted)+`)`,
-			chromedp.WithPollingInterval(100*time.Millisecond), chromedp.WithPollingTimeout(patience/2)))
-		s.must(err, "waiting for "+text)
+			chromedp.WithPollingInterval(100*time.Millisecond), chromedp.WithPollingTimeout(timeout/2)))
+		s.noError(err, "waiting for "+text)
 	}
 }
 
 // rooms are how a page is looked at.
-var rooms = []struct {
+var viewports = []struct {
 	name  string
 	width int
 	dark  bool
@@ -299,30 +299,30 @@ var rooms = []struct {
 
 // inspect looks at the page in every room: it fits, it is accessible. The pictures
 // are kept.
-func (s *stage) inspect(name string) {
+func (s *fixture) inspect(name string) {
 	s.t.Helper()
-	for _, room := range rooms {
-		s.must(s.b.Look(room.width, room.dark), "looking at the page")
+	for _, room := range viewports {
+		s.noError(s.b.Emulate(room.width, room.dark), "looking at the page")
 		over,
 			err := chromium.Get(s.b,
 			chromedp.Evaluate[int](`document.documentElement.scrollWidth - document.documentElement.clientWidth`))
-		s.must(err, "measuring the page")
+		s.noError(err, "measuring the page")
 		if over > 0 {
 			s.t.Errorf("%s, %s: the page is %d pixels too wide for %d", name, room.name, over, room.width)
 		}
 		if room.name != "small-phone" {
-			s.shoot(name + "-" + room.name)
+			s.screenshot(name + "-" + room.name)
 		}
 		s.check(name + ", " + room.name)
 	}
-	s.must(s.b.Look(1280, false), "looking at the page")
+	s.noError(s.b.Emulate(1280, false), "looking at the page")
 }
 
-func (s *stage) shoot(name string) {
+func (s *fixture) screenshot(name string) {
 	s.t.Helper()
 	picture, err := chromium.Get(s.b, chromedp.FullScreenshot(100))
 	if err == nil {
-		err = os.WriteFile(filepath.Join(s.shots, name+".png"), picture, 0o600)
+		err = os.WriteFile(filepath.Join(s.screenshots, name+".png"), picture, 0o600)
 	}
 	if err != nil {
 		s.t.Errorf("keeping a picture of %s: %v", name, err)
@@ -341,7 +341,7 @@ type violation struct {
 }
 
 // check holds the page against axe-core's rules.
-func (s *stage) check(where string) {
+func (s *fixture) check(where string) {
 	s.t.Helper()
 	if s.axe == "" {
 		return
@@ -355,7 +355,7 @@ func (s *stage) check(where string) {
 			r.violations.map(v => ({ID: v.id, Impact: v.impact, Help: v.help, Nodes: v.nodes.map(n => n.html.slice(0, 200) + " " + (n.failureSummary ?? ""))}))}))`,
 			chromedp.EvalAwaitPromise)(ctx, t)
 	})
-	s.must(err, "running axe-core")
+	s.noError(err, "running axe-core")
 	if found.Held < 10 {
 		s.t.Errorf("%s: axe-core found only %d rules to apply", where, found.Held)
 	}

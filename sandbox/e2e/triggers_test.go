@@ -30,7 +30,7 @@ type expected struct {
 }
 
 // checkVersion asserts a version that is in force against its PAT, tag by tag.
-func (s *stage) checkVersion(v keyvault.Version, want expected) {
+func (s *fixture) checkVersion(v keyvault.Version, want expected) {
 	s.t.Helper()
 	p := s.pat(v.Tags["CredentialId"])
 	env := s.cloud.Environment()
@@ -67,7 +67,7 @@ func (s *stage) checkVersion(v keyvault.Version, want expected) {
 		s.t.Errorf("%s: tags of version %s\n got %v\nwant %v", want.name, v.ID, v.Tags, tags)
 	}
 	if at, err := time.Parse(time.RFC3339, v.Tags["patrol-announced-at"]); err != nil ||
-		time.Since(at).Abs() > patience {
+		time.Since(at).Abs() > timeout {
 		s.t.Errorf("%s: patrol-announced-at is %q", want.name, v.Tags["patrol-announced-at"])
 	}
 	if p.State != devops.Active || v.Value != p.Token || !v.Enabled || v.ContentType != "application/vnd.patrol.pat" ||
@@ -82,7 +82,7 @@ func (s *stage) checkVersion(v keyvault.Version, want expected) {
 }
 
 // checkRotated asserts the event of a rotation against the version that it made.
-func (s *stage) checkRotated(v keyvault.Version, want expected) {
+func (s *fixture) checkRotated(v keyvault.Version, want expected) {
 	s.t.Helper()
 	d := awaitEvent[events.Rotated](s, rotationID(want.name, want.from)+"/rotated")
 	p := s.pat(v.Tags["CredentialId"])
@@ -114,7 +114,7 @@ func (s *stage) checkRotated(v keyvault.Version, want expected) {
 
 // checkClosed waits until a replaced version is closed: its PAT revoked, the event
 // told, the version disabled and noted.
-func (s *stage) checkClosed(name string, number int, rotation, cause string) {
+func (s *fixture) checkClosed(name string, number int, rotation, cause string) {
 	s.t.Helper()
 	id := s.versions(name)[number].Tags["CredentialId"]
 	s.until(fmt.Sprintf("version %d of %s is closed", number+1, name), func() bool {
@@ -122,7 +122,7 @@ func (s *stage) checkClosed(name string, number int, rotation, cause string) {
 	})
 	v := s.versions(name)[number]
 	if at, err := time.Parse(time.RFC3339, v.Tags["patrol-revoked-at"]); v.Enabled || err != nil ||
-		time.Since(at).Abs() > patience {
+		time.Since(at).Abs() > timeout {
 		s.t.Errorf("%s: a closed version is enabled (%t) or says %q", name, v.Enabled, v.Tags["patrol-revoked-at"])
 	}
 	if p := s.pat(id); p.State != devops.Revoked || s.cloud.DevOps.Works("contoso", p.Token) {
@@ -139,7 +139,7 @@ func (s *stage) checkClosed(name string, number int, rotation, cause string) {
 func TestAPATLivesThroughAllTriggers(t *testing.T) {
 	t.Parallel()
 	schedule, at := soon()
-	s := open(t, plan{schedule: schedule})
+	s := open(t, setup{schedule: schedule})
 	const jenkins, nuget = "jenkins-agents", "nuget-feed"
 
 	// The timer finds that nothing exists, and both PATs are provisioned.
@@ -222,7 +222,7 @@ func TestAPATLivesThroughAllTriggers(t *testing.T) {
 }
 
 // checkScheduled looks for the command that asks for a revocation in its time.
-func (s *stage) checkScheduled(name, at string) {
+func (s *fixture) checkScheduled(name, at string) {
 	s.t.Helper()
 	for _, m := range s.cloud.Messages(cloud.CommandQueue) {
 		if m.SessionID == name && !m.Scheduled.IsZero() && m.Scheduled.UTC().Format(time.RFC3339) == at {
@@ -233,7 +233,7 @@ func (s *stage) checkScheduled(name, at string) {
 }
 
 // eventsOnce asserts that in a run without faults nothing is told twice.
-func (s *stage) eventsOnce() {
+func (s *fixture) eventsOnce() {
 	s.t.Helper()
 	s.mu.Lock()
 	ids := slices.Clone(s.ids)
@@ -247,7 +247,7 @@ func (s *stage) eventsOnce() {
 func TestASecretPutThereByHandIsAdopted(t *testing.T) {
 	t.Parallel()
 	var id, token string
-	s := open(t, plan{before: func(s *stage) {
+	s := open(t, setup{before: func(s *fixture) {
 		id, token = s.cloud.DevOps.Seed("contoso", cloud.User, "Jenkins agents",
 			"vso.agentpools_manage vso.build_execute", time.Now().Add(25*24*time.Hour), false)
 	}})
@@ -271,7 +271,7 @@ func TestASecretPutThereByHandIsAdopted(t *testing.T) {
 // With a connection string for Service Bus and a public client the same app runs.
 func TestTheAppRunsWithAConnectionStringAndAPublicClient(t *testing.T) {
 	t.Parallel()
-	s := open(t, plan{cloud: func(c *cloud.Config) {
+	s := open(t, setup{cloud: func(c *cloud.Config) {
 		c.ConnectionString, c.ClientCredential = true, cloud.PublicClient
 	}})
 	if err := s.sweep(); err != nil {

@@ -18,7 +18,7 @@ import (
 const name = "jenkins-agents"
 
 // story runs one world in its own bubble.
-func story(t *testing.T, c simulation.Config, tell func(t *testing.T, w *simulation.World)) {
+func withWorld(t *testing.T, c simulation.Config, tell func(t *testing.T, w *simulation.World)) {
 	t.Helper()
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -83,7 +83,7 @@ func inject(t *testing.T, w *simulation.World, f faults.Fault) {
 }
 
 func TestASecretPutThereByHandIsAdoptedAndRotatedWhenDue(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		id, token := w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "Jenkins agents",
 			"vso.agentpools_manage vso.build_execute", time.Now().Add(20*day), false)
 		if _, err := w.Cloud.Vault.Put(keyvault.Version{Name: name, Value: token,
@@ -116,7 +116,7 @@ func TestASecretPutThereByHandIsAdoptedAndRotatedWhenDue(t *testing.T) {
 }
 
 func TestASecretWhoseValueIsRefusedIsReplacedAtOnceAndNothingIsRevoked(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		id, _ := w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "Jenkins agents", "vso.build_execute",
 			time.Now().Add(20*day), false)
 		if _, err := w.Cloud.Vault.Put(keyvault.Version{Name: name, Value: "mistyped"}); err != nil {
@@ -136,7 +136,7 @@ func TestASecretWhoseValueIsRefusedIsReplacedAtOnceAndNothingIsRevoked(t *testin
 }
 
 func TestAnAmbiguousAdoptionIsToldOnceADayAndSettledByTheManifest(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		end := time.Now().Add(25 * day)
 		first, token := w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "Jenkins agents",
 			"vso.agentpools_manage vso.build_execute", end, false)
@@ -169,7 +169,7 @@ func TestAnAmbiguousAdoptionIsToldOnceADayAndSettledByTheManifest(t *testing.T) 
 }
 
 func TestADeletedSecretIsRecoveredBeforeAnythingElse(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		sweep(t, w)
 		before := latest(t, w)
 		if err := w.Cloud.Vault.Delete(name); err != nil {
@@ -193,7 +193,7 @@ func TestDriftRotates(t *testing.T) {
 		t.Run(tc.what, func(t *testing.T) {
 			manifest := strings.Replace(onePAT, "pats:\n", "  release-bot:\n    user: release-bot@contoso.com\npats:\n",
 				1)
-			story(t, simulation.Config{Manifest: manifest}, func(t *testing.T, w *simulation.World) {
+			withWorld(t, simulation.Config{Manifest: manifest}, func(t *testing.T, w *simulation.World) {
 				w.Cloud.AddOrganization("fabrikam")
 				w.Cloud.AddUser("release-bot@contoso.com")
 				if err := w.Cloud.SignIn("release-bot", "release-bot@contoso.com"); err != nil {
@@ -220,7 +220,7 @@ func TestDriftRotates(t *testing.T) {
 }
 
 func TestAPATThatSomebodyRevokedIsReplacedByTheNextSweep(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		sweep(t, w)
 		old := latest(t, w)
 		time.Sleep(time.Hour)
@@ -235,7 +235,7 @@ func TestAPATThatSomebodyRevokedIsReplacedByTheNextSweep(t *testing.T) {
 }
 
 func TestADisabledLatestVersionIsReplaced(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		sweep(t, w)
 		if _, err := w.Cloud.Vault.Change(name, "", func(v *keyvault.Version) { v.Enabled = false }); err != nil {
 			t.Fatal(err)
@@ -248,7 +248,7 @@ func TestADisabledLatestVersionIsReplaced(t *testing.T) {
 }
 
 func TestAnAttemptThatDiedBetweenCreateAndStoreLeavesNothingBehind(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		// The answer to the creation is lost: the PAT exists, its token is nowhere.
 		inject(t, w, faults.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: faults.ResetAfter})
 		sweep(t, w)
@@ -275,7 +275,7 @@ func TestAnAttemptThatDiedBetweenCreateAndStoreLeavesNothingBehind(t *testing.T)
 }
 
 func TestSeveralReplacedPATsLiveThroughTheirOwnOverlaps(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		sweep(t, w)
 		first := latest(t, w)
 		rotate := func(body string) keyvault.Version {
@@ -309,16 +309,16 @@ func TestSeveralReplacedPATsLiveThroughTheirOwnOverlaps(t *testing.T) {
 }
 
 func TestARevocationThatFailsIsMadeUpForBehindALaterOneThatDidNot(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		sweep(t, w)
 		first := latest(t, w)
-		press(w, `{}`)
+		requestRotation(w, `{}`)
 		time.Sleep(time.Hour)
 		second := latest(t, w)
 		// The oldest one's revocation fails, past the SDK's patience.
 		inject(t, w, faults.Fault{Service: devops.ServiceName, Operation: devops.RevokePat, Times: 4,
 			Mode: faults.Status, Status: 503})
-		press(w, `{"revokePrevious":"now"}`)
+		requestRotation(w, `{"revokePrevious":"now"}`)
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		if w.Cloud.DevOps.Works(cloud.Organization, second.Value) || !w.Cloud.DevOps.Works(cloud.Organization,
@@ -346,7 +346,7 @@ func TestARevocationThatFailsIsMadeUpForBehindALaterOneThatDidNot(t *testing.T) 
 }
 
 func TestPressingRotateTwiceRotatesOnce(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		sweep(t, w)
 		inject(t, w, faults.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: faults.Slow,
 			Delay: 5 * time.Second})
@@ -364,7 +364,7 @@ func TestPressingRotateTwiceRotatesOnce(t *testing.T) {
 }
 
 func TestTransientFaultsAreRetriedByScheduledCommandsAndNeverByTheHost(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		// Longer than the SDKs' own patience.
 		inject(t, w, faults.Fault{Service: keyvault.Service, Operation: keyvault.SetSecret, Times: 5,
 			Mode: faults.Status, Status: 503})
@@ -391,7 +391,7 @@ func TestTransientFaultsAreRetriedByScheduledCommandsAndNeverByTheHost(t *testin
 }
 
 func TestGivingUpIsTold(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		inject(t, w, faults.Fault{Service: devops.ServiceName, Operation: devops.ConnectionData, Times: -1,
 			Mode: faults.Status, Status: 503})
 		sweep(t, w)
@@ -415,7 +415,7 @@ func TestGivingUpIsTold(t *testing.T) {
 }
 
 func TestAPolicyRefusalIsToldOnceAndNotHammered(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		w.Cloud.DevOps.SetPolicies(cloud.Organization, devops.Policies{Creation: true})
 		for range 4 {
 			sweep(t, w)
@@ -436,7 +436,7 @@ func TestAPolicyRefusalIsToldOnceAndNotHammered(t *testing.T) {
 }
 
 func TestThrottlingPutsTheWholeIdentityOff(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		inject(t, w, faults.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: faults.Status,
 			Status: 429,
 			Header: map[string]string{"Retry-After": "120", "Content-Type": "application/json"},
@@ -454,7 +454,7 @@ func TestThrottlingPutsTheWholeIdentityOff(t *testing.T) {
 }
 
 func TestALostSignInIsToldOnceAndRepairedBySigningIn(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		sweep(t, w)
 		w.Cloud.Entra.Revoke(cloud.User)
 		w.Restart() // no access token in memory any more
@@ -500,7 +500,7 @@ func TestWhatIsNoCommandIsToldAndCompleted(t *testing.T) {
 		{"an unmanaged PAT", `{"command":"reconcile","pat":"jenkins-agents2"}`, "not-in-manifest"},
 	} {
 		t.Run(tc.what, func(t *testing.T) {
-			story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+			withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 				session := name
 				if tc.code == "not-in-manifest" {
 					session = "jenkins-agents2"
@@ -520,7 +520,7 @@ func TestWhatIsNoCommandIsToldAndCompleted(t *testing.T) {
 }
 
 func TestACommandInAnotherSessionIsSentOnIntoItsOwn(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		w.Command("somewhere", `{"command":"reconcile","pat":"JENKINS-agents"}`)
 		w.Settle()
 		if len(rotations(w)) != 1 {
@@ -540,7 +540,7 @@ func TestTheVaultsOwnEventsCauseNoRotation(t *testing.T) {
 	// Lives of 7 days: each version is near its expiry, by Key Vault's measure, when
 	// it is made.
 	short := strings.Replace(onePAT, "pats:\n", "defaults: {lifetime: 7d, rotateBefore: 3d, overlap: 2h}\npats:\n", 1)
-	story(t, simulation.Config{Manifest: short}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{Manifest: short}, func(t *testing.T, w *simulation.World) {
 		sweep(t, w)
 		time.Sleep(3 * time.Hour)
 		synctest.Wait()
@@ -554,7 +554,7 @@ func TestTheVaultsOwnEventsCauseNoRotation(t *testing.T) {
 }
 
 func TestASecretPutThereByHandIsSeenByTheVaultsEvent(t *testing.T) {
-	story(t, simulation.Config{Schedule: "0 0 3 1 1 *"}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{Schedule: "0 0 3 1 1 *"}, func(t *testing.T, w *simulation.World) {
 		id, token := w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "Jenkins agents",
 			"vso.agentpools_manage vso.build_execute", time.Now().Add(29*day), false)
 		if _, err := w.Cloud.Vault.Put(keyvault.Version{Name: name, Value: token}); err != nil {
@@ -574,7 +574,7 @@ func TestAReleasedPATIsReportedAndNotRevoked(t *testing.T) {
     organization: contoso
     scopes: [vso.packaging]
 `
-	story(t, simulation.Config{Manifest: two}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{Manifest: two}, func(t *testing.T, w *simulation.World) {
 		sweep(t, w)
 		w.SetManifest(onePAT)
 		w.Restart()
@@ -594,7 +594,7 @@ func TestAReleasedPATIsReportedAndNotRevoked(t *testing.T) {
 }
 
 func TestUnmanagedPATsAreToldOfBeforeTheyEnd(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "somebody's own", "vso.code", time.Now().Add(16*day), false)
 		for range 17 {
 			time.Sleep(day)
@@ -618,7 +618,7 @@ func TestASweepGoesOnPastAnOrganizationThatIsDown(t *testing.T) {
     organization: fabrikam
     scopes: [vso.packaging]
 `
-	story(t, simulation.Config{Manifest: two}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{Manifest: two}, func(t *testing.T, w *simulation.World) {
 		w.Cloud.AddOrganization("fabrikam")
 		w.Cloud.DevOps.SetOffline("fabrikam", true)
 		if err := w.Sweep(); err == nil {
@@ -640,7 +640,7 @@ func TestASweepGoesOnPastAnOrganizationThatIsDown(t *testing.T) {
 }
 
 func TestAPlanChangesNothing(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		before := len(w.Cloud.History())
 		var plan struct {
 			Pats []struct {
@@ -668,7 +668,7 @@ func TestAPlanChangesNothing(t *testing.T) {
 }
 
 func TestBrokenConfigurationIsSaidEverywhereAndTheProcessLives(t *testing.T) {
-	story(t, simulation.Config{Manifest: "apiVersion: patrol/v1\npats:\n  - nme: x\n"},
+	withWorld(t, simulation.Config{Manifest: "apiVersion: patrol/v1\npats:\n  - nme: x\n"},
 		func(t *testing.T, w *simulation.World) {
 			var problem struct {
 				Type   string
