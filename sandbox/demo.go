@@ -56,7 +56,7 @@ pats:
     overlap: 15s
 `
 
-// demonstrated is the PAT that the demonstration asks to rotate.
+// demoPAT is the PAT that the demonstration asks to rotate.
 const demoPAT = "jenkins-agents"
 
 // demo is a running demonstration.
@@ -68,39 +68,30 @@ type demo struct {
 	mu      sync.Mutex
 	changed chan struct{}     // closed and replaced at each event
 	rotated map[string]string // PAT to its latest rotation's reason
-	revoked map[string]bool   // PATs with a revocation that was told of
+	revoked map[string]bool   // PATs with an event of a revocation
 }
 
 // run shows the demonstration until ctx ends.
-func run(ctx context.Context, o options, say *console, logs io.Writer) error {
+func run(ctx context.Context, o options, out *console, logs io.Writer) error {
 	control, err := loopbackPort(o.control)
 	if err != nil {
 		return err
 	}
-	listener, err := listen(o.port, say)
+	listener, err := listen(o.port, out)
 	if err != nil {
 		return err
 	}
-	d := &demo{console: say, base: "http://" + listener.Addr().String(), changed: make(chan struct{}),
+	d := &demo{console: out, base: "http://" + listener.Addr().String(), changed: make(chan struct{}),
 		rotated: map[string]string{}, revoked: map[string]bool{}}
 	defer func() { _ = listener.Close() }() // the host closes it too
 
-	path := o.manifest
-	if path == "" {
-		dir, err := os.MkdirTemp("", "patrol-demo-")
-		if err != nil {
-			return err
-		}
-		defer func() { _ = os.RemoveAll(dir) }()
-		path = filepath.Join(dir, "pats.yaml")
-		if err := os.WriteFile(path, []byte(demoManifest), 0o600); err != nil {
-			return err
-		}
-	} else if path, err = filepath.Abs(path); err != nil {
+	manifest, removeManifest, err := manifestFile(o)
+	if err != nil {
 		return err
 	}
+	defer removeManifest()
 
-	d.cloud, err = cloud.New(cloud.Config{Manifest: path, CheckSchedule: "*/5 * * * * *", PublicURL: d.base,
+	d.cloud, err = cloud.New(cloud.Config{Manifest: manifest, CheckSchedule: "*/5 * * * * *", PublicURL: d.base,
 		Ports: cloud.Ports{Control: control}, OnRecord: d.printRecord})
 	if err != nil {
 		return err
@@ -109,7 +100,7 @@ func run(ctx context.Context, o options, say *console, logs io.Writer) error {
 	if err := d.cloud.Seed(); err != nil {
 		return err
 	}
-	say.print(fromSandbox,
+	out.print(fromSandbox,
 		"a local Azure is up: Entra, Azure DevOps (organization contoso), Key Vault, managed identity, Service Bus")
 	// Somebody's PAT that is not in the manifest, a week before its end.
 	d.cloud.DevOps.Seed(cloud.Organization, cloud.User, "made by hand", "vso.code",
@@ -130,7 +121,7 @@ func run(ctx context.Context, o options, say *console, logs io.Writer) error {
 	defer func() { _ = host.Close() }()
 	tasks.Go(func() {
 		if err := host.Wait(); err != nil {
-			cancel(fmt.Errorf("the Functions host has ended by itself: %w", err))
+			cancel(fmt.Errorf("the Functions host stopped by itself: %w", err))
 		}
 	})
 	tasks.Go(func() {
@@ -141,7 +132,7 @@ func run(ctx context.Context, o options, say *console, logs io.Writer) error {
 	if err := host.WaitReady(ctx); err != nil {
 		return reason(ctx, err)
 	}
-	say.print(fromSandbox, "the Functions host runs the packaged app on %s: %s", d.base, strings.Join(host.Functions(),
+	out.print(fromSandbox, "the Functions host runs the packaged app on %s: %s", d.base, strings.Join(host.Functions(),
 		", "))
 	if o.manifest == "" {
 		if err := d.showScenario(ctx); err != nil {
@@ -150,8 +141,28 @@ func run(ctx context.Context, o options, say *console, logs io.Writer) error {
 	}
 	d.printNextSteps(o)
 	<-ctx.Done()
-	say.print(fromSandbox, "ending")
+	out.print(fromSandbox, "ending")
 	return reason(ctx, nil)
+}
+
+// manifestFile is the path of the manifest to run with: the caller's, or the
+// demonstration's in a temporary folder that remove deletes.
+func manifestFile(o options) (path string, remove func(), err error) {
+	if o.manifest != "" {
+		path, err = filepath.Abs(o.manifest)
+		return path, func() {}, err
+	}
+	dir, err := os.MkdirTemp("", "patrol-demo-")
+	if err != nil {
+		return "", nil, err
+	}
+	remove = func() { _ = os.RemoveAll(dir) }
+	path = filepath.Join(dir, "pats.yaml")
+	if err := os.WriteFile(path, []byte(demoManifest), 0o600); err != nil {
+		remove()
+		return "", nil, err
+	}
+	return path, remove, nil
 }
 
 // reason is why ctx ended, if it was not asked to; else err.
@@ -166,7 +177,7 @@ func reason(ctx context.Context, err error) error {
 }
 
 // listen takes the port, or a free one where somebody else has it.
-func listen(port int, say *console) (net.Listener, error) {
+func listen(port int, out *console) (net.Listener, error) {
 	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	if err == nil {
 		return l, nil
@@ -175,7 +186,7 @@ func listen(port int, say *console) (net.Listener, error) {
 	if freeErr != nil {
 		return nil, fmt.Errorf("listening for the Functions host: %w", err)
 	}
-	say.print(fromSandbox, "port %d is taken; the Functions host listens on %s", port, free.Addr())
+	out.print(fromSandbox, "port %d is taken; the Functions host listens on %s", port, free.Addr())
 	return free, nil
 }
 
@@ -183,8 +194,10 @@ func listen(port int, say *console) (net.Listener, error) {
 func loopbackPort(address string) (int, error) {
 	host, port, err := net.SplitHostPort(address)
 	n, numErr := strconv.Atoi(port)
-	if err != nil || numErr != nil || n < 0 || n > 65535 || host != "127.0.0.1" && host != "localhost" {
-		return 0, fmt.Errorf("-control %s: an address like 127.0.0.1:7080 is wanted, on loopback", address)
+	isPort := err == nil && numErr == nil && n >= 0 && n <= 65535
+	isLoopback := host == "127.0.0.1" || host == "localhost"
+	if !isPort || !isLoopback {
+		return 0, fmt.Errorf("-control %s: it must be an address on loopback, like 127.0.0.1:7080", address)
 	}
 	return n, nil
 }
@@ -208,7 +221,7 @@ func (d *demo) host(o options, l net.Listener, logs io.Writer) (*functionshost.H
 	return functionshost.New(c)
 }
 
-// record tells what the services saw.
+// printRecord prints what happened in a service.
 func (d *demo) printRecord(r cloud.Record) {
 	switch r.Kind {
 	case cloud.PAT:
@@ -257,7 +270,8 @@ func (d *demo) subscribe(ctx context.Context) error {
 			return err
 		}
 		for _, m := range messages {
-			if err = subscriber.Handle(ctx, m.Body); err != nil {
+			err = subscriber.Handle(ctx, m.Body)
+			if err != nil {
 				err = receiver.DeadLetterMessage(ctx, m, &azservicebus.DeadLetterOptions{Reason: to("not an event")})
 			} else {
 				err = receiver.CompleteMessage(ctx, m, nil)
@@ -274,11 +288,11 @@ func to[T any](v T) *T { return &v }
 func (d *demo) subscriber() *events.Subscriber {
 	return &events.Subscriber{
 		OnRotated: func(_ context.Context, e events.Event, v events.Rotated) error {
-			what := "has its first PAT"
+			change := "has its first PAT"
 			if v.Previous != nil {
-				what = "has a new PAT (" + v.Reason + "); the old one ends at " + clock(v.Previous.RevokeAt)
+				change = "has a new PAT (" + v.Reason + "); the old one ends at " + clock(v.Previous.RevokeAt)
 			}
-			d.console.print(fromEvent, "%s: %s %s; read secret version %s", e.Type, v.PAT, what, short(v.Secret.Version))
+			d.console.print(fromEvent, "%s: %s %s; read secret version %s", e.Type, v.PAT, change, short(v.Secret.Version))
 			d.update(func() { d.rotated[v.PAT] = v.Reason })
 			return nil
 		},
@@ -307,7 +321,7 @@ func (d *demo) subscriber() *events.Subscriber {
 	}
 }
 
-// note changes what the story waits for.
+// update changes what the scenario waits for.
 func (d *demo) update(change func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -316,7 +330,7 @@ func (d *demo) update(change func()) {
 	d.changed = make(chan struct{})
 }
 
-// await waits until done, which is asked at every event.
+// await waits until done holds, which is checked at every event.
 func (d *demo) await(ctx context.Context, done func() bool) error {
 	for {
 		d.mu.Lock()
@@ -333,8 +347,8 @@ func (d *demo) await(ctx context.Context, done func() bool) error {
 	}
 }
 
-// story is what a newcomer is shown: the timer's sweep provisions every PAT, and a
-// call over HTTP replaces one and ends the old one at once.
+// showScenario is what a newcomer sees: the timer's sweep provisions every PAT, and a
+// call over HTTP replaces one and revokes the old one at once.
 func (d *demo) showScenario(ctx context.Context) error {
 	d.console.print(fromSandbox,
 		"the timer sweeps every five seconds; the manifest declares three PATs, and none exists yet")
@@ -349,7 +363,7 @@ func (d *demo) showScenario(ctx context.Context) error {
 	return d.await(ctx, func() bool { return d.revoked[demoPAT] })
 }
 
-// order asks for a rotation over HTTP.
+// requestRotation asks for a rotation over HTTP.
 func (d *demo) requestRotation(ctx context.Context) error {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, d.base+"/api/pats/"+demoPAT+"/rotate",
 		bytes.NewReader([]byte(`{"reason":"leaked into a log","revokePrevious":"now"}`)))
@@ -369,7 +383,7 @@ func (d *demo) requestRotation(ctx context.Context) error {
 	return nil
 }
 
-// farewell says what to do next.
+// printNextSteps prints what a newcomer can do next.
 func (d *demo) printNextSteps(o options) {
 	log := ""
 	if !o.verbose {

@@ -18,7 +18,7 @@ func TestTheDemonstrationsManifestIsValid(t *testing.T) {
 		t.Fatalf("problems: %v, warnings: %v", err, warnings)
 	}
 	if _, ok := m.PAT(demoPAT); !ok || len(m.PATs) != 3 {
-		t.Errorf("the story is about 3 PATs, one of them %s; the manifest has %d", demoPAT, len(m.PATs))
+		t.Errorf("the scenario is about 3 PATs, one of them %s; the manifest has %d", demoPAT, len(m.PATs))
 	}
 }
 
@@ -29,7 +29,7 @@ func TestWithoutAPackagedAppItSaysWhatToDo(t *testing.T) {
 		t.Errorf("error %v, want it to name make package", err)
 	}
 	if err := start(context.Background(), []string{"somewhere"}, os.Stdout); err == nil {
-		t.Error("an argument that is no flag was taken")
+		t.Error("an argument that is not a flag was accepted")
 	}
 }
 
@@ -46,8 +46,11 @@ func TestATakenPortIsReplacedByAFreeOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
-	if l.Addr().String() == taken.Addr().String() || !strings.Contains(out.String(), l.Addr().String()) {
-		t.Errorf("it listens on %s and says %q", l.Addr(), out.String())
+	if got := l.Addr().String(); got == taken.Addr().String() {
+		t.Errorf("it listens on the taken address %s", got)
+	}
+	if !strings.Contains(out.String(), l.Addr().String()) {
+		t.Errorf("it prints %q, want the address %s in it", out.String(), l.Addr())
 	}
 }
 
@@ -56,8 +59,11 @@ func TestTheControlAPIIsForLoopbackOnly(t *testing.T) {
 	for address, want := range map[string]int{"127.0.0.1:0": 0, "127.0.0.1:7080": 7080, "localhost:1": 1,
 		"0.0.0.0:7080": -1, ":7080": -1, "7080": -1, "127.0.0.1:http": -1, "127.0.0.1:70000": -1} {
 		got, err := loopbackPort(address)
-		if want < 0 != (err != nil) || err == nil && got != want {
-			t.Errorf("%s: port %d, error %v; want %d", address, got, err, want)
+		if refused := err != nil; refused != (want < 0) {
+			t.Errorf("%s: error %v, want one: %t", address, err, want < 0)
+		}
+		if err == nil && got != want {
+			t.Errorf("%s: port %d, want %d", address, got, want)
 		}
 	}
 }
@@ -68,8 +74,11 @@ func TestLinesStayLines(t *testing.T) {
 		true: "\x1b[32mevent  \x1b[0m  a b [31mc\n"} {
 		var out bytes.Buffer
 		newConsole(&out, colours).print(fromEvent, "a\n%s", "b\x1b[31mc")
-		if !strings.HasSuffix(out.String(), want) || strings.Count(out.String(), "\n") != 1 {
+		if !strings.HasSuffix(out.String(), want) {
 			t.Errorf("colours %t: %q, want it to end with %q", colours, out.String(), want)
+		}
+		if n := strings.Count(out.String(), "\n"); n != 1 {
+			t.Errorf("colours %t: %d lines, want one", colours, n)
 		}
 	}
 }

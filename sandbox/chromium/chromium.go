@@ -35,7 +35,7 @@ type Browser struct {
 	warnings []string
 }
 
-// patience bounds one job, in real time.
+// jobTimeout bounds one job, in real time.
 const jobTimeout = 60 * time.Second
 
 // Options of a Browser.
@@ -68,7 +68,7 @@ func Start(t testing.TB, o Options) *Browser {
 	}
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path),
-		chromedp.NoSandbox, // CI runs as root, and loads these pages only
+		chromedp.NoSandbox, // CI runs as root and loads only these pages
 		chromedp.DisableGPU,
 		chromedp.WindowSize(o.Width, o.Height),
 		chromedp.Flag("host-resolver-rules", strings.Join(rules, ", ")),
@@ -130,7 +130,7 @@ func (b *Browser) run(f func(context.Context) error) error {
 	case err := <-failed:
 		return err
 	case <-ctx.Done():
-		return fmt.Errorf("the browser did not come to an end: %w", ctx.Err())
+		return fmt.Errorf("the browser did not finish: %w", ctx.Err())
 	}
 }
 
@@ -165,8 +165,8 @@ func (b *Browser) Open(page string) error {
 // Not by chromedp's own queries: they keep looking into the document before when a
 // navigation has moved to another site's process.
 func (b *Browser) Press(selector string) error {
-	script := fmt.Sprintf(
-		"(() => { const e = document.querySelector(%q); if (!e) throw new Error('there is no ' + %[1]q); e.click() })()", selector)
+	script := fmt.Sprintf("(() => { const e = document.querySelector(%q); "+
+		"if (!e) throw new Error('there is no ' + %[1]q); e.click() })()", selector)
 	return b.follow(chromedp.Steps(chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
 		_, err := chromedp.Evaluate[any](script)(ctx, t)
 		return err
@@ -218,7 +218,7 @@ func (b *Browser) Value(selector string) (string, error) {
 	return Get(b, chromedp.Evaluate[string](fmt.Sprintf("document.querySelector(%q)?.value ?? ''", selector)))
 }
 
-// Lend gives a listener whose Close leaves the socket bound, to be lent again.
+// Reusable wraps a listener so that Close leaves the socket bound, to be wrapped again.
 func Reusable(l net.Listener) net.Listener {
 	return &reusable{Listener: l, closed: make(chan struct{})}
 }
@@ -248,7 +248,8 @@ func (l *reusable) Close() error {
 	l.once.Do(func() {
 		close(l.closed)
 		var c net.Conn
-		if c, err = net.Dial("tcp", l.Addr().String()); err == nil {
+		c, err = net.Dial("tcp", l.Addr().String())
+		if err == nil {
 			err = c.Close()
 		}
 	})
@@ -301,7 +302,7 @@ func Bridge(l net.Listener, dial func(context.Context) (net.Conn, error)) (stop 
 	}
 }
 
-// Complaints are the warnings and errors of all pages so far, as the console shows
+// Warnings are the warnings and errors of all pages so far, as the console shows
 // them: what a policy forbids, what a script throws.
 func (b *Browser) Warnings() []string {
 	b.mu.Lock()
@@ -326,15 +327,16 @@ func (b *Browser) Load(steps ...chromedp.Action[chromedp.Void]) error {
 	})
 }
 
-// Look is how somebody looks at pages: with a window of this width, in a light or a
-// dark room.
+// Emulate sets the width of the window, and whether the person prefers a dark scheme.
 func (b *Browser) Emulate(width int, dark bool) error {
 	scheme := "light"
 	if dark {
 		scheme = "dark"
 	}
-	media := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme",
-		Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"}}}
+	media := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{
+		{Name: "prefers-color-scheme", Value: scheme},
+		{Name: "prefers-reduced-motion", Value: "reduce"},
+	}}
 	return b.Run(chromedp.EmulateViewport(int64(width), 900),
 		chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
 			_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, media)

@@ -54,7 +54,7 @@ func (c *Cloud) vaultEvent(event []byte) {
 	if json.Unmarshal(event, &head) != nil || head.ID == "" {
 		head.ID = guid() // an array of events has none of its own
 	}
-	// It fails only where the bus is closed, and then nobody is left to tell.
+	// It fails only once the bus is closed, when nobody receives any more.
 	_ = c.Bus.Send(VaultEventQueue, servicebus.Message{ID: head.ID, Body: event, Properties: map[string]any{
 		"aeg-subscription-name": "VAULT-EVENTS", "aeg-delivery-count": "0", "aeg-event-type": "Notification",
 		"aeg-metadata-version": "1", "aeg-data-version": "", "aeg-output-event-id": head.ID,

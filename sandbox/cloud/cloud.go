@@ -3,8 +3,8 @@
 // each other as they are in Azure and reached by the addresses of Environment.
 //
 // It runs on loopback, over TLS, for a process that is to know nothing of it; or
-// on a pipe.Network, for the real SDKs in one process and in virtual time. It keeps a history of all that changed, and
-// the tokens that it gave out, for tests to judge by.
+// on a memnet.Network, for the real SDKs in one process and in virtual time. It keeps a
+// history of all that changed, and the tokens that it gave out, for tests to check.
 //
 // It must not know the app: what it says in Environment are the settings that any
 // deployment has, and what it stores for a sign-in is MSAL's own cache format.
@@ -72,13 +72,13 @@ type Config struct {
 	// process-wide token cache of azidentity tells clouds apart.
 	ClientID string
 
-	// Panel counts and fails calls. Default: the cloud's own.
+	// Panel counts calls and injects faults. Default: the cloud's own.
 	Panel *faults.Injector
 	// Entra and DevOps choose behaviours of these services.
 	Entra  entra.Switches
 	DevOps devops.Switches
 	// Vault may change the vault's configuration before it is made; what the
-	// cloud wires itself (addresses, tokens, events, panel) is not for it.
+	// cloud wires itself (addresses, tokens, events, faults) is overwritten.
 	Vault func(*keyvault.Config)
 	// Entities of the Service Bus namespace, in the form of the emulator's
 	// configuration file. Default: those that the app needs.
@@ -132,11 +132,12 @@ type addresses struct {
 // New starts a cloud with an app registration, its managed identity, and nobody
 // else in it.
 func New(c Config) (_ *Cloud, err error) {
-	switch {
-	case c.ClientCredential == "":
+	switch c.ClientCredential {
+	case "":
 		c.ClientCredential = Federated
-	case c.ClientCredential != Federated && c.ClientCredential != Certificate && c.ClientCredential != PublicClient:
-		return nil, fmt.Errorf("cloud: no client credential %q", c.ClientCredential)
+	case Federated, Certificate, PublicClient:
+	default:
+		return nil, fmt.Errorf("cloud: unknown client credential %q", c.ClientCredential)
 	}
 	if c.Panel == nil {
 		c.Panel = &faults.Injector{}
@@ -184,12 +185,14 @@ func New(c Config) (_ *Cloud, err error) {
 	return cl, nil
 }
 
-// certify makes the authority that loopback servers are trusted by.
+// makeAuthority makes the authority that loopback servers are trusted by.
 func (c *Cloud) makeAuthority() (err error) {
-	if c.ca, err = devca.New(); err != nil {
+	c.ca, err = devca.New()
+	if err != nil {
 		return err
 	}
-	if c.dir, err = os.MkdirTemp("", "patrol-sandbox-"); err != nil {
+	c.dir, err = os.MkdirTemp("", "patrol-sandbox-")
+	if err != nil {
 		return fmt.Errorf("cloud: %w", err)
 	}
 	c.closers = append(c.closers, func() { _ = os.RemoveAll(c.dir) })
@@ -239,14 +242,15 @@ func (c *Cloud) startDevOps() (err error) {
 		c.tokens.add(ch.PAT.Token)
 		c.history.add(Record{At: ch.At, Kind: PAT, PAT: &ch})
 	})
-	if c.at.devops, err = c.serve(serviceDevOps, c.DevOps); err != nil {
+	c.at.devops, err = c.serve(serviceDevOps, c.DevOps)
+	if err != nil {
 		return err
 	}
 	c.at.vssps, err = c.serve(serviceVSSPS, c.DevOps)
 	return err
 }
 
-var errNotForUs = errors.New("a token for another resource")
+var errOtherResource = errors.New("the token is for another resource")
 
 func (c *Cloud) verifyDevOps(token string) (devops.Claims, error) {
 	claims, err := c.Entra.VerifyAccessToken(token)
@@ -254,7 +258,7 @@ func (c *Cloud) verifyDevOps(token string) (devops.Claims, error) {
 		return devops.Claims{}, err
 	}
 	if claims.Audience != entra.DevOps {
-		return devops.Claims{}, errNotForUs
+		return devops.Claims{}, errOtherResource
 	}
 	return devops.Claims{ObjectID: claims.ObjectID, UPN: claims.UPN, TenantID: claims.TenantID, Scopes: claims.Scopes,
 		AppOnly: claims.IDType == "app"}, nil
@@ -284,7 +288,8 @@ func (c *Cloud) startVault() error {
 	config.OnChange = func(_ string, v keyvault.Version) {
 		c.history.add(Record{At: time.Now(), Kind: Secret, Secret: &v})
 	}
-	if c.Vault, err = keyvault.New(config); err != nil {
+	c.Vault, err = keyvault.New(config)
+	if err != nil {
 		return err
 	}
 	c.closers = append(c.closers, c.Vault.Close)
@@ -300,9 +305,9 @@ func (c *Cloud) verifyOwn(token, audience string) error {
 	case err != nil:
 		return err
 	case trimSlash(claims.Audience) != audience:
-		return errNotForUs
+		return errOtherResource
 	case claims.IDType != "app" || claims.ObjectID != c.principalID:
-		return errors.New("the bearer has no role here")
+		return errors.New("the identity has no role here")
 	}
 	return nil
 }
@@ -312,7 +317,7 @@ func (c *Cloud) startControl() (err error) {
 	return err
 }
 
-// ControlURL is where the panel is served: GET /calls, POST /faults and so on.
+// ControlURL is where the injector's control API is served: GET /calls, POST /faults and so on.
 func (c *Cloud) ControlURL() string { return c.at.control }
 
 // VaultHost is the host of KEY_VAULT_URL, with its port if it has one.

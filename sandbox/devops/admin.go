@@ -179,7 +179,8 @@ func (s *Service) graphUsers(a *answer, o *organization) {
 	s.mu.Unlock()
 	first := 0
 	if from := q.Get("continuationToken"); from != "" {
-		if first = slices.IndexFunc(rows, func(u wireUser) bool { return u.Descriptor == from }); first < 0 {
+		first = slices.IndexFunc(rows, func(u wireUser) bool { return u.Descriptor == from })
+		if first < 0 {
 			a.problem(http.StatusBadRequest, "InvalidContinuationTokenException",
 				"The continuation token is not valid.")
 			return

@@ -218,11 +218,13 @@ func (s *Service) admitBearer(a *answer, o *organization, operation, token strin
 	case GraphUsers:
 		ok = c.may("vso.graph") || c.may("vso.graph_manage")
 	case ListUserPats, RevokeUserPats, RevocationRule:
-		if ok = c.may("vso.tokenadministration"); ok && !administrator {
+		ok = c.may("vso.tokenadministration")
+		if ok && !administrator {
 			return c, a.noAdministrator(c)
 		}
 	case QueryAudit:
-		if ok = c.mayAudit(); ok && !administrator && !auditor {
+		ok = c.mayAudit()
+		if ok && !administrator && !auditor {
 			return c, a.forbidden("The user does not have the permission to view the audit log.")
 		}
 	}
@@ -289,7 +291,8 @@ func (s *Service) charge(a *answer, c caller) bool {
 	if over {
 		left := used
 		for _, x := range u.usage {
-			if left -= x.cost; left <= t.Budget {
+			left -= x.cost
+			if left <= t.Budget {
 				pause = x.at.Add(window).Sub(now)
 				break
 			}

@@ -268,7 +268,8 @@ func (s *Service) update(a *answer, o *organization, c caller, version string) {
 	if in.ValidTo != nil {
 		validTo = *in.ValidTo
 	}
-	if failure = a.switches.check(name, scopes, validTo, now); failure == none {
+	failure = a.switches.check(name, scopes, validTo, now)
+	if failure == none {
 		failure = p.org.Policies.permit(a.switches, c.user.UPN, scopes, global)
 	}
 	if failure == none && in.ValidTo != nil {

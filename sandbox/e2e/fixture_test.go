@@ -127,14 +127,16 @@ func open(t *testing.T, p setup) *fixture {
 	if p.cloud != nil {
 		p.cloud(&config)
 	}
-	if s.cloud, err = cloud.New(config); err != nil {
+	s.cloud, err = cloud.New(config)
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.cloud.Close)
 	if err := s.cloud.Seed(); err != nil {
 		t.Fatal(err)
 	}
-	if s.bus, err = s.cloud.BusClient(); err != nil {
+	s.bus, err = s.cloud.BusClient()
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.bus.Close(context.Background()) })
@@ -156,7 +158,8 @@ func open(t *testing.T, p setup) *fixture {
 		defer s.mu.Unlock()
 		s.invocations = append(s.invocations, i)
 	}
-	if s.host, err = functionshost.New(c); err != nil {
+	s.host, err = functionshost.New(c)
+	if err != nil {
 		t.Fatal(err)
 	}
 	for _, problem := range s.host.Problems() {

@@ -22,10 +22,10 @@ import (
 	"github.com/azure-patrol/patrol/sandbox/faults"
 )
 
-// Service is the vault's name on a control.Panel.
+// Service is the vault's name for a faults.Injector.
 const Service = "keyvault"
 
-// Operations on a control.Panel. Challenge counts the requests without a token,
+// Operations, as a faults.Injector names them. Challenge counts the requests without a token,
 // by which a client asks where to get one.
 const (
 	Challenge            = "challenge"
@@ -54,13 +54,13 @@ type Config struct {
 	Resource string
 	// ChallengeScope names the audience as a scope too, as newer vaults do.
 	ChallengeScope bool
-	// Verify says what is wrong with a bearer token; nil error: nothing.
+	// Verify returns what is wrong with a bearer token; nil: nothing.
 	Verify func(token string) error
 	// Panel counts calls and injects faults; may be nil.
 	Panel *faults.Injector
 	// OnChange is called after each write to a secret, one call at a time and
-	// before the writer has its answer. It may look at the vault but must not
-	// write to it.
+	// before the writer has its answer. It may read the vault but must not write
+	// to it.
 	OnChange func(name string, v Version)
 
 	// NoThrottle switches the limits per 10 seconds off.
@@ -104,7 +104,7 @@ const (
 	slot           = 10 * time.Second
 )
 
-// Version is one version of a secret, as tests look at it and write it.
+// Version is one version of a secret, as tests read and write it.
 type Version struct {
 	Name        string
 	ID          string // 32 hex digits
@@ -133,7 +133,7 @@ type secret struct {
 
 func (s *secret) latest() *Version { return s.versions[len(s.versions)-1] }
 
-// phase is where a secret stands between being there and being gone.
+// phase is where a secret is between active and deleted.
 type phase int
 
 const (
@@ -179,7 +179,7 @@ func New(c Config) (*Vault, error) {
 		return nil, errors.New("key vault: the challenge needs an authority and a tenant")
 	}
 	if c.Verify == nil {
-		return nil, errors.New("key vault: nobody verifies tokens")
+		return nil, errors.New("key vault: Verify is missing")
 	}
 	c.URL = strings.TrimSuffix(c.URL, "/")
 	c.Authority = strings.TrimSuffix(c.Authority, "/")
@@ -281,7 +281,7 @@ func (v *Vault) Delete(name string) error {
 	return err
 }
 
-// content is what a write asks for; nil: not said.
+// content is what a write asks for; nil: left out.
 type content struct {
 	value       *string
 	contentType *string
@@ -399,7 +399,7 @@ func (v *Vault) restore(name string) (*secret, error) {
 		return nil, err
 	}
 	s.recoveryEnds = time.Now().Add(v.cfg.RecoverDelay)
-	v.phase(s) // back at once where there is no delay
+	v.phase(s) // active at once where there is no delay
 	v.arm(s, false)
 	out := s.snapshot(s.latest())
 	v.mu.Unlock()
@@ -454,7 +454,7 @@ func (v *Vault) forget(name string) {
 
 func (v *Vault) purgeAt(s *secret) time.Time { return s.deleted.AddDate(0, 0, v.cfg.RetentionDays) }
 
-// phase tells where a secret stands, and ends a recovery whose time has come.
+// phase returns where a secret is, and ends a recovery whose time has come.
 func (v *Vault) phase(s *secret) phase {
 	now := time.Now()
 	switch {
@@ -488,7 +488,7 @@ func (v *Vault) version(name, id string) (*secret, *Version, error) {
 	return nil, nil, notFound(name + "/" + id)
 }
 
-// conflict says why a name cannot be written to; nil: it can.
+// conflict returns why a name cannot be written to; nil: it can.
 func (v *Vault) conflict(s *secret) error {
 	var message, inner string
 	switch v.phase(s) {

@@ -400,7 +400,8 @@ func TestSessionsAreHeldByOne(t *testing.T) {
 
 		ctx, cancel := context.WithTimeout(w.ctx, 5*time.Second)
 		defer cancel()
-		if _, err = w.c.AcceptNextSessionForQueue(ctx, "s", nil); err == nil {
+		_, err = w.c.AcceptNextSessionForQueue(ctx, "s", nil)
+		if err == nil {
 			t.Fatal("there is no session, and one was accepted")
 		}
 	})

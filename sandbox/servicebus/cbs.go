@@ -73,7 +73,8 @@ func (l *link) cbs(m *amqp.Message) {
 		code, why = 400, "put-token wants a token and a name."
 	case kind == "servicebus.windows.net:sastoken":
 		var err error
-		if cl, err = b.verifySAS(text, audience); err != nil {
+		cl, err = b.verifySAS(text, audience)
+		if err != nil {
 			code, why = 401, err.Error()
 		}
 	case kind == "jwt":

@@ -272,7 +272,8 @@ func (c *conn) read() error {
 		if code != 0 {
 			return io.EOF
 		}
-		if h, err = header(); err != nil {
+		h, err = header()
+		if err != nil {
 			return err
 		}
 	}
@@ -825,7 +826,8 @@ func (s *session) transfer(p *amqp.Transfer, payload []byte) error {
 	c, b := s.c, s.c.b
 	b.mu.Lock()
 	s.nextIncoming++
-	if s.taken++; s.taken > window/2 {
+	s.taken++
+	if s.taken > window/2 {
 		s.sendFlow(nil, 0, false)
 	}
 	l := s.links[p.Handle]
@@ -864,7 +866,8 @@ func (s *session) transfer(p *amqp.Transfer, payload []byte) error {
 	body, id, format, settled := l.partial, l.deliveryID, l.format, l.settled
 	l.open, l.partial = false, nil
 	l.deliveryCount++
-	if l.used++; l.used > senderCredit/2 {
+	l.used++
+	if l.used > senderCredit/2 {
 		l.sendCredit()
 	}
 	b.mu.Unlock()

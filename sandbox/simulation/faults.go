@@ -190,7 +190,8 @@ func (s Scenario) Run(t *testing.T, plan Plan) (res Result) {
 				running[c] = &ongoing{f, times}
 			}
 			if o := running[c]; o != nil {
-				if o.left--; o.left <= 0 {
+				o.left--
+				if o.left <= 0 {
 					delete(running, c)
 				}
 				return o.fault

@@ -108,7 +108,8 @@ func New(tb testing.TB, c Config) *World {
 		c.Cloud(&cc)
 	}
 	var err error
-	if w.Cloud, err = cloud.New(cc); err != nil {
+	w.Cloud, err = cloud.New(cc)
+	if err != nil {
 		tb.Fatalf("starting the cloud: %v", err)
 	}
 	if c.NobodySignedIn {

@@ -203,7 +203,8 @@ func TestThePageNeedsNeitherScriptsNorAMouse(t *testing.T) {
 		if !now.Shown {
 			t.Errorf("the focus does not show on %+v", now)
 		}
-		if found = now.Text == "Rotate nuget-feed"; found {
+		found = now.Text == "Rotate nuget-feed"
+		if found {
 			break
 		}
 	}

@@ -46,7 +46,8 @@ func listenDoors(t *testing.T) doors {
 	var d doors
 	for _, l := range []*net.Listener{&d.front, &d.authority} {
 		var err error
-		if *l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		*l, err = net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -84,7 +85,8 @@ func signIn(t *testing.T, b *chromium.Browser) (heading string) {
 			t.Fatal(err)
 		}
 		var step string
-		if step, err = b.Value("input[name=step]"); err != nil {
+		step, err = b.Value("input[name=step]")
+		if err != nil {
 			t.Fatal(err)
 		}
 		switch step {
@@ -95,7 +97,8 @@ func signIn(t *testing.T, b *chromium.Browser) (heading string) {
 		case "consent":
 			err = b.Press("button[value=accept]")
 		case "":
-			if heading, err = b.Text("h1"); err != nil {
+			heading, err = b.Text("h1")
+			if err != nil {
 				t.Fatal(err)
 			}
 			return heading

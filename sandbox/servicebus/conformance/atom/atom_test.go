@@ -279,7 +279,8 @@ func TestWhoHasNoRightIsRefused(t *testing.T) {
 			&admin.ClientOptions{ClientOptions: azcore.ClientOptions{Transport: direct{w.h},
 				Retry: policy.RetryOptions{MaxRetries: -1}}})
 		w.ok(err)
-		if _, err = c.CreateQueue(w.ctx, "q", nil); (err == nil) != ok {
+		_, err = c.CreateQueue(w.ctx, "q", nil)
+		if (err == nil) != ok {
 			t.Errorf("by key %s: %v", key, err)
 		}
 	}
