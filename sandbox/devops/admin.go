@@ -36,12 +36,14 @@ type wireSession struct {
 // listUserPats is token administration's list of one user's PATs.
 func (s *Service) listUserPats(a *answer, o *organization, subject string) {
 	q := a.r.URL.Query()
-	size, err := strconv.Atoi(cmp.Or(q.Get("pageSize"), "20"))
-	public, err2 := strconv.ParseBool(cmp.Or(strings.ToLower(q.Get("isPublic")), "false"))
+	size, sizeErr := strconv.Atoi(cmp.Or(q.Get("pageSize"), "20"))
+	public, publicErr := strconv.ParseBool(cmp.Or(strings.ToLower(q.Get("isPublic")), "false"))
 	from := strings.ToLower(q.Get("continuationToken"))
-	kind, key, described := strings.Cut(subject, ".")
-	if err != nil || err2 != nil || size < 1 || size > cmp.Or(a.switches.MaxUserPatPage, 100) || from != "" &&
-		!isUUID(from) || !described || kind == "" || key == "" {
+	kind, key, _ := strings.Cut(subject, ".")
+	sized := sizeErr == nil && size >= 1 && size <= cmp.Or(a.switches.MaxUserPatPage, 100)
+	paged := sized && (from == "" || isUUID(from))
+	described := kind != "" && key != ""
+	if publicErr != nil || !paged || !described {
 		a.problem(http.StatusBadRequest, "ArgumentException",
 			"The subject descriptor, page size or continuation token is not valid.")
 		return

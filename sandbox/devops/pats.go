@@ -55,9 +55,10 @@ func (s *Service) list(a *answer, o *organization, c caller) {
 	if top > maxTop && a.switches.ClampTop {
 		top = maxTop
 	}
-	if err != nil || top < 1 || top > maxTop ||
-		!slices.Contains([]string{"active", "revoked", "expired", "all"}, filter) ||
-		!slices.Contains([]string{"displayname", "displaydate", "status"}, sortBy) {
+	paged := err == nil && top >= 1 && top <= maxTop
+	knownFilter := slices.Contains([]string{"active", "revoked", "expired", "all"}, filter)
+	knownOrder := slices.Contains([]string{"displayname", "displaydate", "status"}, sortBy)
+	if !paged || !knownFilter || !knownOrder {
 		a.problem(http.StatusBadRequest, "ArgumentOutOfRangeException", "A parameter of the list is out of range.")
 		return
 	}
@@ -66,7 +67,8 @@ func (s *Service) list(a *answer, o *organization, c caller) {
 	s.mu.Lock()
 	var all []*pat
 	for _, p := range c.user.pats {
-		if (p.org == o || p.Global) && (filter == "all" || string(p.state(now)) == filter) {
+		here := p.org == o || p.Global
+		if here && (filter == "all" || string(p.state(now)) == filter) {
 			all = append(all, p)
 		}
 	}
@@ -95,7 +97,8 @@ func (s *Service) list(a *answer, o *organization, c caller) {
 		text, err := base64.RawURLEncoding.DecodeString(raw)
 		id, rest, _ := strings.Cut(string(text), "|")
 		last := s.byID[id]
-		if err != nil || "|"+rest != mark || last == nil || last.owner != c.user {
+		owned := last != nil && last.owner == c.user
+		if err != nil || "|"+rest != mark || !owned {
 			s.mu.Unlock()
 			a.problem(http.StatusBadRequest, "InvalidContinuationTokenException",
 				"The continuation token does not belong to this list.")
@@ -129,7 +132,10 @@ func (s *Service) list(a *answer, o *organization, c caller) {
 // held.
 func (s *Service) own(o *organization, c caller, id string) *pat {
 	p := s.byID[strings.ToLower(id)]
-	if p == nil || p.owner != c.user || !p.Global && p.org != o {
+	if p == nil || p.owner != c.user {
+		return nil
+	}
+	if !p.Global && p.org != o {
 		return nil
 	}
 	return p
@@ -316,7 +322,7 @@ func (s *Service) revoke(a *answer, o *organization, c caller) {
 	}
 }
 
-// check refuses what no organization would take.
+// check refuses what no organization accepts.
 func (sw Switches) check(name string, scopes []string, validTo, now time.Time) string {
 	switch {
 	case strings.TrimSpace(name) == "":
@@ -331,7 +337,7 @@ func (sw Switches) check(name string, scopes []string, validTo, now time.Time) s
 	return none
 }
 
-// permit asks the policies.
+// permit applies the policies on who may create what.
 func (p Policies) permit(sw Switches, upn string, scopes []string, global bool) string {
 	exempt := slices.ContainsFunc(p.Exempt, func(x string) bool { return strings.EqualFold(x, upn) })
 	packaging := !slices.ContainsFunc(scopes, func(x string) bool { return !strings.HasPrefix(x, "vso.packaging") })
@@ -375,11 +381,11 @@ func isUUID(s string) bool {
 		return false
 	}
 	for i, r := range s {
-		if i == 8 || i == 13 || i == 18 || i == 23 {
-			if r != '-' {
-				return false
-			}
-		} else if !strings.ContainsRune("0123456789abcdefABCDEF", r) {
+		allowed := "0123456789abcdefABCDEF"
+		if slices.Contains([]int{8, 13, 18, 23}, i) {
+			allowed = "-"
+		}
+		if !strings.ContainsRune(allowed, r) {
 			return false
 		}
 	}

@@ -117,7 +117,7 @@ type user struct {
 	challenged [sha256.Size]byte
 
 	usage      []usage
-	retryAfter time.Duration // to be said on the next success
+	retryAfter time.Duration // to be sent with the next success
 	asDate     bool
 	pauseEnds  time.Time
 	impatient  int
@@ -178,7 +178,7 @@ func (s *Service) SetDisabled(upn string, disabled bool) {
 	s.mustUser(upn).disabled = disabled
 }
 
-// SignedIn notes that the user has signed in with a browser.
+// RecordSignIn records that the user has signed in with a browser, now.
 func (s *Service) RecordSignIn(upn string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -246,7 +246,9 @@ func (s *Service) PATs(org, user string) []PAT {
 	now := time.Now()
 	var out []PAT
 	for _, p := range s.pats {
-		if (org == "" || strings.EqualFold(p.Organization, org)) && (user == "" || strings.EqualFold(p.User, user)) {
+		ofOrg := org == "" || strings.EqualFold(p.Organization, org)
+		ofUser := user == "" || strings.EqualFold(p.User, user)
+		if ofOrg && ofUser {
 			out = append(out, p.snapshot(now))
 		}
 	}
@@ -297,7 +299,7 @@ func (s *Service) Mails() int {
 	return s.mails
 }
 
-// OnChange registers a function that is told of every creation, update and
+// OnChange registers a function that is called for every creation, update and
 // revocation, once it has happened and before its answer leaves. It may call
 // the service's methods.
 func (s *Service) OnChange(f func(Change)) {
@@ -336,8 +338,8 @@ func (s *Service) user(key string) *user {
 	return nil
 }
 
-// mustOrganization and mustUser serve those who set the stage: a wrong name
-// there is a mistake in the test.
+// mustOrganization and mustUser serve a test's set-up: a wrong name there is a
+// mistake in the test.
 func (s *Service) mustOrganization(name string) *organization {
 	if o := s.organization(name); o != nil {
 		return o
@@ -371,7 +373,7 @@ func (s *Service) issue(o *organization, u *user, displayName string, scopes []s
 	return p
 }
 
-// end revokes a PAT.
+// revokePAT revokes a PAT.
 func (s *Service) revokePAT(p *pat, by origin) Change {
 	now := time.Now()
 	p.State, p.RevokedAt = Revoked, now
