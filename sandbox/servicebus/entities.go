@@ -11,10 +11,10 @@ import (
 	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
 )
 
-// ErrNotThere is wrapped where an entity is asked for that does not exist.
+// ErrNotFound is wrapped where an entity is asked for that does not exist.
 var ErrNotFound = errors.New("the entity does not exist")
 
-// ErrThere is wrapped where an entity is created a second time.
+// ErrExists is wrapped where an entity is created a second time.
 var ErrExists = errors.New("the entity exists already")
 
 const subscriptions = "/Subscriptions/"
@@ -97,7 +97,7 @@ func (b *Bus) Update(entity string, p broker.Properties) error {
 	}
 	if p.RequiresSession != q.props.RequiresSession || p.Partitioned != q.props.Partitioned ||
 		p.RequiresDuplicateDetection != q.props.RequiresDuplicateDetection {
-		return fmt.Errorf("entity %q: sessions, partitions and duplicate detection are chosen at the creation only",
+		return fmt.Errorf("entity %q: sessions, partitions and duplicate detection can be chosen at creation only",
 			entity)
 	}
 	q.props = p
@@ -198,7 +198,7 @@ func (b *Bus) add(name string, p broker.Properties, topic bool) (*queue, error) 
 func (b *Bus) checkForwards(name string, p broker.Properties) error {
 	for _, to := range []string{p.ForwardTo, p.ForwardDeadLetteredMessagesTo} {
 		if to != "" && b.find(to) == nil {
-			return fmt.Errorf("entity %q: forwards to %q, which is not there", name, to)
+			return fmt.Errorf("entity %q: forwards to %q, which does not exist", name, to)
 		}
 	}
 	return nil

@@ -25,7 +25,9 @@ func badRequest(why string) response { return response{code: 400, description: w
 
 func lockLost(condition amqp.Symbol) response {
 	return response{code: 410,
-		description: "The lock supplied is invalid. Either the lock expired, or the message has already been removed from the queue.", condition: condition}
+		description: "The lock supplied is invalid. Either the lock expired, or the message has already been removed " +
+			"from the queue.",
+		condition: condition}
 }
 
 // manage answers a request to entity/$management.
@@ -34,7 +36,7 @@ func (l *link) manage(m *amqp.Message) {
 	operation, _ := m.ApplicationProperties.Get("operation").(string)
 	value, _ := m.Value()
 	body, ok := value.(amqp.Map)
-	r := badRequest("The body is no map.")
+	r := badRequest("The body is not a map.")
 	answer := func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -146,12 +148,12 @@ func (b *Bus) schedule(q *queue, body amqp.Map) response {
 		ms = append(ms, m)
 	}
 	b.mu.Lock()
-	seqs, told, refused := b.accept(q, ms)
+	seqs, accepted, refused := b.accept(q, ms)
 	b.mu.Unlock()
 	if refused != nil {
 		return response{code: 400, description: refused.Description, condition: refused.Condition}
 	}
-	b.notify(q, told)
+	b.notify(q, accepted)
 	return success(amqp.Map{{Key: "sequence-numbers", Value: array(amqp.CodeLong, seqs)}})
 }
 
@@ -199,7 +201,7 @@ func (b *Bus) renewLocks(q *queue, body amqp.Map) response {
 	return success(amqp.Map{{Key: "expirations", Value: array(amqp.CodeTimestamp, until)}})
 }
 
-// held is the session that a request names, if somebody holds it.
+// heldSession is the session that a request names, if somebody holds it.
 func heldSession(q *queue, body amqp.Map) *group {
 	id, ok := body.Get("session-id").(string)
 	if g := q.groups[id]; ok && g != nil && g.holder != nil {
@@ -262,7 +264,10 @@ func (b *Bus) receiveDeferred(q *queue, body amqp.Map) response {
 		var g *group
 		if q.props.RequiresSession {
 			g = q.groups[e.group]
-			if g == nil || g.holder == nil || named && g != heldSession(q, body) {
+			if g == nil || g.holder == nil {
+				continue
+			}
+			if named && g != heldSession(q, body) {
 				continue
 			}
 		}
@@ -349,10 +354,11 @@ func (b *Bus) setSessionState(q *queue, body amqp.Map) response {
 }
 
 func (b *Bus) listSessions(q *queue, body amqp.Map) response {
-	since, ok := body.Get("last-updated-time").(time.Time)
-	skip, ok2 := body.Get("skip").(int32)
-	top, ok3 := body.Get("top").(int32)
-	if !ok || !ok2 || !ok3 || skip < 0 || top < 0 {
+	since, hasSince := body.Get("last-updated-time").(time.Time)
+	skip, hasSkip := body.Get("skip").(int32)
+	top, hasTop := body.Get("top").(int32)
+	paged := hasSkip && hasTop && skip >= 0 && top >= 0
+	if !hasSince || !paged {
 		return badRequest("last-updated-time, skip or top is missing.")
 	}
 	all := since.Year() > 9999
@@ -365,7 +371,11 @@ func (b *Bus) listSessions(q *queue, body amqp.Map) response {
 		}
 	}
 	for id, g := range q.groups {
-		if all && g.state != nil || !all && g.touched.After(since) {
+		wanted := g.touched.After(since)
+		if all {
+			wanted = g.state != nil
+		}
+		if wanted {
 			ids[id] = true
 		}
 	}

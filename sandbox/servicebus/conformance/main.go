@@ -1,5 +1,5 @@
 // Command conformance runs the live tests that the Service Bus SDK for Go brings
-// along against the sandbox's Service Bus, and tells which pass.
+// along against the sandbox's Service Bus, and reports which pass.
 //
 // The tests are taken from the module cache at run time and run unchanged but
 // for their credential; none of them is part of this project. The SDK fixes the
@@ -27,7 +27,7 @@ func main() {
 	}
 }
 
-// due is how many live tests must pass.
+// minPassed is how many live tests must pass.
 const minPassed = 70
 
 func run(ctx context.Context, out io.Writer) error {
