@@ -239,7 +239,8 @@ func (d *demo) printRecord(r cloud.Record) {
 		case !v.Enabled:
 			d.console.print(fromVault, "%s: version %s is closed", v.Name, short(v.ID))
 		case v.Tags["patrol-announced-at"] == "":
-			d.console.print(fromVault, "%s: version %s holds the new PAT (%s)", v.Name, short(v.ID), v.Tags["patrol-reason"])
+			d.console.print(fromVault, "%s: version %s holds the new PAT (%s)", v.Name, short(v.ID),
+				v.Tags["patrol-reason"])
 		}
 	}
 }
@@ -292,7 +293,8 @@ func (d *demo) subscriber() *events.Subscriber {
 			if v.Previous != nil {
 				change = "has a new PAT (" + v.Reason + "); the old one ends at " + clock(v.Previous.RevokeAt)
 			}
-			d.console.print(fromEvent, "%s: %s %s; read secret version %s", e.Type, v.PAT, change, short(v.Secret.Version))
+			d.console.print(fromEvent, "%s: %s %s; read secret version %s", e.Type, v.PAT, change,
+				short(v.Secret.Version))
 			d.update(func() { d.rotated[v.PAT] = v.Reason })
 			return nil
 		},

@@ -162,7 +162,7 @@ func (b *Browser) Open(page string) error {
 
 // Press clicks on what a CSS selector finds and waits for the page that follows.
 //
-// Not by chromedp's own queries: they keep looking into the document before when a
+// Not by chromedp's own queries: they keep querying the document before when a
 // navigation has moved to another site's process.
 func (b *Browser) Press(selector string) error {
 	script := fmt.Sprintf("(() => { const e = document.querySelector(%q); "+

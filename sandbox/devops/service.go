@@ -264,8 +264,8 @@ func (a *answer) version(operation string) (string, bool) {
 	}
 	if v == "" {
 		a.problem(http.StatusBadRequest, "VssVersionNotSpecifiedException",
-			"No api-version was supplied for the request. The version must be supplied either as part of the Accept header "+
-				"or as a query parameter.")
+			"No api-version was supplied for the request. The version must be supplied either as part of the Accept "+
+				"header or as a query parameter.")
 		return "", false
 	}
 	number, suffix, preview := strings.Cut(v, "-")
@@ -282,8 +282,8 @@ func (a *answer) version(operation string) (string, bool) {
 		operation)
 	if !preview && !released {
 		a.problem(http.StatusBadRequest, "VssInvalidPreviewVersionException", "The requested version "+v+
-			" of the resource is under preview. The -preview flag must be supplied in the api-version for such requests. "+
-			"For example: "+v+"-preview")
+			" of the resource is under preview. The -preview flag must be supplied in the api-version for such "+
+			"requests. For example: "+v+"-preview")
 		return "", false
 	}
 	return number, true

@@ -19,8 +19,16 @@ const fleet = 20
 
 func fleetManifest() string {
 	var b strings.Builder
-	b.WriteString(
-		"apiVersion: patrol/v1\nidentities:\n  build-bot:\n    user: build-bot@contoso.com\ndefaults:\n  lifetime: 30d\n  rotateBefore: 10d\n  overlap: 1s\npats:\n")
+	b.WriteString(`apiVersion: patrol/v1
+identities:
+  build-bot:
+    user: build-bot@contoso.com
+defaults:
+  lifetime: 30d
+  rotateBefore: 10d
+  overlap: 1s
+pats:
+`)
 	for i := range fleet {
 		fmt.Fprintf(&b, "  - {name: pat-%02d, identity: build-bot, organization: contoso, scopes: [vso.packaging]}\n",
 			i)
@@ -128,7 +136,7 @@ func TestTwentyPATsKeepTheBudget(t *testing.T) {
 	t.Parallel()
 	s := open(t, setup{manifest: fleetManifest()})
 	// A cold start: what is shared is fetched once. A new secret costs two reads
-	// more than a rotation does not need: a look for a deleted one of its name.
+	// more, which a rotation does not need: for a deleted one of its name.
 	cold := s.measure(func() {
 		if err := s.sweep(); err != nil {
 			t.Fatal(err)

@@ -15,7 +15,7 @@ import (
 )
 
 // Services that answer with the very secrets that they were sent, a log that keeps
-// back nothing, and every function asked: still no token gets out. (The search
+// back nothing, and every function called: still no token gets out. (The search
 // itself is made at the end of each test of this package.)
 func TestNoTokenGetsOutWhateverTheServicesAnswer(t *testing.T) {
 	t.Parallel()
@@ -76,14 +76,14 @@ func TestNoTokenGetsOutWhateverTheServicesAnswer(t *testing.T) {
 			`,"error_codes":[700082],"suberror":"token_expired"}`}); err != nil {
 		t.Fatal(err)
 	}
-	_ = s.sweep() // it cannot look everywhere, and says so
+	_ = s.sweep() // it cannot check everything, and fails
 	s.until("a sign-in is asked for", func() bool { return s.count(events.TypeSignInRequired) == 1 })
 	for _, path := range []string{"pats", "pats/" + name, "status", "health"} {
 		s.api(http.MethodGet, path, "")
 	}
 	s.api(http.MethodPost, "check?dryRun=true", "")
-	if a := s.api(http.MethodPost, "pats/"+name+"/rotate", ""); a.status != http.StatusConflict ||
-		a.json(t)["signInUrl"] == "" {
+	a := s.api(http.MethodPost, "pats/"+name+"/rotate", "")
+	if a.status != http.StatusConflict || a.json(t)["signInUrl"] == "" {
 		t.Errorf("rotate without a sign-in answers %d: %s", a.status, a.body)
 	}
 	if n := len(s.cloud.Tokens()); n < 10 {

@@ -38,7 +38,7 @@ import (
 const (
 	functionKey = "function-key-of-the-tests"
 	masterKey   = "master-key-of-the-tests"
-	// patience is how long a condition may take on a machine that is busy.
+	// timeout is how long a condition may take on a machine that is busy.
 	timeout = 60 * time.Second
 )
 
@@ -55,7 +55,7 @@ func packagedApp(t *testing.T) string {
 	return dir
 }
 
-// plan says how a stage is set.
+// setup says how a fixture is set up.
 type setup struct {
 	manifest string // default: manifestTwo
 	schedule string // CHECK_SCHEDULE; default: once a year
@@ -84,7 +84,7 @@ pats:
     overlap: 2h
 `
 
-// stage is one cloud with the app on it.
+// fixture is one cloud with the app on it.
 type fixture struct {
 	t        *testing.T
 	cloud    *cloud.Cloud
@@ -101,7 +101,7 @@ type fixture struct {
 	ids         []string // of the messages that carried events
 }
 
-// open sets a stage and starts the app; all of it ends with the test.
+// open sets a fixture up and starts the app; all of it ends with the test.
 func open(t *testing.T, p setup) *fixture {
 	t.Helper()
 	app := packagedApp(t)
@@ -151,7 +151,7 @@ func open(t *testing.T, p setup) *fixture {
 	}
 	c.Keys = functionshost.Keys{Host: functionKey, Master: masterKey}
 	c.Launcher, c.Listener = s.launcher, listener
-	c.Log = slog.New(slog.NewTextHandler(&guarded{s: s}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	c.Log = slog.New(slog.NewTextHandler(&hostLog{s: s}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	c.OnLine = func(l functionshost.Line) { s.record(l.Stream + ": " + l.Text + "\n") }
 	c.OnInvocation = func(i functionshost.Invocation) {
 		s.mu.Lock()
@@ -163,7 +163,7 @@ func open(t *testing.T, p setup) *fixture {
 		t.Fatal(err)
 	}
 	for _, problem := range s.host.Problems() {
-		t.Errorf("the app has a fault: %s", problem)
+		t.Errorf("the host reports a problem of the app: %s", problem)
 	}
 	if err := s.host.Start(context.Background()); err != nil {
 		t.Fatal(err)
@@ -182,16 +182,16 @@ func open(t *testing.T, p setup) *fixture {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	if err := s.host.WaitReady(ctx); err != nil {
-		t.Fatalf("the handler does not get ready: %v", err)
+		t.Fatalf("the handler does not become ready: %v", err)
 	}
 	return s
 }
 
-// guarded is the host's log.
-type guarded struct{ s *fixture }
+// hostLog is the host's log.
+type hostLog struct{ s *fixture }
 
-func (g *guarded) Write(b []byte) (int, error) {
-	g.s.record(string(b))
+func (l *hostLog) Write(b []byte) (int, error) {
+	l.s.record(string(b))
 	return len(b), nil
 }
 
@@ -264,7 +264,7 @@ func (s *fixture) subscribe() {
 func (s *fixture) collect(m *azservicebus.ReceivedMessage) {
 	e, err := events.Decode(m.Body)
 	if err != nil {
-		s.t.Errorf("message %q on the topic is no event: %v", m.MessageID, err)
+		s.t.Errorf("message %q on the topic is not an event: %v", m.MessageID, err)
 		return
 	}
 	for _, c := range []struct{ what, got, want string }{
@@ -299,9 +299,9 @@ func (s *fixture) until(what string, done func() bool) {
 	s.within(timeout, what, done)
 }
 
-func (s *fixture) within(patience time.Duration, what string, done func() bool) {
+func (s *fixture) within(timeout time.Duration, what string, done func() bool) {
 	s.t.Helper()
-	limit := time.NewTimer(patience)
+	limit := time.NewTimer(timeout)
 	defer limit.Stop()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -309,7 +309,7 @@ func (s *fixture) within(patience time.Duration, what string, done func() bool) 
 		select {
 		case <-tick.C:
 		case <-limit.C:
-			s.t.Fatalf("after %v still not so: %s", patience, what)
+			s.t.Fatalf("after %v still not so: %s", timeout, what)
 		}
 	}
 }
@@ -323,7 +323,7 @@ func (s *fixture) settledAt(name string, n int) bool {
 	return len(v) == n && v[n-1].Tags["patrol-announced-at"] != ""
 }
 
-// told returns the event of an id, once it has come.
+// event returns the event of an id, once it has come.
 func (s *fixture) event(id string) (events.Event, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -335,7 +335,7 @@ func (s *fixture) event(id string) (events.Event, bool) {
 	return events.Event{}, false
 }
 
-// timesTold counts the messages of one event.
+// timesReceived counts the messages of one event.
 func (s *fixture) timesReceived(id string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -433,7 +433,7 @@ func (a answer) json(t *testing.T) map[string]any {
 	return v
 }
 
-// call asks a URL with the function key.
+// call requests a URL with the function key.
 func (s *fixture) call(method, url string, body []byte) answer {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
@@ -457,7 +457,7 @@ func (s *fixture) call(method, url string, body []byte) answer {
 	return answer{got.StatusCode, got.Header, b}
 }
 
-// api asks a function.
+// api calls an HTTP function.
 func (s *fixture) api(method, path string, body string) answer {
 	s.t.Helper()
 	return s.call(method, s.base+"/api/"+path, []byte(body))
@@ -478,8 +478,8 @@ func (s *fixture) finished(function string) []functionshost.Invocation {
 		func(i functionshost.Invocation) bool { return i.Function != function })
 }
 
-// quiet waits until the app has worked on every message that was due, and Key
-// Vault has told of every version.
+// awaitIdle waits until the app has worked on every message that was due, and Key
+// Vault has sent its event of every version.
 func (s *fixture) awaitIdle() {
 	s.t.Helper()
 	s.until("every message has been worked on", func() bool {
@@ -535,7 +535,7 @@ func (s *fixture) search() {
 	}
 	out += more.String()
 	for _, found := range leaks(out, s.cloud.Tokens()) {
-		s.t.Errorf("a token got out: %s", found)
+		s.t.Errorf("a token is in the output: %s", found)
 	}
 }
 

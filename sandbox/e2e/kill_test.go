@@ -57,17 +57,18 @@ func TestAKillBeforeTheStoreLosesNothing(t *testing.T) {
 			orphans = append(orphans, p)
 		}
 	}
-	if len(orphans) != 1 || orphans[0].State != devops.Active || !strings.HasSuffix(orphans[0].DisplayName,
-		"-"+rotationID("jenkins-agents", "")+")") {
-		t.Errorf("left over: %+v, want one PAT with the rotation's id in its name, to be revoked once it is old enough",
-			orphans)
+	if len(orphans) != 1 || orphans[0].State != devops.Active {
+		t.Fatalf("left over: %+v, want one active PAT, to be revoked once it is old enough", orphans)
+	}
+	if want := "-" + rotationID("jenkins-agents", "") + ")"; !strings.HasSuffix(orphans[0].DisplayName, want) {
+		t.Errorf("the orphan is called %q, want it to end with %s", orphans[0].DisplayName, want)
 	}
 	s.eventsOnce()
 }
 
-// Killed once the event was sent and before that was noted: it is sent again, with
+// Killed once the event was sent and before that was recorded: it is sent again, with
 // the same id.
-func TestAKillBeforeTheNoteRepeatsTheEventWithItsID(t *testing.T) {
+func TestAKillBeforeTheEventIsRecordedRepeatsItWithItsID(t *testing.T) {
 	t.Parallel()
 	s := open(t, setup{manifest: manifestOne})
 	s.killAt(keyvault.Service, keyvault.UpdateSecret, faults.HangBefore)

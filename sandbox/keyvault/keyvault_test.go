@@ -498,8 +498,8 @@ func TestOnChangeIsCalledForEveryWrite(t *testing.T) {
 	var changes []string
 	var v *keyvault.Vault
 	v = handler(t, keyvault.Config{OnChange: func(name string, ver keyvault.Version) {
-		changes = append(changes, fmt.Sprintf("%s %s enabled=%t deleted=%t of %d", name, ver.Value, ver.Enabled, ver.Deleted,
-			len(v.Versions(name))))
+		changes = append(changes, fmt.Sprintf("%s %s enabled=%t deleted=%t of %d", name, ver.Value, ver.Enabled,
+			ver.Deleted, len(v.Versions(name))))
 	}})
 	must := func(err error) {
 		t.Helper()

@@ -1,5 +1,5 @@
 // Package servicebus is an Azure Service Bus that lives in a Go program: queues, topics
-// and subscriptions behind AMQP 1.0, as azservicebus wants them.
+// and subscriptions behind AMQP 1.0, as azservicebus uses them.
 //
 // It knows nothing of who sends and what the messages mean.
 package servicebus
@@ -281,8 +281,8 @@ func (b *Bus) accept(q *queue, ms []*amqp.Message) ([]int64, []Message, *amqp.Er
 	for _, m := range ms {
 		if q.props.RequiresSession && m.Properties.GroupID == nil {
 			return nil, nil, amqp.Errorf(amqp.NotAllowed,
-				"The SessionId was not set on a message, and it cannot be sent to the entity. Entities that have session "+
-					"support enabled can only receive messages that have the SessionId set to a valid value.")
+				"The SessionId was not set on a message, and it cannot be sent to the entity. Entities that have "+
+					"session support enabled can only receive messages that have the SessionId set to a valid value.")
 		}
 		if len(groupOf(m)) > maxID || len(idText(m.Properties.MessageID)) > maxID {
 			return nil, nil, amqp.Errorf(amqp.InvalidField, "A message or session id is longer than %d characters.",

@@ -48,7 +48,7 @@ func due() time.Time {
 	return rotation.Due(s, time.Now(), time.Now().Add(s.Lifetime))
 }
 
-// press asks for a rotation until it is accepted, as a person would.
+// requestRotation asks for a rotation until it is accepted, as a person would.
 func requestRotation(w *simulation.World, body string) {
 	for range 20 {
 		if w.HTTP("POST", "/api/pats/"+name+"/rotate", body, nil) == 202 {
@@ -162,8 +162,8 @@ func points(t *testing.T, s simulation.Scenario) (out, early []simulation.Point)
 
 func TestEverySingleFaultHolds(t *testing.T) {
 	if raceDetector {
-		t.Skip(
-			"make test runs it without the race detector, which makes it five times slower; the random sample runs with it")
+		t.Skip("make test runs it without the race detector, which makes it five times slower; " +
+			"the random sample runs with it")
 	}
 	calls, total, hold := 0, 0, 0
 	for _, s := range scenarios() {

@@ -1,7 +1,7 @@
 // Package simulation runs the production wiring of the handler against the whole
 // local Azure in one testing/synctest bubble: the real SDKs, the sandbox's services
-// and its Functions host, pipes for sockets and virtual time. A story of months runs
-// in seconds, and a handler can be killed at any call.
+// and its Functions host, pipes for sockets and virtual time. A scenario of months
+// runs in seconds, and a handler can be killed at any call.
 //
 // It is for tests. It knows how the parts are put together and nothing of what they
 // decide.
@@ -50,7 +50,7 @@ type Config struct {
 	Sessions int
 	// Hosts is how many instances of the app run; default 1.
 	Hosts int
-	// NobodySignedIn leaves the sign-in to the story.
+	// NobodySignedIn leaves the sign-in to the test.
 	NobodySignedIn bool
 	// Cloud may change the cloud's configuration.
 	Cloud func(*cloud.Config)
@@ -160,11 +160,11 @@ func (w *World) assemble() {
 	}
 }
 
-// patience is how long a World's host waits for a session before it asks again. The
+// sessionWait is how long a World's host waits for a session before it asks again. The
 // real one asks every minute, and a year of that would be most of the work.
 const sessionWait = 24 * time.Hour
 
-// patient changes how often and by how many the host asks for sessions, and nothing
+// waitForSessions changes how often and by how many the host asks for sessions, and nothing
 // else.
 func (w *World) waitForSessions(host []byte) ([]byte, error) {
 	var settings map[string]any
@@ -224,7 +224,7 @@ func (w *World) startHost(i int) {
 		w.tb.Fatalf("making the Functions host: %v", err)
 	}
 	for _, p := range h.Problems() {
-		w.tb.Errorf("the host finds fault with the app: %s", p)
+		w.tb.Errorf("the host reports a problem of the app: %s", p)
 	}
 	if err := h.Start(w.tb.Context()); err != nil {
 		w.tb.Fatalf("starting the Functions host: %v", err)
@@ -416,7 +416,7 @@ func (w *World) idle() bool {
 	return true
 }
 
-// HTTP asks an HTTP function and decodes the JSON answer into out (nil: not wanted).
+// HTTP calls an HTTP function and decodes the JSON answer into out (nil: not wanted).
 func (w *World) HTTP(method, path string, body, out any) int {
 	w.tb.Helper()
 	var r io.Reader = http.NoBody

@@ -1,6 +1,6 @@
-// Package dashboard_test looks at the packaged app as a person does: a Chromium opens
+// Package dashboard_test uses the packaged app as a person does: a Chromium opens
 // its pages on the local Azure, signs in, presses buttons. Every page is held against
-// axe-core's rules for accessibility, in a light and a dark room and on a phone, and
+// axe-core's rules for accessibility, in a light and a dark scheme and on a phone, and
 // searched for keys and tokens.
 package dashboard_test
 
@@ -30,7 +30,7 @@ import (
 const (
 	functionKey = "function-key-of-the-browser-tests"
 	masterKey   = "master-key-of-the-browser-tests"
-	// patience is how long a condition may take on a machine that is busy.
+	// timeout is how long a condition may take on a machine that is busy.
 	timeout = 60 * time.Second
 )
 
@@ -106,7 +106,7 @@ pats:
     scopes: [vso.release_execute]
 `
 
-// stage is a local Azure with the app on it, and a browser before it.
+// fixture is a local Azure with the app on it, and a browser that shows its pages.
 type fixture struct {
 	t           *testing.T
 	cloud       *cloud.Cloud
@@ -136,8 +136,8 @@ func open(t *testing.T, before func(*fixture)) *fixture {
 	if err := os.MkdirAll(s.screenshots, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if s.cloud, err = cloud.New(cloud.Config{Manifest: path, CheckSchedule: "0 0 0 1 1 *",
-		PublicURL: s.base}); err != nil {
+	s.cloud, err = cloud.New(cloud.Config{Manifest: path, CheckSchedule: "0 0 0 1 1 *", PublicURL: s.base})
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.cloud.Close)
@@ -165,7 +165,7 @@ func open(t *testing.T, before func(*fixture)) *fixture {
 		s.search()
 		for _, c := range b.Warnings() {
 			if !strings.Contains(c, "401 (Unauthorized)") { // a wrong key was tried
-				t.Errorf("the browser complains: %s", c)
+				t.Errorf("the browser warns: %s", c)
 			}
 		}
 		if t.Failed() {
@@ -177,7 +177,7 @@ func open(t *testing.T, before func(*fixture)) *fixture {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	if err := host.WaitReady(ctx); err != nil {
-		t.Fatalf("the handler does not get ready: %v", err)
+		t.Fatalf("the handler does not become ready: %v", err)
 	}
 	if err := host.Invoke(ctx, "CheckExpiry", ""); err != nil {
 		s.t.Logf("the first sweep: %v", err) // an identity has not signed in
@@ -202,7 +202,7 @@ func (s *fixture) search() {
 			"basic":  base64.StdEncoding.EncodeToString([]byte(":" + token)), "escaped": url.QueryEscape(token)} {
 			if at := strings.Index(out, want); at >= 0 {
 				line := out[strings.LastIndexByte(out[:at], '\n')+1 : at]
-				s.t.Errorf("secret number %d got out, %s, after %q", i, form, line[max(0, len(line)-200):])
+				s.t.Errorf("secret number %d is in the output, %s, after %q", i, form, line[max(0, len(line)-200):])
 			}
 		}
 	}
@@ -275,7 +275,7 @@ func (s *fixture) text() string {
 	return text
 }
 
-// says waits until the page contains a text.
+// awaitText waits until the page contains a text.
 func (s *fixture) awaitText(texts ...string) {
 	s.t.Helper()
 	for _, text := range texts {
@@ -289,7 +289,7 @@ func (s *fixture) awaitText(texts ...string) {
 	}
 }
 
-// rooms are how a page is looked at.
+// viewports are the windows in which a page is checked.
 var viewports = []struct {
 	name  string
 	width int
@@ -297,25 +297,24 @@ var viewports = []struct {
 }{{"light", 1280, false}, {"dark", 1280, true}, {"phone-light", 390, false}, {"phone-dark", 390, true},
 	{"small-phone", 360, false}}
 
-// inspect looks at the page in every room: it fits, it is accessible. The pictures
+// inspect checks the page in every viewport: it fits, it is accessible. The pictures
 // are kept.
 func (s *fixture) inspect(name string) {
 	s.t.Helper()
-	for _, room := range viewports {
-		s.noError(s.b.Emulate(room.width, room.dark), "looking at the page")
-		over,
-			err := chromium.Get(s.b,
+	for _, viewport := range viewports {
+		s.noError(s.b.Emulate(viewport.width, viewport.dark), "setting the viewport")
+		over, err := chromium.Get(s.b,
 			chromedp.Evaluate[int](`document.documentElement.scrollWidth - document.documentElement.clientWidth`))
 		s.noError(err, "measuring the page")
 		if over > 0 {
-			s.t.Errorf("%s, %s: the page is %d pixels too wide for %d", name, room.name, over, room.width)
+			s.t.Errorf("%s, %s: the page is %d pixels too wide for %d", name, viewport.name, over, viewport.width)
 		}
-		if room.name != "small-phone" {
-			s.screenshot(name + "-" + room.name)
+		if viewport.name != "small-phone" {
+			s.screenshot(name + "-" + viewport.name)
 		}
-		s.check(name + ", " + room.name)
+		s.check(name + ", " + viewport.name)
 	}
-	s.noError(s.b.Emulate(1280, false), "looking at the page")
+	s.noError(s.b.Emulate(1280, false), "setting the viewport")
 }
 
 func (s *fixture) screenshot(name string) {
@@ -329,7 +328,7 @@ func (s *fixture) screenshot(name string) {
 	}
 }
 
-// findings are what axe-core has to say: the rules that hold, and those that do not.
+// findings are axe-core's: the rules that hold, and those that do not.
 type findings struct {
 	Held       int
 	Violations []violation
@@ -339,6 +338,15 @@ type violation struct {
 	ID, Impact, Help string
 	Nodes            []string
 }
+
+// runAxe runs axe-core's rules and keeps what findings has.
+const runAxe = `axe.run(document, {resultTypes: ["violations"]}).then(r => ({
+	Held: r.passes.length,
+	Violations: r.violations.map(v => ({
+		ID: v.id, Impact: v.impact, Help: v.help,
+		Nodes: v.nodes.map(n => n.html.slice(0, 200) + " " + (n.failureSummary ?? "")),
+	})),
+}))`
 
 // check holds the page against axe-core's rules.
 func (s *fixture) check(where string) {
@@ -350,9 +358,7 @@ func (s *fixture) check(where string) {
 		if _, err := chromedp.Evaluate[chromedp.Void](`if (!window.axe) {`+s.axe+`}`)(ctx, t); err != nil {
 			return findings{}, fmt.Errorf("loading axe-core: %w", err)
 		}
-		return chromedp.Evaluate[findings](
-			`axe.run(document, {resultTypes: ["violations"]}).then(r => ({Held: r.passes.length, Violations:
-			r.violations.map(v => ({ID: v.id, Impact: v.impact, Help: v.help, Nodes: v.nodes.map(n => n.html.slice(0, 200) + " " + (n.failureSummary ?? ""))}))}))`,
+		return chromedp.Evaluate[findings](runAxe,
 			chromedp.EvalAwaitPromise)(ctx, t)
 	})
 	s.noError(err, "running axe-core")

@@ -46,7 +46,8 @@ func TestAPersonWorksWithTheDashboard(t *testing.T) {
 
 	// The overview: what is blocked comes first.
 	s.dashboard()
-	s.awaitText("Needs attention", "store-upload", "jenkins-agents", "Sign-in needed", "laptop of somebody", "<img src=x")
+	s.awaitText("Needs attention", "store-upload", "jenkins-agents", "Sign-in needed", "laptop of somebody",
+		"<img src=x")
 	if at := s.text(); strings.Index(at, "store-upload") > strings.Index(at, "jenkins-agents") {
 		t.Error("what is blocked does not come first")
 	}
@@ -81,10 +82,8 @@ func TestAPersonWorksWithTheDashboard(t *testing.T) {
 	s.awaitText("revoke the old PAT at once", "fail from that moment")
 	s.inspect("rotate-now")
 	s.press(`button.danger`)
-	s.until("the old PAT is revoked", func() bool {
-		return s.settledAt("jenkins-agents", 3) &&
-			s.state(first) == devops.Revoked
-	})
+	s.until("the old PAT is revoked",
+		func() bool { return s.settledAt("jenkins-agents", 3) && s.state(first) == devops.Revoked })
 
 	// Extended.
 	before := s.cloud.Vault.Versions("nuget-feed")[0]
@@ -95,9 +94,12 @@ func TestAPersonWorksWithTheDashboard(t *testing.T) {
 	s.press(`button.primary`)
 	s.awaitText("The PAT has been extended", "Its value is the same as before")
 	s.inspect("extended")
-	if after := s.cloud.Vault.Versions("nuget-feed"); len(after) != 1 || after[0].Value != before.Value ||
-		!after[0].Expires.After(before.Expires.Add(24*time.Hour)) {
-		t.Errorf("extended: %d versions, ends %s, before %s", len(after), after[0].Expires, before.Expires)
+	after := s.cloud.Vault.Versions("nuget-feed")
+	if len(after) != 1 || after[0].Value != before.Value {
+		t.Errorf("%d versions after the extension, want the same value in one", len(after))
+	}
+	if !after[0].Expires.After(before.Expires.Add(24 * time.Hour)) {
+		t.Errorf("extended from %s to %s, want days more", before.Expires, after[0].Expires)
 	}
 
 	// A PAT that patrol does not manage, revoked.
@@ -161,7 +163,7 @@ func TestAPersonWorksWithTheDashboard(t *testing.T) {
 	s.keep()
 }
 
-// The page asks nothing of a browser but HTML, and nothing of a person but keys.
+// The page needs nothing of a browser but HTML, and nothing of a person but keys.
 func TestThePageNeedsNeitherScriptsNorAMouse(t *testing.T) {
 	s := open(t, func(s *fixture) {
 		s.cloud.AddUser("token-admin@contoso.com")
@@ -179,14 +181,17 @@ func TestThePageNeedsNeitherScriptsNorAMouse(t *testing.T) {
 		Tag, Text string
 		Shown     bool
 	}
+	const focused = `(() => {
+		const e = document.activeElement, c = getComputedStyle(e), r = e.getBoundingClientRect();
+		return {
+			Tag: e.tagName, Text: e.getAttribute("aria-label") ?? e.innerText ?? "",
+			Shown: c.outlineStyle !== "none" && r.width > 0 && r.right > 0,
+		};
+	})()`
 	at := func() stop {
 		t.Helper()
-		v,
-			err := chromium.Get(s.b,
-			chromedp.Evaluate[stop](
-				`(() => { const e = document.activeElement, c = getComputedStyle(e), r = e.getBoundingClientRect();
-			return {Tag: e.tagName, Text: e.getAttribute("aria-label") ?? e.innerText ?? "", Shown: c.outlineStyle !== "none" && r.width > 0 && r.right > 0} })()`))
-		s.noError(err, "looking at the focus")
+		v, err := chromium.Get(s.b, chromedp.Evaluate[stop](focused))
+		s.noError(err, "reading the focus")
 		return v
 	}
 	key(kb.Tab)
@@ -214,7 +219,7 @@ func TestThePageNeedsNeitherScriptsNorAMouse(t *testing.T) {
 	s.noError(s.b.Load(chromedp.KeyEvent(kb.Enter)), "pressing Enter")
 	s.awaitText("Rotate nuget-feed?")
 
-	// Without scripts: the same, and the way for administrators is told.
+	// Without scripts: the same, and the page says what administrators do instead.
 	s.noError(s.b.Scripts(false), "forbidding scripts")
 	s.dashboard()
 	read := func(css string) string {
@@ -225,7 +230,7 @@ func TestThePageNeedsNeitherScriptsNorAMouse(t *testing.T) {
 	}
 	s.act("summary")
 	if text := read("noscript"); !strings.Contains(text, "/api/revocations") {
-		t.Errorf("without scripts an administrator is told %q", text)
+		t.Errorf("without scripts the page says %q to an administrator", text)
 	}
 	s.screenshot("without-scripts")
 	s.press(`li[data-text^="nuget-feed"] button[name=act]`)
@@ -240,8 +245,7 @@ func TestThePageNeedsNeitherScriptsNorAMouse(t *testing.T) {
 func (s *fixture) signIn() {
 	s.t.Helper()
 	for range 8 {
-		on,
-			err := chromium.Get(s.b,
+		on, err := chromium.Get(s.b,
 			chromedp.Evaluate[string](`document.querySelector("input[name=step]")?.value ?? ""`))
 		s.noError(err, "reading a page of the authority")
 		if on == "" {

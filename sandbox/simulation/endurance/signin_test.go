@@ -1,6 +1,6 @@
 // Package endurance_test holds a sign-in through a real browser against two hundred
-// days of sweeps. It stands apart from the other stories because the browser's
-// driver takes minutes to build under the race detector.
+// days of sweeps. It is apart from the other tests because the browser's driver
+// takes minutes to build under the race detector.
 package endurance_test
 
 import (
@@ -106,7 +106,7 @@ func signIn(t *testing.T, b *chromium.Browser) (heading string) {
 			t.Fatalf("the sign-in stopped at the page %q", step)
 		}
 	}
-	t.Fatal("the sign-in does not come to an end")
+	t.Fatal("the sign-in does not end")
 	return ""
 }
 
@@ -172,13 +172,13 @@ func TestASignInLastsTwoHundredDays(t *testing.T) {
 				if n := of(events.TypeSignInRequired, revoked); n != 1 {
 					t.Errorf("%d times a sign-in was asked for within a day, want once\n%s", n, w.Output())
 				}
-				var health, order struct{ Status, Type, SignInURL string }
+				var health struct{ Status string }
 				if code := w.HTTP("GET", "/api/health", "", &health); code != http.StatusServiceUnavailable ||
 					health.Status != "sign-in required" {
 					t.Errorf("health: %d %+v", code, health)
 				}
 				if code := w.HTTP("POST", "/api/pats/jenkins-agents/rotate", `{}`, nil); code != http.StatusConflict {
-					t.Errorf("an order to rotate: %d %+v", code, order)
+					t.Errorf("rotate answered %d, want 409", code)
 				}
 				works("while a sign-in is required")
 
@@ -187,9 +187,14 @@ func TestASignInLastsTwoHundredDays(t *testing.T) {
 				if err := b.Open("https://patrol.localhost/api/dashboard?code=" + simulation.MasterKey); err != nil {
 					t.Fatal(err)
 				}
-				if text, err := b.Text("main"); err != nil || !strings.Contains(text, "Sign-in needed") ||
-					!strings.Contains(text, "Sign in now") {
-					t.Errorf("the dashboard does not ask for a sign-in: %v\n%s", err, text)
+				text, err := b.Text("main")
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, want := range []string{"Sign-in needed", "Sign in now"} {
+					if !strings.Contains(text, want) {
+						t.Errorf("the dashboard does not say %q:\n%s", want, text)
+					}
 				}
 				if got := signIn(t, b); got != "Signed in" {
 					t.Fatalf("the second sign-in ended at %q\n%s", got, w.Output())
@@ -197,11 +202,11 @@ func TestASignInLastsTwoHundredDays(t *testing.T) {
 				closed()
 				w.Settle()
 				if n := of(events.TypeSignedIn, revoked); n != 1 {
-					t.Errorf("told %d times that the sign-in is in order again, want once", n)
+					t.Errorf("%d events say that the sign-in works again, want one", n)
 				}
 				before, _ := w.Latest("jenkins-agents")
 				if code := w.HTTP("POST", "/api/pats/jenkins-agents/rotate", `{}`, nil); code != http.StatusAccepted {
-					t.Errorf("an order to rotate: %d", code)
+					t.Errorf("rotate answered %d, want 202", code)
 				}
 				w.Settle()
 				if after, _ := w.Latest("jenkins-agents"); after.ID == before.ID {
@@ -214,7 +219,7 @@ func TestASignInLastsTwoHundredDays(t *testing.T) {
 	}
 }
 
-// noTokens searches everything that the handlers have said for every token there was.
+// noTokens searches everything that the handlers have put out for every token there was.
 func noTokens(t *testing.T, w *simulation.World) {
 	t.Helper()
 	said := w.Output() + w.Answers()
@@ -223,7 +228,7 @@ func noTokens(t *testing.T, w *simulation.World) {
 	}
 	for _, token := range w.Cloud.Tokens() {
 		if strings.Contains(said, token) {
-			t.Error("a token shows")
+			t.Error("a token is in the output, an answer or an event")
 		}
 	}
 }
