@@ -16,7 +16,7 @@ func (c *Cloud) startBus() error {
 	}
 	c.Bus, err = servicebus.New(servicebus.Config{
 		SessionWait: c.config.SessionWait,
-		Entities:    entities, KeyName: "RootManageSharedAccessKey", Key: c.sasKey, Panel: c.Panel,
+		Entities:    entities, KeyName: "RootManageSharedAccessKey", Key: c.sasKey, Injector: c.Injector,
 		VerifyJWT: func(token, _ string) error { return c.verifyOwn(token, "https://servicebus.azure.net") },
 		OnSend: func(entity string, m servicebus.Message) {
 			c.history.add(Record{At: time.Now(), Kind: Message, Message: &Sent{

@@ -72,8 +72,8 @@ type Config struct {
 	// process-wide token cache of azidentity tells clouds apart.
 	ClientID string
 
-	// Panel counts calls and injects faults. Default: the cloud's own.
-	Panel *faults.Injector
+	// Injector counts calls and injects faults. Default: the cloud's own.
+	Injector *faults.Injector
 	// Entra and DevOps choose behaviours of these services.
 	Entra  entra.Switches
 	DevOps devops.Switches
@@ -96,11 +96,11 @@ type Config struct {
 
 // Cloud is a running local Azure. Its services may be used directly.
 type Cloud struct {
-	Panel  *faults.Injector
-	Entra  *entra.Server
-	DevOps *devops.Service
-	Vault  *keyvault.Vault
-	Bus    *servicebus.Bus
+	Injector *faults.Injector
+	Entra    *entra.Server
+	DevOps   *devops.Service
+	Vault    *keyvault.Vault
+	Bus      *servicebus.Bus
 
 	config      Config
 	net         network
@@ -139,8 +139,8 @@ func New(c Config) (_ *Cloud, err error) {
 	default:
 		return nil, fmt.Errorf("cloud: unknown client credential %q", c.ClientCredential)
 	}
-	if c.Panel == nil {
-		c.Panel = &faults.Injector{}
+	if c.Injector == nil {
+		c.Injector = &faults.Injector{}
 	}
 	if c.ClientID == "" {
 		c.ClientID = guid()
@@ -157,7 +157,7 @@ func New(c Config) (_ *Cloud, err error) {
 	if c.Entities == nil {
 		c.Entities = defaultEntities
 	}
-	cl := &Cloud{Panel: c.Panel, config: c, header: random(16), sasKey: random(32), clientID: c.ClientID,
+	cl := &Cloud{Injector: c.Injector, config: c, header: random(16), sasKey: random(32), clientID: c.ClientID,
 		users: map[string]string{}}
 	cl.history.onRecord = c.OnRecord
 	defer func() {
@@ -202,7 +202,7 @@ func (c *Cloud) makeAuthority() (err error) {
 func (c *Cloud) certFile() string { return filepath.Join(c.dir, "authority.pem") }
 
 func (c *Cloud) startEntra() (err error) {
-	c.Entra = entra.New(entra.Config{Panel: c.Panel, Switches: c.config.Entra})
+	c.Entra = entra.New(entra.Config{Injector: c.Injector, Switches: c.config.Entra})
 	c.principalID = c.Entra.AddIdentity(entra.ManagedIdentity{ClientID: c.clientID})
 	app := entra.App{Name: "patrol", Scopes: []string{
 		entra.DevOps + "/vso.pats", entra.DevOps + "/vso.pats_manage", entra.DevOps + "/vso.tokenadministration",
@@ -230,13 +230,13 @@ func (c *Cloud) startEntra() (err error) {
 
 func (c *Cloud) startIdentity() (err error) {
 	endpoint := identity.New(identity.Config{Tokens: c.Entra, Header: c.header, Assigned: []string{c.clientID},
-		Panel: c.Panel})
+		Injector: c.Injector})
 	c.at.identity, err = c.serve(serviceIdentity, c.tokens.watch(endpoint, "access_token"))
 	return err
 }
 
 func (c *Cloud) startDevOps() (err error) {
-	c.DevOps = devops.New(devops.Config{Verify: c.verifyDevOps, Panel: c.Panel, Switches: c.config.DevOps,
+	c.DevOps = devops.New(devops.Config{Verify: c.verifyDevOps, Injector: c.Injector, Switches: c.config.DevOps,
 		Rand: c.config.Rand})
 	c.DevOps.OnChange(func(ch devops.Change) {
 		c.tokens.add(ch.PAT.Token)
@@ -282,7 +282,7 @@ func (c *Cloud) startVault() error {
 	if config.Events.Delay == 0 {
 		config.Events.Delay = eventDelay
 	}
-	config.Panel = c.Panel
+	config.Injector = c.Injector
 	config.Verify = func(token string) error { return c.verifyOwn(token, "https://vault.azure.net") }
 	config.Emit = c.vaultEvent
 	config.OnChange = func(_ string, v keyvault.Version) {
@@ -313,7 +313,7 @@ func (c *Cloud) verifyOwn(token, audience string) error {
 }
 
 func (c *Cloud) startControl() (err error) {
-	c.at.control, err = c.serve(serviceControl, c.Panel)
+	c.at.control, err = c.serve(serviceControl, c.Injector)
 	return err
 }
 

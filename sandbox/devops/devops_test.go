@@ -59,14 +59,14 @@ func run(t *testing.T, sw devops.Switches, test func(*testing.T, *fixture)) {
 			admin: {ObjectID: "o-grace", UPN: "grace@contoso.com", TenantID: "tenant",
 				Scopes: []string{"vso.tokenadministration", "vso.graph"}},
 		}}
-		s.Service = devops.New(devops.Config{Panel: s.injector, Switches: sw, Verify: func(token string) (devops.Claims,
-			error) {
+		verify := func(token string) (devops.Claims, error) {
 			c, ok := s.bearers[token]
 			if !ok {
 				return c, errors.New("expired")
 			}
 			return c, nil
-		}})
+		}
+		s.Service = devops.New(devops.Config{Injector: s.injector, Switches: sw, Verify: verify})
 		for _, org := range []string{"contoso", "fabrikam"} {
 			s.AddOrganization(devops.Organization{Name: org, TenantID: "tenant"})
 		}

@@ -56,8 +56,8 @@ type Config struct {
 	// stands for a token that Azure DevOps would not accept. nil: none is
 	// accepted.
 	Verify func(token string) (Claims, error)
-	// Panel counts calls and injects faults; nil: neither.
-	Panel    *faults.Injector
+	// Injector counts calls and injects faults; nil: neither.
+	Injector *faults.Injector
 	Switches Switches
 	// Rand makes ids and tokens; nil: crypto/rand.
 	Rand io.Reader
@@ -93,7 +93,7 @@ func New(c Config) *Service {
 	if s.rand == nil {
 		s.rand = rand.Reader
 	}
-	s.handler = c.Panel.Wrap(ServiceName, func(r *http.Request) string { return parse(r).operation },
+	s.handler = c.Injector.Wrap(ServiceName, func(r *http.Request) string { return parse(r).operation },
 		http.HandlerFunc(s.serve))
 	return s
 }

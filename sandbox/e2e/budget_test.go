@@ -67,10 +67,10 @@ func (s *fixture) measure(phase func()) spent {
 		return len(s.cloud.Messages(cloud.EventTopic)), scheduled
 	}
 	events, commands := sends()
-	s.cloud.Panel.ResetCounts()
+	s.cloud.Injector.ResetCounts()
 	phase()
 	moreEvents, moreCommands := sends()
-	return spent{s.cloud.Panel.Counts(), moreEvents - events, moreCommands - commands}
+	return spent{s.cloud.Injector.Counts(), moreEvents - events, moreCommands - commands}
 }
 
 // table shows a phase: what each PAT costs, and what all of them share.

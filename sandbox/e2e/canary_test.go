@@ -50,7 +50,7 @@ func TestNoTokenGetsOutWhateverTheServicesAnswer(t *testing.T) {
 			secrets, "ForbiddenByRbac")},
 	} {
 		f.Mode = faults.Status
-		if err := s.cloud.Panel.Inject(f); err != nil {
+		if err := s.cloud.Injector.Inject(f); err != nil {
 			t.Fatal(err)
 		}
 		v := s.versions(name)
@@ -61,15 +61,15 @@ func TestNoTokenGetsOutWhateverTheServicesAnswer(t *testing.T) {
 		s.api(http.MethodGet, "pats", "")
 		s.api(http.MethodGet, "pats/"+name, "")
 		s.api(http.MethodGet, "status", "")
-		s.cloud.Panel.ClearFaults()
+		s.cloud.Injector.ClearFaults()
 	}
 	if len(s.failures()) == 0 {
 		t.Error("no fault became an event")
 	}
 
 	// Last, the refresh token is refused, and the refusal repeats it.
-	if err := s.cloud.Panel.Inject(faults.Fault{Service: "entra", Operation: "token refresh_token", Mode: faults.Status,
-		Status: 400, Times: -1,
+	if err := s.cloud.Injector.Inject(faults.Fault{Service: "entra", Operation: "token refresh_token",
+		Mode: faults.Status, Status: 400, Times: -1,
 		Header: map[string]string{"Content-Type": "application/json"},
 		Body: `{"error":"invalid_grant","error_description":` +
 			fmt.Sprintf("%q", "AADSTS700082: The refresh token has expired: "+secrets) +

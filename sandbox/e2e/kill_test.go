@@ -24,14 +24,14 @@ pats:
 // killAt lets the app come as far as a call, which hangs, and kills it there.
 func (s *fixture) killAt(service, operation string, mode faults.Mode) {
 	s.t.Helper()
-	s.cloud.Panel.ResetCounts()
-	if err := s.cloud.Panel.Inject(faults.Fault{Service: service, Operation: operation, Mode: mode}); err != nil {
+	s.cloud.Injector.ResetCounts()
+	if err := s.cloud.Injector.Inject(faults.Fault{Service: service, Operation: operation, Mode: mode}); err != nil {
 		s.t.Fatal(err)
 	}
 	if err := s.sweep(); err != nil {
 		s.t.Fatal(err)
 	}
-	s.until("the app waits for "+operation, func() bool { return s.cloud.Panel.Count(service, operation) == 1 })
+	s.until("the app waits for "+operation, func() bool { return s.cloud.Injector.Count(service, operation) == 1 })
 	starts := s.launcher.starts()
 	if err := s.launcher.kill(); err != nil {
 		s.t.Fatal(err)

@@ -61,7 +61,7 @@ func TestASignalToStopLetsWhatIsUnderWayFinish(t *testing.T) {
 	})
 
 	// A request is under way at Azure DevOps when the signal comes.
-	if err := c.Panel.Inject(faults.Fault{Service: devops.ServiceName, Operation: devops.ListPats, Mode: faults.Slow,
+	if err := c.Injector.Inject(faults.Fault{Service: devops.ServiceName, Operation: devops.ListPats, Mode: faults.Slow,
 		Delay: 2 * time.Second}); err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,8 @@ func TestASignalToStopLetsWhatIsUnderWayFinish(t *testing.T) {
 		_ = resp.Body.Close()
 		status <- resp.StatusCode
 	}()
-	until(t, "the request is under way", func() bool { return c.Panel.Count(devops.ServiceName, devops.ListPats) > 0 })
+	until(t, "the request is under way",
+		func() bool { return c.Injector.Count(devops.ServiceName, devops.ListPats) > 0 })
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

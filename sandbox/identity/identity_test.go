@@ -30,7 +30,7 @@ func TestManagedIdentityCredentialGetsTokensForEveryResource(t *testing.T) {
 	client := "every-resource-" + rand.Text() // the credential's token cache is process-wide
 	principal := authority.AddIdentity(entra.ManagedIdentity{ClientID: client})
 	injector := &faults.Injector{}
-	serve(t, identity.Config{Tokens: authority, Header: "h", Assigned: []string{client}, Panel: injector})
+	serve(t, identity.Config{Tokens: authority, Header: "h", Assigned: []string{client}, Injector: injector})
 	cred, err := azidentity.NewManagedIdentityCredential(&azidentity.ManagedIdentityCredentialOptions{
 		ID: azidentity.ClientID(client)})
 	if err != nil {

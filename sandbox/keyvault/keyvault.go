@@ -56,8 +56,8 @@ type Config struct {
 	ChallengeScope bool
 	// Verify returns what is wrong with a bearer token; nil: nothing.
 	Verify func(token string) error
-	// Panel counts calls and injects faults; may be nil.
-	Panel *faults.Injector
+	// Injector counts calls and injects faults; may be nil.
+	Injector *faults.Injector
 	// OnChange is called after each write to a secret, one call at a time and
 	// before the writer has its answer. It may read the vault but must not write
 	// to it.
@@ -196,7 +196,7 @@ func New(c Config) (*Vault, error) {
 		c.Events.NearExpiryDelay = 3 * time.Minute
 	}
 	v := &Vault{cfg: c, host: u.Host, secrets: map[string]*secret{}, creations: map[*time.Timer]struct{}{}}
-	v.handler = c.Panel.Wrap(Service, operation, http.HandlerFunc(v.serve))
+	v.handler = c.Injector.Wrap(Service, operation, http.HandlerFunc(v.serve))
 	return v, nil
 }
 

@@ -140,7 +140,7 @@ func set(t *testing.T, c *azsecrets.Client, name, value string, tags map[string]
 
 func TestASecretThroughItsVersions(t *testing.T) {
 	var injector faults.Injector
-	v, c := start(t, keyvault.Config{Panel: &injector})
+	v, c := start(t, keyvault.Config{Injector: &injector})
 	ctx := t.Context()
 
 	// The first request asks where to get a token, without its body.
@@ -467,7 +467,7 @@ func TestThrottlingIsPerTenSeconds(t *testing.T) {
 
 func TestFaultsBeforeAndAfterTheirEffect(t *testing.T) {
 	var injector faults.Injector
-	v, c := start(t, keyvault.Config{Panel: &injector}, func(o *azsecrets.ClientOptions) {
+	v, c := start(t, keyvault.Config{Injector: &injector}, func(o *azsecrets.ClientOptions) {
 		o.Retry = policy.RetryOptions{MaxRetries: 3, RetryDelay: time.Millisecond}
 	})
 	set(t, c, "s", "one", nil)

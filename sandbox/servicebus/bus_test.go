@@ -79,7 +79,7 @@ func inBubbleWith(t *testing.T, change func(*servicebus.Config), test func(*fixt
 		f := &fixture{t: t, ctx: ctx, injector: &faults.Injector{}}
 		var err error
 		cfg := servicebus.Config{
-			Entities: entities(), KeyName: "root", Key: "c2VjcmV0", Panel: f.injector,
+			Entities: entities(), KeyName: "root", Key: "c2VjcmV0", Injector: f.injector,
 			VerifyJWT: func(token, audience string) error {
 				if token != "good" {
 					return errors.New("bad token")

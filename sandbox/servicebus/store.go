@@ -30,7 +30,7 @@ type Config struct {
 	Keys []Key
 	// VerifyJWT checks an Entra ID token; nil refuses every one.
 	VerifyJWT func(token, audience string) error
-	Panel     *faults.Injector
+	Injector  *faults.Injector
 	// SessionWait bounds how long an accept of the next session waits; default
 	// 65 seconds.
 	SessionWait time.Duration

@@ -28,9 +28,9 @@ func TestEachPATCostsItsBudgetAndNoCallMore(t *testing.T) {
 		time.Sleep(time.Hour)
 		phase := func(what string, act func(), want map[faults.Call]int) {
 			t.Helper()
-			w.Cloud.Panel.ResetCounts()
+			w.Cloud.Injector.ResetCounts()
 			act()
-			got := w.Cloud.Panel.Counts()
+			got := w.Cloud.Injector.Counts()
 			for c, n := range got {
 				switch {
 				case c.Service == "identity": // a token a day

@@ -99,11 +99,11 @@ func TestALockLostInMidRotationHolds(t *testing.T) {
 				s := scenarios()[1] // rotate
 				s.Config = func(c *simulation.Config) { c.Hosts = hosts }
 				s.Act = func(w *simulation.World) {
-					_ = w.Cloud.Panel.Inject(faults.Fault{Service: devops.ServiceName, Operation: devops.CreatePat,
+					_ = w.Cloud.Injector.Inject(faults.Fault{Service: devops.ServiceName, Operation: devops.CreatePat,
 						Mode: faults.Slow, Delay: slow})
 					time.Sleep(3 * time.Minute)
 					go func() { _ = w.Hosts[0].Invoke(t.Context(), "CheckExpiry", "") }()
-					for w.Cloud.Panel.Count(devops.ServiceName, devops.CreatePat) < 2 {
+					for w.Cloud.Injector.Count(devops.ServiceName, devops.CreatePat) < 2 {
 						time.Sleep(10 * time.Millisecond)
 					}
 					w.Cloud.Bus.LoseSessionLock(cloud.CommandQueue, name)
@@ -149,7 +149,7 @@ func TestClocksThatDifferByTwoMinutesHold(t *testing.T) {
 // A command that crashes its handler each time must not take the host down.
 func TestACommandThatCrashesItsHandlerIsPostponed(t *testing.T) {
 	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
-		w.Cloud.Panel.OnCall(func(_ int, c faults.Call) *faults.Fault {
+		w.Cloud.Injector.OnCall(func(_ int, c faults.Call) *faults.Fault {
 			if c.Operation == devops.CreatePat {
 				return &faults.Fault{Mode: faults.ResetBefore, Then: w.Kill}
 			}
@@ -157,7 +157,7 @@ func TestACommandThatCrashesItsHandlerIsPostponed(t *testing.T) {
 		})
 		_ = w.Sweep()
 		time.Sleep(5 * time.Hour)
-		w.Cloud.Panel.OnCall(nil)
+		w.Cloud.Injector.OnCall(nil)
 		ended := make(chan error, 1)
 		go func() { ended <- w.Hosts[0].Wait() }()
 		select {

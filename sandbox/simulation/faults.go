@@ -175,7 +175,7 @@ func (s Scenario) Run(t *testing.T, plan Plan) (res Result) {
 		var mu sync.Mutex
 		seen := map[faults.Call]int{}
 		running := map[faults.Call]*ongoing{}
-		w.Cloud.Panel.OnCall(func(_ int, c faults.Call) *faults.Fault {
+		w.Cloud.Injector.OnCall(func(_ int, c faults.Call) *faults.Fault {
 			mu.Lock()
 			defer mu.Unlock()
 			seen[c]++
@@ -201,7 +201,7 @@ func (s Scenario) Run(t *testing.T, plan Plan) (res Result) {
 		s.Act(w)
 		time.Sleep(s.After)
 		synctest.Wait()
-		w.Cloud.Panel.OnCall(nil)
+		w.Cloud.Injector.OnCall(nil)
 
 		end := time.Now()
 		w.Close()

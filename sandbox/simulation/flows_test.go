@@ -77,7 +77,7 @@ func failures(w *simulation.World) (out []events.RotationFailed) {
 
 func inject(t *testing.T, w *simulation.World, f faults.Fault) {
 	t.Helper()
-	if err := w.Cloud.Panel.Inject(f); err != nil {
+	if err := w.Cloud.Injector.Inject(f); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -427,7 +427,7 @@ func TestGivingUpIsReported(t *testing.T) {
 			t.Errorf("%d PATs that could not be proved are alive", len(live(w)))
 		}
 		// When the fault is gone, the next sweep provisions.
-		w.Cloud.Panel.ClearFaults()
+		w.Cloud.Injector.ClearFaults()
 		time.Sleep(6 * time.Hour)
 		synctest.Wait()
 		if len(rotations(w)) != 1 {
@@ -446,7 +446,7 @@ func TestAPolicyRefusalIsReportedOnceAndNotHammered(t *testing.T) {
 		if len(got) != 1 || got[0].Class != "policy" || got[0].Step != "create" {
 			t.Fatalf("failures %+v", got)
 		}
-		if n := w.Cloud.Panel.Count(devops.ServiceName, devops.CreatePat); n > 4 {
+		if n := w.Cloud.Injector.Count(devops.ServiceName, devops.CreatePat); n > 4 {
 			t.Errorf("%d creations for 4 sweeps", n)
 		}
 		w.Cloud.DevOps.SetPolicies(cloud.Organization, devops.Policies{})
