@@ -123,7 +123,7 @@ func (b *bench) starts(ctx context.Context) error {
 			k.took, k.size = append(k.took, p.answered.Seconds()*1e3), append(k.size, now/1e6)
 		}
 	}
-	if n := len(c.Panel.Counts()); n > 0 {
+	if n := len(c.Injector.Counts()); n > 0 {
 		return fmt.Errorf("the handler has called %d kinds of operations upstream before it was asked anything", n)
 	}
 	for _, k := range all {
@@ -178,7 +178,7 @@ func (b *bench) memory(ctx context.Context) error {
 		return err
 	}
 	took := time.Since(began)
-	if n := c.Panel.Count(keyvault.Service, keyvault.SetSecret); n != f.pats {
+	if n := c.Injector.Count(keyvault.Service, keyvault.SetSecret); n != f.pats {
 		return fmt.Errorf("%d rotations stored %d versions", f.pats, n)
 	}
 	now, most, err := p.memory()
@@ -279,7 +279,7 @@ func (b *bench) sweeps(ctx context.Context, n int) (took float64, spread string,
 		if err != nil {
 			return 0, "", 0, 0, 0, err
 		}
-		c.Panel.ResetCounts()
+		c.Injector.ResetCounts()
 		if err := p.invoke(ctx, "CheckExpiry", timerEnvelope); err != nil {
 			return 0, "", 0, 0, 0, err
 		}
@@ -289,11 +289,11 @@ func (b *bench) sweeps(ctx context.Context, n int) (took float64, spread string,
 		}
 		s = append(s, (after - before).Seconds())
 		want := (n+f.identities)/25 + 1
-		if calls := c.Panel.Count(keyvault.Service, keyvault.ListSecrets); calls > want {
+		if calls := c.Injector.Count(keyvault.Service, keyvault.ListSecrets); calls > want {
 			return 0, "", 0, 0, 0, fmt.Errorf("a sweep of %d PATs asked for %d pages of secrets, want %d", n, calls,
 				want)
 		}
-		if calls := c.Panel.Count(devops.ServiceName, devops.ListPats); calls > n/100+f.identities {
+		if calls := c.Injector.Count(devops.ServiceName, devops.ListPats); calls > n/100+f.identities {
 			return 0, "", 0, 0, 0, fmt.Errorf("a sweep of %d PATs asked for %d pages of PATs", n, calls)
 		}
 	}

@@ -160,10 +160,10 @@ func calls(t *testing.T) map[string]map[string]int {
 		}
 		time.Sleep(time.Hour)
 		phase := func(name string, act func()) {
-			w.Cloud.Panel.ResetCounts()
+			w.Cloud.Injector.ResetCounts()
 			act()
 			out[name] = map[string]int{}
-			for c, n := range w.Cloud.Panel.Counts() {
+			for c, n := range w.Cloud.Injector.Counts() {
 				if c.Service == "identity" || c.Service == "servicebus" && !strings.HasPrefix(c.Operation, "send "+
 					cloud.EventTopic) && !strings.HasPrefix(c.Operation, "schedule") {
 					continue

@@ -61,13 +61,13 @@ func scaleOut(t *testing.T, instances, pats int, windows float64) (out scaled) {
 			s.Throttle = devops.Throttle{Cost: cost,
 				Budget: scaleBudget}
 		})
-		w.Cloud.Panel.OnCall(func(_ int, c faults.Call) *faults.Fault {
+		w.Cloud.Injector.OnCall(func(_ int, c faults.Call) *faults.Fault {
 			if c.Service == "servicebus" {
 				return nil // its links are opened under a lock of the SDK
 			}
 			return &faults.Fault{Mode: faults.Slow, Delay: scaleTrip}
 		})
-		w.Cloud.Panel.ResetCounts()
+		w.Cloud.Injector.ResetCounts()
 		began := time.Now()
 		if err := w.Hosts[0].Invoke(t.Context(), "CheckExpiry", ""); err != nil {
 			t.Fatal(err)
@@ -91,7 +91,7 @@ func scaleOut(t *testing.T, instances, pats int, windows float64) (out scaled) {
 		if len(left) > 0 {
 			t.Fatalf("%d instances: %d of %d PATs are not new after 12 hours", instances, len(left), pats)
 		}
-		out = scaled{instances: instances, pats: pats, took: last.Sub(began), counts: w.Cloud.Panel.Counts(),
+		out = scaled{instances: instances, pats: pats, took: last.Sub(began), counts: w.Cloud.Injector.Counts(),
 			putOff: strings.Count(w.Output(), "being throttled: put off"), failed: strings.Count(w.Output(),
 				"step failed")}
 		// Who heeds what Azure DevOps asks for gets the budget once at the start, and

@@ -121,7 +121,7 @@ func (w *world) invoke(n int, pat, from string) error {
 const trip = 50 * time.Millisecond
 
 func (w *world) slow() {
-	w.Panel.OnCall(func(int, faults.Call) *faults.Fault { return &faults.Fault{Mode: faults.Slow, Delay: trip} })
+	w.Injector.OnCall(func(int, faults.Call) *faults.Fault { return &faults.Fault{Mode: faults.Slow, Delay: trip} })
 }
 
 // rotateOne tells how long it took until readers had the new PAT, and until the

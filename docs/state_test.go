@@ -129,7 +129,7 @@ func TestSecretsOfPATsAreOnThePage(t *testing.T) {
 	defer server.Close()
 	kv, err := keyvault.New(keyvault.Config{
 		URL: server.URL, Authority: "https://login.microsoftonline.com", Tenant: "tenant",
-		Panel: &faults.Injector{}, Verify: func(string) error { return nil },
+		Injector: &faults.Injector{}, Verify: func(string) error { return nil },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -264,7 +264,7 @@ func messages(t *testing.T, send func(context.Context, *bus.Bus) error) []azure.
 				Queues: []broker.Queue{{Name: "commands", Properties: broker.Properties{RequiresSession: true}}},
 				Topics: []broker.Topic{{Name: "events", Subscriptions: []broker.Subscription{{Name: "all"}}}},
 			},
-			KeyName: "key", Key: "right", Panel: &faults.Injector{},
+			KeyName: "key", Key: "right", Injector: &faults.Injector{},
 			OnSend: func(_ string, m azure.Message) {
 				mu.Lock()
 				defer mu.Unlock()

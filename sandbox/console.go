@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// teller prints one line for each thing that happened.
-type teller struct {
+// console prints one line for each thing that happened.
+type console struct {
 	out     io.Writer
 	colours bool
 	begun   time.Time
@@ -17,11 +17,11 @@ type teller struct {
 	mu sync.Mutex
 }
 
-func newTeller(out io.Writer, colours bool) *teller {
-	return &teller{out: out, colours: colours, begun: time.Now()}
+func newConsole(out io.Writer, colours bool) *console {
+	return &console{out: out, colours: colours, begun: time.Now()}
 }
 
-// Who speaks; each has its colour on a terminal.
+// The sources of lines; each has its colour on a terminal.
 const (
 	fromSandbox = "sandbox"
 	fromDevOps  = "devops"
@@ -35,22 +35,22 @@ var colourOf = map[string]string{
 	fromDevOps: "36", fromVault: "33", fromEvent: "32", fromHTTP: "35", fromHost: "31", fromSandbox: "2",
 }
 
-// tell prints a line.
-func (t *teller) tell(from, format string, args ...any) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// print prints a line of one source.
+func (c *console) print(from, format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	who := fmt.Sprintf("%-7s", from)
-	if t.colours {
+	if c.colours {
 		who = "\x1b[" + colourOf[from] + "m" + who + "\x1b[0m"
 	}
-	fmt.Fprintf(t.out, "%6.1fs  %s  %s\n", time.Since(t.begun).Seconds(), who, oneLine(fmt.Sprintf(format, args...)))
+	fmt.Fprintf(c.out, "%6.1fs  %s  %s\n", time.Since(c.begun).Seconds(), who, oneLine(fmt.Sprintf(format, args...)))
 }
 
-// plain prints text as it is.
-func (t *teller) plain(text string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	fmt.Fprintln(t.out, text)
+// printText prints text as it is.
+func (c *console) printText(text string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	fmt.Fprintln(c.out, text)
 }
 
 // oneLine keeps what others have written (names, messages) from breaking the

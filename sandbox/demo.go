@@ -56,52 +56,43 @@ pats:
     overlap: 15s
 `
 
-// demonstrated is the PAT that the demonstration asks to rotate.
-const demonstrated = "jenkins-agents"
+// demoPAT is the PAT that the demonstration asks to rotate.
+const demoPAT = "jenkins-agents"
 
 // demo is a running demonstration.
 type demo struct {
-	say   *teller
-	cloud *cloud.Cloud
-	base  string // URL of the Functions host
+	console *console
+	cloud   *cloud.Cloud
+	base    string // URL of the Functions host
 
 	mu      sync.Mutex
 	changed chan struct{}     // closed and replaced at each event
 	rotated map[string]string // PAT to its latest rotation's reason
-	revoked map[string]bool   // PATs with a revocation that was told of
+	revoked map[string]bool   // PATs with an event of a revocation
 }
 
 // run shows the demonstration until ctx ends.
-func run(ctx context.Context, o options, say *teller, logs io.Writer) error {
+func run(ctx context.Context, o options, out *console, logs io.Writer) error {
 	control, err := loopbackPort(o.control)
 	if err != nil {
 		return err
 	}
-	listener, err := listen(o.port, say)
+	listener, err := listen(o.port, out)
 	if err != nil {
 		return err
 	}
-	d := &demo{say: say, base: "http://" + listener.Addr().String(), changed: make(chan struct{}),
+	d := &demo{console: out, base: "http://" + listener.Addr().String(), changed: make(chan struct{}),
 		rotated: map[string]string{}, revoked: map[string]bool{}}
 	defer func() { _ = listener.Close() }() // the host closes it too
 
-	path := o.manifest
-	if path == "" {
-		dir, err := os.MkdirTemp("", "patrol-demo-")
-		if err != nil {
-			return err
-		}
-		defer func() { _ = os.RemoveAll(dir) }()
-		path = filepath.Join(dir, "pats.yaml")
-		if err := os.WriteFile(path, []byte(demoManifest), 0o600); err != nil {
-			return err
-		}
-	} else if path, err = filepath.Abs(path); err != nil {
+	manifest, removeManifest, err := manifestFile(o)
+	if err != nil {
 		return err
 	}
+	defer removeManifest()
 
-	d.cloud, err = cloud.New(cloud.Config{Manifest: path, CheckSchedule: "*/5 * * * * *", PublicURL: d.base,
-		Ports: cloud.Ports{Control: control}, OnRecord: d.record})
+	d.cloud, err = cloud.New(cloud.Config{Manifest: manifest, CheckSchedule: "*/5 * * * * *", PublicURL: d.base,
+		Ports: cloud.Ports{Control: control}, OnRecord: d.printRecord})
 	if err != nil {
 		return err
 	}
@@ -109,7 +100,7 @@ func run(ctx context.Context, o options, say *teller, logs io.Writer) error {
 	if err := d.cloud.Seed(); err != nil {
 		return err
 	}
-	say.tell(fromSandbox,
+	out.print(fromSandbox,
 		"a local Azure is up: Entra, Azure DevOps (organization contoso), Key Vault, managed identity, Service Bus")
 	// Somebody's PAT that is not in the manifest, a week before its end.
 	d.cloud.DevOps.Seed(cloud.Organization, cloud.User, "made by hand", "vso.code",
@@ -130,7 +121,7 @@ func run(ctx context.Context, o options, say *teller, logs io.Writer) error {
 	defer func() { _ = host.Close() }()
 	tasks.Go(func() {
 		if err := host.Wait(); err != nil {
-			cancel(fmt.Errorf("the Functions host has ended by itself: %w", err))
+			cancel(fmt.Errorf("the Functions host stopped by itself: %w", err))
 		}
 	})
 	tasks.Go(func() {
@@ -141,17 +132,37 @@ func run(ctx context.Context, o options, say *teller, logs io.Writer) error {
 	if err := host.WaitReady(ctx); err != nil {
 		return reason(ctx, err)
 	}
-	say.tell(fromSandbox, "the Functions host runs the packaged app on %s: %s", d.base, strings.Join(host.Functions(),
+	out.print(fromSandbox, "the Functions host runs the packaged app on %s: %s", d.base, strings.Join(host.Functions(),
 		", "))
 	if o.manifest == "" {
-		if err := d.story(ctx); err != nil {
+		if err := d.showScenario(ctx); err != nil {
 			return reason(ctx, err)
 		}
 	}
-	d.farewell(o)
+	d.printNextSteps(o)
 	<-ctx.Done()
-	say.tell(fromSandbox, "ending")
+	out.print(fromSandbox, "ending")
 	return reason(ctx, nil)
+}
+
+// manifestFile is the path of the manifest to run with: the caller's, or the
+// demonstration's in a temporary folder that remove deletes.
+func manifestFile(o options) (path string, remove func(), err error) {
+	if o.manifest != "" {
+		path, err = filepath.Abs(o.manifest)
+		return path, func() {}, err
+	}
+	dir, err := os.MkdirTemp("", "patrol-demo-")
+	if err != nil {
+		return "", nil, err
+	}
+	remove = func() { _ = os.RemoveAll(dir) }
+	path = filepath.Join(dir, "pats.yaml")
+	if err := os.WriteFile(path, []byte(demoManifest), 0o600); err != nil {
+		remove()
+		return "", nil, err
+	}
+	return path, remove, nil
 }
 
 // reason is why ctx ended, if it was not asked to; else err.
@@ -166,7 +177,7 @@ func reason(ctx context.Context, err error) error {
 }
 
 // listen takes the port, or a free one where somebody else has it.
-func listen(port int, say *teller) (net.Listener, error) {
+func listen(port int, out *console) (net.Listener, error) {
 	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	if err == nil {
 		return l, nil
@@ -175,7 +186,7 @@ func listen(port int, say *teller) (net.Listener, error) {
 	if freeErr != nil {
 		return nil, fmt.Errorf("listening for the Functions host: %w", err)
 	}
-	say.tell(fromSandbox, "port %d is taken; the Functions host listens on %s", port, free.Addr())
+	out.print(fromSandbox, "port %d is taken; the Functions host listens on %s", port, free.Addr())
 	return free, nil
 }
 
@@ -183,8 +194,10 @@ func listen(port int, say *teller) (net.Listener, error) {
 func loopbackPort(address string) (int, error) {
 	host, port, err := net.SplitHostPort(address)
 	n, numErr := strconv.Atoi(port)
-	if err != nil || numErr != nil || n < 0 || n > 65535 || host != "127.0.0.1" && host != "localhost" {
-		return 0, fmt.Errorf("-control %s: an address like 127.0.0.1:7080 is wanted, on loopback", address)
+	isPort := err == nil && numErr == nil && n >= 0 && n <= 65535
+	isLoopback := host == "127.0.0.1" || host == "localhost"
+	if !isPort || !isLoopback {
+		return 0, fmt.Errorf("-control %s: it must be an address on loopback, like 127.0.0.1:7080", address)
 	}
 	return n, nil
 }
@@ -200,33 +213,34 @@ func (d *demo) host(o options, l net.Listener, logs io.Writer) (*functionshost.H
 	c.OnInvocation = func(i functionshost.Invocation) {
 		switch {
 		case i.Status != 0:
-			d.say.tell(fromHTTP, "%s answered %d", i.Function, i.Status)
+			d.console.print(fromHTTP, "%s answered %d", i.Function, i.Status)
 		case i.Err != nil:
-			d.say.tell(fromHost, "%s failed; see the log", i.Function)
+			d.console.print(fromHost, "%s failed; see the log", i.Function)
 		}
 	}
 	return functionshost.New(c)
 }
 
-// record tells what the services saw.
-func (d *demo) record(r cloud.Record) {
+// printRecord prints what happened in a service.
+func (d *demo) printRecord(r cloud.Record) {
 	switch r.Kind {
 	case cloud.PAT:
 		p := r.PAT.PAT
 		switch r.PAT.Kind {
 		case devops.Created:
-			d.say.tell(fromDevOps, "%s made the PAT %q, which ends at %s", p.User, p.DisplayName, clock(p.ValidTo))
+			d.console.print(fromDevOps, "%s made the PAT %q, which ends at %s", p.User, p.DisplayName, clock(p.ValidTo))
 		case devops.Ended:
-			d.say.tell(fromDevOps, "the PAT %q has been revoked", p.DisplayName)
+			d.console.print(fromDevOps, "the PAT %q has been revoked", p.DisplayName)
 		}
 	case cloud.Secret:
 		v := r.Secret
 		switch {
 		case v.Tags["patrol-rotation"] == "":
 		case !v.Enabled:
-			d.say.tell(fromVault, "%s: version %s is closed", v.Name, short(v.ID))
+			d.console.print(fromVault, "%s: version %s is closed", v.Name, short(v.ID))
 		case v.Tags["patrol-announced-at"] == "":
-			d.say.tell(fromVault, "%s: version %s holds the new PAT (%s)", v.Name, short(v.ID), v.Tags["patrol-reason"])
+			d.console.print(fromVault, "%s: version %s holds the new PAT (%s)", v.Name, short(v.ID),
+				v.Tags["patrol-reason"])
 		}
 	}
 }
@@ -257,7 +271,8 @@ func (d *demo) subscribe(ctx context.Context) error {
 			return err
 		}
 		for _, m := range messages {
-			if err = subscriber.Handle(ctx, m.Body); err != nil {
+			err = subscriber.Handle(ctx, m.Body)
+			if err != nil {
 				err = receiver.DeadLetterMessage(ctx, m, &azservicebus.DeadLetterOptions{Reason: to("not an event")})
 			} else {
 				err = receiver.CompleteMessage(ctx, m, nil)
@@ -274,41 +289,42 @@ func to[T any](v T) *T { return &v }
 func (d *demo) subscriber() *events.Subscriber {
 	return &events.Subscriber{
 		OnRotated: func(_ context.Context, e events.Event, v events.Rotated) error {
-			what := "has its first PAT"
+			change := "has its first PAT"
 			if v.Previous != nil {
-				what = "has a new PAT (" + v.Reason + "); the old one ends at " + clock(v.Previous.RevokeAt)
+				change = "has a new PAT (" + v.Reason + "); the old one ends at " + clock(v.Previous.RevokeAt)
 			}
-			d.say.tell(fromEvent, "%s: %s %s; read secret version %s", e.Type, v.PAT, what, short(v.Secret.Version))
-			d.note(func() { d.rotated[v.PAT] = v.Reason })
+			d.console.print(fromEvent, "%s: %s %s; read secret version %s", e.Type, v.PAT, change,
+				short(v.Secret.Version))
+			d.update(func() { d.rotated[v.PAT] = v.Reason })
 			return nil
 		},
 		OnRevoked: func(_ context.Context, e events.Event, v events.Revoked) error {
-			d.say.tell(fromEvent, "%s: a replaced PAT of %s has ended (%s)", e.Type, v.PAT, v.Cause)
-			d.note(func() { d.revoked[v.PAT] = true })
+			d.console.print(fromEvent, "%s: a replaced PAT of %s has ended (%s)", e.Type, v.PAT, v.Cause)
+			d.update(func() { d.revoked[v.PAT] = true })
 			return nil
 		},
 		OnRotationFailed: func(_ context.Context, e events.Event, v events.RotationFailed) error {
-			d.say.tell(fromEvent, "%s: %s at step %s: %s", e.Type, v.PAT, v.Step, v.Message)
+			d.console.print(fromEvent, "%s: %s at step %s: %s", e.Type, v.PAT, v.Step, v.Message)
 			return nil
 		},
 		OnExpiring: func(_ context.Context, e events.Event, v events.Expiring) error {
-			d.say.tell(fromEvent, "%s: the PAT %q, which nobody manages, ends at %s", e.Type, v.DisplayName,
+			d.console.print(fromEvent, "%s: the PAT %q, which nobody manages, ends at %s", e.Type, v.DisplayName,
 				clock(v.ValidTo))
 			return nil
 		},
 		OnSignInRequired: func(_ context.Context, e events.Event, v events.SignInRequired) error {
-			d.say.tell(fromEvent, "%s: %s must sign in as %s", e.Type, v.User, v.Identity)
+			d.console.print(fromEvent, "%s: %s must sign in as %s", e.Type, v.User, v.Identity)
 			return nil
 		},
 		OnOther: func(_ context.Context, e events.Event) error {
-			d.say.tell(fromEvent, "%s: %s", e.Type, e.Subject)
+			d.console.print(fromEvent, "%s: %s", e.Type, e.Subject)
 			return nil
 		},
 	}
 }
 
-// note changes what the story waits for.
-func (d *demo) note(change func()) {
+// update changes what the scenario waits for.
+func (d *demo) update(change func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	change()
@@ -316,7 +332,7 @@ func (d *demo) note(change func()) {
 	d.changed = make(chan struct{})
 }
 
-// await waits until done, which is asked at every event.
+// await waits until done holds, which is checked at every event.
 func (d *demo) await(ctx context.Context, done func() bool) error {
 	for {
 		d.mu.Lock()
@@ -333,25 +349,25 @@ func (d *demo) await(ctx context.Context, done func() bool) error {
 	}
 }
 
-// story is what a newcomer is shown: the timer's sweep provisions every PAT, and a
-// call over HTTP replaces one and ends the old one at once.
-func (d *demo) story(ctx context.Context) error {
-	d.say.tell(fromSandbox,
+// showScenario is what a newcomer sees: the timer's sweep provisions every PAT, and a
+// call over HTTP replaces one and revokes the old one at once.
+func (d *demo) showScenario(ctx context.Context) error {
+	d.console.print(fromSandbox,
 		"the timer sweeps every five seconds; the manifest declares three PATs, and none exists yet")
 	if err := d.await(ctx, func() bool { return len(d.rotated) == 3 }); err != nil {
 		return err
 	}
-	d.say.tell(fromSandbox, "now somebody believes that the PAT of %s has leaked: POST /api/pats/%s/rotate",
-		demonstrated, demonstrated)
-	if err := d.order(ctx); err != nil {
+	d.console.print(fromSandbox, "now somebody believes that the PAT of %s has leaked: POST /api/pats/%s/rotate",
+		demoPAT, demoPAT)
+	if err := d.requestRotation(ctx); err != nil {
 		return err
 	}
-	return d.await(ctx, func() bool { return d.revoked[demonstrated] })
+	return d.await(ctx, func() bool { return d.revoked[demoPAT] })
 }
 
-// order asks for a rotation over HTTP.
-func (d *demo) order(ctx context.Context) error {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, d.base+"/api/pats/"+demonstrated+"/rotate",
+// requestRotation asks for a rotation over HTTP.
+func (d *demo) requestRotation(ctx context.Context) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, d.base+"/api/pats/"+demoPAT+"/rotate",
 		bytes.NewReader([]byte(`{"reason":"leaked into a log","revokePrevious":"now"}`)))
 	if err != nil {
 		return err
@@ -369,13 +385,13 @@ func (d *demo) order(ctx context.Context) error {
 	return nil
 }
 
-// farewell says what to do next.
-func (d *demo) farewell(o options) {
+// printNextSteps prints what a newcomer can do next.
+func (d *demo) printNextSteps(o options) {
 	log := ""
 	if !o.verbose {
 		log = "\n  log           " + filepath.Join(filepath.Dir(filepath.Clean(o.app)), logName)
 	}
-	d.say.plain(fmt.Sprintf(`
+	d.console.printText(fmt.Sprintf(`
 The app goes on, and its shortest-lived PATs are replaced as they come due.
   dashboard     %[1]s/api/dashboard?code=%[2]s
   managed PATs  %[1]s/api/pats?code=%[2]s

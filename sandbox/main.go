@@ -1,6 +1,6 @@
 // Command sandbox is a local Azure with the packaged app on it: Entra, Azure
 // DevOps, Key Vault, managed identity, Service Bus and a Functions host, on
-// loopback. It shows a small organization whose PATs live for moments, and tells
+// loopback. It shows a small organization whose PATs live for moments, and prints
 // in plain words what happens to them.
 //
 // It drives the app as anybody else would: over HTTP with a key, and as a
@@ -45,7 +45,8 @@ func start(ctx context.Context, args []string, out *os.File) error {
 	f := flag.NewFlagSet("sandbox", flag.ContinueOnError)
 	f.StringVar(&o.app, "app", "dist/app", "the packaged app")
 	f.StringVar(&o.manifest, "manifest", "",
-		"a `file` of your own instead of the demonstration's pats.yaml; its PATs must belong to the organization contoso")
+		"a `file` of your own instead of the demonstration's pats.yaml; "+
+			"its PATs must belong to the organization contoso")
 	f.IntVar(&o.port, "port", 7071, "where the Functions host listens")
 	f.StringVar(&o.control, "control", "127.0.0.1:0",
 		"the loopback `address` of the control API (call counters, faults); port 0 draws a free one")
@@ -54,22 +55,21 @@ func start(ctx context.Context, args []string, out *os.File) error {
 		return err
 	}
 	if f.NArg() > 0 {
-		return fmt.Errorf("%q is no flag", f.Arg(0))
+		return fmt.Errorf("%q is not a flag", f.Arg(0))
 	}
-	if err := packaged(o.app); err != nil {
+	if err := checkPackaged(o.app); err != nil {
 		return err
 	}
-	say := newTeller(out, coloured(out))
-	log, closeLog, err := logTo(o, out)
+	log, closeLog, err := openLog(o, out)
 	if err != nil {
 		return err
 	}
 	defer closeLog()
-	return run(ctx, o, say, log)
+	return run(ctx, o, newConsole(out, wantsColours(out)), log)
 }
 
-// packaged sees that there is an app to run.
-func packaged(dir string) error {
+// checkPackaged makes sure that there is an app to run.
+func checkPackaged(dir string) error {
 	for _, name := range []string{"host.json", "handler"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("there is no packaged app in %s: run make package first, or name it with -app", dir)
@@ -78,16 +78,16 @@ func packaged(dir string) error {
 	return nil
 }
 
-// coloured reports whether the output is a terminal that may be coloured.
-func coloured(out *os.File) bool {
+// wantsColours reports whether the output is a terminal that may be coloured.
+func wantsColours(out *os.File) bool {
 	info, err := out.Stat()
 	_, plain := os.LookupEnv("NO_COLOR")
 	return err == nil && info.Mode()&os.ModeCharDevice != 0 && !plain && os.Getenv("TERM") != "dumb"
 }
 
-// logTo is where logs go: to the output with -v, else into a file beside the
+// openLog opens where logs go: to the output with -v, else into a file beside the
 // packaged app.
-func logTo(o options, out io.Writer) (io.Writer, func(), error) {
+func openLog(o options, out io.Writer) (io.Writer, func(), error) {
 	if o.verbose {
 		return out, func() {}, nil
 	}

@@ -17,8 +17,8 @@ func TestTheDemonstrationsManifestIsValid(t *testing.T) {
 	if err != nil || len(warnings) > 0 {
 		t.Fatalf("problems: %v, warnings: %v", err, warnings)
 	}
-	if _, ok := m.PAT(demonstrated); !ok || len(m.PATs) != 3 {
-		t.Errorf("the story is about 3 PATs, one of them %s; the manifest has %d", demonstrated, len(m.PATs))
+	if _, ok := m.PAT(demoPAT); !ok || len(m.PATs) != 3 {
+		t.Errorf("the scenario is about 3 PATs, one of them %s; the manifest has %d", demoPAT, len(m.PATs))
 	}
 }
 
@@ -29,7 +29,7 @@ func TestWithoutAPackagedAppItSaysWhatToDo(t *testing.T) {
 		t.Errorf("error %v, want it to name make package", err)
 	}
 	if err := start(context.Background(), []string{"somewhere"}, os.Stdout); err == nil {
-		t.Error("an argument that is no flag was taken")
+		t.Error("an argument that is not a flag was accepted")
 	}
 }
 
@@ -41,13 +41,16 @@ func TestATakenPortIsReplacedByAFreeOne(t *testing.T) {
 	}
 	defer func() { _ = taken.Close() }()
 	var out bytes.Buffer
-	l, err := listen(taken.Addr().(*net.TCPAddr).Port, newTeller(&out, false))
+	l, err := listen(taken.Addr().(*net.TCPAddr).Port, newConsole(&out, false))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
-	if l.Addr().String() == taken.Addr().String() || !strings.Contains(out.String(), l.Addr().String()) {
-		t.Errorf("it listens on %s and says %q", l.Addr(), out.String())
+	if got := l.Addr().String(); got == taken.Addr().String() {
+		t.Errorf("it listens on the taken address %s", got)
+	}
+	if !strings.Contains(out.String(), l.Addr().String()) {
+		t.Errorf("it prints %q, want the address %s in it", out.String(), l.Addr())
 	}
 }
 
@@ -56,8 +59,11 @@ func TestTheControlAPIIsForLoopbackOnly(t *testing.T) {
 	for address, want := range map[string]int{"127.0.0.1:0": 0, "127.0.0.1:7080": 7080, "localhost:1": 1,
 		"0.0.0.0:7080": -1, ":7080": -1, "7080": -1, "127.0.0.1:http": -1, "127.0.0.1:70000": -1} {
 		got, err := loopbackPort(address)
-		if want < 0 != (err != nil) || err == nil && got != want {
-			t.Errorf("%s: port %d, error %v; want %d", address, got, err, want)
+		if refused := err != nil; refused != (want < 0) {
+			t.Errorf("%s: error %v, want one: %t", address, err, want < 0)
+		}
+		if err == nil && got != want {
+			t.Errorf("%s: port %d, want %d", address, got, want)
 		}
 	}
 }
@@ -67,9 +73,12 @@ func TestLinesStayLines(t *testing.T) {
 	for colours, want := range map[bool]string{false: "event    a b [31mc\n",
 		true: "\x1b[32mevent  \x1b[0m  a b [31mc\n"} {
 		var out bytes.Buffer
-		newTeller(&out, colours).tell(fromEvent, "a\n%s", "b\x1b[31mc")
-		if !strings.HasSuffix(out.String(), want) || strings.Count(out.String(), "\n") != 1 {
+		newConsole(&out, colours).print(fromEvent, "a\n%s", "b\x1b[31mc")
+		if !strings.HasSuffix(out.String(), want) {
 			t.Errorf("colours %t: %q, want it to end with %q", colours, out.String(), want)
+		}
+		if n := strings.Count(out.String(), "\n"); n != 1 {
+			t.Errorf("colours %t: %d lines, want one", colours, n)
 		}
 	}
 }

@@ -71,7 +71,7 @@ func story(t *testing.T, tell func(*testing.T, *stand)) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &stand{panel: &faults.Injector{}, vault: &vault{}}
-		s.azure = azure.New(azure.Config{Panel: s.panel, Verify: func(token string) (azure.Claims, error) {
+		s.azure = azure.New(azure.Config{Injector: s.panel, Verify: func(token string) (azure.Claims, error) {
 			if token != "root" {
 				return azure.Claims{}, errors.New("not accepted")
 			}

@@ -336,7 +336,7 @@ func (r *reviewer) hidden(why string) {
 	}
 	same(r.t, words(changes), hiddenChanges)
 	same(r.t, words(states), hiddenStates)
-	if n := r.cloud.Panel.Count(devops.ServiceName, devops.ListPats); n != 0 || len(report.Unmanaged) != 0 {
+	if n := r.cloud.Injector.Count(devops.ServiceName, devops.ListPats); n != 0 || len(report.Unmanaged) != 0 {
 		r.t.Errorf("Azure DevOps was asked %d times", n)
 	}
 	if out := r.run(0); strings.Count(out, "identity build-bot ") != 1 || !strings.Contains(out, why) ||
@@ -365,7 +365,7 @@ const refused = `{"error":{"code":"Forbidden","message":"no","innererror":{"code
 func TestAPlanOfAKeyVaultReaderRestsOnTheVault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newReviewer(t, cloud.PublicClient)
-		r.must(r.cloud.Panel.Inject(faults.Fault{Service: keyvault.Service, Operation: keyvault.GetSecret, Times: -1,
+		r.must(r.cloud.Injector.Inject(faults.Fault{Service: keyvault.Service, Operation: keyvault.GetSecret, Times: -1,
 			Mode: faults.Status, Status: http.StatusForbidden,
 			Header: map[string]string{"Content-Type": "application/json"}, Body: refused}))
 		r.hidden("the vault does not let you read its sign-in")
@@ -424,7 +424,7 @@ func TestAPlanNeedsTheVault(t *testing.T) {
 			t.Errorf("said %s", said)
 		}
 		r.credential = r.cloud.Credential()
-		r.must(r.cloud.Panel.Inject(faults.Fault{Service: keyvault.Service, Operation: keyvault.ListSecrets,
+		r.must(r.cloud.Injector.Inject(faults.Fault{Service: keyvault.Service, Operation: keyvault.ListSecrets,
 			Mode: faults.Status, Status: http.StatusForbidden, Body: refused}))
 		r.run(1)
 		if said := r.err.String(); !strings.Contains(said, "Key Vault Secrets User") ||

@@ -217,11 +217,11 @@ func TestMetricsTellTheStory(t *testing.T) {
 		w.Settle()
 		time.Sleep(26 * time.Hour)
 		// A create that is refused, and made up for by the next sweep.
-		if err := w.Cloud.Panel.Inject(faults.Fault{Service: devops.ServiceName, Operation: devops.CreatePat,
+		if err := w.Cloud.Injector.Inject(faults.Fault{Service: devops.ServiceName, Operation: devops.CreatePat,
 			Mode: faults.Status, Status: 400, Body: `{"message":"no"}`}); err != nil {
 			t.Fatal(err)
 		}
-		if err := w.Cloud.Panel.Inject(faults.Fault{Service: keyvault.Service, Operation: keyvault.ListSecrets,
+		if err := w.Cloud.Injector.Inject(faults.Fault{Service: keyvault.Service, Operation: keyvault.ListSecrets,
 			Mode: faults.Status, Status: 429,
 			Header: map[string]string{"Retry-After": "1"}, Body: keyvault.ErrorBody("Throttled", "slow down",
 				"")}); err != nil {
@@ -264,13 +264,13 @@ func TestMetricsTellTheStory(t *testing.T) {
 			{1, "patrol.failures", []string{"patrol.step", "create"}},
 			{1, "patrol.revocations", []string{"patrol.cause", "overlap-ended"}},
 			{1, "patrol.upstream.throttled", []string{"patrol.service", "vault"}},
-			{int64(w.Cloud.Panel.Count(devops.ServiceName, devops.CreatePat)), "patrol.upstream.calls",
+			{int64(w.Cloud.Injector.Count(devops.ServiceName, devops.CreatePat)), "patrol.upstream.calls",
 				[]string{"patrol.service", "devops", "patrol.operation", "create"}},
 			{1, "patrol.upstream.calls", []string{"patrol.service", "devops", "patrol.operation", "create",
 				"patrol.status_class", "4xx"}},
-			{int64(w.Cloud.Panel.Count(keyvault.Service, keyvault.SetSecret)), "patrol.upstream.calls",
+			{int64(w.Cloud.Injector.Count(keyvault.Service, keyvault.SetSecret)), "patrol.upstream.calls",
 				[]string{"patrol.service", "vault", "patrol.operation", "set"}},
-			{int64(w.Cloud.Panel.Count("servicebus", "send "+cloud.EventTopic)), "patrol.upstream.calls",
+			{int64(w.Cloud.Injector.Count("servicebus", "send "+cloud.EventTopic)), "patrol.upstream.calls",
 				[]string{"patrol.service", "servicebus", "patrol.operation", "send pat-events"}},
 		} {
 			if n := sum(want.name, want.pairs...); n != want.n {
@@ -322,7 +322,7 @@ func TestNoTokenIsExportedWhateverTheServicesAnswer(t *testing.T) {
 			if f.Mode == "" {
 				f.Mode, f.Header = faults.Status, headers
 			}
-			if err := w.Cloud.Panel.Inject(f); err != nil {
+			if err := w.Cloud.Injector.Inject(f); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(2 * time.Hour) // past every token that Entra has given
@@ -335,7 +335,7 @@ func TestNoTokenIsExportedWhateverTheServicesAnswer(t *testing.T) {
 			w.HTTP("GET", "/api/pats/jenkins-agents?code="+v.Value, nil, nil)
 			time.Sleep(time.Hour)
 			_ = w.Sweep()
-			w.Cloud.Panel.ClearFaults()
+			w.Cloud.Injector.ClearFaults()
 		}
 		var rm metricdata.ResourceMetrics
 		if err := w.reader.Collect(t.Context(), &rm); err != nil {

@@ -41,7 +41,7 @@ func open(t *testing.T, key string) *stand {
 				RequiresDuplicateDetection: true}}},
 			Topics: []broker.Topic{{Name: "pat-events", Subscriptions: []broker.Subscription{{Name: "all"}}}},
 		},
-		KeyName: "key", Key: "right", Panel: &s.panel,
+		KeyName: "key", Key: "right", Injector: &s.panel,
 		OnSend: func(_ string, m azure.Message) {
 			s.mu.Lock()
 			defer s.mu.Unlock()

@@ -97,7 +97,7 @@ func newStand(t *testing.T, transport *http.Client, settings ...setting) *stand 
 		life: time.Hour, scopes: []string{"vso.pats", "vso.pats_manage"}, dead: map[string]bool{},
 		people: map[string]string{"build-bot": ada, "night-bot": "grace@contoso.com"},
 	}}
-	s.azure = azure.New(azure.Config{Panel: s.panel, Verify: s.entra.verify})
+	s.azure = azure.New(azure.Config{Injector: s.panel, Verify: s.entra.verify})
 	s.azure.AddOrganization(azure.Organization{Name: "contoso"})
 	s.azure.AddOrganization(azure.Organization{Name: "fabrikam"})
 	s.azure.AddOrganization(azure.Organization{Name: "open", Public: true})

@@ -26,7 +26,7 @@ import (
 // identity -> vault -> assertion -> refresh token -> access token.
 func TestManagedIdentityVaultAuthorityChain(t *testing.T) {
 	mi := "chain-" + rand.Text() // the credential's token cache is process-wide
-	authority := fake.New(fake.Config{Panel: &faults.Injector{}})
+	authority := fake.New(fake.Config{Injector: &faults.Injector{}})
 	authority.AddUser(fake.User{UPN: bot, ObjectID: botID})
 	principal := authority.AddIdentity(fake.ManagedIdentity{ClientID: mi})
 	authority.AddApp(fake.App{ClientID: app, Web: []string{redirect}, Scopes: patScopes,
@@ -38,7 +38,7 @@ func TestManagedIdentityVaultAuthorityChain(t *testing.T) {
 
 	panel := &faults.Injector{}
 	endpoint := httptest.NewServer(
-		identity.New(identity.Config{Tokens: authority, Header: "h", Assigned: []string{mi}, Panel: panel}),
+		identity.New(identity.Config{Tokens: authority, Header: "h", Assigned: []string{mi}, Injector: panel}),
 	)
 	defer endpoint.Close()
 	t.Setenv("IDENTITY_ENDPOINT", endpoint.URL+"/msi/token")

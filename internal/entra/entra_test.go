@@ -185,7 +185,7 @@ func newWorld(t *testing.T, switches fake.Switches) *world {
 		redirect: redirect,
 		vault:    &memoryVault{versions: map[string][]version{}},
 	}
-	w.authority = fake.New(fake.Config{Panel: w.panel, Switches: switches})
+	w.authority = fake.New(fake.Config{Injector: w.panel, Switches: switches})
 	w.authority.AddUser(fake.User{UPN: bot, ObjectID: botID})
 	w.principal = w.authority.AddIdentity(fake.ManagedIdentity{ClientID: miClient})
 	w.register()

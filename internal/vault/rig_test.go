@@ -86,7 +86,7 @@ func (r *rig) connect(t *testing.T, url string, transport http.RoundTripper, opt
 	serve func(http.Handler) func()) {
 	t.Helper()
 	sandbox := keyvault.Config{
-		URL: url, Authority: "https://login.microsoftonline.com", Tenant: "tenant-1", Panel: r.panel,
+		URL: url, Authority: "https://login.microsoftonline.com", Tenant: "tenant-1", Injector: r.panel,
 		Verify: func(token string) error {
 			if token != bearer {
 				return errors.New("not our token")

@@ -309,7 +309,7 @@ func (c *coverage) upstream(t *testing.T, r *rig) {
 	r.inject(faults.Fault{Service: "servicebus", Operation: "send " + cloud.CommandQueue, Mode: faults.ResetBefore,
 		Times: -1})
 	ask("POST", "/api/check", "").want(502, "upstream")
-	r.Cloud.Panel.ClearFaults()
+	r.Cloud.Injector.ClearFaults()
 	r.sweep()
 	r.inject(faults.Fault{Service: keyvault.Service, Operation: keyvault.ListVersions, Mode: faults.Status,
 		Status: 403})
@@ -318,18 +318,18 @@ func (c *coverage) upstream(t *testing.T, r *rig) {
 		Times: -1})
 	ask("POST", "/api/pats/jenkins-agents/rotate", "").want(502, "upstream")
 	ask("POST", "/api/pats/jenkins-agents/extend", end(40)).want(502, "upstream")
-	r.Cloud.Panel.ClearFaults()
+	r.Cloud.Injector.ClearFaults()
 	r.inject(faults.Fault{Service: devops.ServiceName, Operation: devops.ListPats, Mode: faults.Status, Status: 403,
 		Times: -1})
 	ask("DELETE", "/api/tokens/"+unknownID, "").want(502, "upstream")
-	r.Cloud.Panel.ClearFaults()
+	r.Cloud.Injector.ClearFaults()
 	stray := r.byHand("by hand", "vso.code", 30, false)
 	r.inject(faults.Fault{Service: devops.ServiceName, Operation: devops.RevokePat, Mode: faults.Status, Status: 429,
 		Times: -1})
 	if a := ask("DELETE", "/api/tokens/"+stray, "").want(503, "throttled"); a.header.Get("Retry-After") == "" {
 		t.Error("no Retry-After")
 	}
-	r.Cloud.Panel.ClearFaults()
+	r.Cloud.Injector.ClearFaults()
 }
 
 // broken: the manifest cannot be used.
@@ -386,13 +386,13 @@ func (c *coverage) signIns(t *testing.T, r *rig) {
 
 	r.inject(faults.Fault{Service: "entra", Operation: "discovery", Mode: faults.Status, Status: 500, Times: -1})
 	refused(502, "upstream", get(signIn))
-	r.Cloud.Panel.ClearFaults()
+	r.Cloud.Injector.ClearFaults()
 	down := func() {
 		r.inject(faults.Fault{Service: "entra", Operation: "token authorization_code", Mode: faults.Status, Status: 500,
 			Times: -1})
 	}
 	up := func(ask func(headers ...string) *answer) func(headers ...string) *answer {
-		return func(headers ...string) *answer { defer r.Cloud.Panel.ClearFaults(); return ask(headers...) }
+		return func(headers ...string) *answer { defer r.Cloud.Injector.ClearFaults(); return ask(headers...) }
 	}
 	refused(502, "upstream", up(back("build-bot", "build-bot@contoso.com", down)))
 	r.Settle()
@@ -482,11 +482,11 @@ func (c *coverage) revocations(t *testing.T, r *rig) {
 	r.inject(faults.Fault{Service: devops.ServiceName, Operation: devops.GraphUsers, Mode: faults.Status, Status: 500,
 		Times: -1})
 	ask(ada).want(502, "upstream")
-	r.Cloud.Panel.ClearFaults()
+	r.Cloud.Injector.ClearFaults()
 	r.inject(faults.Fault{Service: devops.ServiceName, Operation: devops.GraphUsers, Mode: faults.Status, Status: 429,
 		Times: -1})
 	ask(ada).want(503, "throttled")
-	r.Cloud.Panel.ClearFaults()
+	r.Cloud.Injector.ClearFaults()
 
 	// Where there is an administrator, the organization's audit log is read.
 	r.sweep()

@@ -119,7 +119,7 @@ func TestPagesShowEveryPATOnce(t *testing.T) {
 			want = append(want, fmt.Sprintf("unmanaged by hand %d", i))
 			r.byHand(fmt.Sprintf("by hand %d", i), "vso.code", 30+i, false)
 		}
-		r.Cloud.Panel.ResetCounts()
+		r.Cloud.Injector.ResetCounts()
 		var got []string
 		pages, next := 0, "/api/pats?limit=5"
 		for next != "" {
@@ -137,7 +137,7 @@ func TestPagesShowEveryPATOnce(t *testing.T) {
 		if !slices.Equal(got, want) || pages != 7 {
 			t.Errorf("%d pages show\n%q, want\n%q", pages, got, want)
 		}
-		if n := r.Cloud.Panel.Count(devops.ServiceName, devops.ListPats); n != 1 {
+		if n := r.Cloud.Injector.Count(devops.ServiceName, devops.ListPats); n != 1 {
 			t.Errorf("turning %d pages listed the PATs %d times", pages, n)
 		}
 		// A cursor belongs to its filters.

@@ -200,7 +200,7 @@ func (r *rig) byHand(displayName, scopes string, days int, global bool) (id stri
 
 func (r *rig) inject(f faults.Fault) {
 	r.t.Helper()
-	if err := r.Cloud.Panel.Inject(f); err != nil {
+	if err := r.Cloud.Injector.Inject(f); err != nil {
 		r.t.Fatal(err)
 	}
 }

@@ -31,12 +31,12 @@ type Browser struct {
 	jobs chan func(context.Context) error
 	done chan error
 
-	mu         sync.Mutex
-	complaints []string
+	mu       sync.Mutex
+	warnings []string
 }
 
-// patience bounds one job, in real time.
-const patience = 60 * time.Second
+// jobTimeout bounds one job, in real time.
+const jobTimeout = 60 * time.Second
 
 // Options of a Browser.
 type Options struct {
@@ -51,7 +51,7 @@ type Options struct {
 // on this machine the test is skipped, and fails where CI is set.
 func Start(t testing.TB, o Options) *Browser {
 	t.Helper()
-	path := find()
+	path := findChromium()
 	if path == "" {
 		if os.Getenv("CI") != "" {
 			t.Fatal("there is no Chromium: make setup installs one")
@@ -68,7 +68,7 @@ func Start(t testing.TB, o Options) *Browser {
 	}
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path),
-		chromedp.NoSandbox, // CI runs as root, and loads these pages only
+		chromedp.NoSandbox, // CI runs as root and loads only these pages
 		chromedp.DisableGPU,
 		chromedp.WindowSize(o.Width, o.Height),
 		chromedp.Flag("host-resolver-rules", strings.Join(rules, ", ")),
@@ -104,7 +104,7 @@ func Start(t testing.TB, o Options) *Browser {
 			}
 			if m.Type == "error" || m.Type == "warning" || m.Type == chromedp.ConsoleException {
 				b.mu.Lock()
-				b.complaints = append(b.complaints, m.Text)
+				b.warnings = append(b.warnings, m.Text)
 				b.mu.Unlock()
 			}
 		}
@@ -112,7 +112,7 @@ func Start(t testing.TB, o Options) *Browser {
 	return b
 }
 
-func find() string {
+func findChromium() string {
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "chrome"} {
 		if path, err := exec.LookPath(name); err == nil {
 			return path
@@ -123,14 +123,14 @@ func find() string {
 
 func (b *Browser) run(f func(context.Context) error) error {
 	failed := make(chan error, 1)
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	ctx, cancel := context.WithTimeout(b.ctx, jobTimeout)
 	defer cancel()
 	go func() { failed <- f(ctx) }()
 	select {
 	case err := <-failed:
 		return err
 	case <-ctx.Done():
-		return fmt.Errorf("the browser did not come to an end: %w", ctx.Err())
+		return fmt.Errorf("the browser did not finish: %w", ctx.Err())
 	}
 }
 
@@ -162,11 +162,11 @@ func (b *Browser) Open(page string) error {
 
 // Press clicks on what a CSS selector finds and waits for the page that follows.
 //
-// Not by chromedp's own queries: they keep looking into the document before when a
+// Not by chromedp's own queries: they keep querying the document before when a
 // navigation has moved to another site's process.
 func (b *Browser) Press(selector string) error {
-	script := fmt.Sprintf(
-		"(() => { const e = document.querySelector(%q); if (!e) throw new Error('there is no ' + %[1]q); e.click() })()", selector)
+	script := fmt.Sprintf("(() => { const e = document.querySelector(%q); "+
+		"if (!e) throw new Error('there is no ' + %[1]q); e.click() })()", selector)
 	return b.follow(chromedp.Steps(chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
 		_, err := chromedp.Evaluate[any](script)(ctx, t)
 		return err
@@ -218,16 +218,18 @@ func (b *Browser) Value(selector string) (string, error) {
 	return Get(b, chromedp.Evaluate[string](fmt.Sprintf("document.querySelector(%q)?.value ?? ''", selector)))
 }
 
-// Lend gives a listener whose Close leaves the socket bound, to be lent again.
-func Lend(l net.Listener) net.Listener { return &lent{Listener: l, closed: make(chan struct{})} }
+// Reusable wraps a listener so that Close leaves the socket bound, to be wrapped again.
+func Reusable(l net.Listener) net.Listener {
+	return &reusable{Listener: l, closed: make(chan struct{})}
+}
 
-type lent struct {
+type reusable struct {
 	net.Listener
 	once   sync.Once
 	closed chan struct{}
 }
 
-func (l *lent) Accept() (net.Conn, error) {
+func (l *reusable) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	select {
 	case <-l.closed:
@@ -241,12 +243,13 @@ func (l *lent) Accept() (net.Conn, error) {
 }
 
 // Close wakes Accept by a connection of its own.
-func (l *lent) Close() error {
+func (l *reusable) Close() error {
 	var err error
 	l.once.Do(func() {
 		close(l.closed)
 		var c net.Conn
-		if c, err = net.Dial("tcp", l.Addr().String()); err == nil {
+		c, err = net.Dial("tcp", l.Addr().String())
+		if err == nil {
 			err = c.Close()
 		}
 	})
@@ -299,12 +302,12 @@ func Bridge(l net.Listener, dial func(context.Context) (net.Conn, error)) (stop 
 	}
 }
 
-// Complaints are the warnings and errors of all pages so far, as the console shows
+// Warnings are the warnings and errors of all pages so far, as the console shows
 // them: what a policy forbids, what a script throws.
-func (b *Browser) Complaints() []string {
+func (b *Browser) Warnings() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return slices.Clone(b.complaints)
+	return slices.Clone(b.warnings)
 }
 
 // Scripts lets pages run their scripts, or not.
@@ -324,15 +327,16 @@ func (b *Browser) Load(steps ...chromedp.Action[chromedp.Void]) error {
 	})
 }
 
-// Look is how somebody looks at pages: with a window of this width, in a light or a
-// dark room.
-func (b *Browser) Look(width int, dark bool) error {
+// Emulate sets the width of the window, and whether the person prefers a dark scheme.
+func (b *Browser) Emulate(width int, dark bool) error {
 	scheme := "light"
 	if dark {
 		scheme = "dark"
 	}
-	media := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme",
-		Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"}}}
+	media := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{
+		{Name: "prefers-color-scheme", Value: scheme},
+		{Name: "prefers-reduced-motion", Value: "reduce"},
+	}}
 	return b.Run(chromedp.EmulateViewport(int64(width), 900),
 		chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
 			_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, media)

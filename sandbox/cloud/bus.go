@@ -16,7 +16,7 @@ func (c *Cloud) startBus() error {
 	}
 	c.Bus, err = servicebus.New(servicebus.Config{
 		SessionWait: c.config.SessionWait,
-		Entities:    entities, KeyName: "RootManageSharedAccessKey", Key: c.sasKey, Panel: c.Panel,
+		Entities:    entities, KeyName: "RootManageSharedAccessKey", Key: c.sasKey, Injector: c.Injector,
 		VerifyJWT: func(token, _ string) error { return c.verifyOwn(token, "https://servicebus.azure.net") },
 		OnSend: func(entity string, m servicebus.Message) {
 			c.history.add(Record{At: time.Now(), Kind: Message, Message: &Sent{
@@ -54,7 +54,7 @@ func (c *Cloud) vaultEvent(event []byte) {
 	if json.Unmarshal(event, &head) != nil || head.ID == "" {
 		head.ID = guid() // an array of events has none of its own
 	}
-	// It fails only where the bus is closed, and then nobody is left to tell.
+	// It fails only once the bus is closed, when nobody receives any more.
 	_ = c.Bus.Send(VaultEventQueue, servicebus.Message{ID: head.ID, Body: event, Properties: map[string]any{
 		"aeg-subscription-name": "VAULT-EVENTS", "aeg-delivery-count": "0", "aeg-event-type": "Notification",
 		"aeg-metadata-version": "1", "aeg-data-version": "", "aeg-output-event-id": head.ID,

@@ -33,7 +33,8 @@ func makeCertificate() (cert *x509.Certificate, secret string, err error) {
 	if err != nil {
 		return nil, "", fmt.Errorf("cloud: making a certificate: %w", err)
 	}
-	if cert, err = x509.ParseCertificate(raw); err != nil {
+	cert, err = x509.ParseCertificate(raw)
+	if err != nil {
 		return nil, "", fmt.Errorf("cloud: making a certificate: %w", err)
 	}
 	private, err := x509.MarshalPKCS8PrivateKey(key)
@@ -44,8 +45,8 @@ func makeCertificate() (cert *x509.Certificate, secret string, err error) {
 		string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw})), nil
 }
 
-// keepCertificate puts the app's certificate into the vault, if it has one.
-func (c *Cloud) keepCertificate() error {
+// storeCertificate puts the app's certificate into the vault, if it has one.
+func (c *Cloud) storeCertificate() error {
 	if c.certificate == "" {
 		return nil
 	}

@@ -3,8 +3,8 @@
 // each other as they are in Azure and reached by the addresses of Environment.
 //
 // It runs on loopback, over TLS, for a process that is to know nothing of it; or
-// on a pipe.Network, for the real SDKs in one process and in virtual time. It keeps a history of all that changed, and
-// the tokens that it gave out, for tests to judge by.
+// on a memnet.Network, for the real SDKs in one process and in virtual time. It keeps a
+// history of all that changed, and the tokens that it gave out, for tests to check.
 //
 // It must not know the app: what it says in Environment are the settings that any
 // deployment has, and what it stores for a sign-in is MSAL's own cache format.
@@ -72,13 +72,13 @@ type Config struct {
 	// process-wide token cache of azidentity tells clouds apart.
 	ClientID string
 
-	// Panel counts and fails calls. Default: the cloud's own.
-	Panel *faults.Injector
+	// Injector counts calls and injects faults. Default: the cloud's own.
+	Injector *faults.Injector
 	// Entra and DevOps choose behaviours of these services.
 	Entra  entra.Switches
 	DevOps devops.Switches
 	// Vault may change the vault's configuration before it is made; what the
-	// cloud wires itself (addresses, tokens, events, panel) is not for it.
+	// cloud wires itself (addresses, tokens, events, faults) is overwritten.
 	Vault func(*keyvault.Config)
 	// Entities of the Service Bus namespace, in the form of the emulator's
 	// configuration file. Default: those that the app needs.
@@ -96,11 +96,11 @@ type Config struct {
 
 // Cloud is a running local Azure. Its services may be used directly.
 type Cloud struct {
-	Panel  *faults.Injector
-	Entra  *entra.Server
-	DevOps *devops.Service
-	Vault  *keyvault.Vault
-	Bus    *servicebus.Bus
+	Injector *faults.Injector
+	Entra    *entra.Server
+	DevOps   *devops.Service
+	Vault    *keyvault.Vault
+	Bus      *servicebus.Bus
 
 	config      Config
 	net         network
@@ -132,14 +132,15 @@ type addresses struct {
 // New starts a cloud with an app registration, its managed identity, and nobody
 // else in it.
 func New(c Config) (_ *Cloud, err error) {
-	switch {
-	case c.ClientCredential == "":
+	switch c.ClientCredential {
+	case "":
 		c.ClientCredential = Federated
-	case c.ClientCredential != Federated && c.ClientCredential != Certificate && c.ClientCredential != PublicClient:
-		return nil, fmt.Errorf("cloud: no client credential %q", c.ClientCredential)
+	case Federated, Certificate, PublicClient:
+	default:
+		return nil, fmt.Errorf("cloud: unknown client credential %q", c.ClientCredential)
 	}
-	if c.Panel == nil {
-		c.Panel = &faults.Injector{}
+	if c.Injector == nil {
+		c.Injector = &faults.Injector{}
 	}
 	if c.ClientID == "" {
 		c.ClientID = guid()
@@ -156,7 +157,7 @@ func New(c Config) (_ *Cloud, err error) {
 	if c.Entities == nil {
 		c.Entities = defaultEntities
 	}
-	cl := &Cloud{Panel: c.Panel, config: c, header: random(16), sasKey: random(32), clientID: c.ClientID,
+	cl := &Cloud{Injector: c.Injector, config: c, header: random(16), sasKey: random(32), clientID: c.ClientID,
 		users: map[string]string{}}
 	cl.history.onRecord = c.OnRecord
 	defer func() {
@@ -165,7 +166,7 @@ func New(c Config) (_ *Cloud, err error) {
 		}
 	}()
 	if c.Network == nil {
-		if err := cl.certify(); err != nil {
+		if err := cl.makeAuthority(); err != nil {
 			return nil, err
 		}
 		cl.net = &loopback{ports: c.Ports, ca: cl.ca}
@@ -176,7 +177,7 @@ func New(c Config) (_ *Cloud, err error) {
 		cl.header = "identity-header-of-the-sandbox"
 	}
 	for _, step := range []func() error{cl.startEntra, cl.startIdentity, cl.startDevOps, cl.startBus, cl.startVault,
-		cl.keepCertificate, cl.startControl} {
+		cl.storeCertificate, cl.startControl} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -184,12 +185,14 @@ func New(c Config) (_ *Cloud, err error) {
 	return cl, nil
 }
 
-// certify makes the authority that loopback servers are trusted by.
-func (c *Cloud) certify() (err error) {
-	if c.ca, err = devca.New(); err != nil {
+// makeAuthority makes the authority that loopback servers are trusted by.
+func (c *Cloud) makeAuthority() (err error) {
+	c.ca, err = devca.New()
+	if err != nil {
 		return err
 	}
-	if c.dir, err = os.MkdirTemp("", "patrol-sandbox-"); err != nil {
+	c.dir, err = os.MkdirTemp("", "patrol-sandbox-")
+	if err != nil {
 		return fmt.Errorf("cloud: %w", err)
 	}
 	c.closers = append(c.closers, func() { _ = os.RemoveAll(c.dir) })
@@ -199,7 +202,7 @@ func (c *Cloud) certify() (err error) {
 func (c *Cloud) certFile() string { return filepath.Join(c.dir, "authority.pem") }
 
 func (c *Cloud) startEntra() (err error) {
-	c.Entra = entra.New(entra.Config{Panel: c.Panel, Switches: c.config.Entra})
+	c.Entra = entra.New(entra.Config{Injector: c.Injector, Switches: c.config.Entra})
 	c.principalID = c.Entra.AddIdentity(entra.ManagedIdentity{ClientID: c.clientID})
 	app := entra.App{Name: "patrol", Scopes: []string{
 		entra.DevOps + "/vso.pats", entra.DevOps + "/vso.pats_manage", entra.DevOps + "/vso.tokenadministration",
@@ -227,26 +230,27 @@ func (c *Cloud) startEntra() (err error) {
 
 func (c *Cloud) startIdentity() (err error) {
 	endpoint := identity.New(identity.Config{Tokens: c.Entra, Header: c.header, Assigned: []string{c.clientID},
-		Panel: c.Panel})
+		Injector: c.Injector})
 	c.at.identity, err = c.serve(serviceIdentity, c.tokens.watch(endpoint, "access_token"))
 	return err
 }
 
 func (c *Cloud) startDevOps() (err error) {
-	c.DevOps = devops.New(devops.Config{Verify: c.verifyDevOps, Panel: c.Panel, Switches: c.config.DevOps,
+	c.DevOps = devops.New(devops.Config{Verify: c.verifyDevOps, Injector: c.Injector, Switches: c.config.DevOps,
 		Rand: c.config.Rand})
 	c.DevOps.OnChange(func(ch devops.Change) {
 		c.tokens.add(ch.PAT.Token)
 		c.history.add(Record{At: ch.At, Kind: PAT, PAT: &ch})
 	})
-	if c.at.devops, err = c.serve(serviceDevOps, c.DevOps); err != nil {
+	c.at.devops, err = c.serve(serviceDevOps, c.DevOps)
+	if err != nil {
 		return err
 	}
 	c.at.vssps, err = c.serve(serviceVSSPS, c.DevOps)
 	return err
 }
 
-var errNotForUs = errors.New("a token for another resource")
+var errOtherResource = errors.New("the token is for another resource")
 
 func (c *Cloud) verifyDevOps(token string) (devops.Claims, error) {
 	claims, err := c.Entra.VerifyAccessToken(token)
@@ -254,7 +258,7 @@ func (c *Cloud) verifyDevOps(token string) (devops.Claims, error) {
 		return devops.Claims{}, err
 	}
 	if claims.Audience != entra.DevOps {
-		return devops.Claims{}, errNotForUs
+		return devops.Claims{}, errOtherResource
 	}
 	return devops.Claims{ObjectID: claims.ObjectID, UPN: claims.UPN, TenantID: claims.TenantID, Scopes: claims.Scopes,
 		AppOnly: claims.IDType == "app"}, nil
@@ -264,7 +268,7 @@ func (c *Cloud) verifyDevOps(token string) (devops.Claims, error) {
 const eventDelay = time.Second
 
 func (c *Cloud) startVault() error {
-	handler := &late{}
+	handler := &lateHandler{}
 	at, err := c.serve(serviceVault, handler)
 	if err != nil {
 		return err
@@ -278,13 +282,14 @@ func (c *Cloud) startVault() error {
 	if config.Events.Delay == 0 {
 		config.Events.Delay = eventDelay
 	}
-	config.Panel = c.Panel
+	config.Injector = c.Injector
 	config.Verify = func(token string) error { return c.verifyOwn(token, "https://vault.azure.net") }
 	config.Emit = c.vaultEvent
 	config.OnChange = func(_ string, v keyvault.Version) {
 		c.history.add(Record{At: time.Now(), Kind: Secret, Secret: &v})
 	}
-	if c.Vault, err = keyvault.New(config); err != nil {
+	c.Vault, err = keyvault.New(config)
+	if err != nil {
 		return err
 	}
 	c.closers = append(c.closers, c.Vault.Close)
@@ -300,19 +305,19 @@ func (c *Cloud) verifyOwn(token, audience string) error {
 	case err != nil:
 		return err
 	case trimSlash(claims.Audience) != audience:
-		return errNotForUs
+		return errOtherResource
 	case claims.IDType != "app" || claims.ObjectID != c.principalID:
-		return errors.New("the bearer has no role here")
+		return errors.New("the identity has no role here")
 	}
 	return nil
 }
 
 func (c *Cloud) startControl() (err error) {
-	c.at.control, err = c.serve(serviceControl, c.Panel)
+	c.at.control, err = c.serve(serviceControl, c.Injector)
 	return err
 }
 
-// ControlURL is where the panel is served: GET /calls, POST /faults and so on.
+// ControlURL is where the injector's control API is served: GET /calls, POST /faults and so on.
 func (c *Cloud) ControlURL() string { return c.at.control }
 
 // VaultHost is the host of KEY_VAULT_URL, with its port if it has one.

@@ -40,9 +40,9 @@ func manifestFile(t *testing.T) string {
 	return path
 }
 
-// look asks the app's own wiring for its plan: it goes to the managed identity, the
+// checkPlan asks the app's own wiring for its plan, which takes calls to the managed identity, the
 // vault, Entra and Azure DevOps.
-func look(t *testing.T, c *cloud.Cloud, o app.Outside) {
+func checkPlan(t *testing.T, c *cloud.Cloud, o app.Outside) {
 	t.Helper()
 	env := c.Environment()
 	settings, err := app.ReadSettings(func(name string) string { return env[name] })
@@ -67,8 +67,11 @@ func look(t *testing.T, c *cloud.Cloud, o app.Outside) {
 	if err := json.Unmarshal(w.Body.Bytes(), &plan); err != nil || w.Code != http.StatusOK {
 		t.Fatalf("status %d, %v: %s", w.Code, err, w.Body)
 	}
-	if len(plan.Problems) != 0 || len(plan.PATs) != 1 || plan.PATs[0].State != "missing" {
-		t.Errorf("the plan: %s", w.Body)
+	if len(plan.Problems) != 0 {
+		t.Errorf("the plan has problems: %s", w.Body)
+	}
+	if len(plan.PATs) != 1 || plan.PATs[0].State != "missing" {
+		t.Errorf("the plan is %s, want one PAT, missing", w.Body)
 	}
 }
 
@@ -95,7 +98,7 @@ func TestTheAppReachesEveryServiceOnANetwork(t *testing.T) {
 				}
 				transport := cl.Transport()
 				defer transport.CloseIdleConnections()
-				look(t, cl, app.Outside{Transport: transport, Dial: cl.DialBus})
+				checkPlan(t, cl, app.Outside{Transport: transport, Dial: cl.DialBus})
 			})
 		})
 	}
@@ -114,7 +117,7 @@ func TestTheAppReachesEveryServiceOverTLSOnLoopback(t *testing.T) {
 		t.Fatal(err)
 	}
 	transport := cl.Transport()
-	look(t, cl, app.Outside{Transport: transport})
+	checkPlan(t, cl, app.Outside{Transport: transport})
 	transport.CloseIdleConnections()
 
 	calls, err := http.Get(cl.ControlURL() + "/calls")
@@ -126,9 +129,15 @@ func TestTheAppReachesEveryServiceOverTLSOnLoopback(t *testing.T) {
 	if err := json.NewDecoder(calls.Body).Decode(&counts); err != nil {
 		t.Fatal(err)
 	}
-	if counts["devops"]["ListPats"] != 1 || counts["keyvault"]["ListSecrets"] != 1 ||
-		counts["entra"]["token refresh_token"] != 1 || counts["identity"]["token"] == 0 {
-		t.Errorf("calls: %v", counts)
+	for _, c := range []struct{ service, operation string }{
+		{"devops", "ListPats"}, {"keyvault", "ListSecrets"}, {"entra", "token refresh_token"},
+	} {
+		if n := counts[c.service][c.operation]; n != 1 {
+			t.Errorf("%d calls of %s %s, want 1", n, c.service, c.operation)
+		}
+	}
+	if counts["identity"]["token"] == 0 {
+		t.Error("the managed identity was not asked for a token")
 	}
 	if _, err := os.Stat(env["SSL_CERT_FILE"]); err != nil {
 		t.Error(err)
@@ -139,8 +148,7 @@ func TestTheAppReachesEveryServiceOverTLSOnLoopback(t *testing.T) {
 	}
 }
 
-// Every way in to Service Bus is the app's own, and what Key Vault tells arrives by
-// it.
+// Every way into Service Bus is the app's own, and Key Vault's events arrive on it.
 func TestKeyVaultsEventsArriveOnTheirQueue(t *testing.T) {
 	for name, c := range map[string]cloud.Config{
 		"loopback, managed identity":  {},
@@ -180,11 +188,18 @@ func TestKeyVaultsEventsArriveOnTheirQueue(t *testing.T) {
 			if err := json.Unmarshal(messages[0].Body, &event); err != nil {
 				t.Fatal(err)
 			}
-			if event.Type != keyvault.NewVersionCreated || event.Subject != "patrol-identity-build-bot" ||
-				event.ID != messages[0].MessageID ||
-				messages[0].ApplicationProperties["aeg-event-type"] != "Notification" {
-				t.Errorf("message %s %v: %s", messages[0].MessageID, messages[0].ApplicationProperties,
-					messages[0].Body)
+			for _, c := range []struct {
+				what      string
+				got, want any
+			}{
+				{"type", event.Type, keyvault.NewVersionCreated},
+				{"subject", event.Subject, "patrol-identity-build-bot"},
+				{"id", event.ID, messages[0].MessageID},
+				{"aeg-event-type", messages[0].ApplicationProperties["aeg-event-type"], "Notification"},
+			} {
+				if c.got != c.want {
+					t.Errorf("%s is %v, want %v", c.what, c.got, c.want)
+				}
 			}
 			if err := r.CompleteMessage(ctx, messages[0], nil); err != nil {
 				t.Error(err)
@@ -206,7 +221,7 @@ func TestTheHistoryHasEverythingInItsOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	id, token := cl.DevOps.Seed(cloud.Organization, cloud.User, "by hand", "vso.code", time.Now().Add(time.Hour), false)
-	if err := cl.Bus.Send(cloud.EventTopic, servicebus.Message{ID: "m1", Subject: "told",
+	if err := cl.Bus.Send(cloud.EventTopic, servicebus.Message{ID: "m1", Subject: "sent",
 		Body: []byte("{}")}); err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +245,7 @@ func TestTheHistoryHasEverythingInItsOrder(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("history %q, want %q", got, want)
 	}
-	if sent := cl.Messages(cloud.EventTopic); len(sent) != 1 || sent[0].Subject != "told" {
+	if sent := cl.Messages(cloud.EventTopic); len(sent) != 1 || sent[0].Subject != "sent" {
 		t.Errorf("messages on the topic: %+v", sent)
 	}
 	// with a refresh token and the cloud's own secrets
@@ -283,7 +298,7 @@ func TestBadConfigurationsAreRefused(t *testing.T) {
 	} {
 		if cl, err := cloud.New(c); err == nil {
 			cl.Close()
-			t.Errorf("%s: taken", name)
+			t.Errorf("%s: accepted, want it refused", name)
 		}
 	}
 	// What had been opened before the refusal is closed.

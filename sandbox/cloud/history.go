@@ -18,7 +18,7 @@ const (
 	Message Kind = "message" // a message was accepted by a queue or topic
 )
 
-// Record is one thing that happened.
+// Record is one thing that happened in the cloud.
 type Record struct {
 	Number int // counts from 1
 	At     time.Time

@@ -27,7 +27,7 @@ func (c *Cloud) Host(appDir string) functionshost.Config {
 }
 
 // BusClient is a Service Bus client with the rights of the app, made as the app
-// is told to make its own. The caller closes it.
+// makes its own. The caller closes it.
 func (c *Cloud) BusClient() (*azservicebus.Client, error) {
 	options := c.busOptions()
 	if c.config.ConnectionString {
@@ -59,7 +59,7 @@ func (c *Cloud) busOptions() *azservicebus.ClientOptions {
 // address that a client asks for makes no difference.
 func (c *Cloud) DialBus(ctx context.Context, _ string) (net.Conn, error) {
 	if c.ca != nil {
-		return nil, fmt.Errorf("cloud: Service Bus is behind TLS on %s", c.busAddress)
+		return nil, fmt.Errorf("cloud: Service Bus on loopback speaks TLS only, on %s", c.busAddress)
 	}
 	return c.net.dial(ctx, "pipe", c.busAddress)
 }
@@ -71,7 +71,7 @@ type managedIdentity struct{ cloud *Cloud }
 
 func (m managedIdentity) GetToken(_ context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
 	if len(o.Scopes) != 1 {
-		return azcore.AccessToken{}, fmt.Errorf("the managed identity wants one scope, not %d", len(o.Scopes))
+		return azcore.AccessToken{}, fmt.Errorf("the managed identity takes one scope, not %d", len(o.Scopes))
 	}
 	const suffix = "/.default"
 	resource := o.Scopes[0]

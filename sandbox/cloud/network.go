@@ -17,7 +17,7 @@ import (
 
 // service is one listener of the cloud.
 type service struct {
-	name    string // host name on a pipe network
+	name    string // host name on a memnet.Network
 	genuine string // the name in Azure
 	port    string
 	plain   bool   // http, not https
@@ -49,8 +49,8 @@ type network interface {
 	listen(s service) (net.Listener, error)
 	// base is the public URL of a service's listener.
 	base(s service, l net.Listener) string
-	// namespace is how the app is told of Service Bus, and where its listener is
-	// dialed.
+	// namespace is the name of Service Bus in the app's settings, and the address
+	// at which its listener is dialed.
 	namespace(s service, l net.Listener) (name, address string)
 	// transport reaches the services as a client.
 	transport() *http.Transport
@@ -102,7 +102,7 @@ func (n *loopback) dial(ctx context.Context, network, address string) (net.Conn,
 	return d.DialContext(ctx, network, address)
 }
 
-// pipes listens on a pipe network, under host names and without TLS.
+// pipes listens on a memnet.Network, under host names and without TLS.
 type pipes struct {
 	network *memnet.Network
 	genuine bool
@@ -150,7 +150,7 @@ func (c *Cloud) serve(s service, h http.Handler) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// aborted handlers are faults that were asked for
+	// an aborted handler is a fault that a test has injected
 	server := &http.Server{Handler: h, ErrorLog: log.New(io.Discard, "", 0)}
 	var done sync.WaitGroup
 	done.Go(func() { _ = server.Serve(l) }) // ends with Close
@@ -161,19 +161,19 @@ func (c *Cloud) serve(s service, h http.Handler) (string, error) {
 	return c.net.base(s, l), nil
 }
 
-// late is a handler whose address must be known before it can be made.
-type late struct {
+// lateHandler is a handler whose address must be known before it can be made.
+type lateHandler struct {
 	mu sync.Mutex
 	h  http.Handler
 }
 
-func (l *late) set(h http.Handler) {
+func (l *lateHandler) set(h http.Handler) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.h = h
 }
 
-func (l *late) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (l *lateHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	l.mu.Lock()
 	h := l.h
 	l.mu.Unlock()

@@ -45,7 +45,7 @@ func (t *tokens) watch(next http.Handler, fields ...string) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		see := &copied{ResponseWriter: w, see: func(body []byte) {
+		watched := &recorder{ResponseWriter: w, onWrite: func(body []byte) {
 			var answer map[string]any
 			if json.Unmarshal(body, &answer) != nil {
 				return
@@ -56,20 +56,20 @@ func (t *tokens) watch(next http.Handler, fields ...string) http.Handler {
 				}
 			}
 		}}
-		next.ServeHTTP(see, r)
+		next.ServeHTTP(watched, r)
 	})
 }
 
-// copied keeps what has been written so far and shows it at each write, before
-// the client can have it.
-type copied struct {
+// recorder keeps what has been written so far and passes it to onWrite at each write,
+// before the client can have it.
+type recorder struct {
 	http.ResponseWriter
-	body bytes.Buffer
-	see  func([]byte)
+	body    bytes.Buffer
+	onWrite func([]byte)
 }
 
-func (c *copied) Write(b []byte) (int, error) {
-	c.body.Write(b)
-	c.see(c.body.Bytes())
-	return c.ResponseWriter.Write(b)
+func (r *recorder) Write(b []byte) (int, error) {
+	r.body.Write(b)
+	r.onWrite(r.body.Bytes())
+	return r.ResponseWriter.Write(b)
 }

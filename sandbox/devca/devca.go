@@ -74,7 +74,8 @@ func New() (*CA, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the server's key: %w", err)
 	}
-	if serial, err = serialNumber(); err != nil {
+	serial, err = serialNumber()
+	if err != nil {
 		return nil, err
 	}
 	leafTemplate := &x509.Certificate{

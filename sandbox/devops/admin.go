@@ -36,12 +36,14 @@ type wireSession struct {
 // listUserPats is token administration's list of one user's PATs.
 func (s *Service) listUserPats(a *answer, o *organization, subject string) {
 	q := a.r.URL.Query()
-	size, err := strconv.Atoi(cmp.Or(q.Get("pageSize"), "20"))
-	public, err2 := strconv.ParseBool(cmp.Or(strings.ToLower(q.Get("isPublic")), "false"))
+	size, sizeErr := strconv.Atoi(cmp.Or(q.Get("pageSize"), "20"))
+	public, publicErr := strconv.ParseBool(cmp.Or(strings.ToLower(q.Get("isPublic")), "false"))
 	from := strings.ToLower(q.Get("continuationToken"))
-	kind, key, described := strings.Cut(subject, ".")
-	if err != nil || err2 != nil || size < 1 || size > cmp.Or(a.switches.MaxUserPatPage, 100) || from != "" &&
-		!isUUID(from) || !described || kind == "" || key == "" {
+	kind, key, _ := strings.Cut(subject, ".")
+	sized := sizeErr == nil && size >= 1 && size <= cmp.Or(a.switches.MaxUserPatPage, 100)
+	paged := sized && (from == "" || isUUID(from))
+	described := kind != "" && key != ""
+	if publicErr != nil || !paged || !described {
 		a.problem(http.StatusBadRequest, "ArgumentException",
 			"The subject descriptor, page size or continuation token is not valid.")
 		return
@@ -110,7 +112,7 @@ func (s *Service) revokeUserPats(a *answer, o *organization, c caller) {
 	if !bad {
 		for _, p := range found {
 			if p.State != Revoked {
-				changes = append(changes, s.end(p, a.origin(c)))
+				changes = append(changes, s.revokePAT(p, a.origin(c)))
 			}
 		}
 	}
@@ -120,7 +122,7 @@ func (s *Service) revokeUserPats(a *answer, o *organization, c caller) {
 		return
 	}
 	for _, ch := range changes {
-		s.tell(ch)
+		s.notify(ch)
 	}
 	a.w.WriteHeader(http.StatusNoContent)
 }
@@ -179,7 +181,8 @@ func (s *Service) graphUsers(a *answer, o *organization) {
 	s.mu.Unlock()
 	first := 0
 	if from := q.Get("continuationToken"); from != "" {
-		if first = slices.IndexFunc(rows, func(u wireUser) bool { return u.Descriptor == from }); first < 0 {
+		first = slices.IndexFunc(rows, func(u wireUser) bool { return u.Descriptor == from })
+		if first < 0 {
 			a.problem(http.StatusBadRequest, "InvalidContinuationTokenException",
 				"The continuation token is not valid.")
 			return

@@ -43,10 +43,11 @@ func (s *Service) queryAudit(a *answer, o *organization) {
 		}
 		return time.Parse(time.RFC3339, q.Get(name))
 	}
-	from, err := when("startTime", now.Add(-auditAge))
-	to, err2 := when("endTime", now)
-	size, err3 := strconv.Atoi(cmp.Or(q.Get("batchSize"), "200"))
-	if err != nil || err2 != nil || err3 != nil || size < 1 || to.Before(from) {
+	from, fromErr := when("startTime", now.Add(-auditAge))
+	to, toErr := when("endTime", now)
+	size, sizeErr := strconv.Atoi(cmp.Or(q.Get("batchSize"), "200"))
+	window := fromErr == nil && toErr == nil && !to.Before(from)
+	if !window || sizeErr != nil || size < 1 {
 		a.problem(http.StatusBadRequest, "ArgumentException", "The window or the batch size is not valid.")
 		return
 	}
@@ -67,7 +68,7 @@ func (s *Service) queryAudit(a *answer, o *organization) {
 	slices.SortStableFunc(all, func(x, y Audit) int { return y.At.Compare(x.At) })
 
 	// The token says where the next batch begins, and of which window.
-	window := "|" + q.Get("startTime") + "|" + q.Get("endTime")
+	mark := "|" + q.Get("startTime") + "|" + q.Get("endTime")
 	first := 0
 	if raw := q.Get("continuationToken"); raw != "" {
 		text, err := base64.RawURLEncoding.DecodeString(raw)
@@ -75,7 +76,8 @@ func (s *Service) queryAudit(a *answer, o *organization) {
 		if err == nil {
 			_, err = fmt.Sscanf(string(text), "%d%s", &first, &rest)
 		}
-		if err != nil || rest != window || first < 0 || first > len(all) {
+		within := first >= 0 && first <= len(all)
+		if err != nil || rest != mark || !within {
 			a.problem(http.StatusBadRequest, "InvalidContinuationTokenException",
 				"The continuation token is not valid.")
 			return
@@ -102,7 +104,7 @@ func (s *Service) queryAudit(a *answer, o *organization) {
 	}
 	body := map[string]any{"decoratedAuditLogEntries": rows, "hasMore": last < len(all), "continuationToken": nil}
 	if last < len(all) {
-		body["continuationToken"] = base64.RawURLEncoding.EncodeToString([]byte(strconv.Itoa(last) + window))
+		body["continuationToken"] = base64.RawURLEncoding.EncodeToString([]byte(strconv.Itoa(last) + mark))
 	}
 	if a.switches.WrappedAudit {
 		body = map[string]any{"value": body}

@@ -14,7 +14,7 @@ import (
 const auditor = "bearer-auditor"
 
 func TestTheAuditLogIsReadInBatchesByThoseWhoMay(t *testing.T) {
-	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
+	run(t, devops.Switches{}, func(t *testing.T, s *fixture) {
 		s.AddUser(devops.User{UPN: "eve@contoso.com", ObjectID: "o-eve", Auditor: true})
 		s.bearers[auditor] = devops.Claims{ObjectID: "o-eve", TenantID: "tenant", Scopes: []string{"vso.auditlog"}}
 		s.bearers["bearer-curious"] = devops.Claims{ObjectID: "o-ada", TenantID: "tenant",
@@ -73,8 +73,11 @@ func TestTheAuditLogIsReadInBatchesByThoseWhoMay(t *testing.T) {
 			}
 			token, _ := r.json["continuationToken"].(string)
 			if more := r.json["hasMore"].(bool); !more {
-				if token != "" || pages != 3 {
-					t.Errorf("page %d, token %q", pages, token)
+				if token != "" {
+					t.Errorf("the last page has the token %q, want none", token)
+				}
+				if pages != 3 {
+					t.Errorf("%d pages, want 3", pages)
 				}
 				break
 			}
@@ -83,22 +86,25 @@ func TestTheAuditLogIsReadInBatchesByThoseWhoMay(t *testing.T) {
 			}
 			next = "&continuationToken=" + token
 		}
-		if want := []string{"Token.PatCreateEvent p4", "Token.PatCreateEvent p3", "Token.PatCreateEvent p2",
-			"Token.PatCreateEvent p1", "Token.PatExpiredEvent old", "Token.PatCreateEvent p0"}; !slices.Equal(got,
-			want) {
+		want := []string{"Token.PatCreateEvent p4", "Token.PatCreateEvent p3", "Token.PatCreateEvent p2",
+			"Token.PatCreateEvent p1", "Token.PatExpiredEvent old", "Token.PatCreateEvent p0"}
+		if !slices.Equal(got, want) {
 			t.Errorf("got %v, want %v", got, want)
 		}
 		s.Switch(func(sw *devops.Switches) { sw.WrappedAudit, sw.AuditPage = true, 1 })
 		r := s.call("GET", log, bearer(auditor), "")
-		if inner, _ := r.json["value"].(map[string]any); inner == nil ||
-			len(inner["decoratedAuditLogEntries"].([]any)) != 1 || inner["hasMore"] != true {
-			t.Errorf("wrapped: %s", r.body)
+		inner, _ := r.json["value"].(map[string]any)
+		if entries, _ := inner["decoratedAuditLogEntries"].([]any); len(entries) != 1 {
+			t.Errorf("wrapped: %d entries, want one: %s", len(entries), r.body)
+		}
+		if inner["hasMore"] != true {
+			t.Errorf("wrapped: hasMore is %v, want true", inner["hasMore"])
 		}
 	})
 }
 
 func TestAdministrationIsStrict(t *testing.T) {
-	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
+	run(t, devops.Switches{}, func(t *testing.T, s *fixture) {
 		s.bearers["bearer-no-admin"] = devops.Claims{ObjectID: "o-ada", TenantID: "tenant",
 			Scopes: []string{"vso.tokenadministration", "vso.graph"}}
 		list := "contoso/_apis/tokenadmin/personalaccesstokens/" + s.Descriptor("grace@contoso.com") + "?"
@@ -144,38 +150,44 @@ func TestAdministrationIsStrict(t *testing.T) {
 		try("a rule with a date that is none", "POST", rules+version, bearer(admin),
 			`{"scopes":"vso.code","createdBefore":"soon"}`, 400)
 		if n := len(s.RevocationRules()); n != 0 {
-			t.Errorf("%d rules", n)
+			t.Errorf("%d rules, want none", n)
 		}
 		try("a rule until now", "POST", rules+version, bearer(admin), `{"scopes":"vso.code"}`, 201)
-		if r := s.RevocationRules(); len(r) != 1 || !r[0].CreatedBefore.Equal(time.Now()) ||
-			r[0].Actor != "grace@contoso.com" {
-			t.Errorf("%+v", r)
+		want := []devops.RevocationRuleRecord{{Organization: "contoso", Scopes: "vso.code",
+			CreatedBefore: time.Now().UTC(), Actor: "grace@contoso.com"}}
+		if got := s.RevocationRules(); !slices.Equal(got, want) {
+			t.Errorf("rules %+v, want %+v", got, want)
 		}
 		s.SetAdministrator("grace@contoso.com", false)
 		try("an administrator no more", "POST", revoke+version, bearer(admin), ids(1), 401)
 	})
 }
 
-func TestAnUpdateLeavesWhatItDoesNotNameUnlessToldOtherwise(t *testing.T) {
-	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
+func TestAnUpdateLeavesWhatItDoesNotNameUnlessSwitchedOtherwise(t *testing.T) {
+	run(t, devops.Switches{}, func(t *testing.T, s *fixture) {
 		id, _ := s.Seed("contoso", ada, "ci", "vso.code vso.wiki", time.Now().Add(days(5)), false)
 		update := func(more string) reply {
 			return s.call("PUT", "contoso/_apis/tokens/pats?"+version, bearer(both), `{"authorizationId":"`+id+
 				`","validTo":"`+time.Now().Add(days(9)).Format(time.RFC3339)+`"`+more+`}`)
 		}
-		if r := update(""); r.failure() != "none" || r.pat()["displayName"] != "ci" ||
-			r.pat()["scope"] != "vso.code vso.wiki" {
-			t.Errorf("%s", r.body)
+		r := update("")
+		if r.failure() != "none" {
+			t.Errorf("the update failed: %s", r.body)
+		}
+		if name := r.pat()["displayName"]; name != "ci" {
+			t.Errorf("display name %v, want ci", name)
+		}
+		if scope := r.pat()["scope"]; scope != "vso.code vso.wiki" {
+			t.Errorf("scope %v, want it as before", scope)
 		}
 		s.Switch(func(sw *devops.Switches) { sw.UpdateNeedsAll = true })
-		if r := update(""); r.failure() != "displayNameRequired" {
-			t.Errorf("%s", r.body)
-		}
-		if r := update(`,"displayName":"ci"`); r.failure() != "invalidScope" {
-			t.Errorf("%s", r.body)
-		}
-		if r := update(`,"displayName":"ci","scope":"vso.code"`); r.failure() != "none" {
-			t.Errorf("%s", r.body)
+		for more, want := range map[string]string{
+			"": "displayNameRequired", `,"displayName":"ci"`: "invalidScope",
+			`,"displayName":"ci","scope":"vso.code"`: "none",
+		} {
+			if got := update(more).failure(); got != want {
+				t.Errorf("an update with %q: %s, want %s", more, got, want)
+			}
 		}
 	})
 }

@@ -29,7 +29,7 @@ func (c caller) may(scope string) bool {
 
 func (c caller) mayAudit() bool { return c.may("vso.auditlog") || c.may("vso.auditstreams_manage") }
 
-// noAdministrator refuses token administration to a user who is no Project
+// noAdministrator refuses token administration to a user who is not a Project
 // Collection Administrator; it returns false.
 func (a *answer) noAdministrator(c caller) bool {
 	if a.switches.ForbidNonAdministrator {
@@ -199,8 +199,9 @@ func (s *Service) admitBearer(a *answer, o *organization, operation, token strin
 	if challenged {
 		claims := base64.StdEncoding.EncodeToString([]byte(`{"access_token":{"nbf":{"essential":true,"value":"` +
 			strconv.FormatInt(time.Now().Unix(), 10) + `"}}}`))
-		a.w.Header().Set("WWW-Authenticate",
-			`Bearer realm="", authorization_uri="https://login.microsoftonline.com/common/oauth2/authorize", error="insufficient_claims", claims="`+claims+`"`)
+		a.w.Header().Set("WWW-Authenticate", `Bearer realm="", `+
+			`authorization_uri="https://login.microsoftonline.com/common/oauth2/authorize", `+
+			`error="insufficient_claims", claims="`+claims+`"`)
 		a.problem(http.StatusUnauthorized, "UnauthorizedRequestException", "TF400813: The user '"+u.id+
 			"' is not authorized to access this resource.")
 		return caller{}, false
@@ -218,11 +219,13 @@ func (s *Service) admitBearer(a *answer, o *organization, operation, token strin
 	case GraphUsers:
 		ok = c.may("vso.graph") || c.may("vso.graph_manage")
 	case ListUserPats, RevokeUserPats, RevocationRule:
-		if ok = c.may("vso.tokenadministration"); ok && !administrator {
+		ok = c.may("vso.tokenadministration")
+		if ok && !administrator {
 			return c, a.noAdministrator(c)
 		}
 	case QueryAudit:
-		if ok = c.mayAudit(); ok && !administrator && !auditor {
+		ok = c.mayAudit()
+		if ok && !administrator && !auditor {
 			return c, a.forbidden("The user does not have the permission to view the audit log.")
 		}
 	}
@@ -240,8 +243,8 @@ type usage struct {
 const window = 5 * time.Minute
 
 // charge takes a call off its identity's budget: within it the call goes on,
-// over it the call is delayed, far over it refused. It also keeps the pauses
-// that SlowDown asked for.
+// over it the call is delayed, far over it refused. It also asks for the pauses
+// that SlowDown wants.
 func (s *Service) charge(a *answer, c caller) bool {
 	if c.user == nil {
 		return true
@@ -289,7 +292,8 @@ func (s *Service) charge(a *answer, c caller) bool {
 	if over {
 		left := used
 		for _, x := range u.usage {
-			if left -= x.cost; left <= t.Budget {
+			left -= x.cost
+			if left <= t.Budget {
 				pause = x.at.Add(window).Sub(now)
 				break
 			}
@@ -308,7 +312,8 @@ func (s *Service) charge(a *answer, c caller) bool {
 	h.Set("X-RateLimit-Reset", strconv.FormatInt(now.Add(pause).Unix(), 10))
 	if blocked {
 		a.problem(http.StatusTooManyRequests, "RequestBlockedException",
-			"TF400733: The request has been canceled: Request was blocked due to exceeding usage of resource 'Tokens' in namespace '"+u.id+"'.")
+			"TF400733: The request has been canceled: Request was blocked due to exceeding usage of resource 'Tokens' "+
+				"in namespace '"+u.id+"'.")
 		return false
 	}
 	delay := max(time.Millisecond, time.Duration(float64(t.MaxDelay)*(used-t.Budget)/(limit-t.Budget)))

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -28,22 +29,22 @@ const (
 	admin = "bearer-admin" // of grace, an administrator
 )
 
-// stand is a sandbox with two organizations and three users, in a synctest
+// fixture is an Azure DevOps with two organizations and three users, in a synctest
 // bubble.
-type stand struct {
+type fixture struct {
 	*devops.Service
-	t       *testing.T
-	panel   *faults.Injector
-	client  *http.Client
-	adaID   string
-	bearers map[string]devops.Claims
+	t        *testing.T
+	injector *faults.Injector
+	client   *http.Client
+	adaID    string
+	bearers  map[string]devops.Claims
 }
 
-func run(t *testing.T, sw devops.Switches, story func(*testing.T, *stand)) {
+func run(t *testing.T, sw devops.Switches, test func(*testing.T, *fixture)) {
 	t.Helper()
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &stand{t: t, panel: &faults.Injector{}, bearers: map[string]devops.Claims{
+		s := &fixture{t: t, injector: &faults.Injector{}, bearers: map[string]devops.Claims{
 			both: {ObjectID: "o-ada", UPN: ada, TenantID: "tenant", Scopes: []string{"vso.pats",
 				"vso.pats_manage"}},
 			"bearer-list":   {ObjectID: "o-ada", UPN: ada, TenantID: "tenant", Scopes: []string{"vso.pats"}},
@@ -58,14 +59,14 @@ func run(t *testing.T, sw devops.Switches, story func(*testing.T, *stand)) {
 			admin: {ObjectID: "o-grace", UPN: "grace@contoso.com", TenantID: "tenant",
 				Scopes: []string{"vso.tokenadministration", "vso.graph"}},
 		}}
-		s.Service = devops.New(devops.Config{Panel: s.panel, Switches: sw, Verify: func(token string) (devops.Claims,
-			error) {
+		verify := func(token string) (devops.Claims, error) {
 			c, ok := s.bearers[token]
 			if !ok {
 				return c, errors.New("expired")
 			}
 			return c, nil
-		}})
+		}
+		s.Service = devops.New(devops.Config{Injector: s.injector, Switches: sw, Verify: verify})
 		for _, org := range []string{"contoso", "fabrikam"} {
 			s.AddOrganization(devops.Organization{Name: org, TenantID: "tenant"})
 		}
@@ -88,7 +89,7 @@ func run(t *testing.T, sw devops.Switches, story func(*testing.T, *stand)) {
 			_ = server.Close()
 			synctest.Wait()
 		}()
-		story(t, s)
+		test(t, s)
 	})
 }
 
@@ -108,7 +109,7 @@ func (r reply) pat() map[string]any {
 }
 
 // call sends a request; header lines are "Name: value" and replace the defaults.
-func (s *stand) call(method, path, auth, body string, header ...string) reply {
+func (s *fixture) call(method, path, auth, body string, header ...string) reply {
 	s.t.Helper()
 	req, err := http.NewRequest(method, "https://dev.azure.com/"+path, strings.NewReader(body))
 	if err != nil {
@@ -145,13 +146,13 @@ func basic(pat string) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(":"+pat))
 }
 
-func (s *stand) create(name, scope string, validTo time.Time, more string) reply {
+func (s *fixture) create(name, scope string, validTo time.Time, more string) reply {
 	s.t.Helper()
 	return s.call("POST", "contoso/_apis/tokens/pats?"+version, bearer(both),
 		`{"displayName":"`+name+`","scope":"`+scope+`","validTo":"`+validTo.Format(time.RFC3339Nano)+`"`+more+`}`)
 }
 
-func (s *stand) connect(org, pat string, header ...string) reply {
+func (s *fixture) connect(org, pat string, header ...string) reply {
 	s.t.Helper()
 	return s.call("GET", org+"/_apis/connectionData?"+version, basic(pat), "", header...)
 }
@@ -159,7 +160,7 @@ func (s *stand) connect(org, pat string, header ...string) reply {
 func days(n int) time.Duration { return time.Duration(n) * 24 * time.Hour }
 
 func TestAPATLivesFromCreationToRevocation(t *testing.T) {
-	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
+	run(t, devops.Switches{}, func(t *testing.T, s *fixture) {
 		var changes []devops.ChangeKind
 		s.OnChange(func(c devops.Change) { changes = append(changes, c.Kind) })
 
@@ -175,9 +176,12 @@ func TestAPATLivesFromCreationToRevocation(t *testing.T) {
 		if to := made.pat()["validTo"].(string); !strings.HasSuffix(to, ".32Z") {
 			t.Errorf("validTo = %s, want it rounded to 1/300 s", to)
 		}
-		if who := s.connect("contoso", token); who.status != 200 ||
-			who.json["authenticatedUser"].(map[string]any)["id"] != s.adaID {
-			t.Errorf("connectionData: %d %s", who.status, who.body)
+		who := s.connect("contoso", token)
+		if who.status != 200 {
+			t.Fatalf("connectionData: %d %s, want 200", who.status, who.body)
+		}
+		if id := who.json["authenticatedUser"].(map[string]any)["id"]; id != s.adaID {
+			t.Errorf("connectionData names %v, want %s", id, s.adaID)
 		}
 		if r := s.connect("fabrikam", token); r.status != 401 {
 			t.Errorf("the other organization answered %d", r.status)
@@ -191,44 +195,50 @@ func TestAPATLivesFromCreationToRevocation(t *testing.T) {
 		if moved.failure() != "none" || moved.pat()["token"] != nil || moved.pat()["displayName"] != "ci" {
 			t.Errorf("update: %s", moved.body)
 		}
-		if gone := s.call("DELETE", "contoso/_apis/tokens/pats?authorizationId="+id+"&"+version, bearer(both),
-			""); gone.status != 204 || gone.body != "" {
-			t.Errorf("revoke: %d %s", gone.status, gone.body)
+		gone := s.call("DELETE", "contoso/_apis/tokens/pats?authorizationId="+id+"&"+version, bearer(both), "")
+		if gone.status != 204 || gone.body != "" {
+			t.Errorf("revoke: %d %s, want 204 and no body", gone.status, gone.body)
 		}
-		if r := s.connect("contoso", token); r.status != 401 || r.typeKey() != "UnauthorizedRequestException" ||
-			!strings.Contains(r.body, devops.AnonymousID) {
-			t.Errorf("the revoked PAT: %d %s", r.status, r.body)
+		refused := s.connect("contoso", token)
+		if refused.status != 401 || refused.typeKey() != "UnauthorizedRequestException" {
+			t.Errorf("the revoked PAT: %d %s, want 401", refused.status, refused.body)
 		}
-		if moved := s.call("PUT", "contoso/_apis/tokens/pats?"+version, bearer(both), `{"authorizationId":"`+id+
-			`"}`); moved.failure() != "authorizationNotFound" {
+		if !strings.Contains(refused.body, devops.AnonymousID) {
+			t.Errorf("the revoked PAT's refusal does not name the anonymous user: %s", refused.body)
+		}
+		moved = s.call("PUT", "contoso/_apis/tokens/pats?"+version, bearer(both), `{"authorizationId":"`+id+`"}`)
+		if moved.failure() != "authorizationNotFound" {
 			t.Errorf("update of a revoked PAT: %s", moved.body)
 		}
 		if want := []devops.ChangeKind{devops.Created, devops.Updated, devops.Ended}; !slices.Equal(changes, want) {
 			t.Errorf("changes %v, want %v", changes, want)
 		}
-		if s.Works("contoso", token) || s.Mails() != 1 {
-			t.Errorf("works %v, mails %d", s.Works("contoso", token), s.Mails())
+		if s.Works("contoso", token) {
+			t.Error("the revoked PAT works")
+		}
+		if n := s.Mails(); n != 1 {
+			t.Errorf("%d mails, want 1", n)
 		}
 		var actions []string
 		for _, a := range s.AuditLog() {
 			actions = append(actions, a.Action)
 		}
-		if want := []string{"Token.PatCreateEvent", "Token.PatUpdateEvent", "Token.PatRevokeEvent"}; !slices.Equal(
-			actions, want) {
+		want := []string{"Token.PatCreateEvent", "Token.PatUpdateEvent", "Token.PatRevokeEvent"}
+		if !slices.Equal(actions, want) {
 			t.Errorf("audit %v, want %v", actions, want)
 		}
 		if p := s.PATs("contoso", ada); len(p) != 1 || p[0].State != devops.Revoked || p[0].Token != token {
-			t.Errorf("PATs %d", len(p))
+			t.Errorf("%d PATs, want the revoked one", len(p))
 		}
-		if n := s.panel.Count("devops", devops.CreatePat); n != 1 {
-			t.Errorf("%d creations counted", n)
+		if n := s.injector.Count("devops", devops.CreatePat); n != 1 {
+			t.Errorf("%d creations counted, want 1", n)
 		}
 	})
 }
 
 func TestCallersAreJudged(t *testing.T) {
 	const pats = "contoso/_apis/tokens/pats?" + version
-	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
+	run(t, devops.Switches{}, func(t *testing.T, s *fixture) {
 		_, pat := s.Seed("contoso", ada, "p", "app_token", time.Now().Add(days(9)), false)
 		body := `{"displayName":"x","scope":"vso.code","validTo":"2000-02-01T00:00:00Z"}`
 		for _, c := range []struct {
@@ -288,15 +298,15 @@ func TestCallersAreJudged(t *testing.T) {
 				r.header.Get("X-TFS-Session") == "" {
 				t.Errorf("%s: a correlation header is missing", c.name)
 			}
-			if message, err := url.QueryUnescape(r.header.Get("X-TFS-ServiceError")); c.status == 401 &&
-				(err != nil || message == "") {
+			message, err := url.QueryUnescape(r.header.Get("X-TFS-ServiceError"))
+			if c.status == 401 && (err != nil || message == "") {
 				t.Errorf("%s: no X-TFS-ServiceError", c.name)
 			}
 		}
 		r := s.call("GET", pats, bearer("old"), "", "X-TFS-FedAuthRedirect: none")
-		if page := s.call("GET", strings.TrimPrefix(r.header.Get("Location"), "https://dev.azure.com/"), "",
-			""); page.status != 203 || !strings.Contains(page.body, "Sign in") {
-			t.Errorf("the sign-in page: %d", page.status)
+		page := s.call("GET", strings.TrimPrefix(r.header.Get("Location"), "https://dev.azure.com/"), "", "")
+		if page.status != 203 || !strings.Contains(page.body, "Sign in") {
+			t.Errorf("the sign-in page: %d %s, want 203", page.status, page.body)
 		}
 		s.Switch(func(sw *devops.Switches) {
 			sw.ForbidPAT, sw.AcceptImpersonation, sw.ReleasedPats = true, true, true
@@ -304,9 +314,9 @@ func TestCallersAreJudged(t *testing.T) {
 		if r := s.call("GET", pats, basic(pat), ""); r.status != 403 {
 			t.Errorf("a PAT with ForbidPAT: %d", r.status)
 		}
-		if r := s.call("GET", "contoso/_apis/tokens/pats?api-version=7.1", bearer("bearer-broad"),
-			""); r.status != 200 {
-			t.Errorf("released version and broad scope: %d", r.status)
+		const released = "contoso/_apis/tokens/pats?api-version=7.1"
+		if r := s.call("GET", released, bearer("bearer-broad"), ""); r.status != 200 {
+			t.Errorf("released version and broad scope: %d, want 200", r.status)
 		}
 		s.Switch(func(sw *devops.Switches) { sw.SignInPage = true })
 		if r := s.call("GET", pats, bearer("old"), ""); r.status != 203 {
@@ -316,7 +326,7 @@ func TestCallersAreJudged(t *testing.T) {
 }
 
 func TestAClaimsChallengeWantsANewToken(t *testing.T) {
-	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
+	run(t, devops.Switches{}, func(t *testing.T, s *fixture) {
 		const pats = "contoso/_apis/tokens/pats?" + version
 		s.Challenge(ada)
 		for range 2 {
@@ -333,7 +343,7 @@ func TestAClaimsChallengeWantsANewToken(t *testing.T) {
 }
 
 func TestRequestsThatBreakARuleAreRefusedWithHTTP200(t *testing.T) {
-	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
+	run(t, devops.Switches{}, func(t *testing.T, s *fixture) {
 		ok := time.Now().Add(days(5))
 		for _, c := range []struct {
 			name     string
@@ -385,56 +395,60 @@ func TestRequestsThatBreakARuleAreRefusedWithHTTP200(t *testing.T) {
 		if r := s.create(strings.Repeat("x", 65), "vso.code", ok, ""); r.failure() != "invalidDisplayName" {
 			t.Errorf("a shorter limit of names: %s", r.body)
 		}
-		if r := s.call("GET", "contoso/_apis/tokens/pats?"+version, bearer("bearer-app"), ""); r.status != 401 ||
-			r.typeKey() != "InvalidAccessException" {
-			t.Errorf("a service principal with RefuseApp: %d", r.status)
+		r := s.call("GET", "contoso/_apis/tokens/pats?"+version, bearer("bearer-app"), "")
+		if r.status != 401 || r.typeKey() != "InvalidAccessException" {
+			t.Errorf("a service principal with RefuseApp: %d %s", r.status, r.body)
 		}
-		r := s.call("POST", "contoso/_apis/tokens/pats?api-version=7.2-preview.1", bearer(both),
+		r = s.call("POST", "contoso/_apis/tokens/pats?api-version=7.2-preview.1", bearer(both),
 			`{"displayName":"","scope":"vso.code"}`)
 		if r.json["patTokenErrorMessage"] == nil {
 			t.Error("7.2 has no patTokenErrorMessage")
 		}
-		if r := s.call("POST", "contoso/_apis/tokens/pats?"+version, bearer(both), "{"); r.status != 400 ||
-			r.typeKey() != "JsonReaderException" || !strings.Contains(r.body, "TF400898") {
-			t.Errorf("broken JSON: %d %s", r.status, r.body)
+		r = s.call("POST", "contoso/_apis/tokens/pats?"+version, bearer(both), "{")
+		if r.status != 400 || r.typeKey() != "JsonReaderException" {
+			t.Errorf("broken JSON: %d %s, want 400", r.status, r.body)
 		}
-		if r := s.call("POST", "contoso/_apis/tokens/pats?"+version, bearer(both), "{}",
-			"Content-Type: text/plain"); r.status != 415 {
-			t.Errorf("text/plain: %d", r.status)
+		if !strings.Contains(r.body, "TF400898") {
+			t.Errorf("broken JSON: %s, want TF400898 in it", r.body)
+		}
+		r = s.call("POST", "contoso/_apis/tokens/pats?"+version, bearer(both), "{}", "Content-Type: text/plain")
+		if r.status != 415 {
+			t.Errorf("text/plain: %d, want 415", r.status)
 		}
 	})
 }
 
 func TestTheLifespanPolicyShortensOrRefuses(t *testing.T) {
-	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
+	run(t, devops.Switches{}, func(t *testing.T, s *fixture) {
 		s.SetPolicies("contoso", devops.Policies{MaxLifespanDays: 10})
 		r := s.create("a", "vso.code", time.Now().Add(days(30)), "")
-		if to, err := time.Parse(time.RFC3339, r.pat()["validTo"].(string)); err != nil ||
-			!to.Equal(time.Now().Add(days(10))) {
-			t.Errorf("validTo %v", r.pat()["validTo"])
+		ends := func(r reply, want time.Time, why string) {
+			t.Helper()
+			to, err := time.Parse(time.RFC3339, r.pat()["validTo"].(string))
+			if err != nil || !to.Equal(want) {
+				t.Errorf("%s: valid to %v, want %s", why, r.pat()["validTo"], want)
+			}
 		}
+		ends(r, time.Now().Add(days(10)), "the policy shortens a creation")
 		time.Sleep(days(5))
 		put := `{"authorizationId":"` + r.pat()["authorizationId"].(string) + `","validTo":"` +
 			time.Now().Add(days(10)).Format(time.RFC3339) + `"}`
 		r = s.call("PUT", "contoso/_apis/tokens/pats?"+version, bearer(both), put)
-		if to, err := time.Parse(time.RFC3339, r.pat()["validTo"].(string)); err != nil ||
-			!to.Equal(time.Now().Add(days(5))) {
-			t.Errorf("an update cannot prolong past the PAT's birth and the policy: %v", r.pat()["validTo"])
-		}
+		ends(r, time.Now().Add(days(5)), "the policy counts from the creation, also for an update")
 		s.Switch(func(sw *devops.Switches) { sw.LifespanError = true })
 		if r := s.create("a", "vso.code", time.Now().Add(days(30)), ""); r.failure() != "patLifespanPolicyViolation" {
 			t.Errorf("as an error: %s", r.body)
 		}
 		time.Sleep(days(5))
-		if r = s.call("PUT", "contoso/_apis/tokens/pats?"+version, bearer(both),
-			put); r.failure() != "expiredPatCannotBeExtended" {
+		r = s.call("PUT", "contoso/_apis/tokens/pats?"+version, bearer(both), put)
+		if r.failure() != "expiredPatCannotBeExtended" {
 			t.Errorf("update of an expired PAT: %s", r.body)
 		}
 	})
 }
 
 func TestListsArePagedFilteredAndSorted(t *testing.T) {
-	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
+	run(t, devops.Switches{}, func(t *testing.T, s *fixture) {
 		for i := range 250 {
 			s.Seed("contoso", ada, "n"+strconv.Itoa(1000-i), "vso.code", time.Now().Add(time.Duration(i+1)*time.Hour),
 				false)
@@ -463,14 +477,15 @@ func TestListsArePagedFilteredAndSorted(t *testing.T) {
 				next = "&continuationToken=" + token
 			}
 		}
-		if got,
-			pages := names("displayFilterOption=Active&sortByOption=displayDate&isSortAscending=true&$top=100"); len(
-			got) != 251 || pages != 3 || got[0] != "n1000" || got[250] != "global" {
-			t.Errorf("%d PATs on %d pages", len(got), pages)
+		// A sorted list by its first, its last and its length.
+		ends := func(got []string) string { return fmt.Sprint(got[0], " ", got[len(got)-1], " ", len(got)) }
+		got, pages := names("displayFilterOption=Active&sortByOption=displayDate&isSortAscending=true&$top=100")
+		if ends(got) != "n1000 global 251" || pages != 3 {
+			t.Errorf("by date: %s on %d pages, want n1000 global 251 on 3", ends(got), pages)
 		}
-		if got, _ := names("sortByOption=displayName&isSortAscending=false&$top=7"); len(got) != 251 ||
-			got[0] != "n999" || got[250] != "global" {
-			t.Errorf("by name: %d, %s ... %s", len(got), got[0], got[len(got)-1])
+		got, _ = names("sortByOption=displayName&isSortAscending=false&$top=7")
+		if ends(got) != "n999 global 251" {
+			t.Errorf("by name: %s, want n999 global 251", ends(got))
 		}
 		if got, _ := names("displayFilterOption=revoked"); !slices.Equal(got, []string{"revoked"}) {
 			t.Errorf("revoked: %v", got)
@@ -488,14 +503,15 @@ func TestListsArePagedFilteredAndSorted(t *testing.T) {
 			}
 		}
 		first := s.call("GET", "contoso/_apis/tokens/pats?"+version+"&$top=1", bearer(both), "")
-		if r := s.call("GET", "contoso/_apis/tokens/pats?"+version+"&displayFilterOption=all&continuationToken="+
-			first.json["continuationToken"].(string), bearer(both), ""); r.status != 400 {
-			t.Errorf("a page with another filter: %d", r.status)
+		r := s.call("GET", "contoso/_apis/tokens/pats?"+version+"&displayFilterOption=all&continuationToken="+
+			first.json["continuationToken"].(string), bearer(both), "")
+		if r.status != 400 {
+			t.Errorf("a page with another filter: %d, want 400", r.status)
 		}
 		s.Switch(func(sw *devops.Switches) {
 			sw.ClampTop, sw.LastPage, sw.ListAllByDefault, sw.DefaultTop = true, devops.LastPageNull, true, 50
 		})
-		r := s.call("GET", "contoso/_apis/tokens/pats?"+version+"&$top=500", bearer(both), "")
+		r = s.call("GET", "contoso/_apis/tokens/pats?"+version+"&$top=500", bearer(both), "")
 		if n := len(r.json["patTokens"].([]any)); n != 100 {
 			t.Errorf("$top=500 clamped: %d", n)
 		}
@@ -511,7 +527,7 @@ func TestListsArePagedFilteredAndSorted(t *testing.T) {
 }
 
 func TestWhatIsGoneIsAnsweredByTheSwitches(t *testing.T) {
-	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
+	run(t, devops.Switches{}, func(t *testing.T, s *fixture) {
 		id, _ := s.Seed("contoso", ada, "x", "vso.code", time.Now().Add(days(5)), false)
 		s.Revoke(id)
 		path := "contoso/_apis/tokens/pats?" + version + "&authorizationId="
@@ -531,8 +547,8 @@ func TestWhatIsGoneIsAnsweredByTheSwitches(t *testing.T) {
 			if r := s.call("DELETE", path+id, bearer(both), ""); r.status != c.status || r.failure() != c.failure {
 				t.Errorf("second delete, switch %d: %d %s", c.sw, r.status, r.body)
 			}
-			if r := s.call("DELETE", path+unknown, bearer(both), ""); r.status != c.unknown ||
-				r.failure() != c.unknownFailure {
+			r := s.call("DELETE", path+unknown, bearer(both), "")
+			if r.status != c.unknown || r.failure() != c.unknownFailure {
 				t.Errorf("delete of an unknown id, switch %d: %d %s", c.sw, r.status, r.body)
 			}
 		}
@@ -548,9 +564,12 @@ func TestWhatIsGoneIsAnsweredByTheSwitches(t *testing.T) {
 			{devops.GetNotFound, 404, "", false},
 		} {
 			s.Switch(func(sw *devops.Switches) { sw.GetGone = c.sw })
-			if r := s.call("GET", path+id, bearer(both), ""); r.status != c.status || r.failure() != c.failure ||
-				(r.pat() != nil) != c.shown {
-				t.Errorf("get, switch %d: %d %s", c.sw, r.status, r.body)
+			r := s.call("GET", path+id, bearer(both), "")
+			if r.status != c.status || r.failure() != c.failure {
+				t.Errorf("get, switch %d: %d %s, want %d %s", c.sw, r.status, r.body, c.status, c.failure)
+			}
+			if shown := r.pat() != nil; shown != c.shown {
+				t.Errorf("get, switch %d: shown %t, want %t", c.sw, shown, c.shown)
 			}
 			if r := s.call("GET", path+unknown, bearer(both), ""); r.pat() != nil {
 				t.Errorf("get of an unknown id, switch %d: %s", c.sw, r.body)
@@ -561,24 +580,26 @@ func TestWhatIsGoneIsAnsweredByTheSwitches(t *testing.T) {
 				t.Errorf("%s of nonsense: %d", method, r.status)
 			}
 		}
-		if r := s.call("PUT", "contoso/_apis/tokens/pats?"+version, bearer(both),
-			`{"authorizationId":"x"}`); r.failure() != "invalidAuthorizationId" {
+		r := s.call("PUT", "contoso/_apis/tokens/pats?"+version, bearer(both), `{"authorizationId":"x"}`)
+		if r.failure() != "invalidAuthorizationId" {
 			t.Errorf("update of nonsense: %s", r.body)
 		}
 		// A PAT of another organization cannot be touched from here; a global one can.
 		other, _ := s.Seed("fabrikam", ada, "x", "vso.code", time.Now().Add(days(5)), false)
 		global, _ := s.Seed("fabrikam", ada, "x", "vso.code", time.Now().Add(days(5)), true)
 		s.Switch(func(sw *devops.Switches) { sw.SecondDelete = devops.DeleteNotFound })
-		if a, b := s.call("DELETE", path+other, bearer(both), "").status, s.call("DELETE", path+global, bearer(both),
-			"").status; a != 404 || b != 204 {
-			t.Errorf("another organization's PAT %d, a global one %d", a, b)
+		if r := s.call("DELETE", path+other, bearer(both), ""); r.status != 404 {
+			t.Errorf("another organization's PAT: %d, want 404", r.status)
+		}
+		if r := s.call("DELETE", path+global, bearer(both), ""); r.status != 204 {
+			t.Errorf("a global PAT: %d, want 204", r.status)
 		}
 	})
 }
 
 func TestWhetherAPATWorksDependsOnTimeAndOwner(t *testing.T) {
 	run(t, devops.Switches{IssueLatency: 5 * time.Second, RevocationLatency: time.Minute, Inactivity: true,
-		GlobalPATsEnd: time.Date(2000, 3, 1, 0, 0, 0, 0, time.UTC)}, func(t *testing.T, s *stand) {
+		GlobalPATsEnd: time.Date(2000, 3, 1, 0, 0, 0, 0, time.UTC)}, func(t *testing.T, s *fixture) {
 		id, token := s.Seed("contoso", ada, "a", "vso.code", time.Now().Add(days(300)), false)
 		_, short := s.Seed("contoso", ada, "b", "vso.code", time.Now().Add(days(2)), false)
 		_, global := s.Seed("contoso", ada, "c", "vso.code", time.Now().Add(days(300)), true)
@@ -607,13 +628,16 @@ func TestWhetherAPATWorksDependsOnTimeAndOwner(t *testing.T) {
 		s.SetOffline("contoso", false)
 		time.Sleep(days(2))
 		works("contoso", short, false, "an expired PAT")
-		if r := s.connect("contoso", short); r.status != 401 || r.typeKey() != "AccessCheckException" ||
-			!strings.Contains(r.body, "has expired") {
-			t.Errorf("expired: %d %s", r.status, r.body)
+		expired := s.connect("contoso", short)
+		if expired.status != 401 || expired.typeKey() != "AccessCheckException" {
+			t.Errorf("expired: %d %s, want 401", expired.status, expired.body)
+		}
+		if !strings.Contains(expired.body, "has expired") {
+			t.Errorf("expired: %s, want it to say so", expired.body)
 		}
 		time.Sleep(days(60))
 		works("contoso", global, false, "a global PAT after their end")
-		s.SignedIn(ada)
+		s.RecordSignIn(ada)
 		time.Sleep(days(60))
 		works("contoso", token, true, "a PAT whose owner has signed in")
 		late, lateToken := s.Seed("contoso", ada, "d", "vso.code", time.Now().Add(days(300)), false)
@@ -633,11 +657,14 @@ func TestWhetherAPATWorksDependsOnTimeAndOwner(t *testing.T) {
 }
 
 func TestAPublicOrganizationLetsAnybodyConnect(t *testing.T) {
-	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
+	run(t, devops.Switches{}, func(t *testing.T, s *fixture) {
 		s.AddOrganization(devops.Organization{Name: "open", Public: true})
-		if r := s.connect("open", "nonsense"); r.status != 200 ||
-			r.json["authenticatedUser"].(map[string]any)["id"] != devops.AnonymousID {
-			t.Errorf("%d %s", r.status, r.body)
+		r := s.connect("open", "nonsense")
+		if r.status != 200 {
+			t.Fatalf("connectionData: %d %s, want 200", r.status, r.body)
+		}
+		if id := r.json["authenticatedUser"].(map[string]any)["id"]; id != devops.AnonymousID {
+			t.Errorf("connectionData names %v, want the anonymous user", id)
 		}
 		if r := s.call("GET", "open/_apis/tokens/pats?"+version, basic("nonsense"), ""); r.status != 401 {
 			t.Errorf("the PATs are not public: %d", r.status)
@@ -646,7 +673,7 @@ func TestAPublicOrganizationLetsAnybodyConnect(t *testing.T) {
 }
 
 func TestABusyIdentityIsDelayedAndThenBlocked(t *testing.T) {
-	run(t, devops.Switches{Throttle: devops.Throttle{Cost: 20}}, func(t *testing.T, s *stand) {
+	run(t, devops.Switches{Throttle: devops.Throttle{Cost: 20}}, func(t *testing.T, s *fixture) {
 		var delayed, blocked int
 		for range 20 {
 			before := time.Now()
@@ -660,31 +687,33 @@ func TestABusyIdentityIsDelayedAndThenBlocked(t *testing.T) {
 				}
 			case r.header.Get("X-RateLimit-Delay") != "":
 				delayed++
-				if r.header.Get("Retry-After") == "" || r.status != 200 || time.Since(before) == 0 ||
-					time.Since(before) > 30*time.Second {
-					t.Fatalf("delayed by %v: %v", time.Since(before), r.header)
+				if r.status != 200 || r.header.Get("Retry-After") == "" {
+					t.Fatalf("delayed: %d %v, want 200 with Retry-After", r.status, r.header)
+				}
+				if took := time.Since(before); took == 0 || took > 30*time.Second {
+					t.Fatalf("delayed by %v, want up to 30 s", took)
 				}
 			}
 		}
 		if delayed != 5 || blocked != 5 {
-			t.Errorf("%d delayed, %d blocked", delayed, blocked)
+			t.Errorf("%d delayed, %d blocked, want 5 each", delayed, blocked)
 		}
 		if s.Impatient(ada) == 0 {
-			t.Error("nobody noticed that the pauses were ignored")
+			t.Error("calls in a pause are not counted")
 		}
 		if r := s.call("GET", "contoso/_apis/graph/users?"+version, bearer(admin), ""); r.status != 200 {
 			t.Errorf("another identity: %d", r.status)
 		}
 		time.Sleep(5 * time.Minute)
-		if r := s.call("GET", "contoso/_apis/tokens/pats?"+version, bearer(both), ""); r.status != 200 ||
-			r.header.Get("X-RateLimit-Delay") != "" {
-			t.Errorf("after five minutes: %d %v", r.status, r.header)
+		r := s.call("GET", "contoso/_apis/tokens/pats?"+version, bearer(both), "")
+		if r.status != 200 || r.header.Get("X-RateLimit-Delay") != "" {
+			t.Errorf("after five minutes: %d %v, want 200 without a delay", r.status, r.header)
 		}
 	})
 }
 
 func TestAdministratorsListAndRevokeAnybodysPATs(t *testing.T) {
-	run(t, devops.Switches{GraphPage: 1}, func(t *testing.T, s *stand) {
+	run(t, devops.Switches{GraphPage: 1}, func(t *testing.T, s *fixture) {
 		var ids []string
 		for range 45 {
 			id, _ := s.Seed("contoso", ada, "x", "vso.code vso.wiki", time.Now().Add(days(5)), false)
@@ -770,15 +799,15 @@ func TestAdministratorsListAndRevokeAnybodysPATs(t *testing.T) {
 }
 
 func TestTheScopesAreThoseThatTheManifestKnows(t *testing.T) {
-	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
+	run(t, devops.Switches{}, func(t *testing.T, s *fixture) {
 		if r := s.create("all", strings.Join(scopes.All(), " "), time.Now().Add(days(1)), ""); r.failure() != "none" {
 			t.Errorf("the sandbox does not take every known scope: %s", r.failure())
 		}
 	})
 }
 
-func TestSlowDownIsSaidOnceWithASuccess(t *testing.T) {
-	run(t, devops.Switches{}, func(t *testing.T, s *stand) {
+func TestSlowDownComesOnceWithASuccess(t *testing.T) {
+	run(t, devops.Switches{}, func(t *testing.T, s *fixture) {
 		const pats = "contoso/_apis/tokens/pats?" + version
 		s.SlowDown(ada, 10*time.Second, false)
 		if r := s.call("GET", pats, bearer(both), ""); r.status != 200 || r.header.Get("Retry-After") != "10" {
@@ -790,9 +819,12 @@ func TestSlowDownIsSaidOnceWithASuccess(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		s.SlowDown(ada, 10*time.Second, true)
 		r := s.call("GET", pats, bearer(both), "")
-		if date, err := http.ParseTime(r.header.Get("Retry-After")); err != nil || time.Until(date) < 10*time.Second ||
-			s.Impatient(ada) != 1 {
-			t.Errorf("%v, impatient %d", r.header, s.Impatient(ada))
+		date, err := http.ParseTime(r.header.Get("Retry-After"))
+		if err != nil || time.Until(date) < 10*time.Second {
+			t.Errorf("Retry-After %q, want a date in at least 10 s", r.header.Get("Retry-After"))
+		}
+		if n := s.Impatient(ada); n != 1 {
+			t.Errorf("%d calls in a pause, want 1", n)
 		}
 	})
 }

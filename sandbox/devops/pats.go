@@ -55,9 +55,10 @@ func (s *Service) list(a *answer, o *organization, c caller) {
 	if top > maxTop && a.switches.ClampTop {
 		top = maxTop
 	}
-	if err != nil || top < 1 || top > maxTop ||
-		!slices.Contains([]string{"active", "revoked", "expired", "all"}, filter) ||
-		!slices.Contains([]string{"displayname", "displaydate", "status"}, sortBy) {
+	paged := err == nil && top >= 1 && top <= maxTop
+	knownFilter := slices.Contains([]string{"active", "revoked", "expired", "all"}, filter)
+	knownOrder := slices.Contains([]string{"displayname", "displaydate", "status"}, sortBy)
+	if !paged || !knownFilter || !knownOrder {
 		a.problem(http.StatusBadRequest, "ArgumentOutOfRangeException", "A parameter of the list is out of range.")
 		return
 	}
@@ -66,7 +67,8 @@ func (s *Service) list(a *answer, o *organization, c caller) {
 	s.mu.Lock()
 	var all []*pat
 	for _, p := range c.user.pats {
-		if (p.org == o || p.Global) && (filter == "all" || string(p.state(now)) == filter) {
+		here := p.org == o || p.Global
+		if here && (filter == "all" || string(p.state(now)) == filter) {
 			all = append(all, p)
 		}
 	}
@@ -95,7 +97,8 @@ func (s *Service) list(a *answer, o *organization, c caller) {
 		text, err := base64.RawURLEncoding.DecodeString(raw)
 		id, rest, _ := strings.Cut(string(text), "|")
 		last := s.byID[id]
-		if err != nil || "|"+rest != mark || last == nil || last.owner != c.user {
+		owned := last != nil && last.owner == c.user
+		if err != nil || "|"+rest != mark || !owned {
 			s.mu.Unlock()
 			a.problem(http.StatusBadRequest, "InvalidContinuationTokenException",
 				"The continuation token does not belong to this list.")
@@ -129,7 +132,10 @@ func (s *Service) list(a *answer, o *organization, c caller) {
 // held.
 func (s *Service) own(o *organization, c caller, id string) *pat {
 	p := s.byID[strings.ToLower(id)]
-	if p == nil || p.owner != c.user || !p.Global && p.org != o {
+	if p == nil || p.owner != c.user {
+		return nil
+	}
+	if !p.Global && p.org != o {
 		return nil
 	}
 	return p
@@ -211,13 +217,13 @@ func (s *Service) create(a *answer, o *organization, c caller, version string) {
 	}
 	p := s.issue(o, c.user, in.DisplayName, scopes, validTo, in.AllOrgs, now)
 	s.mails++
-	s.note(now, "Token.PatCreateEvent", p, a.origin(c))
+	s.recordAudit(now, "Token.PatCreateEvent", p, a.origin(c))
 	row := p.wire()
 	token := p.Token
 	row.Token = &token
-	change := Change{Created, p.ValidFrom, p.shown(now)}
+	change := Change{Created, p.ValidFrom, p.snapshot(now)}
 	s.mu.Unlock()
-	s.tell(change)
+	s.notify(change)
 	a.result(version, row, none)
 }
 
@@ -268,7 +274,8 @@ func (s *Service) update(a *answer, o *organization, c caller, version string) {
 	if in.ValidTo != nil {
 		validTo = *in.ValidTo
 	}
-	if failure = a.switches.check(name, scopes, validTo, now); failure == none {
+	failure = a.switches.check(name, scopes, validTo, now)
+	if failure == none {
 		failure = p.org.Policies.permit(a.switches, c.user.UPN, scopes, global)
 	}
 	if failure == none && in.ValidTo != nil {
@@ -281,11 +288,11 @@ func (s *Service) update(a *answer, o *organization, c caller, version string) {
 		return
 	}
 	p.DisplayName, p.Scopes, p.ValidTo, p.Global = name, scopes, tick(validTo), global
-	s.note(now, "Token.PatUpdateEvent", p, a.origin(c))
+	s.recordAudit(now, "Token.PatUpdateEvent", p, a.origin(c))
 	row := p.wire()
-	change := Change{Updated, now, p.shown(now)}
+	change := Change{Updated, now, p.snapshot(now)}
 	s.mu.Unlock()
-	s.tell(change)
+	s.notify(change)
 	a.result(version, row, none)
 }
 
@@ -298,9 +305,9 @@ func (s *Service) revoke(a *answer, o *organization, c caller) {
 	s.mu.Lock()
 	p := s.own(o, c, id)
 	if p != nil && p.State != Revoked {
-		change := s.end(p, a.origin(c))
+		change := s.revokePAT(p, a.origin(c))
 		s.mu.Unlock()
-		s.tell(change)
+		s.notify(change)
 		a.w.WriteHeader(http.StatusNoContent)
 		return
 	}
@@ -315,7 +322,7 @@ func (s *Service) revoke(a *answer, o *organization, c caller) {
 	}
 }
 
-// check refuses what no organization would take.
+// check refuses what no organization accepts.
 func (sw Switches) check(name string, scopes []string, validTo, now time.Time) string {
 	switch {
 	case strings.TrimSpace(name) == "":
@@ -330,7 +337,7 @@ func (sw Switches) check(name string, scopes []string, validTo, now time.Time) s
 	return none
 }
 
-// permit asks the policies.
+// permit applies the policies on who may create what.
 func (p Policies) permit(sw Switches, upn string, scopes []string, global bool) string {
 	exempt := slices.ContainsFunc(p.Exempt, func(x string) bool { return strings.EqualFold(x, upn) })
 	packaging := !slices.ContainsFunc(scopes, func(x string) bool { return !strings.HasPrefix(x, "vso.packaging") })
@@ -374,11 +381,11 @@ func isUUID(s string) bool {
 		return false
 	}
 	for i, r := range s {
-		if i == 8 || i == 13 || i == 18 || i == 23 {
-			if r != '-' {
-				return false
-			}
-		} else if !strings.ContainsRune("0123456789abcdefABCDEF", r) {
+		allowed := "0123456789abcdefABCDEF"
+		if slices.Contains([]int{8, 13, 18, 23}, i) {
+			allowed = "-"
+		}
+		if !strings.ContainsRune(allowed, r) {
 			return false
 		}
 	}

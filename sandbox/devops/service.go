@@ -23,10 +23,10 @@ import (
 	"github.com/azure-patrol/patrol/sandbox/faults"
 )
 
-// ServiceName is what control.Panel knows this service by.
+// ServiceName is this service's name for a faults.Injector.
 const ServiceName = "devops"
 
-// The operations that control.Panel counts and faults.
+// The operations, as a faults.Injector names them.
 const (
 	ListPats       = "ListPats"
 	GetPat         = "GetPat"
@@ -56,8 +56,8 @@ type Config struct {
 	// stands for a token that Azure DevOps would not accept. nil: none is
 	// accepted.
 	Verify func(token string) (Claims, error)
-	// Panel counts calls and holds faults; nil: neither.
-	Panel    *faults.Injector
+	// Injector counts calls and injects faults; nil: neither.
+	Injector *faults.Injector
 	Switches Switches
 	// Rand makes ids and tokens; nil: crypto/rand.
 	Rand io.Reader
@@ -93,7 +93,7 @@ func New(c Config) *Service {
 	if s.rand == nil {
 		s.rand = rand.Reader
 	}
-	s.handler = c.Panel.Wrap(ServiceName, func(r *http.Request) string { return parse(r).operation },
+	s.handler = c.Injector.Wrap(ServiceName, func(r *http.Request) string { return parse(r).operation },
 		http.HandlerFunc(s.serve))
 	return s
 }
@@ -114,11 +114,11 @@ func (s *Service) OnRequest(f func(*http.Request)) {
 
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
-	see := s.onRequest
+	onRequest := s.onRequest
 	activity, end := s.uuid(), s.uuid()
 	s.mu.Unlock()
-	if see != nil {
-		see(r)
+	if onRequest != nil {
+		onRequest(r)
 	}
 	session := r.Header.Get("X-TFS-Session")
 	if session == "" {
@@ -264,11 +264,16 @@ func (a *answer) version(operation string) (string, bool) {
 	}
 	if v == "" {
 		a.problem(http.StatusBadRequest, "VssVersionNotSpecifiedException",
-			"No api-version was supplied for the request. The version must be supplied either as part of the Accept header or as a query parameter.")
+			"No api-version was supplied for the request. The version must be supplied either as part of the Accept "+
+				"header or as a query parameter.")
 		return "", false
 	}
 	number, suffix, preview := strings.Cut(v, "-")
-	if !slices.Contains(versions(operation), number) || preview && suffix != "preview" && suffix != "preview.1" {
+	outOfRange := !slices.Contains(versions(operation), number)
+	if preview && suffix != "preview" && suffix != "preview.1" {
+		outOfRange = true
+	}
+	if outOfRange {
 		a.problem(http.StatusBadRequest, "VssVersionOutOfRangeException", "The requested REST API version "+v+
 			" is out of range for this server.")
 		return "", false
@@ -277,7 +282,8 @@ func (a *answer) version(operation string) (string, bool) {
 		operation)
 	if !preview && !released {
 		a.problem(http.StatusBadRequest, "VssInvalidPreviewVersionException", "The requested version "+v+
-			" of the resource is under preview. The -preview flag must be supplied in the api-version for such requests. For example: "+v+"-preview")
+			" of the resource is under preview. The -preview flag must be supplied in the api-version for such "+
+			"requests. For example: "+v+"-preview")
 		return "", false
 	}
 	return number, true

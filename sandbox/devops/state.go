@@ -117,7 +117,7 @@ type user struct {
 	challenged [sha256.Size]byte
 
 	usage      []usage
-	retryAfter time.Duration // to be said on the next success
+	retryAfter time.Duration // to be sent with the next success
 	asDate     bool
 	pauseEnds  time.Time
 	impatient  int
@@ -178,8 +178,8 @@ func (s *Service) SetDisabled(upn string, disabled bool) {
 	s.mustUser(upn).disabled = disabled
 }
 
-// SignedIn notes that the user has signed in with a browser.
-func (s *Service) SignedIn(upn string) {
+// RecordSignIn records that the user has signed in with a browser, now.
+func (s *Service) RecordSignIn(upn string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mustUser(upn).signedIn = time.Now()
@@ -217,9 +217,9 @@ func (s *Service) Seed(org, user, displayName, scopes string, validTo time.Time,
 	s.mu.Lock()
 	p := s.issue(s.mustOrganization(org), s.mustUser(user), displayName, strings.Fields(scopes), validTo, global,
 		time.Now())
-	c := Change{Created, p.ValidFrom, p.shown(time.Now())}
+	c := Change{Created, p.ValidFrom, p.snapshot(time.Now())}
 	s.mu.Unlock()
-	s.tell(c)
+	s.notify(c)
 	return p.AuthorizationID, p.Token
 }
 
@@ -232,9 +232,9 @@ func (s *Service) Revoke(authorizationID string) bool {
 		s.mu.Unlock()
 		return false
 	}
-	c := s.end(p, origin{actor: p.owner.UPN})
+	c := s.revokePAT(p, origin{actor: p.owner.UPN})
 	s.mu.Unlock()
-	s.tell(c)
+	s.notify(c)
 	return true
 }
 
@@ -246,8 +246,10 @@ func (s *Service) PATs(org, user string) []PAT {
 	now := time.Now()
 	var out []PAT
 	for _, p := range s.pats {
-		if (org == "" || strings.EqualFold(p.Organization, org)) && (user == "" || strings.EqualFold(p.User, user)) {
-			out = append(out, p.shown(now))
+		ofOrg := org == "" || strings.EqualFold(p.Organization, org)
+		ofUser := user == "" || strings.EqualFold(p.User, user)
+		if ofOrg && ofUser {
+			out = append(out, p.snapshot(now))
 		}
 	}
 	return out
@@ -297,7 +299,7 @@ func (s *Service) Mails() int {
 	return s.mails
 }
 
-// OnChange registers a function that is told of every creation, update and
+// OnChange registers a function that is called for every creation, update and
 // revocation, once it has happened and before its answer leaves. It may call
 // the service's methods.
 func (s *Service) OnChange(f func(Change)) {
@@ -306,7 +308,7 @@ func (s *Service) OnChange(f func(Change)) {
 	s.onChange = append(s.onChange, f)
 }
 
-func (s *Service) tell(c Change) {
+func (s *Service) notify(c Change) {
 	s.mu.Lock()
 	fs := slices.Clone(s.onChange)
 	s.mu.Unlock()
@@ -336,8 +338,8 @@ func (s *Service) user(key string) *user {
 	return nil
 }
 
-// mustOrganization and mustUser serve those who set the stage: a wrong name
-// there is a mistake in the test.
+// mustOrganization and mustUser serve a test's set-up: a wrong name there is a
+// mistake in the test.
 func (s *Service) mustOrganization(name string) *organization {
 	if o := s.organization(name); o != nil {
 		return o
@@ -371,15 +373,15 @@ func (s *Service) issue(o *organization, u *user, displayName string, scopes []s
 	return p
 }
 
-// end revokes a PAT.
-func (s *Service) end(p *pat, by origin) Change {
+// revokePAT revokes a PAT.
+func (s *Service) revokePAT(p *pat, by origin) Change {
 	now := time.Now()
 	p.State, p.RevokedAt = Revoked, now
-	s.note(now, "Token.PatRevokeEvent", p, by)
-	return Change{Ended, now, p.shown(now)}
+	s.recordAudit(now, "Token.PatRevokeEvent", p, by)
+	return Change{Ended, now, p.snapshot(now)}
 }
 
-func (s *Service) note(at time.Time, action string, p *pat, by origin) {
+func (s *Service) recordAudit(at time.Time, action string, p *pat, by origin) {
 	s.audit = append(s.audit, Audit{at, action, p.Organization, by.actor, p.AuthorizationID, by.userAgent,
 		p.DisplayName, p.User, by.correlation})
 }
@@ -391,7 +393,7 @@ func (p *pat) state(now time.Time) State {
 	return p.State
 }
 
-func (p *pat) shown(now time.Time) PAT {
+func (p *pat) snapshot(now time.Time) PAT {
 	out := p.PAT
 	out.Scopes = slices.Clone(p.Scopes)
 	out.State = p.state(now)

@@ -3,6 +3,7 @@ package devops
 import (
 	"encoding/json"
 	"html"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -69,10 +70,8 @@ func (a *answer) fail(status int, e wireError) {
 func signInPage(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(http.StatusNonAuthoritativeInfo)
-	_,
-		_ = w.Write(
-		[]byte(
-			"<!DOCTYPE html><html><head><title>Azure DevOps Services | Sign In</title></head><body>Sign in</body></html>"))
+	_, _ = io.WriteString(w, "<!DOCTYPE html><html><head><title>Azure DevOps Services | Sign In</title></head>"+
+		"<body>Sign in</body></html>")
 }
 
 // tick rounds a time as the service's database does: to 1/300 of a second.

@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -18,22 +19,22 @@ import (
 
 // left counts the messages of a queue that are due, locked ones included, and those
 // in its dead-letter queue.
-func (s *stage) left(queue string) (due, dead int) {
+func (s *fixture) left(queue string) (due, dead int) {
 	n := s.cloud.Bus.Counts(queue)
 	return n.Active, n.DeadLetter
 }
 
 // drained reports whether nothing is left in a queue, nor in its dead-letter queue.
-func (s *stage) drained(queue string) bool {
+func (s *fixture) drained(queue string) bool {
 	due, dead := s.left(queue)
 	return due == 0 && dead == 0
 }
 
-// Everything on the command queue that is no command is answered by an event, and
+// Everything on the command queue that is not a command is answered by an event, and
 // taken off the queue.
-func TestMessagesThatAreNoCommandsAreRefusedByAnEvent(t *testing.T) {
+func TestMessagesThatAreNotCommandsAreRefusedByAnEvent(t *testing.T) {
 	t.Parallel()
-	s := open(t, plan{manifest: manifestOne})
+	s := open(t, setup{manifest: manifestOne})
 	for i, body := range []string{
 		"", "not json", `"a string"`, `[1,2]`, `{}`, `{"command":"reconcile"}`,
 		`{"command":"revoke-everything","pat":"jenkins-agents"}`,
@@ -45,14 +46,17 @@ func TestMessagesThatAreNoCommandsAreRefusedByAnEvent(t *testing.T) {
 		strings.Repeat("[", 20000),
 		`{"command":"reconcile","pat":"` + strings.Repeat("x", 70<<10) + `"}`,
 		// What imitates the host's own fields is content, and nothing else.
-		`{"Data":{"message":"eyJjb21tYW5kIjoicmVjb25jaWxlIn0="},"Metadata":{"MessageId":"forged","SessionId":"nuget-feed","sys":{"MethodName":"CheckExpiry"}},"MessageId":"forged"}`,
+		`{"Data":{"message":"eyJjb21tYW5kIjoicmVjb25jaWxlIn0="},"Metadata":{"MessageId":"forged",` +
+			`"SessionId":"nuget-feed","sys":{"MethodName":"CheckExpiry"}},"MessageId":"forged"}`,
 	} {
 		id := fmt.Sprintf("bad-%d", i)
 		s.send("jenkins-agents", id, []byte(body))
 		d := awaitEvent[events.RotationFailed](s, rotationID("jenkins-agents", id)+"/failed/receive/0")
-		if d.PAT != "jenkins-agents" || d.Code != "not-a-command" || d.Class != "configuration" ||
-			!strings.Contains(d.Message, id) {
-			t.Errorf("body %d: event %+v", i, d)
+		if got := d.PAT + " " + d.Code + " " + d.Class; got != "jenkins-agents not-a-command configuration" {
+			t.Errorf("body %d: the event says %q, want jenkins-agents not-a-command configuration", i, got)
+		}
+		if !strings.Contains(d.Message, id) {
+			t.Errorf("body %d: the event says %q, want the message's id %s in it", i, d.Message, id)
 		}
 	}
 	s.until("the queue is empty", func() bool { return s.drained(cloud.CommandQueue) })
@@ -67,9 +71,9 @@ func TestMessagesThatAreNoCommandsAreRefusedByAnEvent(t *testing.T) {
 	s.until("the PAT is provisioned", func() bool { return s.settledAt("jenkins-agents", 1) })
 }
 
-func TestACommandForAnUnmanagedPATIsToldOf(t *testing.T) {
+func TestACommandForAnUnmanagedPATIsReported(t *testing.T) {
 	t.Parallel()
-	s := open(t, plan{manifest: manifestOne})
+	s := open(t, setup{manifest: manifestOne})
 	s.send("somebody-elses", "c1", command(map[string]any{"pat": "somebody-elses", "reason": "requested", "from": "x"}))
 	s.until("the event has come", func() bool { return len(s.failures()) == 1 })
 	if d := s.failures()[0]; d.PAT != "somebody-elses" || d.Code != "not-in-manifest" || d.Class != "configuration" {
@@ -85,21 +89,24 @@ func TestACommandForAnUnmanagedPATIsToldOf(t *testing.T) {
 	}
 }
 
-// Hints that are none are dropped: the queue's retries would not make them better.
-func TestMessagesThatAreNoVaultEventsAreDropped(t *testing.T) {
+// Messages that are not hints are dropped: the queue's retries would not make them better.
+func TestMessagesThatAreNotVaultEventsAreDropped(t *testing.T) {
 	t.Parallel()
-	s := open(t, plan{manifest: manifestOne})
+	s := open(t, setup{manifest: manifestOne})
 	sender, err := s.bus.NewSender(cloud.VaultEventQueue, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	bodies := []string{"", "no json", "[]", `{"specversion":"1.0"}`, `[{"type":"Microsoft.KeyVault.SecretExpired"}]`,
 		"\xff\xff",
-		`{"type":"Microsoft.KeyVault.SecretNearExpiry","subject":"unmanaged","data":{"ObjectName":"unmanaged","Version":"1"}}`,
-		`{"type":"Microsoft.KeyVault.SecretNearExpiry","subject":"jenkins-agents","data":{"ObjectName":"jenkins-agents","Version":"../../etc"}}`}
-	s.quiet() // the event of the sign-in has come
+		`{"type":"Microsoft.KeyVault.SecretNearExpiry","subject":"unmanaged",` +
+			`"data":{"ObjectName":"unmanaged","Version":"1"}}`,
+		`{"type":"Microsoft.KeyVault.SecretNearExpiry","subject":"jenkins-agents",` +
+			`"data":{"ObjectName":"jenkins-agents","Version":"../../etc"}}`,
+	}
+	s.awaitIdle() // the event of the sign-in has come
 	before := len(s.finished("VaultEvent"))
 	for i, body := range bodies {
 		if err := sender.SendMessage(ctx, &azservicebus.Message{Body: []byte(body),
@@ -117,12 +124,12 @@ func TestMessagesThatAreNoVaultEventsAreDropped(t *testing.T) {
 	}
 }
 
-// What the host has given up on is told of.
+// What the host has given up on is announced by an event.
 func TestADeadLetterBecomesAnEvent(t *testing.T) {
 	t.Parallel()
-	s := open(t, plan{manifest: manifestOne, before: func(s *stage) {
+	s := open(t, setup{manifest: manifestOne, before: func(s *fixture) {
 		s.send("jenkins-agents", "dead-1", command(map[string]any{"pat": "jenkins-agents", "reason": "look"}))
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
 		defer cancel()
 		r, err := s.bus.AcceptSessionForQueue(ctx, cloud.CommandQueue, "jenkins-agents", nil)
 		if err != nil {
@@ -148,13 +155,24 @@ func TestADeadLetterBecomesAnEvent(t *testing.T) {
 // Answers over HTTP: what is wrong, as problem details, and nothing happens.
 func TestTheAPIRefusesBadRequestsClearly(t *testing.T) {
 	t.Parallel()
-	s := open(t, plan{manifest: manifestOne})
+	s := open(t, setup{manifest: manifestOne})
 	problem := func(a answer, status int, kind string) {
 		t.Helper()
-		if a.status != status || !strings.HasPrefix(a.header.Get("Content-Type"), "application/problem+json") ||
-			a.json(t)["type"] != "urn:patrol:problem:"+kind ||
-			a.json(t)["status"] != float64(status) || a.json(t)["title"] == "" {
-			t.Errorf("status %d (%s): %s; want %d %s", a.status, a.header.Get("Content-Type"), a.body, status, kind)
+		if a.status != status {
+			t.Errorf("status %d, want %d: %s", a.status, status, a.body)
+		}
+		if got := a.header.Get("Content-Type"); !strings.HasPrefix(got, "application/problem+json") {
+			t.Errorf("content type %q, want application/problem+json", got)
+		}
+		body := a.json(t)
+		if want := "urn:patrol:problem:" + kind; body["type"] != want {
+			t.Errorf("type %v, want %s", body["type"], want)
+		}
+		if body["status"] != float64(status) {
+			t.Errorf("the body's status is %v, want %d", body["status"], status)
+		}
+		if body["title"] == "" {
+			t.Errorf("no title: %s", a.body)
 		}
 	}
 	problem(s.api(http.MethodGet, "pats/nobody", ""), 404, "unknown-pat")
@@ -165,7 +183,7 @@ func TestTheAPIRefusesBadRequestsClearly(t *testing.T) {
 	problem(s.api(http.MethodPost, "pats/jenkins-agents/rotate", `{"reason":"`+strings.Repeat("x", 64<<10)+`"}`), 413,
 		"too-large")
 
-	// Without a key: the host's answer, and the app is not asked.
+	// Without a key: the host answers, and the app is not called.
 	r, err := http.NewRequestWithContext(context.Background(), http.MethodGet, s.base+"/api/pats", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -187,8 +205,8 @@ func TestTheAPIRefusesBadRequestsClearly(t *testing.T) {
 
 	// Past the host, into the process: what no host sends.
 	handler := "http://" + s.host.HandlerAddr()
-	if a := s.call(http.MethodPost, handler+"/NoSuchFunction", []byte(`{"Data":{},"Metadata":{}}`)); a.status != 404 ||
-		len(a.body) == 0 {
+	a := s.call(http.MethodPost, handler+"/NoSuchFunction", []byte(`{"Data":{},"Metadata":{}}`))
+	if a.status != 404 || len(a.body) == 0 {
 		t.Errorf("an unknown function: answered %d with %d bytes", a.status, len(a.body))
 	}
 	for _, body := range []string{"", "{", "[]", "null", "7", `{"Data":[]}`, `{"Data":{},"Metadata":{}}`, "\xff"} {
@@ -196,12 +214,12 @@ func TestTheAPIRefusesBadRequestsClearly(t *testing.T) {
 			t.Errorf("envelope %q: answered %d with %d bytes", body, a.status, len(a.body))
 		}
 	}
-	// An envelope whose message is none: refused by an event, as any other body.
-	if a := s.call(http.MethodPost, handler+"/Reconcile",
-		[]byte(`{"Data":{"message":7},"Metadata":{}}`)); a.status != 200 || len(a.body) == 0 {
+	// An envelope whose message is a number: refused by an event, as any other body.
+	a = s.call(http.MethodPost, handler+"/Reconcile", []byte(`{"Data":{"message":7},"Metadata":{}}`))
+	if a.status != 200 || len(a.body) == 0 {
 		t.Errorf("a message that is a number: answered %d with %d bytes", a.status, len(a.body))
 	}
-	s.until("that message is told of", func() bool { return len(s.failures()) == 1 })
+	s.until("that message is reported", func() bool { return len(s.failures()) == 1 })
 	if n := s.launcher.starts(); n != 1 {
 		t.Errorf("the handler was started %d times", n)
 	}
@@ -211,9 +229,9 @@ func TestTheAPIRefusesBadRequestsClearly(t *testing.T) {
 	s.until("the PAT is provisioned", func() bool { return s.settledAt("jenkins-agents", 1) })
 }
 
-// brokenEverywhere asserts that an app that is not configured says so to everybody,
+// checkReportedEverywhere asserts that an app that is not configured says so to everybody,
 // stays up, and keeps its messages.
-func (s *stage) brokenEverywhere(report ...string) {
+func (s *fixture) checkReportedEverywhere(report ...string) {
 	s.t.Helper()
 	for _, route := range []string{"GET pats", "GET pats/jenkins-agents", "POST pats/jenkins-agents/rotate",
 		"POST check", "GET status"} {
@@ -229,9 +247,11 @@ func (s *stage) brokenEverywhere(report ...string) {
 		}
 	}
 	health := s.api(http.MethodGet, "health", "")
-	if health.status != http.StatusServiceUnavailable || health.json(s.t)["status"] != "configuration" ||
-		len(health.json(s.t)) != 1 {
-		s.t.Errorf("health answers %d: %s", health.status, health.body)
+	if health.status != http.StatusServiceUnavailable {
+		s.t.Errorf("health answers %d, want 503", health.status)
+	}
+	if want := map[string]any{"status": "configuration"}; !maps.Equal(health.json(s.t), want) {
+		s.t.Errorf("health answers %s, want %v alone", health.body, want)
 	}
 	if err := s.sweep(); err == nil || !strings.Contains(err.Error(), "500") {
 		s.t.Errorf("the timer's run: %v, want the host to see a 500", err)
@@ -252,13 +272,13 @@ func (s *stage) brokenEverywhere(report ...string) {
 	}
 }
 
-func order(s *stage) {
+func sendCommand(s *fixture) {
 	s.send("jenkins-agents", "kept", command(map[string]any{"pat": "jenkins-agents", "reason": "look"}))
 }
 
 func TestABrokenManifestIsReportedEverywhere(t *testing.T) {
 	t.Parallel()
-	s := open(t, plan{before: order, manifest: `apiVersion: patrol/v1
+	s := open(t, setup{before: sendCommand, manifest: `apiVersion: patrol/v1
 identities:
   build-bot:
     user: build-bot@contoso.com
@@ -269,15 +289,15 @@ pats:
     scopes: [vso.build_execute]
     liftime: 30d
 `})
-	s.brokenEverywhere("pats.yaml:7:15", "pats.yaml:10:5", "liftime")
+	s.checkReportedEverywhere("pats.yaml:7:15", "pats.yaml:10:5", "liftime")
 }
 
 func TestMissingSettingsAreReportedEverywhere(t *testing.T) {
 	t.Parallel()
-	s := open(t, plan{before: order, settings: func(env map[string]string) {
+	s := open(t, setup{before: sendCommand, settings: func(env map[string]string) {
 		delete(env, "KEY_VAULT_URL")
 		delete(env, "ENTRA_TENANT_ID")
 		env["AZURE_DEVOPS_URL"] = "ftp://example.com"
 	}})
-	s.brokenEverywhere("KEY_VAULT_URL", "ENTRA_TENANT_ID", "AZURE_DEVOPS_URL")
+	s.checkReportedEverywhere("KEY_VAULT_URL", "ENTRA_TENANT_ID", "AZURE_DEVOPS_URL")
 }

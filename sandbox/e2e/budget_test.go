@@ -19,8 +19,16 @@ const fleet = 20
 
 func fleetManifest() string {
 	var b strings.Builder
-	b.WriteString(
-		"apiVersion: patrol/v1\nidentities:\n  build-bot:\n    user: build-bot@contoso.com\ndefaults:\n  lifetime: 30d\n  rotateBefore: 10d\n  overlap: 1s\npats:\n")
+	b.WriteString(`apiVersion: patrol/v1
+identities:
+  build-bot:
+    user: build-bot@contoso.com
+defaults:
+  lifetime: 30d
+  rotateBefore: 10d
+  overlap: 1s
+pats:
+`)
 	for i := range fleet {
 		fmt.Fprintf(&b, "  - {name: pat-%02d, identity: build-bot, organization: contoso, scopes: [vso.packaging]}\n",
 			i)
@@ -48,7 +56,7 @@ type spent struct {
 }
 
 // measure counts what happens upstream while phase runs.
-func (s *stage) measure(phase func()) spent {
+func (s *fixture) measure(phase func()) spent {
 	s.t.Helper()
 	sends := func() (events, scheduled int) {
 		for _, m := range s.cloud.Messages(cloud.CommandQueue) {
@@ -59,10 +67,10 @@ func (s *stage) measure(phase func()) spent {
 		return len(s.cloud.Messages(cloud.EventTopic)), scheduled
 	}
 	events, commands := sends()
-	s.cloud.Panel.ResetCounts()
+	s.cloud.Injector.ResetCounts()
 	phase()
 	moreEvents, moreCommands := sends()
-	return spent{s.cloud.Panel.Counts(), moreEvents - events, moreCommands - commands}
+	return spent{s.cloud.Injector.Counts(), moreEvents - events, moreCommands - commands}
 }
 
 // table shows a phase: what each PAT costs, and what all of them share.
@@ -126,15 +134,15 @@ var (
 // and one, and what is shared by an identity's PATs is shared.
 func TestTwentyPATsKeepTheBudget(t *testing.T) {
 	t.Parallel()
-	s := open(t, plan{manifest: fleetManifest()})
+	s := open(t, setup{manifest: fleetManifest()})
 	// A cold start: what is shared is fetched once. A new secret costs two reads
-	// more than a rotation does not need: a look for a deleted one of its name.
+	// more, which a rotation does not need: for a deleted one of its name.
 	cold := s.measure(func() {
 		if err := s.sweep(); err != nil {
 			t.Fatal(err)
 		}
 		s.until("the fleet is provisioned", all(func(name string) bool { return s.settledAt(name, 1) }))
-		s.quiet()
+		s.awaitIdle()
 	})
 	t.Log("\n" + cold.table("Cold start and provisioning"))
 	if n := cold.calls[callToken]; n != 1 {
@@ -151,7 +159,7 @@ func TestTwentyPATsKeepTheBudget(t *testing.T) {
 			s.send(name, "order-"+name, command(map[string]any{"pat": name, "reason": "requested", "from": from}))
 		}
 		s.until("the fleet is rotated", all(func(name string) bool { return s.settledAt(name, 2) }))
-		s.quiet()
+		s.awaitIdle()
 	})
 	t.Log("\n" + rotate.table("Rotation"))
 	rotate.check(t, "rotation", map[faults.Call]int{callRead: 1, callCreate: 1, callProve: 1, callStore: 1, callTag: 1},
@@ -162,9 +170,9 @@ func TestTwentyPATsKeepTheBudget(t *testing.T) {
 
 	// The overlap of a second, and the minute that is added to it.
 	revoke := s.measure(func() {
-		s.within(2*patience, "the replaced PATs are revoked",
+		s.within(2*timeout, "the replaced PATs are revoked",
 			all(func(name string) bool { return s.versions(name)[0].Tags["patrol-revoked-at"] != "" }))
-		s.quiet()
+		s.awaitIdle()
 	})
 	t.Log("\n" + revoke.table("Revocation"))
 	revoke.check(t, "revocation", map[faults.Call]int{callRead: 1, callRevoke: 1, callTag: 1},
@@ -181,7 +189,7 @@ func TestTwentyPATsKeepTheBudget(t *testing.T) {
 }
 
 // count counts the events of a type that have come.
-func (s *stage) count(kind string) int {
+func (s *fixture) count(kind string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := 0

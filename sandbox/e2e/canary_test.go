@@ -15,11 +15,11 @@ import (
 )
 
 // Services that answer with the very secrets that they were sent, a log that keeps
-// back nothing, and every function asked: still no token gets out. (The search
+// back nothing, and every function called: still no token gets out. (The search
 // itself is made at the end of each test of this package.)
 func TestNoTokenGetsOutWhateverTheServicesAnswer(t *testing.T) {
 	t.Parallel()
-	s := open(t, plan{manifest: manifestOne,
+	s := open(t, setup{manifest: manifestOne,
 		settings: func(env map[string]string) { env["LOG_LEVEL"] = "debug" },
 		// A token that is asked for anew at each call: the handler keeps none for
 		// its last five minutes.
@@ -50,7 +50,7 @@ func TestNoTokenGetsOutWhateverTheServicesAnswer(t *testing.T) {
 			secrets, "ForbiddenByRbac")},
 	} {
 		f.Mode = faults.Status
-		if err := s.cloud.Panel.Inject(f); err != nil {
+		if err := s.cloud.Injector.Inject(f); err != nil {
 			t.Fatal(err)
 		}
 		v := s.versions(name)
@@ -61,29 +61,29 @@ func TestNoTokenGetsOutWhateverTheServicesAnswer(t *testing.T) {
 		s.api(http.MethodGet, "pats", "")
 		s.api(http.MethodGet, "pats/"+name, "")
 		s.api(http.MethodGet, "status", "")
-		s.cloud.Panel.ClearFaults()
+		s.cloud.Injector.ClearFaults()
 	}
 	if len(s.failures()) == 0 {
 		t.Error("no fault became an event")
 	}
 
 	// Last, the refresh token is refused, and the refusal repeats it.
-	if err := s.cloud.Panel.Inject(faults.Fault{Service: "entra", Operation: "token refresh_token", Mode: faults.Status,
-		Status: 400, Times: -1,
+	if err := s.cloud.Injector.Inject(faults.Fault{Service: "entra", Operation: "token refresh_token",
+		Mode: faults.Status, Status: 400, Times: -1,
 		Header: map[string]string{"Content-Type": "application/json"},
 		Body: `{"error":"invalid_grant","error_description":` +
 			fmt.Sprintf("%q", "AADSTS700082: The refresh token has expired: "+secrets) +
 			`,"error_codes":[700082],"suberror":"token_expired"}`}); err != nil {
 		t.Fatal(err)
 	}
-	_ = s.sweep() // it cannot look everywhere, and says so
+	_ = s.sweep() // it cannot check everything, and fails
 	s.until("a sign-in is asked for", func() bool { return s.count(events.TypeSignInRequired) == 1 })
 	for _, path := range []string{"pats", "pats/" + name, "status", "health"} {
 		s.api(http.MethodGet, path, "")
 	}
 	s.api(http.MethodPost, "check?dryRun=true", "")
-	if a := s.api(http.MethodPost, "pats/"+name+"/rotate", ""); a.status != http.StatusConflict ||
-		a.json(t)["signInUrl"] == "" {
+	a := s.api(http.MethodPost, "pats/"+name+"/rotate", "")
+	if a.status != http.StatusConflict || a.json(t)["signInUrl"] == "" {
 		t.Errorf("rotate without a sign-in answers %d: %s", a.status, a.body)
 	}
 	if n := len(s.cloud.Tokens()); n < 10 {

@@ -22,16 +22,16 @@ pats:
 `
 
 // killAt lets the app come as far as a call, which hangs, and kills it there.
-func (s *stage) killAt(service, operation string, mode faults.Mode) {
+func (s *fixture) killAt(service, operation string, mode faults.Mode) {
 	s.t.Helper()
-	s.cloud.Panel.ResetCounts()
-	if err := s.cloud.Panel.Inject(faults.Fault{Service: service, Operation: operation, Mode: mode}); err != nil {
+	s.cloud.Injector.ResetCounts()
+	if err := s.cloud.Injector.Inject(faults.Fault{Service: service, Operation: operation, Mode: mode}); err != nil {
 		s.t.Fatal(err)
 	}
 	if err := s.sweep(); err != nil {
 		s.t.Fatal(err)
 	}
-	s.until("the app waits for "+operation, func() bool { return s.cloud.Panel.Count(service, operation) == 1 })
+	s.until("the app waits for "+operation, func() bool { return s.cloud.Injector.Count(service, operation) == 1 })
 	starts := s.launcher.starts()
 	if err := s.launcher.kill(); err != nil {
 		s.t.Fatal(err)
@@ -44,7 +44,7 @@ func (s *stage) killAt(service, operation string, mode faults.Mode) {
 // the rotation's id.
 func TestAKillBeforeTheStoreLosesNothing(t *testing.T) {
 	t.Parallel()
-	s := open(t, plan{manifest: manifestOne})
+	s := open(t, setup{manifest: manifestOne})
 	s.killAt(keyvault.Service, keyvault.SetSecret, faults.HangBefore)
 	s.until("the PAT is provisioned", func() bool { return s.settledAt("jenkins-agents", 1) })
 
@@ -57,25 +57,26 @@ func TestAKillBeforeTheStoreLosesNothing(t *testing.T) {
 			orphans = append(orphans, p)
 		}
 	}
-	if len(orphans) != 1 || orphans[0].State != devops.Active || !strings.HasSuffix(orphans[0].DisplayName,
-		"-"+rotationID("jenkins-agents", "")+")") {
-		t.Errorf("left over: %+v, want one PAT with the rotation's id in its name, to be revoked once it is old enough",
-			orphans)
+	if len(orphans) != 1 || orphans[0].State != devops.Active {
+		t.Fatalf("left over: %+v, want one active PAT, to be revoked once it is old enough", orphans)
+	}
+	if want := "-" + rotationID("jenkins-agents", "") + ")"; !strings.HasSuffix(orphans[0].DisplayName, want) {
+		t.Errorf("the orphan is called %q, want it to end with %s", orphans[0].DisplayName, want)
 	}
 	s.eventsOnce()
 }
 
-// Killed once the event was sent and before that was noted: it is sent again, with
+// Killed once the event was sent and before that was recorded: it is sent again, with
 // the same id.
-func TestAKillBeforeTheNoteRepeatsTheEventWithItsID(t *testing.T) {
+func TestAKillBeforeTheEventIsRecordedRepeatsItWithItsID(t *testing.T) {
 	t.Parallel()
-	s := open(t, plan{manifest: manifestOne})
+	s := open(t, setup{manifest: manifestOne})
 	s.killAt(keyvault.Service, keyvault.UpdateSecret, faults.HangBefore)
 	s.until("the PAT is announced", func() bool { return s.settledAt("jenkins-agents", 1) })
 
 	id := rotationID("jenkins-agents", "") + "/rotated"
 	awaitEvent[events.Rotated](s, id)
-	s.until("the event has come again", func() bool { return s.timesTold(id) == 2 })
+	s.until("the event has come again", func() bool { return s.timesReceived(id) == 2 })
 	if n := len(s.cloud.DevOps.PATs("contoso", "")); n != 1 {
 		t.Errorf("%d PATs were made, want one", n)
 	}

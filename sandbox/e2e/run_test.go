@@ -16,10 +16,10 @@ import (
 	"time"
 )
 
-// What make run runs: the sandbox with the packaged app tells its story within 15
+// What make run runs: the sandbox with the packaged app shows its scenario within 15
 // seconds, answers at the URLs that it prints, and ends within two, leaving
 // nothing behind.
-func TestTheSandboxTellsItsStoryAndEndsCleanly(t *testing.T) {
+func TestTheSandboxShowsItsScenarioAndEndsCleanly(t *testing.T) {
 	t.Parallel()
 	app := packagedApp(t)
 	dir := t.TempDir()
@@ -46,10 +46,10 @@ func TestTheSandboxTellsItsStoryAndEndsCleanly(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	killed := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+	killed := time.AfterFunc(timeout, func() { _ = cmd.Process.Kill() })
 	defer killed.Stop()
 
-	story := []*regexp.Regexp{
+	scenario := []*regexp.Regexp{
 		regexp.MustCompile(`event .*patrol\.pat\.rotated: jenkins-agents has its first PAT`),
 		regexp.MustCompile(`http .*RotatePat answered 202`),
 		regexp.MustCompile(`event .*patrol\.pat\.rotated: jenkins-agents has a new PAT \(compromised\)`),
@@ -60,30 +60,30 @@ func TestTheSandboxTellsItsStoryAndEndsCleanly(t *testing.T) {
 	var output strings.Builder
 	lines := bufio.NewScanner(stdout)
 	next, list := 0, ""
-	for next < len(story) && lines.Scan() {
+	for next < len(scenario) && lines.Scan() {
 		output.WriteString(lines.Text() + "\n")
-		if next < len(story) && story[next].MatchString(lines.Text()) {
+		if next < len(scenario) && scenario[next].MatchString(lines.Text()) {
 			next++
 		}
 		if url := regexp.MustCompile(`http://127\.0\.0\.1:\d+/api/pats\?code=\S+`).FindString(lines.Text()); url != "" {
 			list = url
 		}
 	}
-	if next < len(story) {
+	if next < len(scenario) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
-		t.Fatalf("the story breaks off before %q:\n%s", story[next], output.String())
+		t.Fatalf("the scenario stops before %q:\n%s", scenario[next], output.String())
 	}
 	took := time.Since(begun)
-	t.Logf("the story took %.1f s:\n%s", took.Seconds(), output.String())
+	t.Logf("the scenario took %.1f s:\n%s", took.Seconds(), output.String())
 	if took > 15*time.Second {
-		t.Errorf("the story took %v, a newcomer waits for 15 s", took)
+		t.Errorf("the scenario took %v, a newcomer waits for 15 s", took)
 	}
 	if strings.Contains(output.String(), "\x1b") {
 		t.Error("colours without a terminal")
 	}
 
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, list, nil)
 	if err != nil {

@@ -61,7 +61,7 @@ func TestASignalToStopLetsWhatIsUnderWayFinish(t *testing.T) {
 	})
 
 	// A request is under way at Azure DevOps when the signal comes.
-	if err := c.Panel.Inject(faults.Fault{Service: devops.ServiceName, Operation: devops.ListPats, Mode: faults.Slow,
+	if err := c.Injector.Inject(faults.Fault{Service: devops.ServiceName, Operation: devops.ListPats, Mode: faults.Slow,
 		Delay: 2 * time.Second}); err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,8 @@ func TestASignalToStopLetsWhatIsUnderWayFinish(t *testing.T) {
 		_ = resp.Body.Close()
 		status <- resp.StatusCode
 	}()
-	until(t, "the request is under way", func() bool { return c.Panel.Count(devops.ServiceName, devops.ListPats) > 0 })
+	until(t, "the request is under way",
+		func() bool { return c.Injector.Count(devops.ServiceName, devops.ListPats) > 0 })
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -97,9 +98,9 @@ func until(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(patience); !holds(); <-tick.C {
+	for end := time.Now().Add(timeout); !holds(); <-tick.C {
 		if time.Now().After(end) {
-			t.Fatalf("%s: not within %s", what, patience)
+			t.Fatalf("%s: not within %s", what, timeout)
 		}
 	}
 }

@@ -50,7 +50,7 @@ type Config struct {
 	Tenant    string           // default DefaultTenant
 	Domain    string           // a verified domain that also names the tenant; default contoso.com
 	Authority string           // scheme and host of issuers; default DefaultAuthority
-	Panel     *faults.Injector // counts calls (service "entra") and makes them fail; may be nil
+	Injector  *faults.Injector // counts calls (service "entra") and makes them fail; may be nil
 	Switches  Switches
 }
 
@@ -265,7 +265,7 @@ func New(cfg Config) *Server {
 			{ID: "fb60f99c-7a34-4190-8149-302f77469936", URIs: []string{TokenExchange}},
 		},
 	}
-	s.handler = cfg.Panel.Wrap("entra", operation, s.routes())
+	s.handler = cfg.Injector.Wrap("entra", operation, s.routes())
 	return s
 }
 

@@ -181,7 +181,7 @@ func refreshForm(app, refreshToken string) url.Values {
 
 func TestMSALRedeemsAnImportedRefreshToken(t *testing.T) {
 	panel := &faults.Injector{}
-	s, client, app, rt := seeded(t, entra.Config{Panel: panel})
+	s, client, app, rt := seeded(t, entra.Config{Injector: panel})
 	m := imported(app, rt)
 	r, err := silent(t.Context(), publicClient(t, client, app, m))
 	if err != nil {

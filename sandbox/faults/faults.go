@@ -1,6 +1,6 @@
 // Package faults counts the calls that reach the sandbox's services and makes
-// chosen ones fail. Every service of the sandbox is wrapped by one Panel; tests
-// use it in process, people through its HTTP face.
+// chosen ones fail. Every service of the sandbox is wrapped by one Injector; tests
+// use it in process, people through its control API.
 //
 // It knows nothing of what the services do: a call is a service's name and an
 // operation's name.
@@ -57,9 +57,13 @@ type Fault struct {
 	Then func() `json:"-"`
 }
 
-// Carried tells whoever injected the fault that it has happened.
-func (f *Fault) Carried() {
-	if f != nil && f.Then != nil {
+func (f *Fault) matches(c Call) bool {
+	return (f.Service == "" || f.Service == c.Service) && (f.Operation == "" || f.Operation == c.Operation)
+}
+
+// runThen calls Then, if there is one.
+func (f *Fault) runThen() {
+	if f.Then != nil {
 		f.Then()
 	}
 }
@@ -68,11 +72,11 @@ func (f *Fault) check() error {
 	switch f.Mode {
 	case Status, StatusAfter:
 		if f.Status < 100 || f.Status > 599 {
-			return fmt.Errorf("fault of mode %q wants a status from 100 to 599, not %d", f.Mode, f.Status)
+			return fmt.Errorf("a fault of mode %q needs a status from 100 to 599, not %d", f.Mode, f.Status)
 		}
 	case Slow:
 		if f.Delay <= 0 {
-			return fmt.Errorf("fault of mode %q wants a delay in nanoseconds", f.Mode)
+			return fmt.Errorf("a fault of mode %q needs a delay in nanoseconds", f.Mode)
 		}
 	case ResetBefore, ResetAfter, HangBefore, HangAfter:
 	default:
@@ -87,7 +91,7 @@ type Call struct {
 	Operation string
 }
 
-// Panel counts calls and holds faults. The zero value is ready.
+// Injector counts calls and holds faults. The zero value is ready.
 type Injector struct {
 	mu     sync.Mutex
 	n      int
@@ -97,75 +101,75 @@ type Injector struct {
 }
 
 // Inject adds a fault.
-func (p *Injector) Inject(f Fault) error {
+func (i *Injector) Inject(f Fault) error {
 	if err := f.check(); err != nil {
 		return err
 	}
 	if f.Times == 0 {
 		f.Times = 1
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.faults = append(p.faults, &f)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.faults = append(i.faults, &f)
 	return nil
 }
 
 // OnCall asks f at every call from now on, nil at none; a fault that it returns is
 // applied, before those that were injected. n counts all calls from 1.
-func (p *Injector) OnCall(f func(n int, c Call) *Fault) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.onCall = f
+func (i *Injector) OnCall(f func(n int, c Call) *Fault) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.onCall = f
 }
 
 // ClearFaults drops every fault.
-func (p *Injector) ClearFaults() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.faults = nil
+func (i *Injector) ClearFaults() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.faults = nil
 }
 
 // ResetCounts sets every counter to zero.
-func (p *Injector) ResetCounts() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.counts = nil
+func (i *Injector) ResetCounts() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.counts = nil
 }
 
-// Counts tells how often each operation was called.
-func (p *Injector) Counts() map[Call]int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return maps.Clone(p.counts)
+// Counts returns how often each operation was called.
+func (i *Injector) Counts() map[Call]int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return maps.Clone(i.counts)
 }
 
-// Count tells how often one operation was called.
-func (p *Injector) Count(service, operation string) int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.counts[Call{service, operation}]
+// Count returns how often one operation was called.
+func (i *Injector) Count(service, operation string) int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.counts[Call{service, operation}]
 }
 
-// Enter counts a call and returns the fault that it shall suffer, or nil. A
+// Enter counts a call and returns the fault that applies to it, or nil. A
 // service that does not speak HTTP calls it itself and carries the fault out.
-func (p *Injector) Enter(c Call) *Fault {
-	if p == nil {
+func (i *Injector) Enter(c Call) *Fault {
+	if i == nil {
 		return nil
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.counts == nil {
-		p.counts = map[Call]int{}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.counts == nil {
+		i.counts = map[Call]int{}
 	}
-	p.counts[c]++
-	p.n++
-	if p.onCall != nil {
-		if f := p.onCall(p.n, c); f != nil {
+	i.counts[c]++
+	i.n++
+	if i.onCall != nil {
+		if f := i.onCall(i.n, c); f != nil {
 			return f
 		}
 	}
-	for i, f := range p.faults {
-		if f.Service != "" && f.Service != c.Service || f.Operation != "" && f.Operation != c.Operation {
+	for at, f := range i.faults {
+		if !f.matches(c) {
 			continue
 		}
 		if f.Skip > 0 {
@@ -173,8 +177,9 @@ func (p *Injector) Enter(c Call) *Fault {
 			continue
 		}
 		if f.Times > 0 {
-			if f.Times--; f.Times == 0 {
-				p.faults = append(p.faults[:i:i], p.faults[i+1:]...)
+			f.Times--
+			if f.Times == 0 {
+				i.faults = append(i.faults[:at:at], i.faults[at+1:]...)
 			}
 		}
 		hit := *f
@@ -183,11 +188,10 @@ func (p *Injector) Enter(c Call) *Fault {
 	return nil
 }
 
-// Wrap counts the calls to an HTTP service and carries faults out. operation
-// names a request; an empty name is neither counted nor faulted (a page for
-// people, say).
-func (p *Injector) Wrap(service string, operation func(*http.Request) string, next http.Handler) http.Handler {
-	if p == nil {
+// Wrap counts the calls to an HTTP service and carries faults out. operation names
+// a request; a request with an empty name (a page for people, say) is passed on.
+func (i *Injector) Wrap(service string, operation func(*http.Request) string, next http.Handler) http.Handler {
+	if i == nil {
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -196,7 +200,7 @@ func (p *Injector) Wrap(service string, operation func(*http.Request) string, ne
 			next.ServeHTTP(w, r)
 			return
 		}
-		f := p.Enter(Call{service, name})
+		f := i.Enter(Call{service, name})
 		if f == nil {
 			next.ServeHTTP(w, r)
 			return
@@ -221,7 +225,7 @@ func (p *Injector) Wrap(service string, operation func(*http.Request) string, ne
 		case StatusAfter, ResetAfter, HangAfter:
 			next.ServeHTTP(httptest.NewRecorder(), r)
 		}
-		f.Carried()
+		f.runThen()
 		switch f.Mode {
 		case Status, StatusAfter:
 			for k, v := range f.Header {
@@ -247,11 +251,11 @@ func (p *Injector) Wrap(service string, operation func(*http.Request) string, ne
 
 // ServeHTTP is the control API: GET /calls, DELETE /calls, POST /faults with a
 // Fault or an array of them, DELETE /faults.
-func (p *Injector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (i *Injector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.Method + " " + r.URL.Path {
 	case "GET /calls":
 		out := map[string]map[string]int{}
-		for c, n := range p.Counts() {
+		for c, n := range i.Counts() {
 			if out[c.Service] == nil {
 				out[c.Service] = map[string]int{}
 			}
@@ -260,7 +264,7 @@ func (p *Injector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(out)
 	case "DELETE /calls":
-		p.ResetCounts()
+		i.ResetCounts()
 		w.WriteHeader(http.StatusNoContent)
 	case "POST /faults":
 		var raw json.RawMessage
@@ -274,9 +278,9 @@ func (p *Injector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				err = json.Unmarshal(raw, &fs[0])
 			}
 		}
-		for i := range fs {
+		for _, f := range fs {
 			if err == nil {
-				err = fs[i].check()
+				err = f.check()
 			}
 		}
 		if err != nil {
@@ -284,11 +288,11 @@ func (p *Injector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		for _, f := range fs {
-			_ = p.Inject(f)
+			_ = i.Inject(f)
 		}
 		w.WriteHeader(http.StatusNoContent)
 	case "DELETE /faults":
-		p.ClearFaults()
+		i.ClearFaults()
 		w.WriteHeader(http.StatusNoContent)
 	default:
 		http.Error(w, "the control API has GET /calls, DELETE /calls, POST /faults, DELETE /faults",

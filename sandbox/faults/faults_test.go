@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -15,30 +16,28 @@ import (
 	"github.com/azure-patrol/patrol/sandbox/memnet"
 )
 
-// service is a counter of effects behind a panel, on a network without sockets.
+// service is a counter of effects behind an injector, on a network without sockets.
 type service struct {
-	panel   *faults.Injector
-	effects int
-	client  *http.Client
-	close   func()
+	injector *faults.Injector
+	effects  int
+	client   *http.Client
+	close    func()
 }
 
 func start(t *testing.T) *service {
 	t.Helper()
-	s := &service{panel: &faults.Injector{}}
+	s := &service{injector: &faults.Injector{}}
 	var network memnet.Network
 	l, err := network.Listen("service.test:80")
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: s.panel.Wrap("svc", func(r *http.Request) string {
-		return strings.Trim(r.URL.Path,
-			"/")
-	},
-		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			s.effects++
-			_, _ = io.WriteString(w, "done")
-		}))}
+	operation := func(r *http.Request) string { return strings.Trim(r.URL.Path, "/") }
+	effect := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		s.effects++
+		_, _ = io.WriteString(w, "done")
+	})
+	server := &http.Server{Handler: s.injector.Wrap("svc", operation, effect)}
 	go func() { _ = server.Serve(l) }()
 	transport := network.Transport()
 	s.client = &http.Client{Transport: transport}
@@ -87,7 +86,7 @@ func TestEachModeShowsAsItSays(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := start(t)
 				defer s.close()
-				if err := s.panel.Inject(tc.fault); err != nil {
+				if err := s.injector.Inject(tc.fault); err != nil {
 					t.Fatal(err)
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -96,12 +95,19 @@ func TestEachModeShowsAsItSays(t *testing.T) {
 				status, _, err := s.call(ctx, "act")
 				took := time.Since(began)
 				synctest.Wait()
-				if status != tc.status || (err != nil) != (tc.status == 0) || s.effects != tc.effects ||
-					took != tc.took {
-					t.Errorf("status %d, error %v, %d effects after %s; want status %d, %d effects after %s", status,
-						err, s.effects, took, tc.status, tc.effects, tc.took)
+				if status != tc.status {
+					t.Errorf("status %d, want %d", status, tc.status)
 				}
-				if n := s.panel.Count("svc", "act"); n != 1 {
+				if failed := err != nil; failed != (tc.status == 0) {
+					t.Errorf("error %v, want one: %t", err, tc.status == 0)
+				}
+				if s.effects != tc.effects {
+					t.Errorf("%d effects, want %d", s.effects, tc.effects)
+				}
+				if took != tc.took {
+					t.Errorf("it took %s, want %s", took, tc.took)
+				}
+				if n := s.injector.Count("svc", "act"); n != 1 {
 					t.Errorf("counted %d calls, want 1", n)
 				}
 			})
@@ -115,7 +121,7 @@ func TestAFaultHitsTheCallsThatItNames(t *testing.T) {
 		s := start(t)
 		defer s.close()
 		// The second and third call of "a" fail, and nothing else.
-		if err := s.panel.Inject(faults.Fault{Service: "svc", Operation: "a", Skip: 1, Times: 2, Mode: faults.Status,
+		if err := s.injector.Inject(faults.Fault{Service: "svc", Operation: "a", Skip: 1, Times: 2, Mode: faults.Status,
 			Status: 500}); err != nil {
 			t.Fatal(err)
 		}
@@ -127,11 +133,8 @@ func TestAFaultHitsTheCallsThatItNames(t *testing.T) {
 			}
 			got = append(got, status)
 		}
-		want := []int{200, 200, 500, 500, 200}
-		for i := range want {
-			if got[i] != want[i] {
-				t.Fatalf("statuses %v, want %v", got, want)
-			}
+		if want := []int{200, 200, 500, 500, 200}; !slices.Equal(got, want) {
+			t.Errorf("statuses %v, want %v", got, want)
 		}
 	})
 }
@@ -142,7 +145,7 @@ func TestAHookSeesEveryCallByNumber(t *testing.T) {
 		s := start(t)
 		defer s.close()
 		carried := 0
-		s.panel.OnCall(func(n int, c faults.Call) *faults.Fault {
+		s.injector.OnCall(func(n int, c faults.Call) *faults.Fault {
 			if n == 2 {
 				return &faults.Fault{Mode: faults.ResetAfter, Then: func() { carried += s.effects }}
 			}
@@ -161,27 +164,27 @@ func TestAHookSeesEveryCallByNumber(t *testing.T) {
 
 func TestTheControlAPICountsAndInjects(t *testing.T) {
 	t.Parallel()
-	var p faults.Injector
+	var injector faults.Injector
 	do := func(method, path, body string) (int, string) {
 		w := httptest.NewRecorder()
-		p.ServeHTTP(w, httptest.NewRequest(method, path, strings.NewReader(body)))
+		injector.ServeHTTP(w, httptest.NewRequest(method, path, strings.NewReader(body)))
 		return w.Code, w.Body.String()
 	}
-	if f := p.Enter(faults.Call{Service: "a", Operation: "b"}); f != nil {
-		t.Fatalf("a fault without an order: %+v", f)
+	if f := injector.Enter(faults.Call{Service: "a", Operation: "b"}); f != nil {
+		t.Fatalf("a fault that nobody injected: %+v", f)
 	}
 	if code, body := do("GET", "/calls", ""); code != 200 || body != `{"a":{"b":1}}`+"\n" {
-		t.Errorf("GET /calls: %d %s", code, body)
+		t.Errorf("GET /calls: %d %s, want 200 and one call of a b", code, body)
 	}
-	if code,
-		_ := do("POST", "/faults",
-		`[{"service":"a","mode":"reset-before"},{"service":"a","mode":"status","status":429,"header":{"Retry-After":"7"}}]`); code != 204 {
-		t.Errorf("POST /faults: %d", code)
+	const two = `[{"service":"a","mode":"reset-before"},
+		{"service":"a","mode":"status","status":429,"header":{"Retry-After":"7"}}]`
+	if code, _ := do("POST", "/faults", two); code != 204 {
+		t.Errorf("POST /faults: %d, want 204", code)
 	}
-	if f := p.Enter(faults.Call{Service: "a", Operation: "b"}); f == nil || f.Mode != faults.ResetBefore {
+	if f := injector.Enter(faults.Call{Service: "a", Operation: "b"}); f == nil || f.Mode != faults.ResetBefore {
 		t.Errorf("first fault: %+v", f)
 	}
-	if f := p.Enter(faults.Call{Service: "a", Operation: "b"}); f == nil || f.Header["Retry-After"] != "7" {
+	if f := injector.Enter(faults.Call{Service: "a", Operation: "b"}); f == nil || f.Header["Retry-After"] != "7" {
 		t.Errorf("second fault: %+v", f)
 	}
 	for _, bad := range []string{`{"mode":"explode"}`, `{"mode":"status"}`, `{"mode":"slow"}`, `nonsense`,
@@ -190,15 +193,15 @@ func TestTheControlAPICountsAndInjects(t *testing.T) {
 			t.Errorf("POST /faults %s: %d, want 400", bad, code)
 		}
 	}
-	if f := p.Enter(faults.Call{Service: "a", Operation: "b"}); f != nil {
-		t.Errorf("a refused order left a fault: %+v", f)
+	if f := injector.Enter(faults.Call{Service: "a", Operation: "b"}); f != nil {
+		t.Errorf("a refused request left a fault: %+v", f)
 	}
 	do("DELETE", "/calls", "")
 	if _, body := do("GET", "/calls", ""); body != "{}\n" {
-		t.Errorf("after DELETE /calls: %s", body)
+		t.Errorf("after DELETE /calls: %s, want none", body)
 	}
 	if code, _ := do("GET", "/other", ""); code != 404 {
-		t.Errorf("unknown path: %d", code)
+		t.Errorf("unknown path: %d, want 404", code)
 	}
 }
 
@@ -207,9 +210,12 @@ func TestNobodyAnswersWhereNobodyListens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t)
 		s.close()
-		if _, _, err := s.call(t.Context(), "x"); err == nil || errors.Is(err, context.Canceled) ||
-			!strings.Contains(err.Error(), "refused") {
+		_, _, err := s.call(t.Context(), "x")
+		if err == nil || !strings.Contains(err.Error(), "refused") {
 			t.Errorf("error %v, want a refused connection", err)
+		}
+		if errors.Is(err, context.Canceled) {
+			t.Error("the call was cancelled, want it refused")
 		}
 	})
 }

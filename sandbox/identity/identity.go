@@ -35,12 +35,12 @@ type Config struct {
 	// SystemAssigned is the client id of the app's own identity; empty: the
 	// app has none, and a request must name an identity.
 	SystemAssigned string
-	Panel          *faults.Injector // counts calls (service "identity", operation "token"); may be nil
+	Injector       *faults.Injector // counts calls (service "identity", operation "token"); may be nil
 }
 
 // New makes the endpoint. Any path is the endpoint.
 func New(cfg Config) http.Handler {
-	return cfg.Panel.Wrap("identity", func(*http.Request) string { return "token" }, http.HandlerFunc(cfg.serve))
+	return cfg.Injector.Wrap("identity", func(*http.Request) string { return "token" }, http.HandlerFunc(cfg.serve))
 }
 
 func (cfg Config) serve(w http.ResponseWriter, r *http.Request) {

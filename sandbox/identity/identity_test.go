@@ -29,8 +29,8 @@ func TestManagedIdentityCredentialGetsTokensForEveryResource(t *testing.T) {
 	authority := entra.New(entra.Config{})
 	client := "every-resource-" + rand.Text() // the credential's token cache is process-wide
 	principal := authority.AddIdentity(entra.ManagedIdentity{ClientID: client})
-	panel := &faults.Injector{}
-	serve(t, identity.Config{Tokens: authority, Header: "h", Assigned: []string{client}, Panel: panel})
+	injector := &faults.Injector{}
+	serve(t, identity.Config{Tokens: authority, Header: "h", Assigned: []string{client}, Injector: injector})
 	cred, err := azidentity.NewManagedIdentityCredential(&azidentity.ManagedIdentityCredentialOptions{
 		ID: azidentity.ClientID(client)})
 	if err != nil {
@@ -51,15 +51,19 @@ func TestManagedIdentityCredentialGetsTokensForEveryResource(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", scope, err)
 		}
-		if c.Audience != want.audience || c.Issuer != want.issuer || c.Subject != principal ||
-			c.ObjectID != principal || c.IDType != "app" || c.UPN != "" {
-			t.Errorf("%s: %+v", scope, c)
+		for _, claim := range []struct{ name, got, want string }{
+			{"aud", c.Audience, want.audience}, {"iss", c.Issuer, want.issuer}, {"sub", c.Subject, principal},
+			{"oid", c.ObjectID, principal}, {"idtyp", c.IDType, "app"}, {"upn", c.UPN, ""},
+		} {
+			if claim.got != claim.want {
+				t.Errorf("%s: the claim %s is %q, want %q", scope, claim.name, claim.got, claim.want)
+			}
 		}
 		if !c.Expires.Equal(token.ExpiresOn) {
 			t.Errorf("%s: the token ends at %v, the endpoint said %v", scope, c.Expires, token.ExpiresOn)
 		}
 	}
-	if got := panel.Count("identity", "token"); got != 3 {
+	if got := injector.Count("identity", "token"); got != 3 {
 		t.Errorf("%d calls, want 3", got)
 	}
 }
@@ -126,9 +130,14 @@ func TestEndpointRules(t *testing.T) {
 		if tc.status != 200 {
 			continue
 		}
-		if _, isText := body["expires_on"].(string); !isText || body["client_id"] != tc.client ||
-			body["token_type"] != "Bearer" || body["resource"] != "https://vault.azure.net" {
-			t.Errorf("%s: %v", name, body)
+		if _, isText := body["expires_on"].(string); !isText {
+			t.Errorf("%s: expires_on is a %T, want text", name, body["expires_on"])
+		}
+		for field, want := range map[string]string{"client_id": tc.client, "token_type": "Bearer",
+			"resource": "https://vault.azure.net"} {
+			if body[field] != want {
+				t.Errorf("%s: %s is %v, want %q", name, field, body[field], want)
+			}
 		}
 	}
 }

@@ -59,8 +59,7 @@ const (
 // nearExpiry is fixed for secrets; it cannot be configured.
 const nearExpiry = 30 * 24 * time.Hour
 
-// arm sets the timers of a secret's latest version; written tells that the
-// version is new.
+// arm sets the timers of a secret's latest version; written: the version is new.
 func (v *Vault) arm(s *secret, written bool) {
 	s.disarm()
 	if v.cfg.Emit == nil || v.closed {
@@ -92,7 +91,8 @@ func (v *Vault) after(s *secret, ver *Version, kind string, d time.Duration) {
 		v.mu.Lock()
 		delete(v.creations, t)
 		// The events of expiry are about the current version only.
-		if v.closed || kind != NewVersionCreated && (ver != s.latest() || v.phase(s) != active) {
+		current := ver == s.latest() && v.phase(s) == active
+		if v.closed || kind != NewVersionCreated && !current {
 			v.mu.Unlock()
 			return
 		}
@@ -110,13 +110,16 @@ func (v *Vault) after(s *secret, ver *Version, kind string, d time.Duration) {
 	}
 }
 
+// vaultsOfTheSandbox is the beginning of the resource ids of its vaults.
+const vaultsOfTheSandbox = "/subscriptions/00000000-0000-0000-0000-000000000000" +
+	"/resourceGroups/sandbox/providers/Microsoft.KeyVault/vaults/"
+
 // event writes one event.
 func (v *Vault) event(ver Version, kind string, n int) []byte {
 	vault, _, _ := strings.Cut(v.host, ".")
 	source := v.cfg.Events.Source
 	if source == "" {
-		source =
-			"/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/sandbox/providers/Microsoft.KeyVault/vaults/" + vault
+		source = vaultsOfTheSandbox + vault
 	}
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%d", v.cfg.URL, n))
 	id := fmt.Sprintf("%x-%x-%x-%x-%x", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])

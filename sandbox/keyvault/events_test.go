@@ -17,7 +17,7 @@ type recorder struct {
 	mu     sync.Mutex
 	from   time.Time
 	events []string // "<age> <type> <version>"
-	value  []string // version ids and what to call them
+	value  []string // version ids and their names
 }
 
 func (r *recorder) emit(b []byte) {
@@ -34,8 +34,8 @@ func (r *recorder) emit(b []byte) {
 		strings.TrimPrefix(e.Type, "Microsoft.KeyVault.Secret"), e.Data.Version))
 }
 
-// told returns what has come, with the versions' names for their ids.
-func (r *recorder) told() []string {
+// received returns the events so far, with the versions' names for their ids.
+func (r *recorder) received() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []string
@@ -85,7 +85,7 @@ func TestEventsOfExpiry(t *testing.T) {
 			"1656h0m0s NewVersionCreated endless",
 			"10416h0m0s NewVersionCreated deleted",
 		}
-		if got := strings.Join(r.told(), "\n"); got != strings.Join(want, "\n") {
+		if got := strings.Join(r.received(), "\n"); got != strings.Join(want, "\n") {
 			t.Errorf("got\n%s\nwant\n%s", got, strings.Join(want, "\n"))
 		}
 	})
@@ -98,19 +98,17 @@ func TestAChangedExpiryCountsAnewWhereItIsSwitchedOn(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := &recorder{from: time.Now()}
 				v := handler(t, keyvault.Config{Emit: r.emit, Events: keyvault.EventFormat{RearmOnUpdate: rearm}})
-				if _,
-					err := v.Put(keyvault.Version{Name: "s", Value: "x",
-					Expires: time.Now().Add(40 * day)}); err != nil {
+				_, err := v.Put(keyvault.Version{Name: "s", Value: "x", Expires: time.Now().Add(40 * day)})
+				if err != nil {
 					t.Fatal(err)
 				}
-				if _,
-					err := v.Change("s", "",
-					func(ver *keyvault.Version) { ver.Expires = ver.Expires.Add(20 * day) }); err != nil {
+				later := func(ver *keyvault.Version) { ver.Expires = ver.Expires.Add(20 * day) }
+				if _, err := v.Change("s", "", later); err != nil {
 					t.Fatal(err)
 				}
 				time.Sleep(31 * day)
-				told := r.told()
-				last := told[len(told)-1]
+				got := r.received()
+				last := got[len(got)-1]
 				want := "240h0m0s NearExpiry "
 				if rearm {
 					want = "720h0m0s NearExpiry "
@@ -132,8 +130,8 @@ func TestACloseSilencesTheVault(t *testing.T) {
 		}
 		v.Close()
 		time.Sleep(24 * time.Hour)
-		if told := r.told(); len(told) != 0 {
-			t.Errorf("events after Close: %v", told)
+		if got := r.received(); len(got) != 0 {
+			t.Errorf("events after Close: %v, want none", got)
 		}
 	})
 }
@@ -146,12 +144,21 @@ func TestEventEnvelopes(t *testing.T) {
 		want   string // without id, time and version
 	}{
 		{"CloudEvents", keyvault.EventFormat{},
-			`{"data":{"EXP":1900000000,"Id":"URL","NBF":null,"ObjectName":"s","ObjectType":"Secret","VaultName":"patrol-test","Version":"VERSION"},"id":"ID","source":"SOURCE","specversion":"1.0","subject":"s","time":"TIME","type":"Microsoft.KeyVault.SecretNewVersionCreated"}`},
+			`{"data":{"EXP":1900000000,"Id":"URL","NBF":null,"ObjectName":"s","ObjectType":"Secret",` +
+				`"VaultName":"patrol-test","Version":"VERSION"},"id":"ID","source":"SOURCE",` +
+				`"specversion":"1.0","subject":"s","time":"TIME",` +
+				`"type":"Microsoft.KeyVault.SecretNewVersionCreated"}`},
 		{"Event Grid, samples", keyvault.EventFormat{Schema: keyvault.EventGrid, Fields: keyvault.SampleFields,
 			Array: true},
-			`[{"data":{"EXP":"1900000000","Id":"URL","NBF":null,"ObjectName ":"s","ObjectType":"Secret","VaultName":"patrol-test","Version":" VERSION"},"dataVersion":"1","eventTime":"TIME","eventType":"Microsoft.KeyVault.SecretNewVersionCreated","id":"ID","metadataVersion":"1","subject":"s","topic":"SOURCE"}]`},
+			`[{"data":{"EXP":"1900000000","Id":"URL","NBF":null,"ObjectName ":"s","ObjectType":"Secret",` +
+				`"VaultName":"patrol-test","Version":" VERSION"},"dataVersion":"1","eventTime":"TIME",` +
+				`"eventType":"Microsoft.KeyVault.SecretNewVersionCreated","id":"ID","metadataVersion":"1",` +
+				`"subject":"s","topic":"SOURCE"}]`},
 		{"CloudEvents, camel case", keyvault.EventFormat{Fields: keyvault.CamelFields, Source: "/here"},
-			`{"data":{"exp":1900000000,"id":"URL","nbf":null,"objectName":"s","objectType":"Secret","vaultName":"patrol-test","version":"VERSION"},"id":"ID","source":"/here","specversion":"1.0","subject":"s","time":"TIME","type":"Microsoft.KeyVault.SecretNewVersionCreated"}`},
+			`{"data":{"exp":1900000000,"id":"URL","nbf":null,"objectName":"s","objectType":"Secret",` +
+				`"vaultName":"patrol-test","version":"VERSION"},"id":"ID","source":"/here",` +
+				`"specversion":"1.0","subject":"s","time":"TIME",` +
+				`"type":"Microsoft.KeyVault.SecretNewVersionCreated"}`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -172,9 +179,10 @@ func TestEventEnvelopes(t *testing.T) {
 				if err := json.Unmarshal([]byte(one), &e); err != nil || len(e.ID) != 36 {
 					t.Fatalf("event %s: id %q, %v", got, e.ID, err)
 				}
+				const source = "/subscriptions/00000000-0000-0000-0000-000000000000" +
+					"/resourceGroups/sandbox/providers/Microsoft.KeyVault/vaults/patrol-test"
 				want := strings.NewReplacer("URL", ver.URL, "VERSION", ver.ID, "TIME", now, "\"ID\"", `"`+e.ID+`"`,
-					"SOURCE",
-					"/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/sandbox/providers/Microsoft.KeyVault/vaults/patrol-test").Replace(tt.want)
+					"SOURCE", source).Replace(tt.want)
 				if string(got) != want {
 					t.Errorf("got\n%s\nwant\n%s", got, want)
 				}

@@ -18,7 +18,7 @@ import (
 	"unicode/utf8"
 )
 
-// versions of the data plane's API that the service knows.
+// knownVersion reports whether the service has this version of the data plane's API.
 func knownVersion(v string) bool {
 	switch v {
 	case "2026-04-01", "2025-07-01", "7.6", "7.5", "7.4":
@@ -52,7 +52,7 @@ func notFound(what string) *failure {
 		" was not found in this key vault.", "", 0}
 }
 
-// ErrorBody is the body of an error answer, for faults that shall look genuine:
+// ErrorBody is the body of an error answer, for faults that look like the service's own:
 // code Forbidden and inner ForbiddenByRbac, say.
 func ErrorBody(code, message, inner string) string {
 	type innerError struct {
@@ -124,7 +124,7 @@ func route(r *http.Request) (operation, name, version string) {
 	return "", "", ""
 }
 
-// operation names a request for the control panel.
+// operation names a request for the injector of faults.
 func operation(r *http.Request) string {
 	if r.Header.Get("Authorization") == "" {
 		return Challenge
@@ -168,7 +168,8 @@ func (v *Vault) answer(w http.ResponseWriter, r *http.Request) (int, any, error)
 	err := error(nil)
 	message := "The request has no bearer token."
 	if isBearer {
-		if err = v.cfg.Verify(token); err != nil {
+		err = v.cfg.Verify(token)
+		if err != nil {
 			message = "The bearer token is not valid for this vault."
 		}
 	}
@@ -249,7 +250,7 @@ func (v *Vault) answer(w http.ResponseWriter, r *http.Request) (int, any, error)
 		}
 		v.mu.Lock()
 		defer v.mu.Unlock()
-		return http.StatusOK, v.bundle(s.look(s.latest()), false), nil
+		return http.StatusOK, v.bundle(s.snapshot(s.latest()), false), nil
 	default: // PurgeDeletedSecret
 		if err := v.purge(name); err != nil {
 			return 0, nil, err
@@ -273,7 +274,7 @@ func (v *Vault) get(name, version string) (int, any, error) {
 		return 0, nil, &failure{http.StatusForbidden, "Forbidden", "Operation get is not allowed on a disabled secret.",
 			inner, 0}
 	}
-	return http.StatusOK, v.bundle(s.look(ver), true), nil
+	return http.StatusOK, v.bundle(s.snapshot(ver), true), nil
 }
 
 // throttle counts a call against the vault's budget for the current ten
@@ -346,7 +347,7 @@ func (v *Vault) deletedBundle(s *secret) bundle {
 }
 
 func (v *Vault) deletedProperties(s *secret, id string) bundle {
-	b := v.bundle(s.look(s.latest()), false)
+	b := v.bundle(s.snapshot(s.latest()), false)
 	b.ID = id
 	b.RecoveryID = v.cfg.URL + "/deletedsecrets/" + s.name
 	if !s.deleted.IsZero() {
@@ -404,12 +405,12 @@ func (v *Vault) list(op, name string, q url.Values) (int, any, error) {
 			}
 			return 0, nil, notFound(name)
 		}
-		// The service promises no order; the ids' own order is as good as any
-		// and shows who takes the last one for the latest.
+		// The service promises no order. The ids' own order shows which client
+		// takes the last one for the latest.
 		versions := slices.SortedFunc(slices.Values(s.versions),
 			func(a, b *Version) int { return strings.Compare(a.ID, b.ID) })
 		for _, ver := range versions {
-			if ver.ID > after && !add(ver.ID, func() bundle { return v.bundle(s.look(ver), false) }) {
+			if ver.ID > after && !add(ver.ID, func() bundle { return v.bundle(s.snapshot(ver), false) }) {
 				break
 			}
 		}
@@ -433,7 +434,7 @@ func (v *Vault) list(op, name string, q url.Values) (int, any, error) {
 			if op == ListDeletedSecrets {
 				return v.deletedProperties(s, id)
 			}
-			b := v.bundle(s.look(s.latest()), false)
+			b := v.bundle(s.snapshot(s.latest()), false)
 			b.ID = id
 			return b
 		}) {

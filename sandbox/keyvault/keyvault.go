@@ -22,10 +22,10 @@ import (
 	"github.com/azure-patrol/patrol/sandbox/faults"
 )
 
-// Service is the vault's name on a control.Panel.
+// Service is the vault's name for a faults.Injector.
 const Service = "keyvault"
 
-// Operations on a control.Panel. Challenge counts the requests without a token,
+// Operations, as a faults.Injector names them. Challenge counts the requests without a token,
 // by which a client asks where to get one.
 const (
 	Challenge            = "challenge"
@@ -54,13 +54,13 @@ type Config struct {
 	Resource string
 	// ChallengeScope names the audience as a scope too, as newer vaults do.
 	ChallengeScope bool
-	// Verify says what is wrong with a bearer token; nil error: nothing.
+	// Verify returns what is wrong with a bearer token; nil: nothing.
 	Verify func(token string) error
-	// Panel counts calls and injects faults; may be nil.
-	Panel *faults.Injector
+	// Injector counts calls and injects faults; may be nil.
+	Injector *faults.Injector
 	// OnChange is called after each write to a secret, one call at a time and
-	// before the writer has its answer. It may look at the vault but must not
-	// write to it.
+	// before the writer has its answer. It may read the vault but must not write
+	// to it.
 	OnChange func(name string, v Version)
 
 	// NoThrottle switches the limits per 10 seconds off.
@@ -104,7 +104,7 @@ const (
 	slot           = 10 * time.Second
 )
 
-// Version is one version of a secret, as tests look at it and write it.
+// Version is one version of a secret, as tests read and write it.
 type Version struct {
 	Name        string
 	ID          string // 32 hex digits
@@ -123,17 +123,17 @@ type Version struct {
 
 // secret is a name with its versions, oldest first.
 type secret struct {
-	name     string // as first written
-	versions []*Version
-	deleted  time.Time // zero: not deleted
-	gone     time.Time // when the deletion is complete
-	back     time.Time // when the recovery is complete; zero: none under way
-	timers   []*time.Timer
+	name         string // as first written
+	versions     []*Version
+	deleted      time.Time // zero: not deleted
+	deletionEnds time.Time // when the deletion is complete
+	recoveryEnds time.Time // when the recovery is complete; zero: none under way
+	timers       []*time.Timer
 }
 
 func (s *secret) latest() *Version { return s.versions[len(s.versions)-1] }
 
-// phase is where a secret stands between being there and being gone.
+// phase is where a secret is between active and deleted.
 type phase int
 
 const (
@@ -179,7 +179,7 @@ func New(c Config) (*Vault, error) {
 		return nil, errors.New("key vault: the challenge needs an authority and a tenant")
 	}
 	if c.Verify == nil {
-		return nil, errors.New("key vault: nobody verifies tokens")
+		return nil, errors.New("key vault: Verify is missing")
 	}
 	c.URL = strings.TrimSuffix(c.URL, "/")
 	c.Authority = strings.TrimSuffix(c.Authority, "/")
@@ -196,7 +196,7 @@ func New(c Config) (*Vault, error) {
 		c.Events.NearExpiryDelay = 3 * time.Minute
 	}
 	v := &Vault{cfg: c, host: u.Host, secrets: map[string]*secret{}, creations: map[*time.Timer]struct{}{}}
-	v.handler = c.Panel.Wrap(Service, operation, http.HandlerFunc(v.serve))
+	v.handler = c.Injector.Wrap(Service, operation, http.HandlerFunc(v.serve))
 	return v, nil
 }
 
@@ -228,7 +228,7 @@ func (v *Vault) Versions(name string) []Version {
 	}
 	out := make([]Version, len(s.versions))
 	for i, ver := range s.versions {
-		out[i] = s.look(ver)
+		out[i] = s.snapshot(ver)
 	}
 	return out
 }
@@ -281,7 +281,7 @@ func (v *Vault) Delete(name string) error {
 	return err
 }
 
-// content is what a write asks for; nil: not said.
+// content is what a write asks for; nil: left out.
 type content struct {
 	value       *string
 	contentType *string
@@ -322,9 +322,9 @@ func (v *Vault) set(name string, c content) (Version, error) {
 	}
 	s.versions = append(s.versions, ver)
 	v.arm(s, true)
-	out := s.look(ver)
+	out := s.snapshot(ver)
 	v.mu.Unlock()
-	v.changed(out)
+	v.notifyChange(out)
 	return out, nil
 }
 
@@ -356,9 +356,9 @@ func (v *Vault) update(name, id string, c content) (Version, error) {
 	if ver == s.latest() && expiryMoved && v.cfg.Events.RearmOnUpdate {
 		v.arm(s, false)
 	}
-	out := s.look(ver)
+	out := s.snapshot(ver)
 	v.mu.Unlock()
-	v.changed(out)
+	v.notifyChange(out)
 	return out, nil
 }
 
@@ -376,11 +376,11 @@ func (v *Vault) remove(name string) (*secret, error) {
 		return nil, err
 	}
 	s.deleted = time.Now().UTC().Truncate(time.Second)
-	s.gone = time.Now().Add(v.cfg.DeleteDelay)
+	s.deletionEnds = time.Now().Add(v.cfg.DeleteDelay)
 	s.disarm()
-	out := s.look(s.latest())
+	out := s.snapshot(s.latest())
 	v.mu.Unlock()
-	v.changed(out)
+	v.notifyChange(out)
 	return s, nil
 }
 
@@ -398,12 +398,12 @@ func (v *Vault) restore(name string) (*secret, error) {
 		v.mu.Unlock()
 		return nil, err
 	}
-	s.back = time.Now().Add(v.cfg.RecoverDelay)
-	v.phase(s) // back at once where there is no delay
+	s.recoveryEnds = time.Now().Add(v.cfg.RecoverDelay)
+	v.phase(s) // active at once where there is no delay
 	v.arm(s, false)
-	out := s.look(s.latest())
+	out := s.snapshot(s.latest())
 	v.mu.Unlock()
-	v.changed(out)
+	v.notifyChange(out)
 	return s, nil
 }
 
@@ -427,7 +427,7 @@ func (v *Vault) purge(name string) error {
 	return nil
 }
 
-func (v *Vault) changed(ver Version) {
+func (v *Vault) notifyChange(ver Version) {
 	if v.cfg.OnChange != nil {
 		v.cfg.OnChange(ver.Name, ver)
 	}
@@ -454,20 +454,20 @@ func (v *Vault) forget(name string) {
 
 func (v *Vault) purgeAt(s *secret) time.Time { return s.deleted.AddDate(0, 0, v.cfg.RetentionDays) }
 
-// phase tells where a secret stands, and ends a recovery whose time has come.
+// phase returns where a secret is, and ends a recovery whose time has come.
 func (v *Vault) phase(s *secret) phase {
 	now := time.Now()
 	switch {
 	case s.deleted.IsZero():
 		return active
-	case now.Before(s.gone):
+	case now.Before(s.deletionEnds):
 		return deleting
-	case s.back.IsZero():
+	case s.recoveryEnds.IsZero():
 		return deleted
-	case now.Before(s.back):
+	case now.Before(s.recoveryEnds):
 		return recovering
 	}
-	s.deleted, s.gone, s.back = time.Time{}, time.Time{}, time.Time{}
+	s.deleted, s.deletionEnds, s.recoveryEnds = time.Time{}, time.Time{}, time.Time{}
 	return active
 }
 
@@ -488,7 +488,7 @@ func (v *Vault) version(name, id string) (*secret, *Version, error) {
 	return nil, nil, notFound(name + "/" + id)
 }
 
-// conflict says why a name cannot be written to; nil: it can.
+// conflict returns why a name cannot be written to; nil: it can.
 func (v *Vault) conflict(s *secret) error {
 	var message, inner string
 	switch v.phase(s) {
@@ -511,7 +511,7 @@ func (v *Vault) id(name string, n int) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-func (s *secret) look(ver *Version) Version {
+func (s *secret) snapshot(ver *Version) Version {
 	out := clone(ver)
 	out.Deleted = !s.deleted.IsZero()
 	return out

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -137,16 +139,16 @@ func set(t *testing.T, c *azsecrets.Client, name, value string, tags map[string]
 }
 
 func TestASecretThroughItsVersions(t *testing.T) {
-	var panel faults.Injector
-	v, c := start(t, keyvault.Config{Panel: &panel})
+	var injector faults.Injector
+	v, c := start(t, keyvault.Config{Injector: &injector})
 	ctx := t.Context()
 
-	// The first request asks for the way to a token, without its body.
+	// The first request asks where to get a token, without its body.
 	first := set(t, c, "Jenkins-Agents", "one", map[string]*string{"a": ptr("1"), "b": ptr("2")})
-	if got := panel.Count(keyvault.Service, keyvault.Challenge); got != 1 {
+	if got := injector.Count(keyvault.Service, keyvault.Challenge); got != 1 {
 		t.Errorf("%d challenges, want 1", got)
 	}
-	if got := panel.Count(keyvault.Service, keyvault.SetSecret); got != 1 {
+	if got := injector.Count(keyvault.Service, keyvault.SetSecret); got != 1 {
 		t.Errorf("%d SetSecret, want 1", got)
 	}
 
@@ -184,15 +186,24 @@ func TestASecretThroughItsVersions(t *testing.T) {
 	if len(versions) != 2 {
 		t.Fatalf("%d versions, want 2", len(versions))
 	}
-	if got := versions[0]; got.Enabled || got.Value != "one" || len(got.Tags) != 1 || got.Tags["c"] != "3" ||
-		!got.Expires.Equal(exp) {
-		t.Errorf("updated version is %+v", got)
+	updated := versions[0]
+	if updated.Enabled {
+		t.Error("the updated version is enabled")
+	}
+	if updated.Value != "one" {
+		t.Errorf("the updated version holds %q, want one", updated.Value)
+	}
+	if want := map[string]string{"c": "3"}; !maps.Equal(updated.Tags, want) {
+		t.Errorf("the updated version has the tags %v, want %v", updated.Tags, want)
+	}
+	if !updated.Expires.Equal(exp) {
+		t.Errorf("the updated version ends at %s, want %s", updated.Expires, exp)
 	}
 
 	// A disabled version is not given out, the latest one is.
 	_, err = c.GetSecret(ctx, "jenkins-agents", first.ID.Version(), nil)
 	refusal(t, err, http.StatusForbidden, "Forbidden/SecretDisabled")
-	if _, err = c.GetSecret(ctx, "jenkins-agents", "", nil); err != nil {
+	if _, err := c.GetSecret(ctx, "jenkins-agents", "", nil); err != nil {
 		t.Error(err)
 	}
 	_, err = c.GetSecret(ctx, "unknown", "", nil)
@@ -344,6 +355,8 @@ func TestRequestsThatTheServiceRefuses(t *testing.T) {
 		return strings.TrimPrefix(b.String(), ",")
 	}
 	const api = "?api-version=2026-04-01"
+	const challenge = `Bearer authorization="https://login.microsoftonline.com/tenant-1", ` +
+		`resource="https://vault.azure.net"`
 	plain := func(r *http.Request) { r.Header.Set("Content-Type", "text/plain") }
 	for _, tt := range []struct {
 		name, method, target, body string
@@ -401,11 +414,8 @@ func TestRequestsThatTheServiceRefuses(t *testing.T) {
 			if w.Header().Get("X-Ms-Request-Id") == "" {
 				t.Error("the answer has no x-ms-request-id")
 			}
-			if w.Code == 401 &&
-				w.Header().
-					Get(
-						"WWW-Authenticate") != `Bearer authorization="https://login.microsoftonline.com/tenant-1", resource="https://vault.azure.net"` {
-				t.Errorf("challenge %q", w.Header().Get("WWW-Authenticate"))
+			if got := w.Header().Get("WWW-Authenticate"); w.Code == 401 && got != challenge {
+				t.Errorf("challenge %q, want %q", got, challenge)
 			}
 			if w.Code != 200 && strings.Contains(w.Body.String(), token) {
 				t.Error("the answer repeats the token")
@@ -456,15 +466,15 @@ func TestThrottlingIsPerTenSeconds(t *testing.T) {
 }
 
 func TestFaultsBeforeAndAfterTheirEffect(t *testing.T) {
-	var panel faults.Injector
-	v, c := start(t, keyvault.Config{Panel: &panel}, func(o *azsecrets.ClientOptions) {
+	var injector faults.Injector
+	v, c := start(t, keyvault.Config{Injector: &injector}, func(o *azsecrets.ClientOptions) {
 		o.Retry = policy.RetryOptions{MaxRetries: 3, RetryDelay: time.Millisecond}
 	})
 	set(t, c, "s", "one", nil)
 	inject := func(f faults.Fault) {
 		t.Helper()
 		f.Service, f.Operation = keyvault.Service, keyvault.SetSecret
-		if err := panel.Inject(f); err != nil {
+		if err := injector.Inject(f); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -484,12 +494,12 @@ func TestFaultsBeforeAndAfterTheirEffect(t *testing.T) {
 	refusal(t, err, 403, "Forbidden/ForbiddenByRbac")
 }
 
-func TestEveryWriteIsTold(t *testing.T) {
-	var told []string
+func TestOnChangeIsCalledForEveryWrite(t *testing.T) {
+	var changes []string
 	var v *keyvault.Vault
 	v = handler(t, keyvault.Config{OnChange: func(name string, ver keyvault.Version) {
-		told = append(told, fmt.Sprintf("%s %s enabled=%t deleted=%t of %d", name, ver.Value, ver.Enabled, ver.Deleted,
-			len(v.Versions(name))))
+		changes = append(changes, fmt.Sprintf("%s %s enabled=%t deleted=%t of %d", name, ver.Value, ver.Enabled,
+			ver.Deleted, len(v.Versions(name))))
 	}})
 	must := func(err error) {
 		t.Helper()
@@ -515,8 +525,8 @@ func TestEveryWriteIsTold(t *testing.T) {
 		"s two enabled=false deleted=false of 2",
 		"s two enabled=false deleted=true of 2", "s two enabled=false deleted=false of 2",
 	}
-	if fmt.Sprint(told) != fmt.Sprint(want) {
-		t.Errorf("told\n%s\nwant\n%s", strings.Join(told, "\n"), strings.Join(want, "\n"))
+	if !slices.Equal(changes, want) {
+		t.Errorf("changes\n%s\nwant\n%s", strings.Join(changes, "\n"), strings.Join(want, "\n"))
 	}
 	if got := v.Versions("s")[1]; len(got.Tags) != 0 || got.Expires != (time.Time{}) {
 		t.Errorf("changed version %+v", got)
@@ -564,8 +574,16 @@ func FuzzWrites(f *testing.F) {
 		}
 		versions := v.Versions(name)
 		got := versions[len(versions)-1]
-		if len(got.Value) > 25600 || len(got.ContentType) > 255 || len(got.Tags) > 15 || len(name) > 127 {
-			t.Fatalf("accepted %q: %+v", name, got)
+		for _, c := range []struct {
+			what     string
+			got, max int
+		}{
+			{"value", len(got.Value), 25600}, {"content type", len(got.ContentType), 255},
+			{"tags", len(got.Tags), 15}, {"name", len(name), 127},
+		} {
+			if c.got > c.max {
+				t.Fatalf("accepted %q with a %s of %d, want at most %d", name, c.what, c.got, c.max)
+			}
 		}
 	})
 }

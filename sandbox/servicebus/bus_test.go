@@ -25,12 +25,12 @@ var p = fmt.Sprintf
 
 func ptr[T any](v T) *T { return &v }
 
-type world struct {
-	t     *testing.T
-	ctx   context.Context
-	bus   *servicebus.Bus
-	panel *faults.Injector
-	c     *azservicebus.Client
+type fixture struct {
+	t        *testing.T
+	ctx      context.Context
+	bus      *servicebus.Bus
+	injector *faults.Injector
+	c        *azservicebus.Client
 
 	mu   sync.Mutex
 	sent []string
@@ -64,22 +64,22 @@ func options(b *servicebus.Bus) *azservicebus.ClientOptions {
 	}
 }
 
-// within runs a story in a bubble: a bus, a client, virtual time.
-func within(t *testing.T, story func(*world)) {
+// inBubble runs a test in a bubble: a bus, a client, virtual time.
+func inBubble(t *testing.T, test func(*fixture)) {
 	t.Helper()
-	withinConfigured(t, func(*servicebus.Config) {}, story)
+	inBubbleWith(t, func(*servicebus.Config) {}, test)
 }
 
-func withinConfigured(t *testing.T, change func(*servicebus.Config), story func(*world)) {
+func inBubbleWith(t *testing.T, change func(*servicebus.Config), test func(*fixture)) {
 	t.Helper()
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), 24*time.Hour)
 		defer cancel()
-		w := &world{t: t, ctx: ctx, panel: &faults.Injector{}}
+		f := &fixture{t: t, ctx: ctx, injector: &faults.Injector{}}
 		var err error
 		cfg := servicebus.Config{
-			Entities: entities(), KeyName: "root", Key: "c2VjcmV0", Panel: w.panel,
+			Entities: entities(), KeyName: "root", Key: "c2VjcmV0", Injector: f.injector,
 			VerifyJWT: func(token, audience string) error {
 				if token != "good" {
 					return errors.New("bad token")
@@ -87,62 +87,62 @@ func withinConfigured(t *testing.T, change func(*servicebus.Config), story func(
 				return nil
 			},
 			OnSend: func(entity string, m servicebus.Message) {
-				w.mu.Lock()
-				defer w.mu.Unlock()
-				w.sent = append(w.sent, entity+":"+string(m.Body))
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				f.sent = append(f.sent, entity+":"+string(m.Body))
 			},
 		}
 		change(&cfg)
-		w.bus, err = servicebus.New(cfg)
-		w.ok(err)
-		defer w.bus.Close()
-		w.c, err = azservicebus.NewClientFromConnectionString(w.bus.ConnectionString("bus.test"), options(w.bus))
-		w.ok(err)
-		defer func() { w.ok(w.c.Close(context.Background())) }()
-		story(w)
+		f.bus, err = servicebus.New(cfg)
+		f.ok(err)
+		defer f.bus.Close()
+		f.c, err = azservicebus.NewClientFromConnectionString(f.bus.ConnectionString("bus.test"), options(f.bus))
+		f.ok(err)
+		defer func() { f.ok(f.c.Close(context.Background())) }()
+		test(f)
 	})
 }
 
-func (w *world) ok(err error) {
-	w.t.Helper()
+func (f *fixture) ok(err error) {
+	f.t.Helper()
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 }
 
-func (w *world) code(err error, want azservicebus.Code) {
-	w.t.Helper()
+func (f *fixture) code(err error, want azservicebus.Code) {
+	f.t.Helper()
 	var e *azservicebus.Error
 	if !errors.As(err, &e) || e.Code != want {
-		w.t.Fatalf("error %v, want code %s", err, want)
+		f.t.Fatalf("error %v, want code %s", err, want)
 	}
 }
 
-func same[T comparable](w *world, what string, got, want T) {
-	w.t.Helper()
+func same[T comparable](f *fixture, what string, got, want T) {
+	f.t.Helper()
 	if got != want {
-		w.t.Fatalf("%s: %v, want %v", what, got, want)
+		f.t.Fatalf("%s: %v, want %v", what, got, want)
 	}
 }
 
-func (w *world) sender(entity string) *azservicebus.Sender {
-	w.t.Helper()
-	s, err := w.c.NewSender(entity, nil)
-	w.ok(err)
+func (f *fixture) sender(entity string) *azservicebus.Sender {
+	f.t.Helper()
+	s, err := f.c.NewSender(entity, nil)
+	f.ok(err)
 	return s
 }
 
-func (w *world) send(entity string, m *azservicebus.Message) {
-	w.t.Helper()
-	s := w.sender(entity)
-	w.ok(s.SendMessage(w.ctx, m, nil))
-	w.ok(s.Close(w.ctx))
+func (f *fixture) send(entity string, m *azservicebus.Message) {
+	f.t.Helper()
+	s := f.sender(entity)
+	f.ok(s.SendMessage(f.ctx, m, nil))
+	f.ok(s.Close(f.ctx))
 }
 
-func (w *world) receiver(entity string, o *azservicebus.ReceiverOptions) *azservicebus.Receiver {
-	w.t.Helper()
-	r, err := w.c.NewReceiverForQueue(entity, o)
-	w.ok(err)
+func (f *fixture) receiver(entity string, o *azservicebus.ReceiverOptions) *azservicebus.Receiver {
+	f.t.Helper()
+	r, err := f.c.NewReceiverForQueue(entity, o)
+	f.ok(err)
 	return r
 }
 
@@ -150,190 +150,190 @@ type receiver interface {
 	ReceiveMessages(context.Context, int, *azservicebus.ReceiveMessagesOptions) ([]*azservicebus.ReceivedMessage, error)
 }
 
-func (w *world) one(r receiver) *azservicebus.ReceivedMessage {
-	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.ctx, 3*time.Hour)
+func (f *fixture) one(r receiver) *azservicebus.ReceivedMessage {
+	f.t.Helper()
+	ctx, cancel := context.WithTimeout(f.ctx, 3*time.Hour)
 	defer cancel()
 	ms, err := r.ReceiveMessages(ctx, 1, nil)
-	w.ok(err)
+	f.ok(err)
 	return ms[0]
 }
 
-func (w *world) none(r receiver, d time.Duration) {
-	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.ctx, d)
+func (f *fixture) none(r receiver, d time.Duration) {
+	f.t.Helper()
+	ctx, cancel := context.WithTimeout(f.ctx, d)
 	defer cancel()
 	ms, err := r.ReceiveMessages(ctx, 1, nil)
 	if !errors.Is(err, context.DeadlineExceeded) {
-		w.t.Fatalf("received %v, %v; want nothing", ms, err)
+		f.t.Fatalf("received %v, %v; want nothing", ms, err)
 	}
 }
 
 func text(s string) *azservicebus.Message { return &azservicebus.Message{Body: []byte(s)} }
 
 func TestAMessageGoesThroughWithAllItHas(t *testing.T) {
-	within(t, func(w *world) {
-		w.send("q", &azservicebus.Message{
+	inBubble(t, func(f *fixture) {
+		f.send("q", &azservicebus.Message{
 			Body: []byte("hello"), MessageID: ptr("m1"), Subject: ptr("greeting"), ContentType: ptr("text/plain"),
 			CorrelationID:         ptr("c1"),
 			ApplicationProperties: map[string]any{"n": int64(7), "s": "x", "b": true},
 		})
-		same(w, "told", strings.Join(w.sent, " "), "q:hello")
-		r := w.receiver("q", nil)
-		m := w.one(r)
-		same(w, "body", string(m.Body), "hello")
-		same(w, "id", m.MessageID, "m1")
-		same(w, "subject", *m.Subject, "greeting")
-		same(w, "properties", p("%v", m.ApplicationProperties), "map[b:true n:7 s:x]")
-		same(w, "count", m.DeliveryCount, 1)
-		same(w, "sequence", *m.SequenceNumber, 1)
-		same(w, "locked until", time.Until(*m.LockedUntil).Round(time.Second), time.Minute)
-		same(w, "counts", w.bus.Counts("Q"), servicebus.Counts{Active: 1})
+		same(f, "OnSend got", strings.Join(f.sent, " "), "q:hello")
+		r := f.receiver("q", nil)
+		m := f.one(r)
+		same(f, "body", string(m.Body), "hello")
+		same(f, "id", m.MessageID, "m1")
+		same(f, "subject", *m.Subject, "greeting")
+		same(f, "properties", p("%v", m.ApplicationProperties), "map[b:true n:7 s:x]")
+		same(f, "count", m.DeliveryCount, 1)
+		same(f, "sequence", *m.SequenceNumber, 1)
+		same(f, "locked until", time.Until(*m.LockedUntil).Round(time.Second), time.Minute)
+		same(f, "counts", f.bus.Counts("Q"), servicebus.Counts{Active: 1})
 		time.Sleep(40 * time.Second)
-		w.ok(r.RenewMessageLock(w.ctx, m, nil))
+		f.ok(r.RenewMessageLock(f.ctx, m, nil))
 		time.Sleep(40 * time.Second)
-		w.ok(r.CompleteMessage(w.ctx, m, nil))
-		same(w, "counts", w.bus.Counts("q"), servicebus.Counts{})
-		w.none(r, time.Minute)
+		f.ok(r.CompleteMessage(f.ctx, m, nil))
+		same(f, "counts", f.bus.Counts("q"), servicebus.Counts{})
+		f.none(r, time.Minute)
 	})
 }
 
 func TestAbandonedTooOftenIsDeadLettered(t *testing.T) {
-	within(t, func(w *world) {
-		w.send("q", text("x"))
-		r := w.receiver("q", nil)
+	inBubble(t, func(f *fixture) {
+		f.send("q", text("x"))
+		r := f.receiver("q", nil)
 		for i := range 3 {
-			m := w.one(r)
-			same(w, "count", int(m.DeliveryCount), i+1)
-			w.ok(r.AbandonMessage(w.ctx, m, nil))
+			m := f.one(r)
+			same(f, "count", int(m.DeliveryCount), i+1)
+			f.ok(r.AbandonMessage(f.ctx, m, nil))
 		}
-		same(w, "counts", w.bus.Counts("q"), servicebus.Counts{DeadLetter: 1})
-		d := w.receiver("q", &azservicebus.ReceiverOptions{SubQueue: azservicebus.SubQueueDeadLetter})
+		same(f, "counts", f.bus.Counts("q"), servicebus.Counts{DeadLetter: 1})
+		d := f.receiver("q", &azservicebus.ReceiverOptions{SubQueue: azservicebus.SubQueueDeadLetter})
 		for range 4 {
-			m := w.one(d)
-			same(w, "reason", *m.DeadLetterReason, "MaxDeliveryCountExceeded")
-			same(w, "count", m.DeliveryCount, 4)
-			w.ok(d.AbandonMessage(w.ctx, m, nil))
+			m := f.one(d)
+			same(f, "reason", *m.DeadLetterReason, "MaxDeliveryCountExceeded")
+			same(f, "count", m.DeliveryCount, 4)
+			f.ok(d.AbandonMessage(f.ctx, m, nil))
 		}
-		w.ok(d.CompleteMessage(w.ctx, w.one(d), nil))
-		same(w, "left", len(w.bus.Peek("q/$deadletterqueue")), 0)
+		f.ok(d.CompleteMessage(f.ctx, f.one(d), nil))
+		same(f, "left", len(f.bus.Peek("q/$deadletterqueue")), 0)
 	})
 }
 
 func TestALockRunsOut(t *testing.T) {
-	within(t, func(w *world) {
-		w.send("q", text("x"))
-		r := w.receiver("q", nil)
-		first := w.one(r)
+	inBubble(t, func(f *fixture) {
+		f.send("q", text("x"))
+		r := f.receiver("q", nil)
+		first := f.one(r)
 		began := time.Now()
-		second := w.one(r)
-		same(w, "came back after", time.Since(began).Round(time.Second), time.Minute)
-		same(w, "count", second.DeliveryCount, 2)
-		w.code(r.CompleteMessage(w.ctx, first, nil), azservicebus.CodeLockLost)
-		w.code(r.RenewMessageLock(w.ctx, first, nil), azservicebus.CodeLockLost)
-		w.ok(r.CompleteMessage(w.ctx, second, nil))
+		second := f.one(r)
+		same(f, "came back after", time.Since(began).Round(time.Second), time.Minute)
+		same(f, "count", second.DeliveryCount, 2)
+		f.code(r.CompleteMessage(f.ctx, first, nil), azservicebus.CodeLockLost)
+		f.code(r.RenewMessageLock(f.ctx, first, nil), azservicebus.CodeLockLost)
+		f.ok(r.CompleteMessage(f.ctx, second, nil))
 	})
 }
 
 func TestDeadLetterAndDefer(t *testing.T) {
-	within(t, func(w *world) {
-		w.send("q", text("a"))
-		w.send("q", text("b"))
-		r := w.receiver("q", nil)
-		w.ok(r.DeadLetterMessage(w.ctx, w.one(r), &azservicebus.DeadLetterOptions{Reason: ptr("why"),
+	inBubble(t, func(f *fixture) {
+		f.send("q", text("a"))
+		f.send("q", text("b"))
+		r := f.receiver("q", nil)
+		f.ok(r.DeadLetterMessage(f.ctx, f.one(r), &azservicebus.DeadLetterOptions{Reason: ptr("why"),
 			ErrorDescription: ptr("long"), PropertiesToModify: map[string]any{"k": "v"}}))
-		m := w.one(r)
-		w.ok(r.DeferMessage(w.ctx, m, nil))
-		same(w, "counts", w.bus.Counts("q"), servicebus.Counts{Deferred: 1, DeadLetter: 1})
-		peeked, err := r.PeekMessages(w.ctx, 5, nil)
-		w.ok(err)
-		same(w, "state", peeked[0].State, azservicebus.MessageStateDeferred)
-		ms, err := r.ReceiveDeferredMessages(w.ctx, []int64{*m.SequenceNumber}, nil)
-		w.ok(err)
-		same(w, "body", string(ms[0].Body), "b")
-		w.ok(r.CompleteMessage(w.ctx, ms[0], nil))
-		d := w.receiver("q", &azservicebus.ReceiverOptions{SubQueue: azservicebus.SubQueueDeadLetter,
+		m := f.one(r)
+		f.ok(r.DeferMessage(f.ctx, m, nil))
+		same(f, "counts", f.bus.Counts("q"), servicebus.Counts{Deferred: 1, DeadLetter: 1})
+		peeked, err := r.PeekMessages(f.ctx, 5, nil)
+		f.ok(err)
+		same(f, "state", peeked[0].State, azservicebus.MessageStateDeferred)
+		ms, err := r.ReceiveDeferredMessages(f.ctx, []int64{*m.SequenceNumber}, nil)
+		f.ok(err)
+		same(f, "body", string(ms[0].Body), "b")
+		f.ok(r.CompleteMessage(f.ctx, ms[0], nil))
+		d := f.receiver("q", &azservicebus.ReceiverOptions{SubQueue: azservicebus.SubQueueDeadLetter,
 			ReceiveMode: azservicebus.ReceiveModeReceiveAndDelete})
-		m = w.one(d)
-		same(w, "dead letter", p("%s %s %s", *m.DeadLetterReason, *m.DeadLetterErrorDescription,
+		m = f.one(d)
+		same(f, "dead letter", p("%s %s %s", *m.DeadLetterReason, *m.DeadLetterErrorDescription,
 			m.ApplicationProperties["k"]), "why long v")
-		same(w, "counts", w.bus.Counts("q"), servicebus.Counts{})
+		same(f, "counts", f.bus.Counts("q"), servicebus.Counts{})
 	})
 }
 
 func TestScheduledMessagesComeWhenDueWithANewNumber(t *testing.T) {
-	within(t, func(w *world) {
-		s := w.sender("q")
+	inBubble(t, func(f *fixture) {
+		s := f.sender("q")
 		began := time.Now()
-		seqs, err := s.ScheduleMessages(w.ctx, []*azservicebus.Message{text("a"), text("b")}, began.Add(2*time.Hour),
+		seqs, err := s.ScheduleMessages(f.ctx, []*azservicebus.Message{text("a"), text("b")}, began.Add(2*time.Hour),
 			nil)
-		w.ok(err)
-		same(w, "numbers", p("%v", seqs), "[1 2]")
-		same(w, "counts", w.bus.Counts("q"), servicebus.Counts{Scheduled: 2})
-		w.ok(s.CancelScheduledMessages(w.ctx, seqs[:1], nil))
-		w.code(s.CancelScheduledMessages(w.ctx, seqs[:1], nil), azservicebus.CodeNotFound)
-		r := w.receiver("q", nil)
-		m := w.one(r)
-		same(w, "came after", time.Since(began), 2*time.Hour)
-		same(w, "body", string(m.Body), "b")
-		same(w, "number", *m.SequenceNumber, 3)
-		w.ok(r.CompleteMessage(w.ctx, m, nil))
+		f.ok(err)
+		same(f, "numbers", p("%v", seqs), "[1 2]")
+		same(f, "counts", f.bus.Counts("q"), servicebus.Counts{Scheduled: 2})
+		f.ok(s.CancelScheduledMessages(f.ctx, seqs[:1], nil))
+		f.code(s.CancelScheduledMessages(f.ctx, seqs[:1], nil), azservicebus.CodeNotFound)
+		r := f.receiver("q", nil)
+		m := f.one(r)
+		same(f, "came after", time.Since(began), 2*time.Hour)
+		same(f, "body", string(m.Body), "b")
+		same(f, "number", *m.SequenceNumber, 3)
+		f.ok(r.CompleteMessage(f.ctx, m, nil))
 		at := time.Now().Add(10 * time.Minute)
-		w.send("q", &azservicebus.Message{Body: []byte("c"), ScheduledEnqueueTime: &at})
-		w.ok(r.CompleteMessage(w.ctx, w.one(r), nil))
-		same(w, "came", time.Since(at).Round(time.Millisecond), 0)
+		f.send("q", &azservicebus.Message{Body: []byte("c"), ScheduledEnqueueTime: &at})
+		f.ok(r.CompleteMessage(f.ctx, f.one(r), nil))
+		same(f, "came", time.Since(at).Round(time.Millisecond), 0)
 	})
 }
 
 func TestDuplicatesAreAcceptedAndDropped(t *testing.T) {
-	within(t, func(w *world) {
-		s := w.sender("d")
+	inBubble(t, func(f *fixture) {
+		s := f.sender("d")
 		msg := func() *azservicebus.Message { return &azservicebus.Message{Body: []byte("x"), MessageID: ptr("same")} }
-		seqs, err := s.ScheduleMessages(w.ctx, []*azservicebus.Message{msg()}, time.Now().Add(time.Hour), nil)
-		w.ok(err)
-		same(w, "scheduled", len(seqs), 1)
-		w.ok(s.SendMessage(w.ctx, msg(), nil))
-		same(w, "counts", w.bus.Counts("d"), servicebus.Counts{Scheduled: 1})
-		same(w, "told", len(w.sent), 1)
+		seqs, err := s.ScheduleMessages(f.ctx, []*azservicebus.Message{msg()}, time.Now().Add(time.Hour), nil)
+		f.ok(err)
+		same(f, "scheduled", len(seqs), 1)
+		f.ok(s.SendMessage(f.ctx, msg(), nil))
+		same(f, "counts", f.bus.Counts("d"), servicebus.Counts{Scheduled: 1})
+		same(f, "calls of OnSend", len(f.sent), 1)
 		time.Sleep(10 * time.Minute)
-		w.ok(s.SendMessage(w.ctx, msg(), nil))
-		same(w, "counts", w.bus.Counts("d"), servicebus.Counts{Scheduled: 1, Active: 1})
-		same(w, "told", len(w.sent), 2)
+		f.ok(s.SendMessage(f.ctx, msg(), nil))
+		same(f, "counts", f.bus.Counts("d"), servicebus.Counts{Scheduled: 1, Active: 1})
+		same(f, "calls of OnSend", len(f.sent), 2)
 	})
 }
 
 func TestATopicCopiesByFilter(t *testing.T) {
-	within(t, func(w *world) {
-		w.send("t", &azservicebus.Message{Body: []byte("1"), Subject: ptr("red")})
-		w.send("t", &azservicebus.Message{Body: []byte("2"), Subject: ptr("blue")})
-		same(w, "all", w.bus.Counts("t/subscriptions/all"), servicebus.Counts{Active: 2})
-		r, err := w.c.NewReceiverForSubscription("t", "red", nil)
-		w.ok(err)
-		m := w.one(r)
-		same(w, "body", string(m.Body), "1")
-		w.ok(r.CompleteMessage(w.ctx, m, nil))
-		w.none(r, time.Second)
+	inBubble(t, func(f *fixture) {
+		f.send("t", &azservicebus.Message{Body: []byte("1"), Subject: ptr("red")})
+		f.send("t", &azservicebus.Message{Body: []byte("2"), Subject: ptr("blue")})
+		same(f, "all", f.bus.Counts("t/subscriptions/all"), servicebus.Counts{Active: 2})
+		r, err := f.c.NewReceiverForSubscription("t", "red", nil)
+		f.ok(err)
+		m := f.one(r)
+		same(f, "body", string(m.Body), "1")
+		f.ok(r.CompleteMessage(f.ctx, m, nil))
+		f.none(r, time.Second)
 	})
 }
 
 func TestBatchesAndLargeMessages(t *testing.T) {
-	within(t, func(w *world) {
-		s := w.sender("q")
-		batch, err := s.NewMessageBatch(w.ctx, nil)
-		w.ok(err)
+	inBubble(t, func(f *fixture) {
+		s := f.sender("q")
+		batch, err := s.NewMessageBatch(f.ctx, nil)
+		f.ok(err)
 		for i := range 3 {
-			w.ok(batch.AddMessage(text(p("%d", i)), nil))
+			f.ok(batch.AddMessage(text(p("%d", i)), nil))
 		}
-		w.ok(s.SendMessageBatch(w.ctx, batch, nil))
+		f.ok(s.SendMessageBatch(f.ctx, batch, nil))
 		large := bytes.Repeat([]byte("0123456789abcdef"), 200<<10/16)
-		w.ok(s.SendMessage(w.ctx, &azservicebus.Message{Body: large}, nil))
-		err = s.SendMessage(w.ctx, &azservicebus.Message{Body: make([]byte, 300<<10)}, nil)
+		f.ok(s.SendMessage(f.ctx, &azservicebus.Message{Body: large}, nil))
+		err = s.SendMessage(f.ctx, &azservicebus.Message{Body: make([]byte, 300<<10)}, nil)
 		if !errors.Is(err, azservicebus.ErrMessageTooLarge) {
 			t.Fatalf("error %v, want ErrMessageTooLarge", err)
 		}
-		r := w.receiver("q", nil)
+		r := f.receiver("q", nil)
 		for i := range 4 {
-			m := w.one(r)
+			m := f.one(r)
 			want := p("%d", i)
 			if i == 3 {
 				want = string(large)
@@ -341,7 +341,7 @@ func TestBatchesAndLargeMessages(t *testing.T) {
 			if string(m.Body) != want {
 				t.Fatalf("message %d has %d bytes", i, len(m.Body))
 			}
-			w.ok(r.CompleteMessage(w.ctx, m, nil))
+			f.ok(r.CompleteMessage(f.ctx, m, nil))
 		}
 	})
 }
@@ -351,163 +351,164 @@ func session(id, body string) *azservicebus.Message {
 }
 
 func TestSessionsAreHeldByOne(t *testing.T) {
-	within(t, func(w *world) {
-		w.send("s", session("one", "1a"))
-		w.send("s", session("two", "2a"))
-		w.send("s", session("one", "1b"))
-		r1, err := w.c.AcceptNextSessionForQueue(w.ctx, "s", nil)
-		w.ok(err)
-		same(w, "session", r1.SessionID(), "one")
-		same(w, "locked until", time.Until(r1.LockedUntil()).Round(time.Second), time.Minute)
-		_, err = w.c.AcceptSessionForQueue(w.ctx, "s", "one", nil)
+	inBubble(t, func(f *fixture) {
+		f.send("s", session("one", "1a"))
+		f.send("s", session("two", "2a"))
+		f.send("s", session("one", "1b"))
+		r1, err := f.c.AcceptNextSessionForQueue(f.ctx, "s", nil)
+		f.ok(err)
+		same(f, "session", r1.SessionID(), "one")
+		same(f, "locked until", time.Until(r1.LockedUntil()).Round(time.Second), time.Minute)
+		_, err = f.c.AcceptSessionForQueue(f.ctx, "s", "one", nil)
 		if err == nil || !strings.Contains(err.Error(), "session-cannot-be-locked") {
 			t.Fatalf("a held session: %v", err)
 		}
-		w.ok(r1.SetSessionState(w.ctx, []byte("state"), nil))
-		m := w.one(r1)
-		same(w, "body", string(m.Body), "1a")
-		w.ok(r1.CompleteMessage(w.ctx, m, nil))
-		m = w.one(r1)
-		same(w, "body", string(m.Body), "1b")
+		f.ok(r1.SetSessionState(f.ctx, []byte("state"), nil))
+		m := f.one(r1)
+		same(f, "body", string(m.Body), "1a")
+		f.ok(r1.CompleteMessage(f.ctx, m, nil))
+		m = f.one(r1)
+		same(f, "body", string(m.Body), "1b")
 		for range 3 {
 			time.Sleep(40 * time.Second)
-			w.ok(r1.RenewSessionLock(w.ctx, nil))
+			f.ok(r1.RenewSessionLock(f.ctx, nil))
 		}
-		w.ok(r1.Close(w.ctx)) // not counted
+		f.ok(r1.Close(f.ctx)) // not counted
 
-		r1, err = w.c.AcceptSessionForQueue(w.ctx, "s", "one", nil)
-		w.ok(err)
-		state, err := r1.GetSessionState(w.ctx, nil)
-		w.ok(err)
-		same(w, "state", string(state), "state")
-		w.ok(r1.SetSessionState(w.ctx, nil, nil))
-		state, err = r1.GetSessionState(w.ctx, nil)
-		w.ok(err)
-		same(w, "no state", len(state), 0)
-		m = w.one(r1)
-		same(w, "count", m.DeliveryCount, 1)
-		w.ok(r1.CompleteMessage(w.ctx, m, nil))
+		r1, err = f.c.AcceptSessionForQueue(f.ctx, "s", "one", nil)
+		f.ok(err)
+		state, err := r1.GetSessionState(f.ctx, nil)
+		f.ok(err)
+		same(f, "state", string(state), "state")
+		f.ok(r1.SetSessionState(f.ctx, nil, nil))
+		state, err = r1.GetSessionState(f.ctx, nil)
+		f.ok(err)
+		same(f, "no state", len(state), 0)
+		m = f.one(r1)
+		same(f, "count", m.DeliveryCount, 1)
+		f.ok(r1.CompleteMessage(f.ctx, m, nil))
 
-		r2, err := w.c.AcceptNextSessionForQueue(w.ctx, "s", nil)
-		w.ok(err)
-		same(w, "session", r2.SessionID(), "two")
-		w.ok(r2.CompleteMessage(w.ctx, w.one(r2), nil))
+		r2, err := f.c.AcceptNextSessionForQueue(f.ctx, "s", nil)
+		f.ok(err)
+		same(f, "session", r2.SessionID(), "two")
+		f.ok(r2.CompleteMessage(f.ctx, f.one(r2), nil))
 
 		began := time.Now()
-		_, err = w.c.AcceptNextSessionForQueue(w.ctx, "s", nil)
-		w.code(err, azservicebus.CodeTimeout)
-		same(w, "waited", time.Since(began).Round(time.Second), 65*time.Second)
+		_, err = f.c.AcceptNextSessionForQueue(f.ctx, "s", nil)
+		f.code(err, azservicebus.CodeTimeout)
+		same(f, "waited", time.Since(began).Round(time.Second), 65*time.Second)
 
-		ctx, cancel := context.WithTimeout(w.ctx, 5*time.Second)
+		ctx, cancel := context.WithTimeout(f.ctx, 5*time.Second)
 		defer cancel()
-		if _, err = w.c.AcceptNextSessionForQueue(ctx, "s", nil); err == nil {
+		_, err = f.c.AcceptNextSessionForQueue(ctx, "s", nil)
+		if err == nil {
 			t.Fatal("there is no session, and one was accepted")
 		}
 	})
 }
 
 func TestADeferredMessageOfASessionIsForWhoHoldsTheSession(t *testing.T) {
-	within(t, func(w *world) {
-		w.send("s", session("one", "later"))
-		r, err := w.c.AcceptSessionForQueue(w.ctx, "s", "one", nil)
-		w.ok(err)
-		m := w.one(r)
-		w.ok(r.DeferMessage(w.ctx, m, nil))
-		got, err := r.ReceiveDeferredMessages(w.ctx, []int64{*m.SequenceNumber}, nil)
-		w.ok(err)
-		same(w, "messages", len(got), 1)
-		w.ok(r.AbandonMessage(w.ctx, got[0], nil))
+	inBubble(t, func(f *fixture) {
+		f.send("s", session("one", "later"))
+		r, err := f.c.AcceptSessionForQueue(f.ctx, "s", "one", nil)
+		f.ok(err)
+		m := f.one(r)
+		f.ok(r.DeferMessage(f.ctx, m, nil))
+		got, err := r.ReceiveDeferredMessages(f.ctx, []int64{*m.SequenceNumber}, nil)
+		f.ok(err)
+		same(f, "messages", len(got), 1)
+		f.ok(r.AbandonMessage(f.ctx, got[0], nil))
 		seq := *m.SequenceNumber
-		w.ok(r.Close(w.ctx))
+		f.ok(r.Close(f.ctx))
 
-		other, err := w.c.NewReceiverForQueue("s", nil)
-		w.ok(err)
-		if got, err := other.ReceiveDeferredMessages(w.ctx, []int64{seq}, nil); err == nil && len(got) > 0 {
+		other, err := f.c.NewReceiverForQueue("s", nil)
+		f.ok(err)
+		if got, err := other.ReceiveDeferredMessages(f.ctx, []int64{seq}, nil); err == nil && len(got) > 0 {
 			t.Error("a deferred message was given out although nobody holds its session")
 		}
 	})
 }
 
 func TestAWaitingAcceptGetsTheSessionThatComes(t *testing.T) {
-	within(t, func(w *world) {
+	inBubble(t, func(f *fixture) {
 		go func() {
 			time.Sleep(20 * time.Second)
-			_ = w.bus.Send("s", servicebus.Message{SessionID: "late", Body: []byte("x"),
+			_ = f.bus.Send("s", servicebus.Message{SessionID: "late", Body: []byte("x"),
 				Properties: map[string]any{"k": 1}})
 		}()
 		began := time.Now()
-		r, err := w.c.AcceptNextSessionForQueue(w.ctx, "s", nil)
-		w.ok(err)
-		same(w, "session", r.SessionID(), "late")
-		same(w, "waited", time.Since(began), 20*time.Second)
-		same(w, "body", string(w.one(r).Body), "x")
+		r, err := f.c.AcceptNextSessionForQueue(f.ctx, "s", nil)
+		f.ok(err)
+		same(f, "session", r.SessionID(), "late")
+		same(f, "waited", time.Since(began), 20*time.Second)
+		same(f, "body", string(f.one(r).Body), "x")
 	})
 }
 
 func TestALostSessionEndsItsReceiverAndCounts(t *testing.T) {
-	within(t, func(w *world) {
-		w.send("s", session("one", "x"))
-		r, err := w.c.AcceptNextSessionForQueue(w.ctx, "s", nil)
-		w.ok(err)
+	inBubble(t, func(f *fixture) {
+		f.send("s", session("one", "x"))
+		r, err := f.c.AcceptNextSessionForQueue(f.ctx, "s", nil)
+		f.ok(err)
 		for i := range 3 {
-			m := w.one(r)
-			same(w, "count", int(m.DeliveryCount), i+1)
+			m := f.one(r)
+			same(f, "count", int(m.DeliveryCount), i+1)
 			if i == 1 {
-				w.bus.LoseSessionLock("s", "one")
+				f.bus.LoseSessionLock("s", "one")
 			} else {
 				time.Sleep(61 * time.Second)
 			}
-			w.code(r.RenewSessionLock(w.ctx, nil), azservicebus.CodeLockLost)
+			f.code(r.RenewSessionLock(f.ctx, nil), azservicebus.CodeLockLost)
 			// Another one gets it. The SDK sees that its link has ended, tries
 			// to get the session again, and cannot.
-			next, err := w.c.AcceptSessionForQueue(w.ctx, "s", "one", nil)
-			w.ok(err)
-			if err := r.CompleteMessage(w.ctx, m, nil); err == nil {
+			next, err := f.c.AcceptSessionForQueue(f.ctx, "s", "one", nil)
+			f.ok(err)
+			if err := r.CompleteMessage(f.ctx, m, nil); err == nil {
 				t.Fatal("a message of a lost session was completed")
 			}
-			if _, err := r.ReceiveMessages(w.ctx, 1, nil); err == nil || !strings.Contains(err.Error(),
-				"session-cannot-be-locked") {
+			_, err = r.ReceiveMessages(f.ctx, 1, nil)
+			if err == nil || !strings.Contains(err.Error(), "session-cannot-be-locked") {
 				t.Fatalf("receiving from a lost session: %v", err)
 			}
-			_ = r.Close(w.ctx)
+			_ = r.Close(f.ctx)
 			r = next
 		}
-		same(w, "counts", w.bus.Counts("s"), servicebus.Counts{DeadLetter: 1})
-		s := w.sender("s")
-		if err := s.SendMessage(w.ctx, text("without"), nil); err == nil {
-			t.Fatal("a message without a session id was taken")
+		same(f, "counts", f.bus.Counts("s"), servicebus.Counts{DeadLetter: 1})
+		s := f.sender("s")
+		if err := s.SendMessage(f.ctx, text("without"), nil); err == nil {
+			t.Fatal("a message without a session id was accepted")
 		}
-		if _, err := w.receiver("s", nil).ReceiveMessages(w.ctx, 1, nil); err == nil || !strings.Contains(err.Error(),
-			"requires sessions") {
+		_, err = f.receiver("s", nil).ReceiveMessages(f.ctx, 1, nil)
+		if err == nil || !strings.Contains(err.Error(), "requires sessions") {
 			t.Fatalf("a receiver without a session: %v", err)
 		}
 	})
 }
 
 func TestOldMessagesAreDeadLettered(t *testing.T) {
-	within(t, func(w *world) {
-		w.send("ttl", text("x"))
+	inBubble(t, func(f *fixture) {
+		f.send("ttl", text("x"))
 		time.Sleep(2 * time.Minute)
-		w.none(w.receiver("ttl", nil), time.Second)
-		m := w.bus.Peek("ttl/$DeadLetterQueue")[0]
-		same(w, "reason", m.Properties["DeadLetterReason"], "TTLExpiredException")
+		f.none(f.receiver("ttl", nil), time.Second)
+		m := f.bus.Peek("ttl/$DeadLetterQueue")[0]
+		same(f, "reason", m.Properties["DeadLetterReason"], "TTLExpiredException")
 	})
 }
 
 func TestAClientGoneGivesItsSessionBack(t *testing.T) {
-	within(t, func(w *world) {
-		w.send("s", session("one", "x"))
-		r, err := w.c.AcceptSessionForQueue(w.ctx, "s", "one", nil)
-		w.ok(err)
-		w.one(r)
-		w.bus.DropConnections()
+	inBubble(t, func(f *fixture) {
+		f.send("s", session("one", "x"))
+		r, err := f.c.AcceptSessionForQueue(f.ctx, "s", "one", nil)
+		f.ok(err)
+		f.one(r)
+		f.bus.DropConnections()
 		synctest.Wait()
-		c, err := azservicebus.NewClientFromConnectionString(w.bus.ConnectionString("bus.test"), options(w.bus))
-		w.ok(err)
-		defer func() { _ = c.Close(w.ctx) }()
-		r, err = c.AcceptSessionForQueue(w.ctx, "s", "one", nil)
-		w.ok(err)
-		same(w, "count", w.one(r).DeliveryCount, 1)
+		c, err := azservicebus.NewClientFromConnectionString(f.bus.ConnectionString("bus.test"), options(f.bus))
+		f.ok(err)
+		defer func() { _ = c.Close(f.ctx) }()
+		r, err = c.AcceptSessionForQueue(f.ctx, "s", "one", nil)
+		f.ok(err)
+		same(f, "count", f.one(r).DeliveryCount, 1)
 	})
 }
 
@@ -518,34 +519,34 @@ func (c credential) GetToken(context.Context, policy.TokenRequestOptions) (azcor
 }
 
 func TestOnlyGoodTokensOpenWhatIsThere(t *testing.T) {
-	within(t, func(w *world) {
+	inBubble(t, func(f *fixture) {
 		try := func(c *azservicebus.Client, err error, entity string) error {
-			w.ok(err)
-			defer func() { _ = c.Close(w.ctx) }()
+			f.ok(err)
+			defer func() { _ = c.Close(f.ctx) }()
 			s, err := c.NewSender(entity, nil)
-			w.ok(err)
-			return s.SendMessage(w.ctx, text("x"), nil)
+			f.ok(err)
+			return s.SendMessage(f.ctx, text("x"), nil)
 		}
-		o := options(w.bus)
+		o := options(f.bus)
 		c, err := azservicebus.NewClient("bus.test", credential("good"), o)
-		w.ok(try(c, err, "q"))
+		f.ok(try(c, err, "q"))
 		c, err = azservicebus.NewClient("bus.test", credential("bad"), o)
-		w.code(try(c, err, "q"), azservicebus.CodeUnauthorizedAccess)
+		f.code(try(c, err, "q"), azservicebus.CodeUnauthorizedAccess)
 		c, err = azservicebus.NewClient("bus.test", credential("good"), o)
-		w.code(try(c, err, "absent"), azservicebus.CodeNotFound)
-		c, err = azservicebus.NewClientFromConnectionString(strings.Replace(w.bus.ConnectionString("bus.test"),
+		f.code(try(c, err, "absent"), azservicebus.CodeNotFound)
+		c, err = azservicebus.NewClientFromConnectionString(strings.Replace(f.bus.ConnectionString("bus.test"),
 			"c2VjcmV0", "d3Jvbmc=", 1), o)
-		w.code(try(c, err, "q"), azservicebus.CodeUnauthorizedAccess)
+		f.code(try(c, err, "q"), azservicebus.CodeUnauthorizedAccess)
 	})
 }
 
 func TestFaultsShow(t *testing.T) {
-	within(t, func(w *world) {
-		inject := func(op string, f faults.Fault) {
-			f.Operation, f.Service = op, "servicebus"
-			w.ok(w.panel.Inject(f))
+	inBubble(t, func(f *fixture) {
+		inject := func(op string, fault faults.Fault) {
+			fault.Operation, fault.Service = op, "servicebus"
+			f.ok(f.injector.Inject(fault))
 		}
-		brief := func() (context.Context, context.CancelFunc) { return context.WithTimeout(w.ctx, 10*time.Second) }
+		brief := func() (context.Context, context.CancelFunc) { return context.WithTimeout(f.ctx, 10*time.Second) }
 		for _, tc := range []struct {
 			fault   faults.Fault
 			effects int
@@ -559,11 +560,11 @@ func TestFaultsShow(t *testing.T) {
 			{faults.Fault{Mode: faults.HangAfter}, 1, "deadline"},
 		} {
 			// Without retries, the SDK learns of a broken connection at its next use.
-			c, err := azservicebus.NewClientFromConnectionString(w.bus.ConnectionString("bus.test"), options(w.bus))
-			w.ok(err)
+			c, err := azservicebus.NewClientFromConnectionString(f.bus.ConnectionString("bus.test"), options(f.bus))
+			f.ok(err)
 			s, err := c.NewSender("q", nil)
-			w.ok(err)
-			before := w.bus.Counts("q").Active
+			f.ok(err)
+			before := f.bus.Counts("q").Active
 			inject("send q", tc.fault)
 			ctx, cancel := brief()
 			err = s.SendMessage(ctx, text("x"), nil)
@@ -571,41 +572,41 @@ func TestFaultsShow(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), tc.says) {
 				t.Fatalf("%s: error %v", tc.fault.Mode, err)
 			}
-			same(w, string(tc.fault.Mode), w.bus.Counts("q").Active-before, tc.effects)
-			_ = c.Close(w.ctx)
+			same(f, string(tc.fault.Mode), f.bus.Counts("q").Active-before, tc.effects)
+			_ = c.Close(f.ctx)
 		}
-		s := w.sender("q")
+		s := f.sender("q")
 		inject("send q", faults.Fault{Mode: faults.Slow, Delay: 5 * time.Second})
 		began := time.Now()
-		w.ok(s.SendMessage(w.ctx, text("x"), nil))
-		same(w, "slow", time.Since(began), 5*time.Second)
+		f.ok(s.SendMessage(f.ctx, text("x"), nil))
+		same(f, "slow", time.Since(began), 5*time.Second)
 
 		inject("receive q", faults.Fault{Mode: faults.Status, Status: 500})
-		if _, err := w.receiver("q", nil).ReceiveMessages(w.ctx, 1, nil); err == nil {
+		if _, err := f.receiver("q", nil).ReceiveMessages(f.ctx, 1, nil); err == nil {
 			t.Fatal("the attach was not refused")
 		}
 		inject("schedule q", faults.Fault{Mode: faults.Status, Status: 503})
-		if _, err := s.ScheduleMessages(w.ctx, []*azservicebus.Message{text("x")}, time.Now().Add(time.Hour),
+		if _, err := s.ScheduleMessages(f.ctx, []*azservicebus.Message{text("x")}, time.Now().Add(time.Hour),
 			nil); err == nil {
 			t.Fatal("the schedule was not refused")
 		}
-		r := w.receiver("q", nil)
-		m := w.one(r)
+		r := f.receiver("q", nil)
+		m := f.one(r)
 		// The SDK tries a refused settlement again, finds the delivery settled
-		// and says nothing: only the message's return tells.
+		// and reports nothing: only the message's return shows it.
 		inject("complete q", faults.Fault{Mode: faults.Status, Status: 500})
-		w.ok(r.CompleteMessage(w.ctx, m, nil))
-		same(w, "left", w.bus.Counts("q").Active, 3)
+		f.ok(r.CompleteMessage(f.ctx, m, nil))
+		same(f, "left", f.bus.Counts("q").Active, 3)
 		inject("complete q", faults.Fault{Mode: faults.HangAfter})
 		ctx, cancel := brief()
 		defer cancel()
-		if err := r.CompleteMessage(ctx, w.one(r), nil); !errors.Is(err, context.DeadlineExceeded) {
+		if err := r.CompleteMessage(ctx, f.one(r), nil); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("a completion without an answer: %v", err)
 		}
-		same(w, "left", w.bus.Counts("q").Active, 2)
+		same(f, "left", f.bus.Counts("q").Active, 2)
 		inject("abandon q", faults.Fault{Mode: faults.ResetBefore})
-		w.code(r.AbandonMessage(w.ctx, w.one(r), nil), azservicebus.CodeConnectionLost)
-		same(w, "left", w.bus.Counts("q").Active, 2)
+		f.code(r.AbandonMessage(f.ctx, f.one(r), nil), azservicebus.CodeConnectionLost)
+		same(f, "left", f.bus.Counts("q").Active, 2)
 	})
 }
 
@@ -625,11 +626,11 @@ func TestASocketWillDoToo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, ctx: t.Context(), bus: b, c: c}
-	w.send("q", text("x"))
-	r := w.receiver("q", nil)
-	w.ok(r.CompleteMessage(w.ctx, w.one(r), nil))
-	w.ok(c.Close(w.ctx))
+	f := &fixture{t: t, ctx: t.Context(), bus: b, c: c}
+	f.send("q", text("x"))
+	r := f.receiver("q", nil)
+	f.ok(r.CompleteMessage(f.ctx, f.one(r), nil))
+	f.ok(c.Close(f.ctx))
 	b.Close()
-	w.ok(<-done)
+	f.ok(<-done)
 }

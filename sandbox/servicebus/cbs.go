@@ -28,19 +28,28 @@ type claim struct {
 	send, listen bool
 }
 
-// allowed tells whether a token for this path, or for one above it, was put. The
+// allows reports whether the claim is in force and is for what is wanted.
+func (c claim) allows(send, listen bool) bool {
+	return time.Now().Before(c.until) && (send && c.send || listen && c.listen)
+}
+
+// covers reports whether a path is this one or lies below it; all lie below none.
+func covers(above, path string) bool {
+	return above == "" || path == above || strings.HasPrefix(path, above+"/")
+}
+
+// allowed reports whether a token for this path, or for one above it, was put. The
 // caller holds mu.
 func (c *conn) allowed(path string, send, listen bool) bool {
 	for at, cl := range c.claims {
-		if time.Now().Before(cl.until) && (at == "" || path == at || strings.HasPrefix(path, at+"/")) &&
-			(send && cl.send || listen && cl.listen) {
+		if covers(at, path) && cl.allows(send, listen) {
 			return true
 		}
 	}
 	return false
 }
 
-// Authorize judges an Authorization header of the administration's HTTP
+// Authorize checks an Authorization header of the administration's HTTP
 // interface, which only the full key and Entra ID's tokens open. admin.Client
 // sends the latter bare, without "Bearer".
 func (b *Bus) Authorize(header, resource string) error {
@@ -53,7 +62,7 @@ func (b *Bus) Authorize(header, resource string) error {
 	}
 	cl, err := b.verifySAS(header, resource)
 	if err == nil && (!cl.send || !cl.listen) {
-		err = errors.New("the key does not allow to manage")
+		err = errors.New("the key does not have the Manage right")
 	}
 	return err
 }
@@ -70,15 +79,16 @@ func (l *link) cbs(m *amqp.Message) {
 	var cl claim
 	switch {
 	case props.Get("operation") != "put-token" || text == "" || audience == "":
-		code, why = 400, "put-token wants a token and a name."
+		code, why = 400, "put-token needs a token and a name."
 	case kind == "servicebus.windows.net:sastoken":
 		var err error
-		if cl, err = b.verifySAS(text, audience); err != nil {
+		cl, err = b.verifySAS(text, audience)
+		if err != nil {
 			code, why = 401, err.Error()
 		}
 	case kind == "jwt":
-		// The token's own end is for who verifies it; a link that lives on is
-		// not cut, as the service does not cut it at once either.
+		// VerifyJWT checks the token's own end. A link that outlives it is not
+		// cut, as the service does not cut it at once either.
 		cl = claim{time.Now().Add(24 * time.Hour), true, true}
 		if b.cfg.VerifyJWT == nil || b.cfg.VerifyJWT(text, audience) != nil {
 			code, why = 401, "InvalidToken: the token is not accepted."
@@ -106,7 +116,7 @@ func pathOf(audience string) string {
 		rest = audience
 	}
 	_, path, _ := strings.Cut(rest, "/")
-	path, _, _ = strings.Cut(path, "?") // a token of the administration's is for a whole request
+	path, _, _ = strings.Cut(path, "?") // an administration token is for a whole request
 	return strings.ToLower(strings.Trim(path, "/"))
 }
 
@@ -143,8 +153,7 @@ func (b *Bus) verifySAS(token, audience string) (claim, error) {
 	if err != nil {
 		return refuse("the resource is not readable")
 	}
-	if have, want := pathOf(resource), pathOf(audience); have != "" && have != want &&
-		!strings.HasPrefix(want, have+"/") {
+	if !covers(pathOf(resource), pathOf(audience)) {
 		return refuse("the token is for another resource")
 	}
 	seconds, err := strconv.ParseInt(part["se"], 10, 64)

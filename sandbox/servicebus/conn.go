@@ -103,7 +103,7 @@ type session struct {
 	nextIncoming uint32
 	nextOutgoing uint32
 	remoteWindow uint32
-	taken        uint32 // transfers since our window was last told
+	taken        uint32 // transfers since our window was last announced
 	nextDelivery uint32
 	waiting      []amqp.Frame // transfers without a window
 	links        map[uint32]*link
@@ -121,7 +121,7 @@ type link struct {
 	name     string
 	handle   uint32
 	sender   bool         // the peer sends
-	pending  *amqp.Attach // what is not answered yet
+	pending  *amqp.Attach // not answered yet
 	detached bool         // we have ended it, or never began; the peer's detach is awaited
 	address  string
 	target   string
@@ -194,7 +194,8 @@ func (b *Bus) ServeConn(nc net.Conn) {
 	}()
 	err := c.read()
 	b.mu.Lock()
-	if err != nil && !errors.Is(err, io.EOF) && c.opened && !c.gone {
+	broken := err != nil && !errors.Is(err, io.EOF)
+	if broken && c.opened && !c.gone {
 		cond := amqp.InternalError
 		if errors.Is(err, amqp.ErrMalformed) {
 			cond = amqp.FramingError
@@ -221,7 +222,7 @@ func (c *conn) leave() {
 	clear(c.sessions)
 }
 
-// drop breaks the connection without a word. The caller holds mu.
+// drop breaks the connection without a Close frame. The caller holds mu.
 func (c *conn) drop() {
 	c.gone = true
 	c.out.end()
@@ -272,7 +273,8 @@ func (c *conn) read() error {
 		if code != 0 {
 			return io.EOF
 		}
-		if h, err = header(); err != nil {
+		h, err = header()
+		if err != nil {
 			return err
 		}
 	}
@@ -374,7 +376,7 @@ func (c *conn) frame(f amqp.Frame) error {
 		delete(c.sessions, s.ch)
 		c.send(s.ch, &amqp.End{})
 	default:
-		return amqp.Errorf(amqp.NotImplemented, "%T is not understood here", p)
+		return amqp.Errorf(amqp.NotImplemented, "a %T frame is not supported", p)
 	}
 	return nil
 }
@@ -409,15 +411,15 @@ func (l *link) leave() {
 	}
 }
 
-// alive tells whether a link is still there. The caller holds mu.
+// alive reports whether a link is still there. The caller holds mu.
 func (l *link) alive() bool {
 	return !l.s.c.gone && l.s.c.sessions[l.s.ch] == l.s && l.s.links[l.handle] == l && !l.detached
 }
 
-// operate runs an operation under the panel. act takes effect, answer tells the
-// client, refuse does so in their stead; each takes mu itself.
+// operate runs an operation that the injector may make fail. act takes effect, answer
+// answers the client, refuse answers that it failed; each takes mu itself.
 func (c *conn) operate(name string, act, answer func(), refuse func(*faults.Fault)) {
-	f := c.b.cfg.Panel.Enter(faults.Call{Service: "servicebus", Operation: name})
+	f := c.b.cfg.Injector.Enter(faults.Call{Service: "servicebus", Operation: name})
 	drop := func() {
 		c.b.mu.Lock()
 		defer c.b.mu.Unlock()
@@ -554,12 +556,13 @@ func (s *session) attach(p *amqp.Attach) error {
 	return nil
 }
 
-// hasCBS tells whether the connection has another link to $cbs of the same
+// hasCBS reports whether the connection has another link to $cbs of the same
 // direction; the service allows one.
 func (c *conn) hasCBS(l *link) bool {
 	for _, s := range c.sessions {
 		for _, o := range s.links {
-			if o != l && !o.detached && o.q == nil && o.handler != nil && o.sender == l.sender {
+			isCBS := o.q == nil && o.handler != nil && !o.detached
+			if o != l && isCBS && o.sender == l.sender {
 				return true
 			}
 		}
@@ -594,7 +597,7 @@ func (l *link) accept(p *amqp.Attach, filter, properties amqp.Map) {
 	}
 	l.s.c.send(l.s.ch, a)
 	if l.sender {
-		l.tellCredit()
+		l.sendCredit()
 	}
 }
 
@@ -751,7 +754,7 @@ func (s *session) flush() {
 	}
 }
 
-func (s *session) tellFlow(l *link, credit uint32, drain bool) {
+func (s *session) sendFlow(l *link, credit uint32, drain bool) {
 	f := &amqp.Flow{NextIncomingID: ptr(s.nextIncoming), IncomingWindow: window, NextOutgoingID: s.nextOutgoing,
 		OutgoingWindow: window}
 	s.taken = 0
@@ -761,9 +764,9 @@ func (s *session) tellFlow(l *link, credit uint32, drain bool) {
 	s.c.send(s.ch, f)
 }
 
-func (l *link) tellCredit() {
+func (l *link) sendCredit() {
 	l.used = 0
-	l.s.tellFlow(l, senderCredit, false)
+	l.s.sendFlow(l, senderCredit, false)
 }
 
 func (s *session) flow(p *amqp.Flow) {
@@ -775,12 +778,15 @@ func (s *session) flow(p *amqp.Flow) {
 	s.flush()
 	if p.Handle == nil {
 		if p.Echo {
-			s.tellFlow(nil, 0, false)
+			s.sendFlow(nil, 0, false)
 		}
 		return
 	}
 	l := s.links[*p.Handle]
-	if l == nil || l.detached || l.sender || p.LinkCredit == nil {
+	if l == nil || l.detached {
+		return
+	}
+	if l.sender || p.LinkCredit == nil {
 		return
 	}
 	count := uint32(0)
@@ -804,9 +810,9 @@ func (s *session) flow(p *amqp.Flow) {
 	if p.Drain && l.alive() {
 		l.deliveryCount += *left
 		*left = 0
-		s.tellFlow(l, 0, true)
+		s.sendFlow(l, 0, true)
 	} else if p.Echo && l.alive() {
-		s.tellFlow(l, *left, false)
+		s.sendFlow(l, *left, false)
 	}
 }
 
@@ -825,8 +831,9 @@ func (s *session) transfer(p *amqp.Transfer, payload []byte) error {
 	c, b := s.c, s.c.b
 	b.mu.Lock()
 	s.nextIncoming++
-	if s.taken++; s.taken > window/2 {
-		s.tellFlow(nil, 0, false)
+	s.taken++
+	if s.taken > window/2 {
+		s.sendFlow(nil, 0, false)
 	}
 	l := s.links[p.Handle]
 	if l == nil || !l.sender {
@@ -864,8 +871,9 @@ func (s *session) transfer(p *amqp.Transfer, payload []byte) error {
 	body, id, format, settled := l.partial, l.deliveryID, l.format, l.settled
 	l.open, l.partial = false, nil
 	l.deliveryCount++
-	if l.used++; l.used > senderCredit/2 {
-		l.tellCredit()
+	l.used++
+	if l.used > senderCredit/2 {
+		l.sendCredit()
 	}
 	b.mu.Unlock()
 	if p.Aborted {
@@ -900,10 +908,10 @@ func (s *session) transfer(p *amqp.Transfer, payload []byte) error {
 			b.mu.Unlock()
 			return
 		}
-		var told []Message
-		_, told, refused = b.accept(l.q, ms)
+		var accepted []Message
+		_, accepted, refused = b.accept(l.q, ms)
 		b.mu.Unlock()
-		b.tell(l.q, told)
+		b.notify(l.q, accepted)
 	}, func() { answer(refused) }, func(f *faults.Fault) { answer(fault(f)) })
 	return nil
 }

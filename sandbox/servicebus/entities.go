@@ -11,11 +11,11 @@ import (
 	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
 )
 
-// ErrNotThere is wrapped where an entity is asked for that does not exist.
-var ErrNotThere = errors.New("the entity does not exist")
+// ErrNotFound is wrapped where an entity is asked for that does not exist.
+var ErrNotFound = errors.New("the entity does not exist")
 
-// ErrThere is wrapped where an entity is created a second time.
-var ErrThere = errors.New("the entity exists already")
+// ErrExists is wrapped where an entity is created a second time.
+var ErrExists = errors.New("the entity exists already")
 
 const subscriptions = "/Subscriptions/"
 
@@ -64,7 +64,7 @@ func (b *Bus) CreateSubscription(topic string, s broker.Subscription) error {
 	defer b.mu.Unlock()
 	t := b.find(topic)
 	if t == nil || !t.topic {
-		return fmt.Errorf("topic %q: %w", topic, ErrNotThere)
+		return fmt.Errorf("topic %q: %w", topic, ErrNotFound)
 	}
 	name := t.name + subscriptions + s.Name
 	if err := b.checkForwards(name, s.Properties); err != nil {
@@ -86,7 +86,7 @@ func (b *Bus) Update(entity string, p broker.Properties) error {
 	defer b.mu.Unlock()
 	q := b.find(entity)
 	if q == nil || q.isDead {
-		return fmt.Errorf("entity %q: %w", entity, ErrNotThere)
+		return fmt.Errorf("entity %q: %w", entity, ErrNotFound)
 	}
 	p, err := p.Complete()
 	if err != nil {
@@ -97,7 +97,7 @@ func (b *Bus) Update(entity string, p broker.Properties) error {
 	}
 	if p.RequiresSession != q.props.RequiresSession || p.Partitioned != q.props.Partitioned ||
 		p.RequiresDuplicateDetection != q.props.RequiresDuplicateDetection {
-		return fmt.Errorf("entity %q: sessions, partitions and duplicate detection are chosen at the creation only",
+		return fmt.Errorf("entity %q: sessions, partitions and duplicate detection can be chosen at creation only",
 			entity)
 	}
 	q.props = p
@@ -112,7 +112,7 @@ func (b *Bus) SetRules(topic, subscription string, rules []broker.Rule) error {
 	defer b.mu.Unlock()
 	q := b.find(topic + subscriptions + subscription)
 	if q == nil || q.isDead {
-		return fmt.Errorf("subscription %q of %q: %w", subscription, topic, ErrNotThere)
+		return fmt.Errorf("subscription %q of %q: %w", subscription, topic, ErrNotFound)
 	}
 	if len(rules) == 0 {
 		rules = []broker.Rule{{Filter: broker.Filter{None: true}}}
@@ -128,7 +128,7 @@ func (b *Bus) Delete(entity string) error {
 	defer b.mu.Unlock()
 	q := b.find(entity)
 	if q == nil || q.isDead {
-		return fmt.Errorf("entity %q: %w", entity, ErrNotThere)
+		return fmt.Errorf("entity %q: %w", entity, ErrNotFound)
 	}
 	for _, s := range slices.Clone(q.subs) {
 		b.forget(s)
@@ -176,7 +176,7 @@ func (b *Bus) add(name string, p broker.Properties, topic bool) (*queue, error) 
 		return nil, fmt.Errorf("entity %q: the name is not allowed", name)
 	}
 	if b.entities[key] != nil {
-		return nil, fmt.Errorf("entity %q: %w", name, ErrThere)
+		return nil, fmt.Errorf("entity %q: %w", name, ErrExists)
 	}
 	p, err := p.Complete()
 	if err != nil {
@@ -198,7 +198,7 @@ func (b *Bus) add(name string, p broker.Properties, topic bool) (*queue, error) 
 func (b *Bus) checkForwards(name string, p broker.Properties) error {
 	for _, to := range []string{p.ForwardTo, p.ForwardDeadLetteredMessagesTo} {
 		if to != "" && b.find(to) == nil {
-			return fmt.Errorf("entity %q: forwards to %q, which is not there", name, to)
+			return fmt.Errorf("entity %q: forwards to %q, which does not exist", name, to)
 		}
 	}
 	return nil

@@ -17,15 +17,17 @@ type response struct {
 	body        amqp.Map
 }
 
-func okay(body amqp.Map) response { return response{code: 200, description: "OK", body: body} }
+func success(body amqp.Map) response { return response{code: 200, description: "OK", body: body} }
 
-func nothing() response { return response{code: 204, description: "No content"} }
+func noContent() response { return response{code: 204, description: "No content"} }
 
 func badRequest(why string) response { return response{code: 400, description: why} }
 
 func lockLost(condition amqp.Symbol) response {
 	return response{code: 410,
-		description: "The lock supplied is invalid. Either the lock expired, or the message has already been removed from the queue.", condition: condition}
+		description: "The lock supplied is invalid. Either the lock expired, or the message has already been removed " +
+			"from the queue.",
+		condition: condition}
 }
 
 // manage answers a request to entity/$management.
@@ -34,7 +36,7 @@ func (l *link) manage(m *amqp.Message) {
 	operation, _ := m.ApplicationProperties.Get("operation").(string)
 	value, _ := m.Value()
 	body, ok := value.(amqp.Map)
-	r := badRequest("The body is no map.")
+	r := badRequest("The body is not a map.")
 	answer := func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -146,13 +148,13 @@ func (b *Bus) schedule(q *queue, body amqp.Map) response {
 		ms = append(ms, m)
 	}
 	b.mu.Lock()
-	seqs, told, refused := b.accept(q, ms)
+	seqs, accepted, refused := b.accept(q, ms)
 	b.mu.Unlock()
 	if refused != nil {
 		return response{code: 400, description: refused.Description, condition: refused.Condition}
 	}
-	b.tell(q, told)
-	return okay(amqp.Map{{Key: "sequence-numbers", Value: array(amqp.CodeLong, seqs)}})
+	b.notify(q, accepted)
+	return success(amqp.Map{{Key: "sequence-numbers", Value: array(amqp.CodeLong, seqs)}})
 }
 
 func (b *Bus) cancel(q *queue, body amqp.Map) response {
@@ -173,7 +175,7 @@ func (b *Bus) cancel(q *queue, body amqp.Map) response {
 		e.timer.stop()
 		q.remove(e)
 	}
-	return okay(nil)
+	return success(nil)
 }
 
 func (b *Bus) renewLocks(q *queue, body amqp.Map) response {
@@ -196,11 +198,11 @@ func (b *Bus) renewLocks(q *queue, body amqp.Map) response {
 		b.arm(e)
 		until = append(until, e.until)
 	}
-	return okay(amqp.Map{{Key: "expirations", Value: array(amqp.CodeTimestamp, until)}})
+	return success(amqp.Map{{Key: "expirations", Value: array(amqp.CodeTimestamp, until)}})
 }
 
-// held is the session that a request names, if somebody holds it.
-func held(q *queue, body amqp.Map) *group {
+// heldSession is the session that a request names, if somebody holds it.
+func heldSession(q *queue, body amqp.Map) *group {
 	id, ok := body.Get("session-id").(string)
 	if g := q.groups[id]; ok && g != nil && g.holder != nil {
 		return g
@@ -209,12 +211,12 @@ func held(q *queue, body amqp.Map) *group {
 }
 
 func (b *Bus) renewSession(q *queue, body amqp.Map) response {
-	g := held(q, body)
+	g := heldSession(q, body)
 	if g == nil {
 		return lockLost(condSessionLockLost)
 	}
 	b.armGroup(g)
-	return okay(amqp.Map{{Key: "expiration", Value: g.until}})
+	return success(amqp.Map{{Key: "expiration", Value: g.until}})
 }
 
 func (b *Bus) peek(q *queue, body amqp.Map) response {
@@ -238,9 +240,9 @@ func (b *Bus) peek(q *queue, body amqp.Map) response {
 		out = append(out, amqp.Map{{Key: "message", Value: raw}})
 	}
 	if len(out) == 0 {
-		return nothing()
+		return noContent()
 	}
-	return okay(amqp.Map{{Key: "messages", Value: out}})
+	return success(amqp.Map{{Key: "messages", Value: out}})
 }
 
 func (b *Bus) receiveDeferred(q *queue, body amqp.Map) response {
@@ -251,7 +253,7 @@ func (b *Bus) receiveDeferred(q *queue, body amqp.Map) response {
 	}
 	// The Go SDK names no session here: then each message's own must be held.
 	_, named := body.Get("session-id").(string)
-	if q.props.RequiresSession && named && held(q, body) == nil {
+	if q.props.RequiresSession && named && heldSession(q, body) == nil {
 		return lockLost(condSessionLockLost)
 	}
 	var out amqp.List
@@ -262,7 +264,10 @@ func (b *Bus) receiveDeferred(q *queue, body amqp.Map) response {
 		var g *group
 		if q.props.RequiresSession {
 			g = q.groups[e.group]
-			if g == nil || g.holder == nil || named && g != held(q, body) {
+			if g == nil || g.holder == nil {
+				continue
+			}
+			if named && g != heldSession(q, body) {
 				continue
 			}
 		}
@@ -276,9 +281,9 @@ func (b *Bus) receiveDeferred(q *queue, body amqp.Map) response {
 		out = append(out, append(one, amqp.Pair{Key: "message", Value: e.wire()}))
 	}
 	if len(out) == 0 {
-		return nothing()
+		return noContent()
 	}
-	return okay(amqp.Map{{Key: "messages", Value: out}})
+	return success(amqp.Map{{Key: "messages", Value: out}})
 }
 
 func managedSettlement(body amqp.Map) (settlement, bool) {
@@ -317,11 +322,11 @@ func (b *Bus) settleAll(q *queue, body amqp.Map, set settlement) response {
 			return response{code: 400, description: why.Description, condition: why.Condition}
 		}
 	}
-	return okay(nil)
+	return success(nil)
 }
 
 func (b *Bus) sessionState(q *queue, body amqp.Map) response {
-	g := held(q, body)
+	g := heldSession(q, body)
 	if g == nil {
 		return lockLost(condSessionLockLost)
 	}
@@ -329,11 +334,11 @@ func (b *Bus) sessionState(q *queue, body amqp.Map) response {
 	if g.state != nil {
 		state = g.state
 	}
-	return okay(amqp.Map{{Key: "session-state", Value: state}})
+	return success(amqp.Map{{Key: "session-state", Value: state}})
 }
 
 func (b *Bus) setSessionState(q *queue, body amqp.Map) response {
-	g := held(q, body)
+	g := heldSession(q, body)
 	if g == nil {
 		return lockLost(condSessionLockLost)
 	}
@@ -345,14 +350,15 @@ func (b *Bus) setSessionState(q *queue, body amqp.Map) response {
 	if len(state) > 0 {
 		g.state = slices.Clone(state)
 	}
-	return okay(nil)
+	return success(nil)
 }
 
 func (b *Bus) listSessions(q *queue, body amqp.Map) response {
-	since, ok := body.Get("last-updated-time").(time.Time)
-	skip, ok2 := body.Get("skip").(int32)
-	top, ok3 := body.Get("top").(int32)
-	if !ok || !ok2 || !ok3 || skip < 0 || top < 0 {
+	since, hasSince := body.Get("last-updated-time").(time.Time)
+	skip, hasSkip := body.Get("skip").(int32)
+	top, hasTop := body.Get("top").(int32)
+	paged := hasSkip && hasTop && skip >= 0 && top >= 0
+	if !hasSince || !paged {
 		return badRequest("last-updated-time, skip or top is missing.")
 	}
 	all := since.Year() > 9999
@@ -365,7 +371,11 @@ func (b *Bus) listSessions(q *queue, body amqp.Map) response {
 		}
 	}
 	for id, g := range q.groups {
-		if all && g.state != nil || !all && g.touched.After(since) {
+		wanted := g.touched.After(since)
+		if all {
+			wanted = g.state != nil
+		}
+		if wanted {
 			ids[id] = true
 		}
 	}
@@ -377,8 +387,8 @@ func (b *Bus) listSessions(q *queue, body amqp.Map) response {
 	names = names[min(int(skip), len(names)):]
 	names = names[:min(int(top), len(names))]
 	if len(names) == 0 {
-		return nothing()
+		return noContent()
 	}
-	return okay(amqp.Map{{Key: "skip", Value: skip + int32(len(names))},
+	return success(amqp.Map{{Key: "skip", Value: skip + int32(len(names))},
 		{Key: "sessions-ids", Value: array(amqp.CodeString, names)}})
 }

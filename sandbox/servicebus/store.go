@@ -1,5 +1,5 @@
 // Package servicebus is an Azure Service Bus that lives in a Go program: queues, topics
-// and subscriptions behind AMQP 1.0, as azservicebus wants them.
+// and subscriptions behind AMQP 1.0, as azservicebus uses them.
 //
 // It knows nothing of who sends and what the messages mean.
 package servicebus
@@ -28,14 +28,14 @@ type Config struct {
 	KeyName, Key string
 	// Keys are further shared access keys, which allow less.
 	Keys []Key
-	// VerifyJWT judges an Entra ID token; nil refuses every one.
+	// VerifyJWT checks an Entra ID token; nil refuses every one.
 	VerifyJWT func(token, audience string) error
-	Panel     *faults.Injector
+	Injector  *faults.Injector
 	// SessionWait bounds how long an accept of the next session waits; default
 	// 65 seconds.
 	SessionWait time.Duration
-	// OnSend is told each accepted message that is no duplicate, before its
-	// sender gets the answer.
+	// OnSend is called with each accepted message that is no duplicate, before
+	// its sender has the answer.
 	OnSend func(entity string, m Message)
 }
 
@@ -45,7 +45,7 @@ type Key struct {
 	Send, Listen bool
 }
 
-// Message is what the bus tells of a message, and what Send takes.
+// Message is a message as OnSend and Peek show it, and as Send takes it.
 type Message struct {
 	Entity, ID, SessionID, Subject, ContentType string
 
@@ -273,7 +273,7 @@ func groupOf(m *amqp.Message) string {
 }
 
 // accept stores messages, all or none. It returns their sequence numbers (0: a
-// dropped duplicate) and what OnSend is to be told.
+// dropped duplicate) and the messages for OnSend.
 func (b *Bus) accept(q *queue, ms []*amqp.Message) ([]int64, []Message, *amqp.Error) {
 	if q.isDead || strings.Contains(strings.ToLower(q.name), "/subscriptions/") {
 		return nil, nil, amqp.Errorf(amqp.NotAllowed, "Messages cannot be sent to %s.", q.name)
@@ -281,7 +281,8 @@ func (b *Bus) accept(q *queue, ms []*amqp.Message) ([]int64, []Message, *amqp.Er
 	for _, m := range ms {
 		if q.props.RequiresSession && m.Properties.GroupID == nil {
 			return nil, nil, amqp.Errorf(amqp.NotAllowed,
-				"The SessionId was not set on a message, and it cannot be sent to the entity. Entities that have session support enabled can only receive messages that have the SessionId set to a valid value.")
+				"The SessionId was not set on a message, and it cannot be sent to the entity. Entities that have "+
+					"session support enabled can only receive messages that have the SessionId set to a valid value.")
 		}
 		if len(groupOf(m)) > maxID || len(idText(m.Properties.MessageID)) > maxID {
 			return nil, nil, amqp.Errorf(amqp.InvalidField, "A message or session id is longer than %d characters.",
@@ -295,7 +296,7 @@ func (b *Bus) accept(q *queue, ms []*amqp.Message) ([]int64, []Message, *amqp.Er
 	now := time.Now()
 	q.accessed = now
 	seqs := make([]int64, len(ms))
-	var told []Message
+	var accepted []Message
 	for i, m := range ms {
 		if q.props.Partitioned && m.Properties.MessageID == nil {
 			m.Properties.MessageID = strings.ToLower(rand.Text())
@@ -322,16 +323,16 @@ func (b *Bus) accept(q *queue, ms []*amqp.Message) ([]int64, []Message, *amqp.Er
 		}
 		b.insert(q, e)
 		if e.state == stateScheduled {
-			e.timer = b.after(e.scheduled.Sub(now), func() { b.due(q, e) })
+			e.timer = b.after(e.scheduled.Sub(now), func() { b.activate(q, e) })
 		}
 		seqs[i] = e.seq
-		told = append(told, e.public())
+		accepted = append(accepted, e.public())
 		if e.state == stateActive && q.routes() {
 			b.route(q, e)
 		}
 	}
 	b.pump(q)
-	return seqs, told, nil
+	return seqs, accepted, nil
 }
 
 func (q *queue) routes() bool { return q.topic || q.props.ForwardTo != "" && !q.isDead }
@@ -376,8 +377,13 @@ func (e *entry) lifetime() {
 	}
 }
 
-// due makes a scheduled message active, with a new sequence number.
-func (b *Bus) due(q *queue, e *entry) {
+// available reports whether an entry can be handed out.
+func (e *entry) available() bool { return e.state == stateActive && !e.locked }
+
+func (e *entry) expired(now time.Time) bool { return !e.expires.IsZero() && !now.Before(e.expires) }
+
+// activate makes a scheduled message active, with a new sequence number.
+func (b *Bus) activate(q *queue, e *entry) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if e.state != stateScheduled || !q.remove(e) {
@@ -426,7 +432,7 @@ func (b *Bus) route(q *queue, e *entry) {
 		put(to, e.topicSeq)
 		return
 	}
-	// What it forwarded to has been deleted since.
+	// The entity that it forwarded to has been deleted since.
 	b.insert(q, e)
 	b.deadLetter(e, "MessagingEntityNotFound", "The entity to forward to does not exist.", nil)
 }
@@ -506,7 +512,7 @@ func (b *Bus) arm(e *entry) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		if e.locked && e.token == token && !time.Now().Before(e.until) {
-			b.failed(e)
+			b.countFailure(e)
 		}
 	})
 }
@@ -519,8 +525,8 @@ func (q *queue) unlock(e *entry) {
 	}
 }
 
-// failed takes an entry back and counts the delivery.
-func (b *Bus) failed(e *entry) {
+// countFailure takes an entry back and counts the delivery.
+func (b *Bus) countFailure(e *entry) {
 	q := e.q
 	q.unlock(e)
 	if !q.isDead {
@@ -564,7 +570,8 @@ func (b *Bus) settle(q *queue, token amqp.UUID, s settlement) *amqp.Error {
 				"The session lock has expired on the MessageSession. Accept a new MessageSession.")
 		}
 		return amqp.Errorf(condLockLost,
-			"The lock supplied is invalid. Either the lock expired, or the message has already been removed from the queue.")
+			"The lock supplied is invalid. Either the lock expired, or the message has already been removed from "+
+				"the queue.")
 	}
 	if len(s.modify) > 0 && s.outcome != deadLetter {
 		props := e.m.ApplicationProperties
@@ -584,7 +591,7 @@ func (b *Bus) settle(q *queue, token amqp.UUID, s settlement) *amqp.Error {
 		q.unlock(e)
 		q.remove(e)
 	case abandon:
-		b.failed(e)
+		b.countFailure(e)
 	case deferred:
 		q.unlock(e)
 		e.state = stateDeferred
@@ -602,14 +609,14 @@ func (b *Bus) settle(q *queue, token amqp.UUID, s settlement) *amqp.Error {
 }
 
 // pump hands out what can be handed out. Time to live is enforced here only: the
-// service too does nothing about old messages while nobody listens.
+// service, too, does nothing about old messages while nobody listens.
 func (b *Bus) pump(q *queue) {
 	if q.topic || len(q.consumers)+len(q.waiters) == 0 {
 		return
 	}
 	now := time.Now()
 	for _, e := range slices.Clone(q.entries) {
-		if e.state == stateActive && !e.locked && !e.expires.IsZero() && !now.Before(e.expires) {
+		if e.available() && e.expired(now) {
 			if q.props.DeadLetteringOnMessageExpiration {
 				b.deadLetter(e, "TTLExpiredException", "The message expired and was dead lettered.", nil)
 			} else {
@@ -628,7 +635,7 @@ func (b *Bus) pump(q *queue) {
 		w.grant(g)
 	}
 	for _, e := range slices.Clone(q.entries) {
-		if e.state != stateActive || e.locked {
+		if !e.available() {
 			continue
 		}
 		c := q.consumerFor(e)
@@ -650,7 +657,7 @@ func (b *Bus) pump(q *queue) {
 
 func (q *queue) nextGroup() *group {
 	for _, e := range q.entries {
-		if e.state == stateActive && !e.locked {
+		if e.available() {
 			if g := q.group(e.group); g.holder == nil {
 				return g
 			}
@@ -709,7 +716,7 @@ func (b *Bus) loseGroup(g *group) {
 	}
 	held := b.freeGroup(g)
 	for _, e := range held {
-		b.failed(e)
+		b.countFailure(e)
 	}
 	c.lost(amqp.Errorf(condSessionLockLost,
 		"The session lock has expired on the MessageSession. Accept a new MessageSession."))
@@ -809,7 +816,7 @@ func (b *Bus) Counts(entity string) Counts {
 	return n
 }
 
-// Peek tells all messages of an entity, in the order of sequence numbers.
+// Peek returns all messages of an entity, in the order of sequence numbers.
 func (b *Bus) Peek(entity string) []Message {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -842,7 +849,7 @@ func (b *Bus) Send(entity string, m Message) error {
 			v = int64(n)
 		case nil, bool, string, []byte, int32, int64, uint32, uint64, float32, float64, time.Time, amqp.UUID:
 		default:
-			return fmt.Errorf("property %s: a %T cannot be sent", k, v)
+			return fmt.Errorf("the property %s: a %T cannot be sent", k, v)
 		}
 		props = append(props, amqp.Pair{Key: k, Value: v})
 	}
@@ -873,20 +880,20 @@ func (b *Bus) Send(entity string, m Message) error {
 	q := b.find(entity)
 	if q == nil {
 		b.mu.Unlock()
-		return fmt.Errorf("entity %q is not there", entity)
+		return fmt.Errorf("the entity %q does not exist", entity)
 	}
-	_, told, refused := b.accept(q, []*amqp.Message{am})
+	_, accepted, refused := b.accept(q, []*amqp.Message{am})
 	b.mu.Unlock()
 	if refused != nil {
 		return refused
 	}
-	b.tell(q, told)
+	b.notify(q, accepted)
 	return nil
 }
 
-func (b *Bus) tell(q *queue, told []Message) {
+func (b *Bus) notify(q *queue, accepted []Message) {
 	if b.cfg.OnSend != nil {
-		for _, m := range told {
+		for _, m := range accepted {
 			b.cfg.OnSend(q.name, m)
 		}
 	}

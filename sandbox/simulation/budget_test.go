@@ -23,14 +23,14 @@ func TestEachPATCostsItsBudgetAndNoCallMore(t *testing.T) {
 	for i := range fleet {
 		fmt.Fprintf(&m, "  - {name: pat-%02d, identity: build-bot, organization: contoso, scopes: [vso.code]}\n", i)
 	}
-	story(t, simulation.Config{Manifest: m.String(), Sessions: 16}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{Manifest: m.String(), Sessions: 16}, func(t *testing.T, w *simulation.World) {
 		sweep(t, w)
 		time.Sleep(time.Hour)
 		phase := func(what string, act func(), want map[faults.Call]int) {
 			t.Helper()
-			w.Cloud.Panel.ResetCounts()
+			w.Cloud.Injector.ResetCounts()
 			act()
-			got := w.Cloud.Panel.Counts()
+			got := w.Cloud.Injector.Counts()
 			for c, n := range got {
 				switch {
 				case c.Service == "identity": // a token a day

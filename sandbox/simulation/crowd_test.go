@@ -3,11 +3,13 @@ package simulation_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/azure-patrol/patrol/events"
 	"github.com/azure-patrol/patrol/internal/app"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
 	"github.com/azure-patrol/patrol/sandbox/devops"
@@ -16,8 +18,8 @@ import (
 	"github.com/azure-patrol/patrol/sandbox/simulation"
 )
 
-// holds fails the test for each promise that a run broke.
-func holds(t *testing.T, s simulation.Scenario, plan simulation.Plan) simulation.Result {
+// mustHold fails the test for each invariant that a run broke.
+func mustHold(t *testing.T, s simulation.Scenario, plan simulation.Plan) simulation.Result {
 	t.Helper()
 	res := s.Run(t, plan)
 	for _, v := range res.Violations {
@@ -34,11 +36,11 @@ func TestTwoInstancesAtOnceHold(t *testing.T) {
 		t.Run(s.Name, func(t *testing.T) {
 			t.Parallel()
 			s.Config = func(c *simulation.Config) { c.Hosts = 2 }
-			res := holds(t, s, nil)
+			res := mustHold(t, s, nil)
 			r := rand.New(rand.NewPCG(7, 7))
 			singles := simulation.Singles(res.Points)
 			for range 8 {
-				holds(t, s, singles[r.IntN(len(singles))])
+				mustHold(t, s, singles[r.IntN(len(singles))])
 			}
 		})
 	}
@@ -57,8 +59,8 @@ func TestDoubledDelayedAndReorderedMessagesHold(t *testing.T) {
 				c.Hosts = 2
 				c.Cloud = func(cc *cloud.Config) {
 					cc.OnRecord = func(rec cloud.Record) {
-						if rec.Kind != cloud.Message || rec.Message.Entity != cloud.CommandQueue ||
-							strings.HasPrefix(rec.Message.ID, "copy-") {
+						isCommand := rec.Kind == cloud.Message && rec.Message.Entity == cloud.CommandQueue
+						if !isCommand || strings.HasPrefix(rec.Message.ID, "copy-") {
 							return
 						}
 						mu.Lock()
@@ -79,7 +81,7 @@ func TestDoubledDelayedAndReorderedMessagesHold(t *testing.T) {
 					prepare(world)
 				}
 			}
-			holds(t, s, nil)
+			mustHold(t, s, nil)
 			if copies == 0 && s.Name != "sweep" {
 				t.Error("no command was doubled")
 			}
@@ -97,16 +99,16 @@ func TestALockLostInMidRotationHolds(t *testing.T) {
 				s := scenarios()[1] // rotate
 				s.Config = func(c *simulation.Config) { c.Hosts = hosts }
 				s.Act = func(w *simulation.World) {
-					_ = w.Cloud.Panel.Inject(faults.Fault{Service: devops.ServiceName, Operation: devops.CreatePat,
+					_ = w.Cloud.Injector.Inject(faults.Fault{Service: devops.ServiceName, Operation: devops.CreatePat,
 						Mode: faults.Slow, Delay: slow})
 					time.Sleep(3 * time.Minute)
 					go func() { _ = w.Hosts[0].Invoke(t.Context(), "CheckExpiry", "") }()
-					for w.Cloud.Panel.Count(devops.ServiceName, devops.CreatePat) < 2 {
+					for w.Cloud.Injector.Count(devops.ServiceName, devops.CreatePat) < 2 {
 						time.Sleep(10 * time.Millisecond)
 					}
 					w.Cloud.Bus.LoseSessionLock(cloud.CommandQueue, name)
 				}
-				holds(t, s, nil)
+				mustHold(t, s, nil)
 			})
 		}
 	}
@@ -145,9 +147,9 @@ func TestClocksThatDifferByTwoMinutesHold(t *testing.T) {
 }
 
 // A command that crashes its handler each time must not take the host down.
-func TestACommandThatCrashesItsHandlerIsPutOff(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
-		w.Cloud.Panel.OnCall(func(_ int, c faults.Call) *faults.Fault {
+func TestACommandThatCrashesItsHandlerIsPostponed(t *testing.T) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+		w.Cloud.Injector.OnCall(func(_ int, c faults.Call) *faults.Fault {
 			if c.Operation == devops.CreatePat {
 				return &faults.Fault{Mode: faults.ResetBefore, Then: w.Kill}
 			}
@@ -155,7 +157,7 @@ func TestACommandThatCrashesItsHandlerIsPutOff(t *testing.T) {
 		})
 		_ = w.Sweep()
 		time.Sleep(5 * time.Hour)
-		w.Cloud.Panel.OnCall(nil)
+		w.Cloud.Injector.OnCall(nil)
 		ended := make(chan error, 1)
 		go func() { ended <- w.Hosts[0].Wait() }()
 		select {
@@ -163,12 +165,10 @@ func TestACommandThatCrashesItsHandlerIsPutOff(t *testing.T) {
 			t.Fatalf("the host is down: %v", err)
 		case <-time.After(time.Minute):
 		}
-		told := false
-		for _, f := range failures(w) {
-			told = told || f.Code == "crash-loop"
-		}
-		if !told {
-			t.Errorf("nobody was told: %+v", failures(w))
+		announced := slices.ContainsFunc(failures(w),
+			func(f events.RotationFailed) bool { return f.Code == "crash-loop" })
+		if !announced {
+			t.Errorf("failures %+v, want one with the code crash-loop", failures(w))
 		}
 		time.Sleep(6 * time.Hour)
 		if len(rotations(w)) != 1 {

@@ -58,7 +58,7 @@ func (m Mode) Fits(c faults.Call) bool {
 	return true
 }
 
-// fault carries the mode out at a call; times is how many calls suffer it.
+// fault is what makes a call go wrong in this way; times is how many calls it hits.
 func (m Mode) fault(w *World) (f *faults.Fault, times int) {
 	switch m {
 	case KilledBefore:
@@ -121,15 +121,15 @@ func comparePoints(a, b Point) int {
 	return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Operation, b.Operation), cmp.Compare(a.N, b.N))
 }
 
-// Scenario is a short story in which every upstream call may go wrong.
+// Scenario is a short sequence of steps in which every upstream call may go wrong.
 type Scenario struct {
 	Name     string
 	Manifest string
 	Config   func(*Config)
-	// Prepare brings the world to where the story begins; nothing goes wrong in
-	// it.
+	// Prepare brings the world to where the scenario begins; nothing goes wrong
+	// in it.
 	Prepare func(w *World)
-	// Act is what is looked at.
+	// Act holds the steps that are checked.
 	Act func(w *World)
 	// After is how long the world goes on by itself; it must be enough for
 	// everything to come to rest.
@@ -153,7 +153,7 @@ const (
 	early = 2*sweepEvery + time.Hour
 )
 
-// Run plays a scenario with a plan, in a bubble of its own, and judges what happened.
+// Run runs a scenario with a plan, in a bubble of its own, and judges what happened.
 func (s Scenario) Run(t *testing.T, plan Plan) (res Result) {
 	synctest.Test(t, func(t *testing.T) {
 		c := Config{Manifest: s.Manifest}
@@ -175,7 +175,7 @@ func (s Scenario) Run(t *testing.T, plan Plan) (res Result) {
 		var mu sync.Mutex
 		seen := map[faults.Call]int{}
 		running := map[faults.Call]*ongoing{}
-		w.Cloud.Panel.OnCall(func(_ int, c faults.Call) *faults.Fault {
+		w.Cloud.Injector.OnCall(func(_ int, c faults.Call) *faults.Fault {
 			mu.Lock()
 			defer mu.Unlock()
 			seen[c]++
@@ -190,7 +190,8 @@ func (s Scenario) Run(t *testing.T, plan Plan) (res Result) {
 				running[c] = &ongoing{f, times}
 			}
 			if o := running[c]; o != nil {
-				if o.left--; o.left <= 0 {
+				o.left--
+				if o.left <= 0 {
 					delete(running, c)
 				}
 				return o.fault
@@ -200,7 +201,7 @@ func (s Scenario) Run(t *testing.T, plan Plan) (res Result) {
 		s.Act(w)
 		time.Sleep(s.After)
 		synctest.Wait()
-		w.Cloud.Panel.OnCall(nil)
+		w.Cloud.Injector.OnCall(nil)
 
 		end := time.Now()
 		w.Close()

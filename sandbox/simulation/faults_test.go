@@ -48,8 +48,8 @@ func due() time.Time {
 	return rotation.Due(s, time.Now(), time.Now().Add(s.Lifetime))
 }
 
-// press asks for a rotation until it is accepted, as a person would.
-func press(w *simulation.World, body string) {
+// requestRotation asks for a rotation until it is accepted, as a person would.
+func requestRotation(w *simulation.World, body string) {
 	for range 20 {
 		if w.HTTP("POST", "/api/pats/"+name+"/rotate", body, nil) == 202 {
 			return
@@ -76,12 +76,12 @@ func scenarios() []simulation.Scenario {
 				provisioned(w)
 				time.Sleep(time.Hour)
 			},
-			Act: func(w *simulation.World) { press(w, `{"reason":"leaked","revokePrevious":"now"}`) }},
+			Act: func(w *simulation.World) { requestRotation(w, `{"reason":"leaked","revokePrevious":"now"}`) }},
 		{Name: "revoke", Manifest: quickPAT, After: rest,
 			Prepare: func(w *simulation.World) {
 				provisioned(w)
 				time.Sleep(time.Hour)
-				press(w, `{}`)
+				requestRotation(w, `{}`)
 				w.Settle()
 				time.Sleep(30 * time.Minute)
 			},
@@ -162,8 +162,8 @@ func points(t *testing.T, s simulation.Scenario) (out, early []simulation.Point)
 
 func TestEverySingleFaultHolds(t *testing.T) {
 	if raceDetector {
-		t.Skip(
-			"make test runs it without the race detector, which makes it five times slower; the random sample runs with it")
+		t.Skip("make test runs it without the race detector, which makes it five times slower; " +
+			"the random sample runs with it")
 	}
 	calls, total, hold := 0, 0, 0
 	for _, s := range scenarios() {

@@ -13,7 +13,7 @@ import (
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 )
 
-// Violation is a moment at which a promise was broken.
+// Violation is a moment at which an invariant of docs/reliability.md was broken.
 type Violation struct {
 	Invariant string // I1 to I5
 	At        time.Time
@@ -24,10 +24,10 @@ func (v Violation) String() string {
 	return fmt.Sprintf("%s at %s: %s", v.Invariant, v.At.UTC().Format(time.RFC3339Nano), v.Text)
 }
 
-// Case is what a Judge judges.
+// Case is what Judge checks.
 type Case struct {
 	Records  []cloud.Record
-	End      time.Time // when the world was looked at last
+	End      time.Time // when the world was observed last
 	Specs    []rotation.Spec
 	VaultTag string
 	// Sweep is how far sweeps are apart.
@@ -41,8 +41,9 @@ type Case struct {
 	Outputs []string
 }
 
-// Judge goes through a history record by record and looks at every instant at which
-// something changed, the ends of PATs included.
+// Judge goes through a history record by record and checks the invariants of
+// docs/reliability.md at every instant at which something changed, the ends of PATs
+// included.
 func Judge(c Case) []Violation {
 	j := &judge{Case: c, secrets: map[string]*secretHistory{}, pats: map[string]*patHistory{},
 		rotated: map[string]events.Rotated{}}
@@ -73,7 +74,7 @@ type secretHistory struct {
 	spec     rotation.Spec
 	versions map[string]*versionHistory
 	order    []*versionHistory
-	broken   bool // I1 is told once, until it holds again
+	broken   bool // I1 is reported once, until it holds again
 }
 
 type versionHistory struct {
@@ -91,11 +92,11 @@ func (p *patHistory) works(t time.Time) bool {
 	return p != nil && p.ended.IsZero() && t.Before(p.ValidTo)
 }
 
-func (j *judge) breaks(invariant string, at time.Time, format string, args ...any) {
+func (j *judge) report(invariant string, at time.Time, format string, args ...any) {
 	j.violations = append(j.violations, Violation{invariant, at, fmt.Sprintf(format, args...)})
 }
 
-// until looks at the ends of PATs that lie before t.
+// until checks I1 at the ends of PATs that lie before t.
 func (j *judge) until(t time.Time) {
 	for _, s := range j.secrets {
 		if p := j.current(s); p != nil && !p.ValidTo.After(t) {
@@ -128,7 +129,7 @@ func (j *judge) readable(s *secretHistory, t time.Time) {
 		return
 	}
 	s.broken = true
-	j.breaks("I1", t, "%s: the latest version %s is enabled %t and its PAT works %t", s.spec.Name, v.ID, v.Enabled,
+	j.report("I1", t, "%s: the latest version %s is enabled %t and its PAT works %t", s.spec.Name, v.ID, v.Enabled,
 		p.works(t))
 }
 
@@ -176,7 +177,7 @@ func (j *judge) deterministic(s *secretHistory, v *versionHistory) {
 			return
 		}
 	}
-	j.breaks("I4", v.at, "%s: rotation id %s does not follow from the version that was replaced", s.spec.Name, id)
+	j.report("I4", v.at, "%s: rotation id %s does not follow from the version that was replaced", s.spec.Name, id)
 }
 
 func (j *judge) pat(r cloud.Record) {
@@ -209,10 +210,10 @@ func (j *judge) overlap(p *patHistory, t time.Time) {
 			}
 		}
 		if last == nil || last.replaced.IsZero() {
-			continue // never readable, or current: that is I1's
+			continue // never readable, or current: I1 covers it
 		}
 		if until := last.replaced.Add(s.spec.Overlap); t.Before(until) && !s.endsNow(last) {
-			j.breaks("I2", t, "%s: the PAT of version %s was revoked %s before its overlap ended", s.spec.Name, last.ID,
+			j.report("I2", t, "%s: the PAT of version %s was revoked %s before its overlap ended", s.spec.Name, last.ID,
 				until.Sub(t))
 		}
 	}
@@ -238,7 +239,7 @@ func (j *judge) message(r cloud.Record) {
 	}
 	e, err := events.Decode(r.Message.Body)
 	if err != nil {
-		j.breaks("I4", r.At, "subscribers cannot read an event: %v", err)
+		j.report("I4", r.At, "subscribers cannot read an event: %v", err)
 		return
 	}
 	d, ok := e.Data.(events.Rotated)
@@ -252,11 +253,12 @@ func (j *judge) message(r cloud.Record) {
 		}
 	}
 	if !stored {
-		j.breaks("I4", r.At, "%s: event %s tells of a rotation that is not in the vault", d.PAT, e.ID)
+		j.report("I4", r.At, "%s: event %s announces a rotation that is not in the vault", d.PAT, e.ID)
 	}
 	// Two versions of one PAT (a store that the SDK repeated) are one rotation.
-	if before, again := j.rotated[e.ID]; again && (before.AuthorizationID != d.AuthorizationID || before.PAT != d.PAT) {
-		j.breaks("I4", r.At, "%s: event %s tells of two rotations", d.PAT, e.ID)
+	before, repeated := j.rotated[e.ID]
+	if repeated && (before.AuthorizationID != d.AuthorizationID || before.PAT != d.PAT) {
+		j.report("I4", r.At, "%s: event %s announces two rotations", d.PAT, e.ID)
 	}
 	j.rotated[e.ID] = d
 }
@@ -272,8 +274,9 @@ func (j *judge) rest() {
 			rotationID := v.Tags["patrol-rotation"]
 			// Two versions of one PAT are one rotation: a repeated store.
 			repeated := i+1 < len(s.order) && s.order[i+1].Tags["CredentialId"] == id
-			if _, told := j.rotated[events.RotatedID(rotationID)]; rotationID != "" && !told && !repeated {
-				j.breaks("I4", j.End, "%s: rotation %s was never told", s.spec.Name, rotationID)
+			_, announced := j.rotated[events.RotatedID(rotationID)]
+			if rotationID != "" && !announced && !repeated {
+				j.report("I4", j.End, "%s: rotation %s was never announced", s.spec.Name, rotationID)
 			}
 		}
 	}
@@ -284,46 +287,47 @@ func (j *judge) rest() {
 		}
 		v := known[p.AuthorizationID]
 		if v == nil {
-			j.breaks("I3", j.End, "PAT %s (%s) is alive and no version knows it", p.AuthorizationID, p.DisplayName)
+			j.report("I3", j.End, "PAT %s (%s) is alive and no version knows it", p.AuthorizationID, p.DisplayName)
 			continue
 		}
 		s := specOf[p.AuthorizationID]
 		if latest := s.order[len(s.order)-1]; latest.Tags["CredentialId"] == p.AuthorizationID {
 			continue
 		}
-		// Its end stands on its successor.
-		if until := v.replaced.Add(s.spec.Overlap + time.Minute + j.Sweep); !v.replaced.IsZero() && j.End.After(until) {
-			j.breaks("I3", j.End, "%s: the replaced PAT %s outlived its overlap by more than a sweep", s.spec.Name,
+		// When it is revoked is a tag of its successor.
+		until := v.replaced.Add(s.spec.Overlap + time.Minute + j.Sweep)
+		if !v.replaced.IsZero() && j.End.After(until) {
+			j.report("I3", j.End, "%s: the replaced PAT %s outlived its overlap by more than a sweep", s.spec.Name,
 				p.AuthorizationID)
 		}
 	}
 	for _, s := range j.secrets {
 		if len(s.order) == 0 {
-			j.breaks("I1", j.End, "%s: was never provisioned", s.spec.Name)
+			j.report("I1", j.End, "%s: was never provisioned", s.spec.Name)
 		}
 	}
 }
 
 // secrecy is I5: tokens are in the vault's values and nowhere else.
 func (j *judge) secrecy() {
-	look := func(at time.Time, where, text string) {
+	search := func(at time.Time, where, text string) {
 		for _, token := range j.Tokens {
 			if token != "" && strings.Contains(text, token) {
-				j.breaks("I5", at, "a token shows in %s", where)
+				j.report("I5", at, "a token is in %s", where)
 				return
 			}
 		}
 	}
 	for _, o := range j.Outputs {
-		look(j.End, "an output", o)
+		search(j.End, "an output", o)
 	}
 	for _, r := range j.Records {
 		switch r.Kind {
 		case cloud.Message:
-			look(r.At, "a message on "+r.Message.Entity, string(r.Message.Body)+fmt.Sprint(r.Message.ID,
+			search(r.At, "a message on "+r.Message.Entity, string(r.Message.Body)+fmt.Sprint(r.Message.ID,
 				r.Message.SessionID, r.Message.Subject, r.Message.Properties))
 		case cloud.Secret:
-			look(r.At, "the tags of "+r.Secret.Name, fmt.Sprint(r.Secret.Tags, r.Secret.ContentType))
+			search(r.At, "the tags of "+r.Secret.Name, fmt.Sprint(r.Secret.Tags, r.Secret.ContentType))
 		}
 	}
 }

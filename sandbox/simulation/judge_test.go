@@ -30,7 +30,7 @@ func (v vaultBefore) Store(ctx context.Context, name string, c rotation.Content)
 	return v.Vault.Store(ctx, name, c)
 }
 
-// Tokens that forget to revoke what was never stored.
+// Tokens that do not revoke what was never stored.
 type forgetful struct {
 	rotation.Tokens
 	mu     *sync.Mutex
@@ -47,7 +47,7 @@ func (f forgetful) Revoke(ctx context.Context, o rotation.Owner, id string) erro
 	return f.Tokens.Revoke(ctx, o, id)
 }
 
-func TestABrokenPatrolIsFoundOut(t *testing.T) {
+func TestABrokenPatrolIsFound(t *testing.T) {
 	for _, tc := range []struct {
 		name      string
 		invariant string
@@ -96,7 +96,7 @@ func TestABrokenPatrolIsFoundOut(t *testing.T) {
 				return nil
 			}}
 		}, nil},
-		{"says the token in an event", "I5", func(c *reconcile.Config) {
+		{"puts the token into an event", "I5", func(c *reconcile.Config) {
 			c.Vault = vaultBefore{c.Vault, func(ctx context.Context, _ string, content *rotation.Content) error {
 				return c.Outbox.Publish(ctx, &rotation.RotationFailed{Spec: c.Specs()[0],
 					RotationID: content.Ledger.RotationID, Step: "store",
@@ -116,7 +116,7 @@ func TestABrokenPatrolIsFoundOut(t *testing.T) {
 				found = found || v.Invariant == tc.invariant
 			}
 			if !found {
-				t.Errorf("not found out; violations: %v", res.Violations)
+				t.Errorf("violations %v, want one of %s", res.Violations, tc.invariant)
 			}
 		})
 	}

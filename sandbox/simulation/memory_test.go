@@ -50,8 +50,8 @@ func TestMemoryStaysFlatOverManyReconciles(t *testing.T) {
 	reconcile := func(times int) {
 		for range times {
 			n++
-			envelope := fmt.Sprintf(
-				`{"Data":{"message":%q},"Metadata":{"MessageId":"\"m-%d\"","SessionId":"\"jenkins-agents\"","DeliveryCount":"1"}}`, body, n)
+			envelope := fmt.Sprintf(`{"Data":{"message":%q},"Metadata":{"MessageId":"\"m-%d\"",`+
+				`"SessionId":"\"jenkins-agents\"","DeliveryCount":"1"}}`, body, n)
 			r := httptest.NewRequest(http.MethodPost, "/Reconcile", strings.NewReader(envelope))
 			r.Header.Set("Content-Type", "application/json")
 			w := httptest.NewRecorder()

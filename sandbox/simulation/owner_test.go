@@ -6,7 +6,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/azure-patrol/patrol/events"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
 	"github.com/azure-patrol/patrol/sandbox/devops"
 	"github.com/azure-patrol/patrol/sandbox/simulation"
@@ -65,9 +64,11 @@ func TestAPATMovesToAnotherIdentity(t *testing.T) {
 		w := moved(t, func(*simulation.World) {})
 		defer w.Close()
 		v, _ := w.Latest("jenkins-agents")
-		if v.Tags["patrol-identity"] != "release-bot" || v.Tags["patrol-reason"] != "drift" ||
-			!w.Cloud.DevOps.Works(cloud.Organization, v.Value) {
-			t.Fatalf("after the move: %v\n%s", v.Tags, w.Output())
+		if v.Tags["patrol-identity"] != "release-bot" || v.Tags["patrol-reason"] != "drift" {
+			t.Fatalf("after the move: tags %v, want release-bot by drift\n%s", v.Tags, w.Output())
+		}
+		if !w.Cloud.DevOps.Works(cloud.Organization, v.Value) {
+			t.Fatalf("after the move the new PAT does not work\n%s", w.Output())
 		}
 		if alive(w, releaseBot) != 1 || alive(w, cloud.User) != 1 {
 			t.Fatalf("in the overlap %d PATs of the new owner and %d of the old one are alive, want one each",
@@ -99,15 +100,14 @@ func TestAPATOfAnOwnerWhoIsGoneIsLeftToAnAdministrator(t *testing.T) {
 					t.Fatalf("the new owner has no PAT: %v\n%s", v.Tags, w.Output())
 				}
 				time.Sleep(24*time.Hour + 12*time.Hour)
-				var told []events.RotationFailed
-				for _, e := range w.Events() {
-					if f, ok := e.Data.(events.RotationFailed); ok {
-						told = append(told, f)
-					}
+				got := failures(w)
+				if len(got) != 1 || got[0].Code != "owner-gone" {
+					t.Fatalf("failures %+v, want owner-gone once\n%s", got, w.Output())
 				}
-				if len(told) != 1 || told[0].Code != "owner-gone" || !strings.Contains(told[0].Message,
-					"/api/revocations") || !strings.Contains(told[0].Message, "build-bot") {
-					t.Errorf("told of it: %+v, want once and what to do\n%s", told, w.Output())
+				for _, want := range []string{"/api/revocations", "build-bot"} {
+					if !strings.Contains(got[0].Message, want) {
+						t.Errorf("the failure says %q, want %q in it", got[0].Message, want)
+					}
 				}
 				noTokens(t, w)
 			})

@@ -23,7 +23,7 @@ const (
 	callback   = "https://patrol.localhost/api/signin/callback"
 )
 
-// noTokens searches everything that the handlers have said for every token there was.
+// noTokens searches everything that the handlers have put out for every token there was.
 func noTokens(t *testing.T, w *simulation.World) {
 	t.Helper()
 	said := w.Output() + w.Answers()
@@ -32,7 +32,7 @@ func noTokens(t *testing.T, w *simulation.World) {
 	}
 	for _, token := range w.Cloud.Tokens() {
 		if strings.Contains(said, token) {
-			t.Error("a token shows")
+			t.Error("a token is in the output, an answer or an event")
 		}
 	}
 }
@@ -97,8 +97,8 @@ func (k *walk) away(link string, p pages.Person) *walk {
 
 func (k *walk) close() { k.patrol.CloseIdleConnections() }
 
-// inWorld runs f in a bubble in which nobody has signed in.
-func inWorld(t *testing.T, f func(*testing.T, *simulation.World)) {
+// withoutSignIn runs f in a bubble in which nobody has signed in.
+func withoutSignIn(t *testing.T, f func(*testing.T, *simulation.World)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := simulation.New(t, simulation.Config{Manifest: onePAT, NobodySignedIn: true})
 		defer w.Close()
@@ -107,8 +107,8 @@ func inWorld(t *testing.T, f func(*testing.T, *simulation.World)) {
 	})
 }
 
-// stays checks that nobody has been signed in.
-func stays(t *testing.T, w *simulation.World) {
+// noSignIn checks that nobody has been signed in.
+func noSignIn(t *testing.T, w *simulation.World) {
 	t.Helper()
 	if _, ok := w.Latest("patrol-identity-build-bot"); ok {
 		t.Error("somebody was signed in")
@@ -186,23 +186,26 @@ func TestOnlyTheFlowThatThisBrowserBeganIsFinished(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inWorld(t, func(t *testing.T, w *simulation.World) {
+			withoutSignIn(t, func(t *testing.T, w *simulation.World) {
 				resp, body := tt.back(t, w)
 				if resp.StatusCode != tt.status || !strings.Contains(body, tt.says) {
 					t.Errorf("answer %d, want %d and %q:\n%s", resp.StatusCode, tt.status, tt.says, body)
 				}
-				if policy := resp.Header.Get("Content-Security-Policy"); !strings.Contains(policy,
-					"default-src 'none'") || resp.Header.Get("Referrer-Policy") != "no-referrer" {
-					t.Errorf("headers of the page: %v", resp.Header)
+				policy := resp.Header.Get("Content-Security-Policy")
+				if !strings.Contains(policy, "default-src 'none'") {
+					t.Errorf("Content-Security-Policy %q, want default-src 'none' in it", policy)
 				}
-				stays(t, w)
+				if got := resp.Header.Get("Referrer-Policy"); got != "no-referrer" {
+					t.Errorf("Referrer-Policy %q, want no-referrer", got)
+				}
+				noSignIn(t, w)
 			})
 		})
 	}
 }
 
 func TestAFlowIsFinishedOnce(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *simulation.World) {
+	withoutSignIn(t, func(t *testing.T, w *simulation.World) {
 		k := begin(t, w)
 		defer k.close()
 		k.away(signInLink, pages.Person{User: cloud.User})
@@ -239,18 +242,16 @@ func TestAFlowIsFinishedOnce(t *testing.T) {
 }
 
 func TestASignInNeedsAKey(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *simulation.World) {
+	withoutSignIn(t, func(t *testing.T, w *simulation.World) {
 		k := begin(t, w)
 		defer k.close()
-		if resp,
-			_ := k.get(
-			"https://patrol.localhost/api/identities/build-bot/signin"); resp.StatusCode != http.StatusUnauthorized {
-			t.Errorf("without a key: %d", resp.StatusCode)
+		resp, _ := k.get("https://patrol.localhost/api/identities/build-bot/signin")
+		if resp.StatusCode != http.StatusUnauthorized {
+			t.Errorf("without a key: %d, want 401", resp.StatusCode)
 		}
-		if resp, body := k.get("https://patrol.localhost/api/identities/nobody/signin?code=" +
-			simulation.MasterKey); resp.StatusCode != http.StatusNotFound || !strings.Contains(body,
-			"No such identity") {
-			t.Errorf("an identity that the manifest has not: %d\n%s", resp.StatusCode, body)
+		resp, body := k.get("https://patrol.localhost/api/identities/nobody/signin?code=" + simulation.MasterKey)
+		if resp.StatusCode != http.StatusNotFound || !strings.Contains(body, "No such identity") {
+			t.Errorf("an identity that is not in the manifest: %d, want 404\n%s", resp.StatusCode, body)
 		}
 	})
 }
@@ -258,7 +259,7 @@ func TestASignInNeedsAKey(t *testing.T) {
 // An account that was made anew under the same name is somebody else until a person
 // with a key says otherwise.
 func TestAnotherObjectIDMustBeConfirmed(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *simulation.World) {
+	withoutSignIn(t, func(t *testing.T, w *simulation.World) {
 		me := pages.Person{User: cloud.User}
 		k := begin(t, w)
 		defer k.close()
@@ -283,9 +284,12 @@ func TestAnotherObjectIDMustBeConfirmed(t *testing.T) {
 		if resp, body := again.get(again.back.String()); resp.StatusCode != http.StatusOK {
 			t.Errorf("confirmed: %d\n%s\n%s", resp.StatusCode, body, w.Output())
 		}
-		if vs := w.Cloud.Vault.Versions("patrol-identity-build-bot"); len(vs) != 2 ||
-			!slices.ContainsFunc(vs, func(v keyvault.Version) bool { return v.Tags["patrol-user-id"] == rest[:36] }) {
-			t.Errorf("the new object id is not remembered: %d versions", len(vs))
+		vs := w.Cloud.Vault.Versions("patrol-identity-build-bot")
+		if len(vs) != 2 {
+			t.Errorf("%d versions of the sign-in, want 2", len(vs))
+		}
+		if !slices.ContainsFunc(vs, func(v keyvault.Version) bool { return v.Tags["patrol-user-id"] == rest[:36] }) {
+			t.Errorf("no version has the new object id %s", rest[:36])
 		}
 	})
 }
@@ -304,7 +308,7 @@ func TestACertificateServesInsteadOfTheManagedIdentity(t *testing.T) {
 		k.close()
 		time.Sleep(9 * day) // the refresh token is stored anew
 		if code := w.HTTP("POST", "/api/pats/jenkins-agents/rotate", `{}`, nil); code != http.StatusAccepted {
-			t.Fatalf("an order to rotate: %d\n%s", code, w.Output())
+			t.Fatalf("rotate answered %d, want 202\n%s", code, w.Output())
 		}
 		w.Settle()
 		v, ok := w.Latest("jenkins-agents")

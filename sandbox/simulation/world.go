@@ -1,7 +1,7 @@
 // Package simulation runs the production wiring of the handler against the whole
 // local Azure in one testing/synctest bubble: the real SDKs, the sandbox's services
-// and its Functions host, pipes for sockets and virtual time. A story of months runs
-// in seconds, and a handler can be killed at any call.
+// and its Functions host, pipes for sockets and virtual time. A scenario of months
+// runs in seconds, and a handler can be killed at any call.
 //
 // It is for tests. It knows how the parts are put together and nothing of what they
 // decide.
@@ -50,7 +50,7 @@ type Config struct {
 	Sessions int
 	// Hosts is how many instances of the app run; default 1.
 	Hosts int
-	// NobodySignedIn leaves the sign-in to the story.
+	// NobodySignedIn leaves the sign-in to the test.
 	NobodySignedIn bool
 	// Cloud may change the cloud's configuration.
 	Cloud func(*cloud.Config)
@@ -103,12 +103,13 @@ func New(tb testing.TB, c Config) *World {
 	w.assemble()
 	manifest := filepath.Join(w.appDir, "pats.yaml")
 	w.SetManifest(c.Manifest)
-	cc := cloud.Config{SessionWait: patience, Network: w.network, Manifest: manifest, CheckSchedule: c.Schedule}
+	cc := cloud.Config{SessionWait: sessionWait, Network: w.network, Manifest: manifest, CheckSchedule: c.Schedule}
 	if c.Cloud != nil {
 		c.Cloud(&cc)
 	}
 	var err error
-	if w.Cloud, err = cloud.New(cc); err != nil {
+	w.Cloud, err = cloud.New(cc)
+	if err != nil {
 		tb.Fatalf("starting the cloud: %v", err)
 	}
 	if c.NobodySignedIn {
@@ -146,7 +147,7 @@ func (w *World) assemble() {
 	root := filepath.Join(filepath.Dir(here), "..", "..")
 	host, err := os.ReadFile(filepath.Join(root, "host.json"))
 	if err == nil {
-		host, err = w.patient(host)
+		host, err = w.waitForSessions(host)
 	}
 	if err == nil {
 		err = os.WriteFile(filepath.Join(w.appDir, "host.json"), host, 0o644)
@@ -159,13 +160,13 @@ func (w *World) assemble() {
 	}
 }
 
-// patience is how long a World's host waits for a session before it asks again. The
+// sessionWait is how long a World's host waits for a session before it asks again. The
 // real one asks every minute, and a year of that would be most of the work.
-const patience = 24 * time.Hour
+const sessionWait = 24 * time.Hour
 
-// patient changes how often and by how many the host asks for sessions, and nothing
+// waitForSessions changes how often and by how many the host asks for sessions, and nothing
 // else.
-func (w *World) patient(host []byte) ([]byte, error) {
+func (w *World) waitForSessions(host []byte) ([]byte, error) {
 	var settings map[string]any
 	if err := json.Unmarshal(host, &settings); err != nil {
 		return nil, err
@@ -223,7 +224,7 @@ func (w *World) startHost(i int) {
 		w.tb.Fatalf("making the Functions host: %v", err)
 	}
 	for _, p := range h.Problems() {
-		w.tb.Errorf("the host finds fault with the app: %s", p)
+		w.tb.Errorf("the host reports a problem of the app: %s", p)
 	}
 	if err := h.Start(w.tb.Context()); err != nil {
 		w.tb.Fatalf("starting the Functions host: %v", err)
@@ -415,7 +416,7 @@ func (w *World) idle() bool {
 	return true
 }
 
-// HTTP asks an HTTP function and decodes the JSON answer into out (nil: not wanted).
+// HTTP calls an HTTP function and decodes the JSON answer into out (nil: not wanted).
 func (w *World) HTTP(method, path string, body, out any) int {
 	w.tb.Helper()
 	var r io.Reader = http.NoBody

@@ -27,37 +27,33 @@ const (
 
 // Settle modes.
 const (
-	SenderUnsettled uint8 = 0
-	SenderSettled   uint8 = 1
-	SenderMixed     uint8 = 2
-	ReceiverFirst   uint8 = 0
-	ReceiverSecond  uint8 = 1
+	SenderSettled  uint8 = 1
+	SenderMixed    uint8 = 2
+	ReceiverFirst  uint8 = 0
+	ReceiverSecond uint8 = 1
 )
 
 // Error conditions of the protocol.
 const (
-	InternalError         Symbol = "amqp:internal-error"
-	NotFound              Symbol = "amqp:not-found"
-	UnauthorizedAccess    Symbol = "amqp:unauthorized-access"
-	DecodeError           Symbol = "amqp:decode-error"
-	ResourceLimitExceeded Symbol = "amqp:resource-limit-exceeded"
-	NotAllowed            Symbol = "amqp:not-allowed"
-	InvalidField          Symbol = "amqp:invalid-field"
-	NotImplemented        Symbol = "amqp:not-implemented"
-	FramingError          Symbol = "amqp:connection:framing-error"
-	ConnectionForced      Symbol = "amqp:connection:forced"
-	UnattachedHandle      Symbol = "amqp:session:unattached-handle"
-	HandleInUse           Symbol = "amqp:session:handle-in-use"
-	WindowViolation       Symbol = "amqp:session:window-violation"
-	DetachForced          Symbol = "amqp:link:detach-forced"
-	TransferLimitExceeded Symbol = "amqp:link:transfer-limit-exceeded"
-	MessageSizeExceeded   Symbol = "amqp:link:message-size-exceeded"
+	InternalError       Symbol = "amqp:internal-error"
+	NotFound            Symbol = "amqp:not-found"
+	UnauthorizedAccess  Symbol = "amqp:unauthorized-access"
+	DecodeError         Symbol = "amqp:decode-error"
+	NotAllowed          Symbol = "amqp:not-allowed"
+	InvalidField        Symbol = "amqp:invalid-field"
+	NotImplemented      Symbol = "amqp:not-implemented"
+	FramingError        Symbol = "amqp:connection:framing-error"
+	ConnectionForced    Symbol = "amqp:connection:forced"
+	UnattachedHandle    Symbol = "amqp:session:unattached-handle"
+	HandleInUse         Symbol = "amqp:session:handle-in-use"
+	WindowViolation     Symbol = "amqp:session:window-violation"
+	DetachForced        Symbol = "amqp:link:detach-forced"
+	MessageSizeExceeded Symbol = "amqp:link:message-size-exceeded"
 )
 
 // Descriptor codes.
 const (
 	codeError       uint64 = 0x1d
-	codeReceived    uint64 = 0x23
 	codeAccepted    uint64 = 0x24
 	codeRejected    uint64 = 0x25
 	codeReleased    uint64 = 0x26

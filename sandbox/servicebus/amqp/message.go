@@ -96,8 +96,7 @@ func DecodeMessage(b []byte) (*Message, error) {
 		if !ok || code < sectionHeader || code > sectionFooter {
 			return nil, malformed("section %v", section.Descriptor)
 		}
-		if code < last || code == last && code != sectionData && code != sectionSequence ||
-			code > sectionData && code < sectionFooter && last >= sectionData && code != last {
+		if !mayFollow(last, code) {
 			return nil, malformed("section %#x after %#x", code, last)
 		}
 		last = code
@@ -109,6 +108,19 @@ func DecodeMessage(b []byte) (*Message, error) {
 		return nil, malformed("empty message")
 	}
 	return m, nil
+}
+
+// mayFollow reports whether a section may come after another one (0: none): in the
+// order of their codes, each once but for data and sequences, and one kind of body.
+func mayFollow(last, code uint64) bool {
+	isBody := func(code uint64) bool { return code >= sectionData && code < sectionFooter }
+	switch {
+	case code == last:
+		return code == sectionData || code == sectionSequence
+	case isBody(last) && isBody(code):
+		return false
+	}
+	return code > last
 }
 
 func (m *Message) section(code uint64, v any, raw []byte) error {

@@ -161,7 +161,8 @@ func (d *decoder) constructor() (code byte, descriptor any, err error) {
 	if b[0] != 0 {
 		return b[0], nil, nil
 	}
-	if d.depth++; d.depth > maxDepth {
+	d.depth++
+	if d.depth > maxDepth {
 		return 0, nil, malformed("nested deeper than %d", maxDepth)
 	}
 	defer func() { d.depth-- }()
@@ -195,7 +196,8 @@ func (d *decoder) value() (any, error) {
 }
 
 func (d *decoder) plain(code byte) (any, error) {
-	if d.items++; d.items > maxItems {
+	d.items++
+	if d.items > maxItems {
 		return nil, malformed("more than %d values", maxItems)
 	}
 	switch code {
@@ -299,7 +301,8 @@ func fixed(code byte, b []byte) (any, error) {
 
 // compound reads a list, map or array: size, count, content.
 func (d *decoder) compound(code byte) (any, error) {
-	if d.depth++; d.depth > maxDepth {
+	d.depth++
+	if d.depth > maxDepth {
 		return nil, malformed("nested deeper than %d", maxDepth)
 	}
 	defer func() { d.depth-- }()

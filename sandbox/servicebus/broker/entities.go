@@ -35,38 +35,38 @@ type Properties struct {
 
 // Limits of the service (quotas table; LockDuration's reference).
 const (
-	maxLock    = 5 * time.Minute
-	minWindow  = 20 * time.Second
-	maxWindow  = 7 * 24 * time.Hour
-	maxTries   = 2000
-	minLife    = time.Second
-	forever    = time.Duration(math.MaxInt64)
-	asLong     = time.Minute
-	remembered = 10 * time.Minute
-	tries      = 10
+	maxLock              = 5 * time.Minute
+	minWindow            = 20 * time.Second
+	maxWindow            = 7 * 24 * time.Hour
+	maxDeliveryCount     = 2000
+	minTimeToLive        = time.Second
+	forever              = time.Duration(math.MaxInt64)
+	defaultLock          = time.Minute
+	defaultWindow        = 10 * time.Minute
+	defaultDeliveryCount = 10
 )
 
-// Complete gives the properties with the service's defaults, or tells which the
-// service would refuse.
+// Complete returns the properties with the service's defaults, or an error that names
+// those that the service would refuse.
 func (p Properties) Complete() (Properties, error) {
-	p.LockDuration = cmp.Or(p.LockDuration, asLong)
+	p.LockDuration = cmp.Or(p.LockDuration, defaultLock)
 	p.DefaultMessageTimeToLive = cmp.Or(p.DefaultMessageTimeToLive, forever)
-	p.DuplicateDetectionHistoryTimeWindow = cmp.Or(p.DuplicateDetectionHistoryTimeWindow, remembered)
-	p.MaxDeliveryCount = cmp.Or(p.MaxDeliveryCount, tries)
+	p.DuplicateDetectionHistoryTimeWindow = cmp.Or(p.DuplicateDetectionHistoryTimeWindow, defaultWindow)
+	p.MaxDeliveryCount = cmp.Or(p.MaxDeliveryCount, defaultDeliveryCount)
 	var errs []error
 	if p.LockDuration < 0 || p.LockDuration > maxLock {
-		errs = append(errs, fmt.Errorf("LockDuration is %v, at most %v is allowed", p.LockDuration, maxLock))
+		errs = append(errs, fmt.Errorf("LockDuration is %v, want at most %v", p.LockDuration, maxLock))
 	}
-	if p.DefaultMessageTimeToLive < minLife {
-		errs = append(errs, fmt.Errorf("DefaultMessageTimeToLive is %v, at least %v is needed",
-			p.DefaultMessageTimeToLive, minLife))
+	if p.DefaultMessageTimeToLive < minTimeToLive {
+		errs = append(errs, fmt.Errorf("DefaultMessageTimeToLive is %v, want at least %v",
+			p.DefaultMessageTimeToLive, minTimeToLive))
 	}
 	if w := p.DuplicateDetectionHistoryTimeWindow; w < minWindow || w > maxWindow {
-		errs = append(errs, fmt.Errorf("DuplicateDetectionHistoryTimeWindow is %v, not from %v to %v", w, minWindow,
+		errs = append(errs, fmt.Errorf("DuplicateDetectionHistoryTimeWindow is %v, want %v to %v", w, minWindow,
 			maxWindow))
 	}
-	if p.MaxDeliveryCount < 1 || p.MaxDeliveryCount > maxTries {
-		errs = append(errs, fmt.Errorf("MaxDeliveryCount is %d, not from 1 to %d", p.MaxDeliveryCount, maxTries))
+	if p.MaxDeliveryCount < 1 || p.MaxDeliveryCount > maxDeliveryCount {
+		errs = append(errs, fmt.Errorf("MaxDeliveryCount is %d, want 1 to %d", p.MaxDeliveryCount, maxDeliveryCount))
 	}
 	return p, errors.Join(errs...)
 }
@@ -154,7 +154,7 @@ func ParseEntities(data []byte) (Entities, error) {
 		return Entities{}, fmt.Errorf("reading the entities: %w", err)
 	}
 	if n := len(file.UserConfig.Namespaces); n != 1 {
-		return Entities{}, fmt.Errorf("reading the entities: one namespace is due, not %d", n)
+		return Entities{}, fmt.Errorf("reading the entities: there are %d namespaces, want one", n)
 	}
 	var errs []error
 	props := func(name string, p properties) Properties {
@@ -212,17 +212,9 @@ func ParseEntities(data []byte) (Entities, error) {
 							Properties: map[string]any{},
 						}
 						for k, v := range c.Properties {
-							if n, ok := v.(json.Number); ok {
-								if i, err := n.Int64(); err == nil {
-									v = i
-								} else if v, err = n.Float64(); err != nil {
-									return Filter{}, fmt.Errorf("property %s: %w", k, err)
-								}
-							}
-							switch v.(type) {
-							case string, bool, int64, float64:
-							default:
-								return Filter{}, fmt.Errorf("property %s is no plain value", k)
+							v, err := plainValue(v)
+							if err != nil {
+								return Filter{}, fmt.Errorf("property %s: %w", k, err)
 							}
 							f.Properties[k] = v
 						}
@@ -251,6 +243,21 @@ func ParseEntities(data []byte) (Entities, error) {
 		out.Topics = append(out.Topics, topic)
 	}
 	return out, errors.Join(errs...)
+}
+
+// plainValue is a JSON value as a property of a message: an integer, a float, text or
+// a boolean.
+func plainValue(v any) (any, error) {
+	switch v := v.(type) {
+	case string, bool:
+		return v, nil
+	case json.Number:
+		if n, err := v.Int64(); err == nil {
+			return n, nil
+		}
+		return v.Float64()
+	}
+	return nil, errors.New("it is neither text nor a number nor a boolean")
 }
 
 var isoDuration = regexp.MustCompile(`^P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?$`)

@@ -22,7 +22,7 @@ type Filter struct {
 	Properties       map[string]any // string, bool, int64, float64, or an AMQP value
 }
 
-// Match tells whether a message passes.
+// Match reports whether a message passes.
 func (f Filter) Match(m *amqp.Message) bool {
 	if f.None {
 		return false

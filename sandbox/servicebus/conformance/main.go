@@ -1,5 +1,5 @@
 // Command conformance runs the live tests that the Service Bus SDK for Go brings
-// along against the sandbox's Service Bus, and tells which pass.
+// along against the sandbox's Service Bus, and reports which pass.
 //
 // The tests are taken from the module cache at run time and run unchanged but
 // for their credential; none of them is part of this project. The SDK fixes the
@@ -27,8 +27,8 @@ func main() {
 	}
 }
 
-// due is how many live tests must pass.
-const due = 70
+// minPassed is how many live tests must pass.
+const minPassed = 70
 
 func run(ctx context.Context, out io.Writer) error {
 	scratch, err := os.MkdirTemp("", "conformance-")
@@ -57,8 +57,8 @@ func run(ctx context.Context, out io.Writer) error {
 	}
 	r := judge(recorded, live)
 	r.write(out)
-	if len(r.passed) < due {
-		return fmt.Errorf("%d live tests pass, at least %d must", len(r.passed), due)
+	if len(r.passed) < minPassed {
+		return fmt.Errorf("%d live tests pass, at least %d must", len(r.passed), minPassed)
 	}
 	if len(r.failed) > 0 {
 		return errors.New("live tests fail that are known to pass")

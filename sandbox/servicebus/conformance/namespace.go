@@ -31,7 +31,7 @@ const (
 // fakeToken is what the SDK's fake credential gives.
 const fakeToken = "Sanitized"
 
-// namespace is the Service Bus that the tests talk to.
+// namespace is the Service Bus that the tests use.
 type namespace struct {
 	bus     *servicebus.Bus
 	admin   *http.Server
@@ -91,9 +91,8 @@ func open(caFile string) (*namespace, error) {
 func listen(address string, config *tls.Config) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
-		return nil,
-			fmt.Errorf(
-				"the SDK's live tests want %s, which cannot be had (ports below 1024 want root, or another program has it): %w", address, err)
+		return nil, fmt.Errorf("the SDK's live tests need %s (ports below 1024 need root; "+
+			"another program may hold the port): %w", address, err)
 	}
 	return tls.NewListener(l, config), nil
 }

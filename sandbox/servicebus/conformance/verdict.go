@@ -10,10 +10,11 @@ import (
 	"time"
 )
 
-// leftOut are live tests that are not run, each with its reason.
-func leftOut() map[string]string {
+// excluded are live tests that are not run, each with its reason.
+func excluded() map[string]string {
 	return map[string]string{
-		"TestClientUsingCustomEndpoint":                        "expects that 127.0.0.1:5671 refuses, and there the sandbox listens",
+		"TestClientUsingCustomEndpoint": "expects that 127.0.0.1:5671 refuses connections, and there the " +
+			"sandbox listens",
 		"TestReceiverUnauthorizedCreds/invalid_identity_creds": "goes to the internet",
 		"TestReceiveWithDifferentWaitTime":                     "counts on the latency of a network",
 		"TestClientUnauthorizedCreds/invalid_identity_creds":   "goes to the internet",
@@ -23,13 +24,14 @@ func leftOut() map[string]string {
 // knownToFail are live tests that the sandbox does not pass, each with its reason.
 func knownToFail() map[string]string {
 	return map[string]string{
-		"TestSessionReceiver_Detach": "an update detaches at once here, and the client answers the first receive after a detach with nothing, where the test wants the message",
+		"TestSessionReceiver_Detach": "an update detaches at once here, and the client answers the first receive " +
+			"after a detach with nothing, where the test expects the message",
 	}
 }
 
-func leftOutPattern() string {
+func excludedPattern() string {
 	var all []string
-	for name := range leftOut() {
+	for name := range excluded() {
 		var parts []string
 		for part := range strings.SplitSeq(name, "/") {
 			parts = append(parts, "^"+regexp.QuoteMeta(part)+"$")
@@ -45,16 +47,16 @@ type verdict struct {
 	passed, skipped []string
 	known, failed   []string
 	stale           []string // known to fail, and passed
-	left            []string
+	excluded        []string
 	outputs         map[string]string
 	others          int // tests that need no service
 	took            time.Duration
 }
 
-// judge tells the live tests from the others: a live test is one that skips
+// judge separates the live tests from the others: a live test is one that skips
 // itself, or a part of it, when the SDK's tests run without a service.
 func judge(recorded, live map[string]outcome) verdict {
-	v := verdict{outputs: map[string]string{}, left: slices.Sorted(maps.Keys(leftOut()))}
+	v := verdict{outputs: map[string]string{}, excluded: slices.Sorted(maps.Keys(excluded()))}
 	isLive := map[string]bool{}
 	for name, o := range recorded {
 		if o.state == "skip" {
@@ -90,7 +92,7 @@ func judge(recorded, live map[string]outcome) verdict {
 	return v
 }
 
-// allSkipped tells whether a test has parts and all of them skipped themselves.
+// allSkipped reports whether a test has parts and all of them skipped themselves.
 func allSkipped(all map[string]outcome, name string) bool {
 	parts, skipped := 0, 0
 	for part, o := range all {
@@ -129,9 +131,9 @@ func (v verdict) write(out io.Writer) {
 	section("fail, as is known:", v.known, knownToFail())
 	section("pass, though listed as known to fail:", v.stale, nil)
 	section("skip themselves:", v.skipped, nil)
-	section("left out:", v.left, leftOut())
-	fmt.Fprintf(out,
-		"\nlive tests: %d pass, %d fail (%d of them known), %d skip themselves, %d left out; %d tests without a service pass too; %v\n",
-		len(v.passed), len(v.failed)+len(v.known), len(v.known), len(v.skipped), len(v.left), v.others,
+	section("left out:", v.excluded, excluded())
+	fmt.Fprintf(out, "\nlive tests: %d pass, %d fail (%d of them known), %d skip themselves, %d left out; "+
+		"%d tests without a service pass too; %v\n",
+		len(v.passed), len(v.failed)+len(v.known), len(v.known), len(v.skipped), len(v.excluded), v.others,
 		v.took.Round(time.Second))
 }

@@ -80,7 +80,7 @@ func TestALiveTestIsOneThatSkipsWithoutAService(t *testing.T) {
 }
 
 func TestWhatIsLeftOutIsNamedExactly(t *testing.T) {
-	for alternative := range strings.SplitSeq(leftOutPattern(), "|") {
+	for alternative := range strings.SplitSeq(excludedPattern(), "|") {
 		for part := range strings.SplitSeq(alternative, "/") {
 			if _, err := regexp.Compile(part); err != nil || !strings.HasPrefix(part, "^") ||
 				!strings.HasSuffix(part, "$") {
@@ -88,7 +88,7 @@ func TestWhatIsLeftOutIsNamedExactly(t *testing.T) {
 			}
 		}
 	}
-	for name, why := range leftOut() {
+	for name, why := range excluded() {
 		if why == "" || strings.Contains(name, " ") {
 			t.Errorf("%q: %q", name, why)
 		}

@@ -1,6 +1,6 @@
 // Package endurance_test holds a sign-in through a real browser against two hundred
-// days of sweeps. It stands apart from the other stories because the browser's
-// driver takes minutes to build under the race detector.
+// days of sweeps. It is apart from the other tests because the browser's driver
+// takes minutes to build under the race detector.
 package endurance_test
 
 import (
@@ -46,7 +46,8 @@ func listenDoors(t *testing.T) doors {
 	var d doors
 	for _, l := range []*net.Listener{&d.front, &d.authority} {
 		var err error
-		if *l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		*l, err = net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -68,7 +69,7 @@ func (d doors) open(t *testing.T, w *simulation.World) (closed func()) {
 		t.Fatal(err)
 	}
 	serve := func(l net.Listener, address string) func() {
-		return chromium.Bridge(tls.NewListener(chromium.Lend(l), authority.TLSConfig()),
+		return chromium.Bridge(tls.NewListener(chromium.Reusable(l), authority.TLSConfig()),
 			func(ctx context.Context) (net.Conn, error) { return w.Dial(ctx, address) })
 	}
 	stopFront, stopAuthority := serve(d.front, simulation.Front), serve(d.authority, simulation.Authority)
@@ -84,7 +85,8 @@ func signIn(t *testing.T, b *chromium.Browser) (heading string) {
 			t.Fatal(err)
 		}
 		var step string
-		if step, err = b.Value("input[name=step]"); err != nil {
+		step, err = b.Value("input[name=step]")
+		if err != nil {
 			t.Fatal(err)
 		}
 		switch step {
@@ -95,7 +97,8 @@ func signIn(t *testing.T, b *chromium.Browser) (heading string) {
 		case "consent":
 			err = b.Press("button[value=accept]")
 		case "":
-			if heading, err = b.Text("h1"); err != nil {
+			heading, err = b.Text("h1")
+			if err != nil {
 				t.Fatal(err)
 			}
 			return heading
@@ -103,7 +106,7 @@ func signIn(t *testing.T, b *chromium.Browser) (heading string) {
 			t.Fatalf("the sign-in stopped at the page %q", step)
 		}
 	}
-	t.Fatal("the sign-in does not come to an end")
+	t.Fatal("the sign-in does not end")
 	return ""
 }
 
@@ -169,13 +172,13 @@ func TestASignInLastsTwoHundredDays(t *testing.T) {
 				if n := of(events.TypeSignInRequired, revoked); n != 1 {
 					t.Errorf("%d times a sign-in was asked for within a day, want once\n%s", n, w.Output())
 				}
-				var health, order struct{ Status, Type, SignInURL string }
+				var health struct{ Status string }
 				if code := w.HTTP("GET", "/api/health", "", &health); code != http.StatusServiceUnavailable ||
 					health.Status != "sign-in required" {
 					t.Errorf("health: %d %+v", code, health)
 				}
 				if code := w.HTTP("POST", "/api/pats/jenkins-agents/rotate", `{}`, nil); code != http.StatusConflict {
-					t.Errorf("an order to rotate: %d %+v", code, order)
+					t.Errorf("rotate answered %d, want 409", code)
 				}
 				works("while a sign-in is required")
 
@@ -184,9 +187,14 @@ func TestASignInLastsTwoHundredDays(t *testing.T) {
 				if err := b.Open("https://patrol.localhost/api/dashboard?code=" + simulation.MasterKey); err != nil {
 					t.Fatal(err)
 				}
-				if text, err := b.Text("main"); err != nil || !strings.Contains(text, "Sign-in needed") ||
-					!strings.Contains(text, "Sign in now") {
-					t.Errorf("the dashboard does not ask for a sign-in: %v\n%s", err, text)
+				text, err := b.Text("main")
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, want := range []string{"Sign-in needed", "Sign in now"} {
+					if !strings.Contains(text, want) {
+						t.Errorf("the dashboard does not say %q:\n%s", want, text)
+					}
 				}
 				if got := signIn(t, b); got != "Signed in" {
 					t.Fatalf("the second sign-in ended at %q\n%s", got, w.Output())
@@ -194,11 +202,11 @@ func TestASignInLastsTwoHundredDays(t *testing.T) {
 				closed()
 				w.Settle()
 				if n := of(events.TypeSignedIn, revoked); n != 1 {
-					t.Errorf("told %d times that the sign-in is in order again, want once", n)
+					t.Errorf("%d events say that the sign-in works again, want one", n)
 				}
 				before, _ := w.Latest("jenkins-agents")
 				if code := w.HTTP("POST", "/api/pats/jenkins-agents/rotate", `{}`, nil); code != http.StatusAccepted {
-					t.Errorf("an order to rotate: %d", code)
+					t.Errorf("rotate answered %d, want 202", code)
 				}
 				w.Settle()
 				if after, _ := w.Latest("jenkins-agents"); after.ID == before.ID {
@@ -211,7 +219,7 @@ func TestASignInLastsTwoHundredDays(t *testing.T) {
 	}
 }
 
-// noTokens searches everything that the handlers have said for every token there was.
+// noTokens searches everything that the handlers have put out for every token there was.
 func noTokens(t *testing.T, w *simulation.World) {
 	t.Helper()
 	said := w.Output() + w.Answers()
@@ -220,7 +228,7 @@ func noTokens(t *testing.T, w *simulation.World) {
 	}
 	for _, token := range w.Cloud.Tokens() {
 		if strings.Contains(said, token) {
-			t.Error("a token shows")
+			t.Error("a token is in the output, an answer or an event")
 		}
 	}
 }

@@ -37,6 +37,12 @@ type Bus interface {
 	Accessed(entity string) time.Time
 }
 
+// namespaceInfo describes the namespace, in a schema.
+const namespaceInfo = `<entry xmlns="http://www.w3.org/2005/Atom"><content type="application/xml">` +
+	`<NamespaceInfo xmlns=%q><CreatedTime>2026-01-01T00:00:00Z</CreatedTime><MessagingSKU>Standard</MessagingSKU>` +
+	`<ModifiedTime>2026-01-01T00:00:00Z</ModifiedTime><Name>sandbox</Name>` +
+	`<NamespaceType>Messaging</NamespaceType></NamespaceInfo></content></entry>`
+
 // Handler answers the administration's requests. It knows the entities that
 // were made through it.
 type Handler struct {
@@ -82,16 +88,16 @@ const (
 
 type setting struct{ name, value string }
 
-// settings that a client may give, with their defaults; an empty one is left
-// out of an answer.
+// settings are what a client may set, with the defaults; an empty one is left out of
+// an answer.
 func (k kind) settings() []setting {
-	common := []setting{
+	shared := []setting{
 		{"DefaultMessageTimeToLive", forever}, {"EnableBatchedOperations", "true"}, {"Status", "Active"},
 		{"UserMetadata", ""}, {"AutoDeleteOnIdle", forever},
 	}
 	store := []setting{
-		{"MaxSizeInMegabytes", "1024"}, {"RequiresDuplicateDetection", "false"}, {"DuplicateDetectionHistoryTimeWindow",
-			"PT10M"},
+		{"MaxSizeInMegabytes", "1024"}, {"RequiresDuplicateDetection", "false"},
+		{"DuplicateDetectionHistoryTimeWindow", "PT10M"},
 		{"AuthorizationRules", ""}, {"SupportOrdering", "true"}, {"EnablePartitioning", "false"},
 		{"EnableExpress", "false"},
 		{"IsAnonymousAccessible", "false"}, {"MaxMessageSizeInKilobytes", "256"},
@@ -103,15 +109,15 @@ func (k kind) settings() []setting {
 	}
 	switch k {
 	case queue:
-		return slices.Concat(common, store, reading)
+		return slices.Concat(shared, store, reading)
 	case topic:
-		return slices.Concat(common, store, []setting{{"FilteringMessagesBeforePublishing", "false"},
+		return slices.Concat(shared, store, []setting{{"FilteringMessagesBeforePublishing", "false"},
 			{"EnableSubscriptionPartitioning", "false"}})
 	}
-	return slices.Concat(common, reading, []setting{{"DeadLetteringOnFilterEvaluationExceptions", "true"}})
+	return slices.Concat(shared, reading, []setting{{"DeadLetteringOnFilterEvaluationExceptions", "true"}})
 }
 
-// problem is an answer that is no success.
+// problem is an answer that is not a success.
 type problem struct {
 	status int
 	detail string
@@ -130,9 +136,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		var p *problem
 		switch {
 		case errors.As(err, &p):
-		case errors.Is(err, servicebus.ErrNotThere):
+		case errors.Is(err, servicebus.ErrNotFound):
 			p = &problem{http.StatusNotFound, err.Error()}
-		case errors.Is(err, servicebus.ErrThere):
+		case errors.Is(err, servicebus.ErrExists):
 			p = &problem{http.StatusConflict, err.Error()}
 		default:
 			p = &problem{http.StatusBadRequest, err.Error()}
@@ -141,7 +147,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		body = fmt.Sprintf("<Error><Code>%d</Code><Detail>%s</Detail></Error>", status, html.EscapeString(p.detail))
 	}
 	w.WriteHeader(status)
-	_, _ = io.WriteString(w, body) // who went away does not want to know
+	_, _ = io.WriteString(w, body) // a client that has gone needs no answer
 }
 
 func (h *Handler) serve(r *http.Request) (int, string, error) {
@@ -155,13 +161,7 @@ func (h *Handler) serve(r *http.Request) (int, string, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if path == "$namespaceinfo" {
-		return http.StatusOK,
-			fmt.Sprintf(
-				`<entry xmlns="http://www.w3.org/2005/Atom"><content type="application/xml"><NamespaceInfo xmlns=%q>`+
-					`<CreatedTime>2026-01-01T00:00:00Z</CreatedTime><MessagingSKU>Standard</MessagingSKU><ModifiedTime>2026-01-01T00:00:00Z</ModifiedTime>`+
-					`<Name>sandbox</Name><NamespaceType>Messaging</NamespaceType></NamespaceInfo></content></entry>`,
-				schema),
-			nil
+		return http.StatusOK, fmt.Sprintf(namespaceInfo, schema), nil
 	}
 	if strings.HasPrefix(path, "$") {
 		return h.resources(r, path)
@@ -325,7 +325,7 @@ func read(r *http.Request, into ...any) error {
 	}
 	for _, one := range into {
 		if err := xml.Unmarshal(body, one); err != nil {
-			return bad("The body is no entry.")
+			return bad("The body is not an entry.")
 		}
 	}
 	return nil
@@ -368,7 +368,7 @@ func (e *entity) properties() (broker.Properties, error) {
 		}
 		d, err := broker.ParseDuration(value(name))
 		if err != nil || d <= 0 {
-			errs = append(errs, bad("%s is no duration.", name))
+			errs = append(errs, bad("%s is not a duration.", name))
 		}
 		return d
 	}
@@ -382,7 +382,7 @@ func (e *entity) properties() (broker.Properties, error) {
 	target := func(name string) string {
 		u, err := url.Parse(value(name))
 		if err != nil {
-			errs = append(errs, bad("%s is no address.", name))
+			errs = append(errs, bad("%s is not an address.", name))
 			return ""
 		}
 		return strings.Trim(u.Path, "/")
@@ -415,8 +415,8 @@ func stamp(t time.Time) string {
 	return t.UTC().Format(time.RFC3339Nano)
 }
 
-// entry describes an entity, with its counters. Only the answer to its creation
-// tells that nobody has used it.
+// entry describes an entity, with its counters. Only the answer to its creation shows
+// that nobody has used it.
 func (h *Handler) entry(e *entity, fresh bool) string {
 	var b strings.Builder
 	put := func(name, inner string) { fmt.Fprintf(&b, "<%s>%s</%s>", name, inner, name) }
@@ -428,10 +428,11 @@ func (h *Handler) entry(e *entity, fresh bool) string {
 	n := h.bus.Counts(e.path)
 	put("MessageCount", strconv.Itoa(n.Active+n.Deferred+n.Scheduled+n.DeadLetter))
 	put("SizeInBytes", strconv.FormatInt(h.bus.Size(e.path), 10))
-	put("CountDetails",
-		fmt.Sprintf("<ActiveMessageCount>%d</ActiveMessageCount><DeadLetterMessageCount>%d</DeadLetterMessageCount>"+
-			"<ScheduledMessageCount>%d</ScheduledMessageCount><TransferDeadLetterMessageCount>0</TransferDeadLetterMessageCount>"+
-			"<TransferMessageCount>0</TransferMessageCount>", n.Active+n.Deferred, n.DeadLetter, n.Scheduled))
+	put("CountDetails", fmt.Sprintf("<ActiveMessageCount>%d</ActiveMessageCount>"+
+		"<DeadLetterMessageCount>%d</DeadLetterMessageCount>"+
+		"<ScheduledMessageCount>%d</ScheduledMessageCount>"+
+		"<TransferDeadLetterMessageCount>0</TransferDeadLetterMessageCount>"+
+		"<TransferMessageCount>0</TransferMessageCount>", n.Active+n.Deferred, n.DeadLetter, n.Scheduled))
 	put("CreatedAt", stamp(e.created))
 	put("UpdatedAt", stamp(e.updated))
 	accessed := h.bus.Accessed(e.path)
@@ -482,7 +483,7 @@ func page[T any](r *http.Request, all []T) ([]T, error) {
 		}
 		n, err := strconv.Atoi(v)
 		if err != nil || n < 0 {
-			return 0, bad("%s is no number.", name)
+			return 0, bad("%s is not a number.", name)
 		}
 		return n, nil
 	}

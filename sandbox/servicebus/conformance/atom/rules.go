@@ -61,7 +61,7 @@ func (h *Handler) rule(r *http.Request, sub *entity, name string) (int, string, 
 			return 0, "", err
 		}
 		if env.Rule == nil {
-			return 0, "", bad("The content is no rule.")
+			return 0, "", bad("The content is not a rule.")
 		}
 		one, err := env.Rule.read()
 		if err != nil {
@@ -195,7 +195,7 @@ func plain(kind, text string) (any, error) {
 		return nil, bad("A property of type %s is not supported.", kind)
 	}
 	if err != nil {
-		return nil, bad("A property is no %s.", name)
+		return nil, bad("A property is not a %s.", name)
 	}
 	return v, nil
 }

@@ -1,6 +1,6 @@
-// Package dashboard_test looks at the packaged app as a person does: a Chromium opens
+// Package dashboard_test uses the packaged app as a person does: a Chromium opens
 // its pages on the local Azure, signs in, presses buttons. Every page is held against
-// axe-core's rules for accessibility, in a light and a dark room and on a phone, and
+// axe-core's rules for accessibility, in a light and a dark scheme and on a phone, and
 // searched for keys and tokens.
 package dashboard_test
 
@@ -30,8 +30,8 @@ import (
 const (
 	functionKey = "function-key-of-the-browser-tests"
 	masterKey   = "master-key-of-the-browser-tests"
-	// patience is how long a condition may take on a machine that is busy.
-	patience = 60 * time.Second
+	// timeout is how long a condition may take on a machine that is busy.
+	timeout = 60 * time.Second
 )
 
 // packagedApp is the folder that make package assembles, or another one that
@@ -106,20 +106,20 @@ pats:
     scopes: [vso.release_execute]
 `
 
-// stage is a local Azure with the app on it, and a browser before it.
-type stage struct {
-	t     *testing.T
-	cloud *cloud.Cloud
-	base  string
-	b     *chromium.Browser
-	axe   string
-	shots string
+// fixture is a local Azure with the app on it, and a browser that shows its pages.
+type fixture struct {
+	t           *testing.T
+	cloud       *cloud.Cloud
+	base        string
+	b           *chromium.Browser
+	axe         string
+	screenshots string
 
 	mu     sync.Mutex
 	output bytes.Buffer // what the app and its host put out, and every page
 }
 
-func open(t *testing.T, before func(*stage)) *stage {
+func open(t *testing.T, before func(*fixture)) *fixture {
 	t.Helper()
 	b := chromium.Start(t, chromium.Options{})
 	app := packagedApp(t)
@@ -131,13 +131,13 @@ func open(t *testing.T, before func(*stage)) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stage{t: t, base: "http://" + listener.Addr().String(), b: b, axe: axeSource(t),
-		shots: filepath.Join(filepath.Dir(app), "screenshots")}
-	if err := os.MkdirAll(s.shots, 0o755); err != nil {
+	s := &fixture{t: t, base: "http://" + listener.Addr().String(), b: b, axe: axeSource(t),
+		screenshots: filepath.Join(filepath.Dir(app), "screenshots")}
+	if err := os.MkdirAll(s.screenshots, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if s.cloud, err = cloud.New(cloud.Config{Manifest: path, CheckSchedule: "0 0 0 1 1 *",
-		PublicURL: s.base}); err != nil {
+	s.cloud, err = cloud.New(cloud.Config{Manifest: path, CheckSchedule: "0 0 0 1 1 *", PublicURL: s.base})
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.cloud.Close)
@@ -163,9 +163,9 @@ func open(t *testing.T, before func(*stage)) *stage {
 			t.Error(err)
 		}
 		s.search()
-		for _, c := range b.Complaints() {
+		for _, c := range b.Warnings() {
 			if !strings.Contains(c, "401 (Unauthorized)") { // a wrong key was tried
-				t.Errorf("the browser complains: %s", c)
+				t.Errorf("the browser warns: %s", c)
 			}
 		}
 		if t.Failed() {
@@ -174,10 +174,10 @@ func open(t *testing.T, before func(*stage)) *stage {
 			t.Logf("what the app and its host put out, and the pages:\n%s", s.output.String())
 		}
 	})
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	if err := host.WaitReady(ctx); err != nil {
-		t.Fatalf("the handler does not get ready: %v", err)
+		t.Fatalf("the handler does not become ready: %v", err)
 	}
 	if err := host.Invoke(ctx, "CheckExpiry", ""); err != nil {
 		s.t.Logf("the first sweep: %v", err) // an identity has not signed in
@@ -185,14 +185,14 @@ func open(t *testing.T, before func(*stage)) *stage {
 	return s
 }
 
-func (s *stage) Write(b []byte) (int, error) {
+func (s *fixture) Write(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.output.Write(b)
 }
 
 // search looks for keys and tokens in all that came out.
-func (s *stage) search() {
+func (s *fixture) search() {
 	s.mu.Lock()
 	out := s.output.String()
 	s.mu.Unlock()
@@ -202,15 +202,15 @@ func (s *stage) search() {
 			"basic":  base64.StdEncoding.EncodeToString([]byte(":" + token)), "escaped": url.QueryEscape(token)} {
 			if at := strings.Index(out, want); at >= 0 {
 				line := out[strings.LastIndexByte(out[:at], '\n')+1 : at]
-				s.t.Errorf("secret number %d got out, %s, after %q", i, form, line[max(0, len(line)-200):])
+				s.t.Errorf("secret number %d is in the output, %s, after %q", i, form, line[max(0, len(line)-200):])
 			}
 		}
 	}
 }
 
-func (s *stage) until(what string, done func() bool) {
+func (s *fixture) until(what string, done func() bool) {
 	s.t.Helper()
-	limit := time.NewTimer(patience)
+	limit := time.NewTimer(timeout)
 	defer limit.Stop()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -218,56 +218,56 @@ func (s *stage) until(what string, done func() bool) {
 		select {
 		case <-tick.C:
 		case <-limit.C:
-			s.t.Fatalf("after %v still not so: %s", patience, what)
+			s.t.Fatalf("after %v still not so: %s", timeout, what)
 		}
 	}
 }
 
 // settledAt reports whether a PAT has n versions, the last of them announced.
-func (s *stage) settledAt(name string, n int) bool {
+func (s *fixture) settledAt(name string, n int) bool {
 	v := s.cloud.Vault.Versions(name)
 	return len(v) == n && v[n-1].Tags["patrol-announced-at"] != ""
 }
 
-func (s *stage) must(err error, what string) {
+func (s *fixture) noError(err error, what string) {
 	s.t.Helper()
 	if err != nil {
-		s.shoot("failed")
+		s.screenshot("failed")
 		s.t.Fatalf("%s: %v\nthe page says:\n%s", what, err, s.text())
 	}
 }
 
 // dashboard opens the page as a person does who has got its address with a key.
-func (s *stage) dashboard() {
+func (s *fixture) dashboard() {
 	s.t.Helper()
-	s.must(s.b.Load(chromedp.Navigate(s.base+"/api/dashboard?code="+functionKey)), "opening the dashboard")
+	s.noError(s.b.Load(chromedp.Navigate(s.base+"/api/dashboard?code="+functionKey)), "opening the dashboard")
 	s.keep()
 }
 
 // press presses a button that leads to another page.
-func (s *stage) press(css string) {
+func (s *fixture) press(css string) {
 	s.t.Helper()
-	s.must(s.b.Load(chromedp.ScrollIntoView(chromedp.CSS(css)), chromedp.Click(chromedp.CSS(css))), "pressing "+css)
+	s.noError(s.b.Load(chromedp.ScrollIntoView(chromedp.CSS(css)), chromedp.Click(chromedp.CSS(css))), "pressing "+css)
 	s.keep()
 }
 
 // act presses a button that leads nowhere.
-func (s *stage) act(css string) {
+func (s *fixture) act(css string) {
 	s.t.Helper()
-	s.must(s.b.Run(chromedp.ScrollIntoView(chromedp.CSS(css)), chromedp.Click(chromedp.CSS(css))), "pressing "+css)
+	s.noError(s.b.Run(chromedp.ScrollIntoView(chromedp.CSS(css)), chromedp.Click(chromedp.CSS(css))), "pressing "+css)
 }
 
 // keep keeps the page for the search of secrets.
-func (s *stage) keep() {
+func (s *fixture) keep() {
 	s.t.Helper()
 	html, err := chromium.Get(s.b, chromedp.OuterHTML(chromedp.CSS("html")))
-	s.must(err, "reading the page")
+	s.noError(err, "reading the page")
 	if strings.Contains(html, `<main id="main"`) { // the authority's pages hold codes on purpose
 		_, _ = s.Write([]byte(html + "\n"))
 	}
 }
 
-func (s *stage) text() string {
+func (s *fixture) text() string {
 	text, err := chromium.Get(s.b, chromedp.Evaluate[string](`document.body.innerText`))
 	if err != nil {
 		return "(it cannot be read: " + err.Error() + ")"
@@ -275,8 +275,8 @@ func (s *stage) text() string {
 	return text
 }
 
-// says waits until the page contains a text.
-func (s *stage) says(texts ...string) {
+// awaitText waits until the page contains a text.
+func (s *fixture) awaitText(texts ...string) {
 	s.t.Helper()
 	for _, text := range texts {
 		quoted, err := json.Marshal(text)
@@ -284,52 +284,51 @@ func (s *stage) says(texts ...string) {
 			s.t.Fatal(err)
 		}
 		_, err = chromium.Get(s.b, chromedp.Poll[bool](`document.body.innerText.includes(`+string(quoted)+`)`,
-			chromedp.WithPollingInterval(100*time.Millisecond), chromedp.WithPollingTimeout(patience/2)))
-		s.must(err, "waiting for "+text)
+			chromedp.WithPollingInterval(100*time.Millisecond), chromedp.WithPollingTimeout(timeout/2)))
+		s.noError(err, "waiting for "+text)
 	}
 }
 
-// rooms are how a page is looked at.
-var rooms = []struct {
+// viewports are the windows in which a page is checked.
+var viewports = []struct {
 	name  string
 	width int
 	dark  bool
 }{{"light", 1280, false}, {"dark", 1280, true}, {"phone-light", 390, false}, {"phone-dark", 390, true},
 	{"small-phone", 360, false}}
 
-// inspect looks at the page in every room: it fits, it is accessible. The pictures
+// inspect checks the page in every viewport: it fits, it is accessible. The pictures
 // are kept.
-func (s *stage) inspect(name string) {
+func (s *fixture) inspect(name string) {
 	s.t.Helper()
-	for _, room := range rooms {
-		s.must(s.b.Look(room.width, room.dark), "looking at the page")
-		over,
-			err := chromium.Get(s.b,
+	for _, viewport := range viewports {
+		s.noError(s.b.Emulate(viewport.width, viewport.dark), "setting the viewport")
+		over, err := chromium.Get(s.b,
 			chromedp.Evaluate[int](`document.documentElement.scrollWidth - document.documentElement.clientWidth`))
-		s.must(err, "measuring the page")
+		s.noError(err, "measuring the page")
 		if over > 0 {
-			s.t.Errorf("%s, %s: the page is %d pixels too wide for %d", name, room.name, over, room.width)
+			s.t.Errorf("%s, %s: the page is %d pixels too wide for %d", name, viewport.name, over, viewport.width)
 		}
-		if room.name != "small-phone" {
-			s.shoot(name + "-" + room.name)
+		if viewport.name != "small-phone" {
+			s.screenshot(name + "-" + viewport.name)
 		}
-		s.check(name + ", " + room.name)
+		s.check(name + ", " + viewport.name)
 	}
-	s.must(s.b.Look(1280, false), "looking at the page")
+	s.noError(s.b.Emulate(1280, false), "setting the viewport")
 }
 
-func (s *stage) shoot(name string) {
+func (s *fixture) screenshot(name string) {
 	s.t.Helper()
 	picture, err := chromium.Get(s.b, chromedp.FullScreenshot(100))
 	if err == nil {
-		err = os.WriteFile(filepath.Join(s.shots, name+".png"), picture, 0o600)
+		err = os.WriteFile(filepath.Join(s.screenshots, name+".png"), picture, 0o600)
 	}
 	if err != nil {
 		s.t.Errorf("keeping a picture of %s: %v", name, err)
 	}
 }
 
-// findings are what axe-core has to say: the rules that hold, and those that do not.
+// findings are axe-core's: the rules that hold, and those that do not.
 type findings struct {
 	Held       int
 	Violations []violation
@@ -340,8 +339,17 @@ type violation struct {
 	Nodes            []string
 }
 
+// runAxe runs axe-core's rules and keeps what findings has.
+const runAxe = `axe.run(document, {resultTypes: ["violations"]}).then(r => ({
+	Held: r.passes.length,
+	Violations: r.violations.map(v => ({
+		ID: v.id, Impact: v.impact, Help: v.help,
+		Nodes: v.nodes.map(n => n.html.slice(0, 200) + " " + (n.failureSummary ?? "")),
+	})),
+}))`
+
 // check holds the page against axe-core's rules.
-func (s *stage) check(where string) {
+func (s *fixture) check(where string) {
 	s.t.Helper()
 	if s.axe == "" {
 		return
@@ -350,12 +358,10 @@ func (s *stage) check(where string) {
 		if _, err := chromedp.Evaluate[chromedp.Void](`if (!window.axe) {`+s.axe+`}`)(ctx, t); err != nil {
 			return findings{}, fmt.Errorf("loading axe-core: %w", err)
 		}
-		return chromedp.Evaluate[findings](
-			`axe.run(document, {resultTypes: ["violations"]}).then(r => ({Held: r.passes.length, Violations:
-			r.violations.map(v => ({ID: v.id, Impact: v.impact, Help: v.help, Nodes: v.nodes.map(n => n.html.slice(0, 200) + " " + (n.failureSummary ?? ""))}))}))`,
+		return chromedp.Evaluate[findings](runAxe,
 			chromedp.EvalAwaitPromise)(ctx, t)
 	})
-	s.must(err, "running axe-core")
+	s.noError(err, "running axe-core")
 	if found.Held < 10 {
 		s.t.Errorf("%s: axe-core found only %d rules to apply", where, found.Held)
 	}

@@ -38,8 +38,8 @@ import (
 const (
 	functionKey = "function-key-of-the-tests"
 	masterKey   = "master-key-of-the-tests"
-	// patience is how long a condition may take on a machine that is busy.
-	patience = 60 * time.Second
+	// timeout is how long a condition may take on a machine that is busy.
+	timeout = 60 * time.Second
 )
 
 // packagedApp is the folder that make package assembles.
@@ -55,14 +55,14 @@ func packagedApp(t *testing.T) string {
 	return dir
 }
 
-// plan says how a stage is set.
-type plan struct {
+// setup says how a fixture is set up.
+type setup struct {
 	manifest string // default: manifestTwo
 	schedule string // CHECK_SCHEDULE; default: once a year
 	settings func(map[string]string)
 	cloud    func(*cloud.Config)
 	// before runs on the cloud before the host starts.
-	before func(*stage)
+	before func(*fixture)
 }
 
 const manifestTwo = `apiVersion: patrol/v1
@@ -84,8 +84,8 @@ pats:
     overlap: 2h
 `
 
-// stage is one cloud with the app on it.
-type stage struct {
+// fixture is one cloud with the app on it.
+type fixture struct {
 	t        *testing.T
 	cloud    *cloud.Cloud
 	host     *functionshost.Host
@@ -101,8 +101,8 @@ type stage struct {
 	ids         []string // of the messages that carried events
 }
 
-// open sets a stage and starts the app; all of it ends with the test.
-func open(t *testing.T, p plan) *stage {
+// open sets a fixture up and starts the app; all of it ends with the test.
+func open(t *testing.T, p setup) *fixture {
 	t.Helper()
 	app := packagedApp(t)
 	if p.manifest == "" {
@@ -119,7 +119,7 @@ func open(t *testing.T, p plan) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stage{t: t, base: "http://" + listener.Addr().String(), launcher: &launcher{},
+	s := &fixture{t: t, base: "http://" + listener.Addr().String(), launcher: &launcher{},
 		client: &http.Client{Transport: &http.Transport{}}}
 	t.Cleanup(s.client.CloseIdleConnections)
 
@@ -127,14 +127,16 @@ func open(t *testing.T, p plan) *stage {
 	if p.cloud != nil {
 		p.cloud(&config)
 	}
-	if s.cloud, err = cloud.New(config); err != nil {
+	s.cloud, err = cloud.New(config)
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.cloud.Close)
 	if err := s.cloud.Seed(); err != nil {
 		t.Fatal(err)
 	}
-	if s.bus, err = s.cloud.BusClient(); err != nil {
+	s.bus, err = s.cloud.BusClient()
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.bus.Close(context.Background()) })
@@ -149,18 +151,19 @@ func open(t *testing.T, p plan) *stage {
 	}
 	c.Keys = functionshost.Keys{Host: functionKey, Master: masterKey}
 	c.Launcher, c.Listener = s.launcher, listener
-	c.Log = slog.New(slog.NewTextHandler(&guarded{s: s}, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	c.OnLine = func(l functionshost.Line) { s.note(l.Stream + ": " + l.Text + "\n") }
+	c.Log = slog.New(slog.NewTextHandler(&hostLog{s: s}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	c.OnLine = func(l functionshost.Line) { s.record(l.Stream + ": " + l.Text + "\n") }
 	c.OnInvocation = func(i functionshost.Invocation) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.invocations = append(s.invocations, i)
 	}
-	if s.host, err = functionshost.New(c); err != nil {
+	s.host, err = functionshost.New(c)
+	if err != nil {
 		t.Fatal(err)
 	}
 	for _, problem := range s.host.Problems() {
-		t.Errorf("the app has a fault: %s", problem)
+		t.Errorf("the host reports a problem of the app: %s", problem)
 	}
 	if err := s.host.Start(context.Background()); err != nil {
 		t.Fatal(err)
@@ -176,23 +179,23 @@ func open(t *testing.T, p plan) *stage {
 			t.Logf("what the app and its host put out:\n%s", s.output.String())
 		}
 	})
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	if err := s.host.WaitReady(ctx); err != nil {
-		t.Fatalf("the handler does not get ready: %v", err)
+		t.Fatalf("the handler does not become ready: %v", err)
 	}
 	return s
 }
 
-// guarded is the host's log.
-type guarded struct{ s *stage }
+// hostLog is the host's log.
+type hostLog struct{ s *fixture }
 
-func (g *guarded) Write(b []byte) (int, error) {
-	g.s.note(string(b))
+func (l *hostLog) Write(b []byte) (int, error) {
+	l.s.record(string(b))
 	return len(b), nil
 }
 
-func (s *stage) note(text string) {
+func (s *fixture) record(text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.output.WriteString(text)
@@ -228,7 +231,7 @@ func (l *launcher) starts() int {
 }
 
 // subscribe collects the events as any other application would.
-func (s *stage) subscribe() {
+func (s *fixture) subscribe() {
 	receiver, err := s.bus.NewReceiverForSubscription(cloud.EventTopic, cloud.EventSubscription, nil)
 	if err != nil {
 		s.t.Fatal(err)
@@ -249,7 +252,7 @@ func (s *stage) subscribe() {
 				return
 			}
 			for _, m := range messages {
-				s.received(m)
+				s.collect(m)
 				if err := receiver.CompleteMessage(ctx, m, nil); err != nil && ctx.Err() == nil {
 					s.t.Errorf("completing an event: %v", err)
 				}
@@ -258,10 +261,10 @@ func (s *stage) subscribe() {
 	})
 }
 
-func (s *stage) received(m *azservicebus.ReceivedMessage) {
+func (s *fixture) collect(m *azservicebus.ReceivedMessage) {
 	e, err := events.Decode(m.Body)
 	if err != nil {
-		s.t.Errorf("message %q on the topic is no event: %v", m.MessageID, err)
+		s.t.Errorf("message %q on the topic is not an event: %v", m.MessageID, err)
 		return
 	}
 	for _, c := range []struct{ what, got, want string }{
@@ -291,14 +294,14 @@ func deref(p *string) string {
 }
 
 // until waits for a condition.
-func (s *stage) until(what string, done func() bool) {
+func (s *fixture) until(what string, done func() bool) {
 	s.t.Helper()
-	s.within(patience, what, done)
+	s.within(timeout, what, done)
 }
 
-func (s *stage) within(patience time.Duration, what string, done func() bool) {
+func (s *fixture) within(timeout time.Duration, what string, done func() bool) {
 	s.t.Helper()
-	limit := time.NewTimer(patience)
+	limit := time.NewTimer(timeout)
 	defer limit.Stop()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -306,22 +309,22 @@ func (s *stage) within(patience time.Duration, what string, done func() bool) {
 		select {
 		case <-tick.C:
 		case <-limit.C:
-			s.t.Fatalf("after %v still not so: %s", patience, what)
+			s.t.Fatalf("after %v still not so: %s", timeout, what)
 		}
 	}
 }
 
 // versions are those of a secret, oldest first.
-func (s *stage) versions(name string) []keyvault.Version { return s.cloud.Vault.Versions(name) }
+func (s *fixture) versions(name string) []keyvault.Version { return s.cloud.Vault.Versions(name) }
 
 // settledAt reports whether a PAT has n versions, the last of them announced.
-func (s *stage) settledAt(name string, n int) bool {
+func (s *fixture) settledAt(name string, n int) bool {
 	v := s.versions(name)
 	return len(v) == n && v[n-1].Tags["patrol-announced-at"] != ""
 }
 
-// told returns the event of an id, once it has come.
-func (s *stage) told(id string) (events.Event, bool) {
+// event returns the event of an id, once it has come.
+func (s *fixture) event(id string) (events.Event, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range s.events {
@@ -332,8 +335,8 @@ func (s *stage) told(id string) (events.Event, bool) {
 	return events.Event{}, false
 }
 
-// timesTold counts the messages of one event.
-func (s *stage) timesTold(id string) int {
+// timesReceived counts the messages of one event.
+func (s *fixture) timesReceived(id string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := 0
@@ -346,10 +349,10 @@ func (s *stage) timesTold(id string) int {
 }
 
 // awaitEvent waits for an event and returns its data.
-func awaitEvent[T any](s *stage, id string) T {
+func awaitEvent[T any](s *fixture, id string) T {
 	s.t.Helper()
-	s.until("the event "+id+" has come", func() bool { _, ok := s.told(id); return ok })
-	e, _ := s.told(id)
+	s.until("the event "+id+" has come", func() bool { _, ok := s.event(id); return ok })
+	e, _ := s.event(id)
 	d, ok := e.Data.(T)
 	if !ok {
 		s.t.Fatalf("event %s carries %T", id, e.Data)
@@ -358,7 +361,7 @@ func awaitEvent[T any](s *stage, id string) T {
 }
 
 // failures returns the rotation-failed events.
-func (s *stage) failures() []events.RotationFailed {
+func (s *fixture) failures() []events.RotationFailed {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []events.RotationFailed
@@ -371,7 +374,7 @@ func (s *stage) failures() []events.RotationFailed {
 }
 
 // pat finds a PAT by its authorization id.
-func (s *stage) pat(authorizationID string) devops.PAT {
+func (s *fixture) pat(authorizationID string) devops.PAT {
 	s.t.Helper()
 	for _, p := range s.cloud.DevOps.PATs("", "") {
 		if strings.EqualFold(p.AuthorizationID, authorizationID) {
@@ -383,14 +386,14 @@ func (s *stage) pat(authorizationID string) devops.PAT {
 }
 
 // send puts a message on the command queue.
-func (s *stage) send(session, id string, body []byte) {
+func (s *fixture) send(session, id string, body []byte) {
 	s.t.Helper()
 	sender, err := s.bus.NewSender(cloud.CommandQueue, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	defer func() { _ = sender.Close(context.Background()) }()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	m := &azservicebus.Message{Body: body, SessionID: &session, ContentType: ptr("application/json")}
 	if id != "" {
@@ -430,10 +433,10 @@ func (a answer) json(t *testing.T) map[string]any {
 	return v
 }
 
-// call asks a URL with the function key.
-func (s *stage) call(method, url string, body []byte) answer {
+// call requests a URL with the function key.
+func (s *fixture) call(method, url string, body []byte) answer {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
@@ -450,34 +453,34 @@ func (s *stage) call(method, url string, body []byte) answer {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.note(fmt.Sprintf("answer: %d %v %s\n", got.StatusCode, got.Header, b))
+	s.record(fmt.Sprintf("answer: %d %v %s\n", got.StatusCode, got.Header, b))
 	return answer{got.StatusCode, got.Header, b}
 }
 
-// api asks a function.
-func (s *stage) api(method, path string, body string) answer {
+// api calls an HTTP function.
+func (s *fixture) api(method, path string, body string) answer {
 	s.t.Helper()
 	return s.call(method, s.base+"/api/"+path, []byte(body))
 }
 
 // sweep runs the timer's function by hand.
-func (s *stage) sweep() error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+func (s *fixture) sweep() error {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	return s.host.Invoke(ctx, "CheckExpiry", "")
 }
 
 // finished returns the finished runs of a function.
-func (s *stage) finished(function string) []functionshost.Invocation {
+func (s *fixture) finished(function string) []functionshost.Invocation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.DeleteFunc(slices.Clone(s.invocations),
 		func(i functionshost.Invocation) bool { return i.Function != function })
 }
 
-// quiet waits until the app has worked on every message that was due, and Key
-// Vault has told of every version.
-func (s *stage) quiet() {
+// awaitIdle waits until the app has worked on every message that was due, and Key
+// Vault has sent its event of every version.
+func (s *fixture) awaitIdle() {
 	s.t.Helper()
 	s.until("every message has been worked on", func() bool {
 		versions := map[string]bool{}
@@ -514,7 +517,7 @@ func rotationID(pat, version string) string {
 
 // search looks for tokens in all that the app put out: its lines, the host's log,
 // HTTP answers, events, messages on the queues, and tags.
-func (s *stage) search() {
+func (s *fixture) search() {
 	s.mu.Lock()
 	out := s.output.String()
 	s.mu.Unlock()
@@ -532,7 +535,7 @@ func (s *stage) search() {
 	}
 	out += more.String()
 	for _, found := range leaks(out, s.cloud.Tokens()) {
-		s.t.Errorf("a token got out: %s", found)
+		s.t.Errorf("a token is in the output: %s", found)
 	}
 }
 

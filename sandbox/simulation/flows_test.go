@@ -17,8 +17,8 @@ import (
 
 const name = "jenkins-agents"
 
-// story runs one world in its own bubble.
-func story(t *testing.T, c simulation.Config, tell func(t *testing.T, w *simulation.World)) {
+// withWorld runs a test with one world in its own bubble.
+func withWorld(t *testing.T, c simulation.Config, test func(t *testing.T, w *simulation.World)) {
 	t.Helper()
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -32,7 +32,7 @@ func story(t *testing.T, c simulation.Config, tell func(t *testing.T, w *simulat
 				t.Logf("the handler said:\n%s", w.Output())
 			}
 		}()
-		tell(t, w)
+		test(t, w)
 	})
 }
 
@@ -77,13 +77,13 @@ func failures(w *simulation.World) (out []events.RotationFailed) {
 
 func inject(t *testing.T, w *simulation.World, f faults.Fault) {
 	t.Helper()
-	if err := w.Cloud.Panel.Inject(f); err != nil {
+	if err := w.Cloud.Injector.Inject(f); err != nil {
 		t.Fatal(err)
 	}
 }
 
 func TestASecretPutThereByHandIsAdoptedAndRotatedWhenDue(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		id, token := w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "Jenkins agents",
 			"vso.agentpools_manage vso.build_execute", time.Now().Add(20*day), false)
 		if _, err := w.Cloud.Vault.Put(keyvault.Version{Name: name, Value: token,
@@ -95,11 +95,22 @@ func TestASecretPutThereByHandIsAdoptedAndRotatedWhenDue(t *testing.T) {
 		// It gets the ledger's tags on the version that is there, and keeps its own.
 		sweep(t, w)
 		v := latest(t, w)
-		if len(w.Cloud.Vault.Versions(name)) != 1 || v.Value != token || v.Tags["CredentialId"] != id ||
-			v.Tags["patrol-identity"] != "build-bot" ||
-			v.Tags["team"] != "blue" || v.Expires.IsZero() || len(rotations(w)) != 0 {
-			t.Fatalf("adopted: %d versions, tags %v, exp %s, %d rotations", len(w.Cloud.Vault.Versions(name)), v.Tags,
-				v.Expires, len(rotations(w)))
+		if n := len(w.Cloud.Vault.Versions(name)); n != 1 {
+			t.Fatalf("%d versions after the adoption, want the one that was there", n)
+		}
+		if v.Value != token {
+			t.Error("the adoption changed the value")
+		}
+		for tag, want := range map[string]string{"CredentialId": id, "patrol-identity": "build-bot", "team": "blue"} {
+			if v.Tags[tag] != want {
+				t.Errorf("tag %s is %q, want %q", tag, v.Tags[tag], want)
+			}
+		}
+		if v.Expires.IsZero() {
+			t.Error("the adopted version has no exp")
+		}
+		if n := len(rotations(w)); n != 0 {
+			t.Errorf("%d rotations, want none", n)
 		}
 
 		// Its life is shorter than the manifest's, so it is rotated at the same
@@ -116,7 +127,7 @@ func TestASecretPutThereByHandIsAdoptedAndRotatedWhenDue(t *testing.T) {
 }
 
 func TestASecretWhoseValueIsRefusedIsReplacedAtOnceAndNothingIsRevoked(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		id, _ := w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "Jenkins agents", "vso.build_execute",
 			time.Now().Add(20*day), false)
 		if _, err := w.Cloud.Vault.Put(keyvault.Version{Name: name, Value: "mistyped"}); err != nil {
@@ -125,9 +136,11 @@ func TestASecretWhoseValueIsRefusedIsReplacedAtOnceAndNothingIsRevoked(t *testin
 		time.Sleep(10 * time.Minute)
 		sweep(t, w)
 		v := latest(t, w)
-		if !w.Cloud.DevOps.Works(cloud.Organization, v.Value) || v.Tags["patrol-reason"] != "provision" ||
-			v.Tags["patrol-previous"] != "" {
-			t.Errorf("tags %v", v.Tags)
+		if !w.Cloud.DevOps.Works(cloud.Organization, v.Value) {
+			t.Error("the new value does not work")
+		}
+		if v.Tags["patrol-reason"] != "provision" || v.Tags["patrol-previous"] != "" {
+			t.Errorf("tags %v, want the reason provision and no previous PAT", v.Tags)
 		}
 		if _, there := live(w)[id]; !there {
 			t.Error("a PAT was revoked although nobody knows that it is the one")
@@ -135,8 +148,8 @@ func TestASecretWhoseValueIsRefusedIsReplacedAtOnceAndNothingIsRevoked(t *testin
 	})
 }
 
-func TestAnAmbiguousAdoptionIsToldOnceADayAndSettledByTheManifest(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+func TestAnAmbiguousAdoptionIsReportedOnceADayAndSettledByTheManifest(t *testing.T) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		end := time.Now().Add(25 * day)
 		first, token := w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "Jenkins agents",
 			"vso.agentpools_manage vso.build_execute", end, false)
@@ -150,9 +163,13 @@ func TestAnAmbiguousAdoptionIsToldOnceADayAndSettledByTheManifest(t *testing.T) 
 			sweep(t, w)
 		}
 		got := failures(w)
-		if len(got) != 1 || got[0].Code != "ambiguous-adoption" || !strings.Contains(got[0].Message, first) ||
-			!strings.Contains(got[0].Message, second) {
-			t.Fatalf("failures %+v", got)
+		if len(got) != 1 || got[0].Code != "ambiguous-adoption" {
+			t.Fatalf("failures %+v, want ambiguous-adoption once", got)
+		}
+		for _, id := range []string{first, second} {
+			if !strings.Contains(got[0].Message, id) {
+				t.Errorf("the failure says %q, want %s in it", got[0].Message, id)
+			}
 		}
 		time.Sleep(31 * time.Hour)
 		synctest.Wait()
@@ -169,7 +186,7 @@ func TestAnAmbiguousAdoptionIsToldOnceADayAndSettledByTheManifest(t *testing.T) 
 }
 
 func TestADeletedSecretIsRecoveredBeforeAnythingElse(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		sweep(t, w)
 		before := latest(t, w)
 		if err := w.Cloud.Vault.Delete(name); err != nil {
@@ -193,7 +210,7 @@ func TestDriftRotates(t *testing.T) {
 		t.Run(tc.what, func(t *testing.T) {
 			manifest := strings.Replace(onePAT, "pats:\n", "  release-bot:\n    user: release-bot@contoso.com\npats:\n",
 				1)
-			story(t, simulation.Config{Manifest: manifest}, func(t *testing.T, w *simulation.World) {
+			withWorld(t, simulation.Config{Manifest: manifest}, func(t *testing.T, w *simulation.World) {
 				w.Cloud.AddOrganization("fabrikam")
 				w.Cloud.AddUser("release-bot@contoso.com")
 				if err := w.Cloud.SignIn("release-bot", "release-bot@contoso.com"); err != nil {
@@ -220,22 +237,24 @@ func TestDriftRotates(t *testing.T) {
 }
 
 func TestAPATThatSomebodyRevokedIsReplacedByTheNextSweep(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		sweep(t, w)
 		old := latest(t, w)
 		time.Sleep(time.Hour)
 		w.Cloud.DevOps.Revoke(old.Tags["CredentialId"])
 		sweep(t, w)
 		v := latest(t, w)
-		if v.ID == old.ID || v.Tags["patrol-reason"] != "compromised" || !w.Cloud.DevOps.Works(cloud.Organization,
-			v.Value) {
-			t.Errorf("tags %v", v.Tags)
+		if v.ID == old.ID || v.Tags["patrol-reason"] != "compromised" {
+			t.Errorf("version %s with tags %v, want a new one, compromised", v.ID, v.Tags)
+		}
+		if !w.Cloud.DevOps.Works(cloud.Organization, v.Value) {
+			t.Error("the new PAT does not work")
 		}
 	})
 }
 
 func TestADisabledLatestVersionIsReplaced(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		sweep(t, w)
 		if _, err := w.Cloud.Vault.Change(name, "", func(v *keyvault.Version) { v.Enabled = false }); err != nil {
 			t.Fatal(err)
@@ -248,7 +267,7 @@ func TestADisabledLatestVersionIsReplaced(t *testing.T) {
 }
 
 func TestAnAttemptThatDiedBetweenCreateAndStoreLeavesNothingBehind(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		// The answer to the creation is lost: the PAT exists, its token is nowhere.
 		inject(t, w, faults.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: faults.ResetAfter})
 		sweep(t, w)
@@ -275,7 +294,7 @@ func TestAnAttemptThatDiedBetweenCreateAndStoreLeavesNothingBehind(t *testing.T)
 }
 
 func TestSeveralReplacedPATsLiveThroughTheirOwnOverlaps(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		sweep(t, w)
 		first := latest(t, w)
 		rotate := func(body string) keyvault.Version {
@@ -308,26 +327,26 @@ func TestSeveralReplacedPATsLiveThroughTheirOwnOverlaps(t *testing.T) {
 	})
 }
 
-func TestARevocationThatFailsIsMadeUpForBehindALaterOneThatDidNot(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+func TestARevocationThatFailsIsRetriedAfterALaterOneThatSucceeded(t *testing.T) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		sweep(t, w)
 		first := latest(t, w)
-		press(w, `{}`)
+		requestRotation(w, `{}`)
 		time.Sleep(time.Hour)
 		second := latest(t, w)
 		// The oldest one's revocation fails, past the SDK's patience.
 		inject(t, w, faults.Fault{Service: devops.ServiceName, Operation: devops.RevokePat, Times: 4,
 			Mode: faults.Status, Status: 503})
-		press(w, `{"revokePrevious":"now"}`)
+		requestRotation(w, `{"revokePrevious":"now"}`)
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		if w.Cloud.DevOps.Works(cloud.Organization, second.Value) || !w.Cloud.DevOps.Works(cloud.Organization,
-			first.Value) {
-			t.Fatal("this test wants the newer one to be revoked and the older one not")
+		works := func(v keyvault.Version) bool { return w.Cloud.DevOps.Works(cloud.Organization, v.Value) }
+		if works(second) || !works(first) {
+			t.Fatal("this test needs the newer one to be revoked and the older one not")
 		}
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
-		if w.Cloud.DevOps.Works(cloud.Organization, first.Value) {
+		if works(first) {
 			t.Error("the older one is alive after the retry")
 		}
 		for i, v := range w.Cloud.Vault.Versions(name) {
@@ -345,8 +364,8 @@ func TestARevocationThatFailsIsMadeUpForBehindALaterOneThatDidNot(t *testing.T) 
 	})
 }
 
-func TestPressingRotateTwiceRotatesOnce(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+func TestRequestingARotationTwiceRotatesOnce(t *testing.T) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		sweep(t, w)
 		inject(t, w, faults.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: faults.Slow,
 			Delay: 5 * time.Second})
@@ -364,7 +383,7 @@ func TestPressingRotateTwiceRotatesOnce(t *testing.T) {
 }
 
 func TestTransientFaultsAreRetriedByScheduledCommandsAndNeverByTheHost(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		// Longer than the SDKs' own patience.
 		inject(t, w, faults.Fault{Service: keyvault.Service, Operation: keyvault.SetSecret, Times: 5,
 			Mode: faults.Status, Status: 503})
@@ -380,7 +399,7 @@ func TestTransientFaultsAreRetriedByScheduledCommandsAndNeverByTheHost(t *testin
 			}
 		}
 		if got := failures(w); len(got) != 0 {
-			t.Errorf("told of %+v, and it got better by itself", got)
+			t.Errorf("failures %+v, want none: the retry succeeded", got)
 		}
 		time.Sleep(time.Hour)
 		synctest.Wait()
@@ -390,22 +409,25 @@ func TestTransientFaultsAreRetriedByScheduledCommandsAndNeverByTheHost(t *testin
 	})
 }
 
-func TestGivingUpIsTold(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+func TestGivingUpIsReported(t *testing.T) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		inject(t, w, faults.Fault{Service: devops.ServiceName, Operation: devops.ConnectionData, Times: -1,
 			Mode: faults.Status, Status: 503})
 		sweep(t, w)
 		time.Sleep(3 * time.Hour)
 		synctest.Wait()
 		got := failures(w)
-		if len(got) != 1 || got[0].Step != "prove" || got[0].Class != "transient" || got[0].RetryAt != nil {
-			t.Fatalf("failures %+v", got)
+		if len(got) != 1 || got[0].Step != "prove" || got[0].Class != "transient" {
+			t.Fatalf("failures %+v, want a transient one at step prove", got)
+		}
+		if got[0].RetryAt != nil {
+			t.Errorf("the failure promises a retry at %s, want none", got[0].RetryAt)
 		}
 		if len(live(w)) != 0 {
 			t.Errorf("%d PATs that could not be proved are alive", len(live(w)))
 		}
 		// When the fault is gone, the next sweep provisions.
-		w.Cloud.Panel.ClearFaults()
+		w.Cloud.Injector.ClearFaults()
 		time.Sleep(6 * time.Hour)
 		synctest.Wait()
 		if len(rotations(w)) != 1 {
@@ -414,8 +436,8 @@ func TestGivingUpIsTold(t *testing.T) {
 	})
 }
 
-func TestAPolicyRefusalIsToldOnceAndNotHammered(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+func TestAPolicyRefusalIsReportedOnceAndNotHammered(t *testing.T) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		w.Cloud.DevOps.SetPolicies(cloud.Organization, devops.Policies{Creation: true})
 		for range 4 {
 			sweep(t, w)
@@ -424,7 +446,7 @@ func TestAPolicyRefusalIsToldOnceAndNotHammered(t *testing.T) {
 		if len(got) != 1 || got[0].Class != "policy" || got[0].Step != "create" {
 			t.Fatalf("failures %+v", got)
 		}
-		if n := w.Cloud.Panel.Count(devops.ServiceName, devops.CreatePat); n > 4 {
+		if n := w.Cloud.Injector.Count(devops.ServiceName, devops.CreatePat); n > 4 {
 			t.Errorf("%d creations for 4 sweeps", n)
 		}
 		w.Cloud.DevOps.SetPolicies(cloud.Organization, devops.Policies{})
@@ -435,8 +457,8 @@ func TestAPolicyRefusalIsToldOnceAndNotHammered(t *testing.T) {
 	})
 }
 
-func TestThrottlingPutsTheWholeIdentityOff(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+func TestThrottlingPostponesTheWholeIdentity(t *testing.T) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		inject(t, w, faults.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: faults.Status,
 			Status: 429,
 			Header: map[string]string{"Retry-After": "120", "Content-Type": "application/json"},
@@ -453,8 +475,8 @@ func TestThrottlingPutsTheWholeIdentityOff(t *testing.T) {
 	})
 }
 
-func TestALostSignInIsToldOnceAndRepairedBySigningIn(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+func TestALostSignInIsReportedOnceAndRepairedBySigningIn(t *testing.T) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		sweep(t, w)
 		w.Cloud.Entra.Revoke(cloud.User)
 		w.Restart() // no access token in memory any more
@@ -473,7 +495,7 @@ func TestALostSignInIsToldOnceAndRepairedBySigningIn(t *testing.T) {
 			}
 		}
 		if required != 1 {
-			t.Errorf("told %d times", required)
+			t.Errorf("%d events ask for a sign-in, want one", required)
 		}
 		var problem struct{ Type, SignInURL string }
 		if code := w.HTTP("POST", "/api/pats/"+name+"/rotate", nil, &problem); code != 409 || problem.SignInURL == "" {
@@ -493,14 +515,14 @@ func TestALostSignInIsToldOnceAndRepairedBySigningIn(t *testing.T) {
 	})
 }
 
-func TestWhatIsNoCommandIsToldAndCompleted(t *testing.T) {
+func TestMessagesThatAreNotCommandsAreReportedAndCompleted(t *testing.T) {
 	for _, tc := range []struct{ what, body, code string }{
 		{"text", "hello", "not-a-command"},
 		{"imitated metadata", `{"messageId":"x","sessionId":"other","deliveryCount":0}`, "not-a-command"},
 		{"an unmanaged PAT", `{"command":"reconcile","pat":"jenkins-agents2"}`, "not-in-manifest"},
 	} {
 		t.Run(tc.what, func(t *testing.T) {
-			story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+			withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 				session := name
 				if tc.code == "not-in-manifest" {
 					session = "jenkins-agents2"
@@ -520,7 +542,7 @@ func TestWhatIsNoCommandIsToldAndCompleted(t *testing.T) {
 }
 
 func TestACommandInAnotherSessionIsSentOnIntoItsOwn(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		w.Command("somewhere", `{"command":"reconcile","pat":"JENKINS-agents"}`)
 		w.Settle()
 		if len(rotations(w)) != 1 {
@@ -540,7 +562,7 @@ func TestTheVaultsOwnEventsCauseNoRotation(t *testing.T) {
 	// Lives of 7 days: each version is near its expiry, by Key Vault's measure, when
 	// it is made.
 	short := strings.Replace(onePAT, "pats:\n", "defaults: {lifetime: 7d, rotateBefore: 3d, overlap: 2h}\npats:\n", 1)
-	story(t, simulation.Config{Manifest: short}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{Manifest: short}, func(t *testing.T, w *simulation.World) {
 		sweep(t, w)
 		time.Sleep(3 * time.Hour)
 		synctest.Wait()
@@ -554,7 +576,7 @@ func TestTheVaultsOwnEventsCauseNoRotation(t *testing.T) {
 }
 
 func TestASecretPutThereByHandIsSeenByTheVaultsEvent(t *testing.T) {
-	story(t, simulation.Config{Schedule: "0 0 3 1 1 *"}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{Schedule: "0 0 3 1 1 *"}, func(t *testing.T, w *simulation.World) {
 		id, token := w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "Jenkins agents",
 			"vso.agentpools_manage vso.build_execute", time.Now().Add(29*day), false)
 		if _, err := w.Cloud.Vault.Put(keyvault.Version{Name: name, Value: token}); err != nil {
@@ -574,7 +596,7 @@ func TestAReleasedPATIsReportedAndNotRevoked(t *testing.T) {
     organization: contoso
     scopes: [vso.packaging]
 `
-	story(t, simulation.Config{Manifest: two}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{Manifest: two}, func(t *testing.T, w *simulation.World) {
 		sweep(t, w)
 		w.SetManifest(onePAT)
 		w.Restart()
@@ -586,15 +608,20 @@ func TestAReleasedPATIsReportedAndNotRevoked(t *testing.T) {
 			Pats, Released []struct{ Name string }
 			Unmanaged      []any
 		}
-		if code := w.HTTP("GET", "/api/pats", nil, &list); code != 200 || len(list.Pats) != 1 ||
-			len(list.Released) != 1 || list.Released[0].Name != "nuget-feed" || len(list.Unmanaged) != 0 {
-			t.Errorf("the list: %d %+v", code, list)
+		if code := w.HTTP("GET", "/api/pats", nil, &list); code != 200 {
+			t.Fatalf("the list answered %d", code)
+		}
+		if len(list.Pats) != 1 || len(list.Unmanaged) != 0 {
+			t.Errorf("managed %+v, unmanaged %+v, want one and none", list.Pats, list.Unmanaged)
+		}
+		if len(list.Released) != 1 || list.Released[0].Name != "nuget-feed" {
+			t.Errorf("released %+v, want nuget-feed", list.Released)
 		}
 	})
 }
 
-func TestUnmanagedPATsAreToldOfBeforeTheyEnd(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+func TestUnmanagedPATsAreAnnouncedBeforeTheyExpire(t *testing.T) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "somebody's own", "vso.code", time.Now().Add(16*day), false)
 		for range 17 {
 			time.Sleep(day)
@@ -607,7 +634,7 @@ func TestUnmanagedPATsAreToldOfBeforeTheyEnd(t *testing.T) {
 			}
 		}
 		if fmt.Sprint(days) != "[14 7 1]" {
-			t.Errorf("told at %v days before the end, want [14 7 1], once each", days)
+			t.Errorf("events at %v days before the end, want [14 7 1], once each", days)
 		}
 	})
 }
@@ -618,11 +645,11 @@ func TestASweepGoesOnPastAnOrganizationThatIsDown(t *testing.T) {
     organization: fabrikam
     scopes: [vso.packaging]
 `
-	story(t, simulation.Config{Manifest: two}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{Manifest: two}, func(t *testing.T, w *simulation.World) {
 		w.Cloud.AddOrganization("fabrikam")
 		w.Cloud.DevOps.SetOffline("fabrikam", true)
 		if err := w.Sweep(); err == nil {
-			t.Error("the sweep hides that it could not look everywhere")
+			t.Error("the sweep succeeds although it could not check everything")
 		}
 		if _, ok := w.Latest(name); !ok {
 			t.Error("the other organization's PAT was not provisioned")
@@ -632,15 +659,17 @@ func TestASweepGoesOnPastAnOrganizationThatIsDown(t *testing.T) {
 				Problems []struct{ Organization string }
 			}
 		}
-		if code := w.HTTP("GET", "/api/status", nil, &status); code != 200 || len(status.LastSweep.Problems) != 1 ||
-			status.LastSweep.Problems[0].Organization != "fabrikam" {
-			t.Errorf("status: %d %+v", code, status)
+		if code := w.HTTP("GET", "/api/status", nil, &status); code != 200 {
+			t.Fatalf("status answered %d", code)
+		}
+		if p := status.LastSweep.Problems; len(p) != 1 || p[0].Organization != "fabrikam" {
+			t.Errorf("problems of the last sweep: %+v, want one of fabrikam", p)
 		}
 	})
 }
 
 func TestAPlanChangesNothing(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		before := len(w.Cloud.History())
 		var plan struct {
 			Pats []struct {
@@ -648,14 +677,16 @@ func TestAPlanChangesNothing(t *testing.T) {
 				NextAction struct{ Action, Reason string }
 			}
 		}
-		if code := w.HTTP("POST", "/api/check?dryRun=true", nil, &plan); code != 200 || len(plan.Pats) != 1 ||
-			plan.Pats[0].State != "missing" || plan.Pats[0].NextAction.Action != "rotate" ||
-			plan.Pats[0].NextAction.Reason != "provision" {
-			t.Errorf("the plan: %d %+v", code, plan)
+		if code := w.HTTP("POST", "/api/check?dryRun=true", nil, &plan); code != 200 || len(plan.Pats) != 1 {
+			t.Fatalf("the dry run answered %d with %+v, want 200 and one PAT", code, plan)
+		}
+		p := plan.Pats[0]
+		if got := p.State + " " + p.NextAction.Action + " " + p.NextAction.Reason; got != "missing rotate provision" {
+			t.Errorf("the plan is %q, want missing rotate provision", got)
 		}
 		w.Settle()
 		if after := len(w.Cloud.History()); after != before {
-			t.Errorf("%d things happened", after-before)
+			t.Errorf("%d changes, want none", after-before)
 		}
 		if code := w.HTTP("POST", "/api/check", nil, nil); code != 202 {
 			t.Errorf("check answered %d", code)
@@ -667,23 +698,26 @@ func TestAPlanChangesNothing(t *testing.T) {
 	})
 }
 
-func TestBrokenConfigurationIsSaidEverywhereAndTheProcessLives(t *testing.T) {
-	story(t, simulation.Config{Manifest: "apiVersion: patrol/v1\npats:\n  - nme: x\n"},
+func TestABrokenConfigurationIsReportedEverywhereAndTheProcessLives(t *testing.T) {
+	withWorld(t, simulation.Config{Manifest: "apiVersion: patrol/v1\npats:\n  - nme: x\n"},
 		func(t *testing.T, w *simulation.World) {
 			var problem struct {
 				Type   string
 				Errors []string
 			}
-			if code := w.HTTP("GET", "/api/pats", nil, &problem); code != 503 ||
-				problem.Type != "urn:patrol:problem:configuration" || len(problem.Errors) < 2 {
-				t.Errorf("the list: %d %+v", code, problem)
+			code := w.HTTP("GET", "/api/pats", nil, &problem)
+			if code != 503 || problem.Type != "urn:patrol:problem:configuration" {
+				t.Errorf("the list answered %d %s, want 503 and a configuration problem", code, problem.Type)
+			}
+			if len(problem.Errors) < 2 {
+				t.Errorf("errors %q, want all of them", problem.Errors)
 			}
 			var health struct{ Status string }
 			if code := w.HTTP("GET", "/api/health", nil, &health); code != 503 || health.Status != "configuration" {
 				t.Errorf("health: %d %+v", code, health)
 			}
 			if err := w.Sweep(); err == nil {
-				t.Error("the timer's function succeeds")
+				t.Error("the timer's function succeeds, want it to fail")
 			}
 			// A message takes minutes to the dead-letter queue, where it is kept.
 			began := time.Now()

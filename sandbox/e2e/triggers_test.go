@@ -30,7 +30,7 @@ type expected struct {
 }
 
 // checkVersion asserts a version that is in force against its PAT, tag by tag.
-func (s *stage) checkVersion(v keyvault.Version, want expected) {
+func (s *fixture) checkVersion(v keyvault.Version, want expected) {
 	s.t.Helper()
 	p := s.pat(v.Tags["CredentialId"])
 	env := s.cloud.Environment()
@@ -57,8 +57,8 @@ func (s *stage) checkVersion(v keyvault.Version, want expected) {
 		if want.overlap < 0 {
 			due = v.Created
 		}
-		if diff := at.Sub(due); err != nil || !strings.HasSuffix(v.Tags["patrol-revoke-previous-at"], "Z") ||
-			diff.Abs() > 5*time.Second {
+		isUTC := strings.HasSuffix(v.Tags["patrol-revoke-previous-at"], "Z")
+		if err != nil || !isUTC || at.Sub(due).Abs() > 5*time.Second {
 			s.t.Errorf("%s: patrol-revoke-previous-at is %q, want about %s", want.name,
 				v.Tags["patrol-revoke-previous-at"], due.Format(time.RFC3339))
 		}
@@ -66,15 +66,23 @@ func (s *stage) checkVersion(v keyvault.Version, want expected) {
 	if !maps.Equal(v.Tags, tags) {
 		s.t.Errorf("%s: tags of version %s\n got %v\nwant %v", want.name, v.ID, v.Tags, tags)
 	}
-	if at, err := time.Parse(time.RFC3339, v.Tags["patrol-announced-at"]); err != nil ||
-		time.Since(at).Abs() > patience {
-		s.t.Errorf("%s: patrol-announced-at is %q", want.name, v.Tags["patrol-announced-at"])
+	at, err := time.Parse(time.RFC3339, v.Tags["patrol-announced-at"])
+	if err != nil || time.Since(at).Abs() > timeout {
+		s.t.Errorf("%s: patrol-announced-at is %q, want about now", want.name, v.Tags["patrol-announced-at"])
 	}
-	if p.State != devops.Active || v.Value != p.Token || !v.Enabled || v.ContentType != "application/vnd.patrol.pat" ||
-		!v.Expires.Equal(p.ValidTo.Truncate(time.Second)) {
-		s.t.Errorf(
-			"%s: version %s does not hold its PAT: PAT %s, same value %t, enabled %t, content type %q, exp %s, PAT's end %s",
-			want.name, v.ID, p.State, v.Value == p.Token, v.Enabled, v.ContentType, v.Expires, p.ValidTo)
+	for _, c := range []struct {
+		what      string
+		got, want any
+	}{
+		{"the PAT", p.State, devops.Active},
+		{"the value is the PAT", v.Value == p.Token, true},
+		{"enabled", v.Enabled, true},
+		{"content type", v.ContentType, "application/vnd.patrol.pat"},
+		{"exp", v.Expires.Format(time.RFC3339), p.ValidTo.Truncate(time.Second).Format(time.RFC3339)},
+	} {
+		if c.got != c.want {
+			s.t.Errorf("%s: version %s: %s: %v, want %v", want.name, v.ID, c.what, c.got, c.want)
+		}
 	}
 	if !s.cloud.DevOps.Works("contoso", v.Value) {
 		s.t.Errorf("%s: the PAT in the vault does not work", want.name)
@@ -82,7 +90,7 @@ func (s *stage) checkVersion(v keyvault.Version, want expected) {
 }
 
 // checkRotated asserts the event of a rotation against the version that it made.
-func (s *stage) checkRotated(v keyvault.Version, want expected) {
+func (s *fixture) checkRotated(v keyvault.Version, want expected) {
 	s.t.Helper()
 	d := awaitEvent[events.Rotated](s, rotationID(want.name, want.from)+"/rotated")
 	p := s.pat(v.Tags["CredentialId"])
@@ -101,29 +109,38 @@ func (s *stage) checkRotated(v keyvault.Version, want expected) {
 		s.t.Errorf("%s: the event says %s to %s, the PAT lives %s to %s", want.name, d.ValidFrom, d.ValidTo,
 			p.ValidFrom, p.ValidTo)
 	}
-	switch {
-	case want.previous == nil && d.Previous != nil:
-		s.t.Errorf("%s: a first PAT has a previous one: %+v", want.name, *d.Previous)
-	case want.previous != nil && (d.Previous == nil || d.Previous.Version != want.previous.ID ||
-		d.Previous.AuthorizationID != want.previous.Tags["CredentialId"] ||
-		d.Previous.RevokeAt.Format(time.RFC3339) != v.Tags["patrol-revoke-previous-at"]):
-		s.t.Errorf("%s: previous is %+v, want version %s and its end at %s", want.name, d.Previous, want.previous.ID,
-			v.Tags["patrol-revoke-previous-at"])
+	if (d.Previous == nil) != (want.previous == nil) {
+		s.t.Errorf("%s: the event's previous PAT is %+v, want one: %t", want.name, d.Previous, want.previous != nil)
+	}
+	if d.Previous == nil || want.previous == nil {
+		return
+	}
+	for _, c := range []struct{ what, got, want string }{
+		{"version", d.Previous.Version, want.previous.ID},
+		{"authorization id", d.Previous.AuthorizationID, want.previous.Tags["CredentialId"]},
+		{"revocation", d.Previous.RevokeAt.Format(time.RFC3339), v.Tags["patrol-revoke-previous-at"]},
+	} {
+		if c.got != c.want {
+			s.t.Errorf("%s: the previous PAT's %s is %q, want %q", want.name, c.what, c.got, c.want)
+		}
 	}
 }
 
 // checkClosed waits until a replaced version is closed: its PAT revoked, the event
-// told, the version disabled and noted.
-func (s *stage) checkClosed(name string, number int, rotation, cause string) {
+// sent, the version disabled and tagged.
+func (s *fixture) checkClosed(name string, number int, rotation, cause string) {
 	s.t.Helper()
 	id := s.versions(name)[number].Tags["CredentialId"]
 	s.until(fmt.Sprintf("version %d of %s is closed", number+1, name), func() bool {
 		return s.versions(name)[number].Tags["patrol-revoked-at"] != ""
 	})
 	v := s.versions(name)[number]
-	if at, err := time.Parse(time.RFC3339, v.Tags["patrol-revoked-at"]); v.Enabled || err != nil ||
-		time.Since(at).Abs() > patience {
-		s.t.Errorf("%s: a closed version is enabled (%t) or says %q", name, v.Enabled, v.Tags["patrol-revoked-at"])
+	if v.Enabled {
+		s.t.Errorf("%s: the closed version %s is enabled", name, v.ID)
+	}
+	at, err := time.Parse(time.RFC3339, v.Tags["patrol-revoked-at"])
+	if err != nil || time.Since(at).Abs() > timeout {
+		s.t.Errorf("%s: patrol-revoked-at is %q, want about now", name, v.Tags["patrol-revoked-at"])
 	}
 	if p := s.pat(id); p.State != devops.Revoked || s.cloud.DevOps.Works("contoso", p.Token) {
 		s.t.Errorf("%s: the replaced PAT is %s", name, p.State)
@@ -139,14 +156,17 @@ func (s *stage) checkClosed(name string, number int, rotation, cause string) {
 func TestAPATLivesThroughAllTriggers(t *testing.T) {
 	t.Parallel()
 	schedule, at := soon()
-	s := open(t, plan{schedule: schedule})
+	s := open(t, setup{schedule: schedule})
 	const jenkins, nuget = "jenkins-agents", "nuget-feed"
 
 	// The timer finds that nothing exists, and both PATs are provisioned.
 	s.until("both PATs are provisioned", func() bool { return s.settledAt(jenkins, 1) && s.settledAt(nuget, 1) })
-	if runs := s.finished("CheckExpiry"); len(runs) != 1 || runs[0].Err != nil ||
-		runs[0].Started.Before(at.Add(-time.Second)) {
-		t.Errorf("runs of the timer: %+v, want one good one at %s", runs, at)
+	runs := s.finished("CheckExpiry")
+	if len(runs) != 1 || runs[0].Err != nil {
+		t.Fatalf("runs of the timer: %+v, want one without an error", runs)
+	}
+	if runs[0].Started.Before(at.Add(-time.Second)) {
+		t.Errorf("the timer ran at %s, want %s", runs[0].Started, at)
 	}
 	firsts := map[string]expected{
 		jenkins: {name: jenkins, reason: "provision", lifeDays: "30"},
@@ -156,36 +176,38 @@ func TestAPATLivesThroughAllTriggers(t *testing.T) {
 		s.checkVersion(s.versions(name)[0], want)
 		s.checkRotated(s.versions(name)[0], want)
 	}
-	if p := s.pat(s.versions(jenkins)[0].Tags["CredentialId"]); !strings.HasPrefix(p.DisplayName,
-		"Jenkins agents (patrol ") ||
-		!strings.HasSuffix(p.DisplayName, "-"+rotationID(jenkins, "")+")") ||
-		!slices.Equal(p.Scopes, []string{"vso.agentpools_manage", "vso.build_execute"}) {
-		t.Errorf("the PAT is called %q and may %v", p.DisplayName, p.Scopes)
+	p := s.pat(s.versions(jenkins)[0].Tags["CredentialId"])
+	if !strings.HasPrefix(p.DisplayName, "Jenkins agents (patrol ") ||
+		!strings.HasSuffix(p.DisplayName, "-"+rotationID(jenkins, "")+")") {
+		t.Errorf("the PAT is called %q, want its name, the vault's mark and the rotation's id", p.DisplayName)
+	}
+	if want := []string{"vso.agentpools_manage", "vso.build_execute"}; !slices.Equal(p.Scopes, want) {
+		t.Errorf("the PAT's scopes are %v, want %v", p.Scopes, want)
 	}
 
 	// A command on the queue: rotate away from this PAT.
 	first := s.versions(nuget)[0]
 	s.send(nuget, "order-1", command(map[string]any{"pat": nuget, "reason": "requested",
 		"from": first.Tags["CredentialId"], "revokePrevious": "overlap", "requestedBy": "a pipeline"}))
-	s.until("the ordered rotation is done", func() bool { return s.settledAt(nuget, 2) })
+	s.until("the requested rotation is done", func() bool { return s.settledAt(nuget, 2) })
 	second := s.versions(nuget)[1]
-	ordered := expected{name: nuget, reason: "requested", from: first.ID, lifeDays: "7", previous: &first,
+	requested := expected{name: nuget, reason: "requested", from: first.ID, lifeDays: "7", previous: &first,
 		overlap: 2 * time.Hour}
-	s.checkVersion(second, ordered)
-	s.checkRotated(second, ordered)
+	s.checkVersion(second, requested)
+	s.checkRotated(second, requested)
 	if p := s.pat(first.Tags["CredentialId"]); p.State != devops.Active || !s.versions(nuget)[0].Enabled {
 		t.Errorf("in its overlap the replaced PAT is %s, its version enabled: %t", p.State,
 			s.versions(nuget)[0].Enabled)
 	}
 	s.checkScheduled(nuget, second.Tags["patrol-revoke-previous-at"])
 
-	// The same order again, with another message id: it has been carried out.
-	runs := len(s.finished("Reconcile"))
+	// The same command again, with another message id: it has been carried out.
+	before := len(s.finished("Reconcile"))
 	s.send(nuget, "order-2", command(map[string]any{"pat": nuget, "reason": "requested",
 		"from": first.Tags["CredentialId"]}))
-	s.until("the repeated order is looked at", func() bool { return len(s.finished("Reconcile")) > runs })
+	s.until("the repeated command is worked off", func() bool { return len(s.finished("Reconcile")) > before })
 	if n := len(s.versions(nuget)); n != 2 {
-		t.Errorf("a repeated order made version %d", n)
+		t.Errorf("%d versions after a repeated command, want 2", n)
 	}
 
 	// Over HTTP, with the replaced ones to end at once: both of them do.
@@ -222,7 +244,7 @@ func TestAPATLivesThroughAllTriggers(t *testing.T) {
 }
 
 // checkScheduled looks for the command that asks for a revocation in its time.
-func (s *stage) checkScheduled(name, at string) {
+func (s *fixture) checkScheduled(name, at string) {
 	s.t.Helper()
 	for _, m := range s.cloud.Messages(cloud.CommandQueue) {
 		if m.SessionID == name && !m.Scheduled.IsZero() && m.Scheduled.UTC().Format(time.RFC3339) == at {
@@ -232,8 +254,8 @@ func (s *stage) checkScheduled(name, at string) {
 	s.t.Errorf("no command for %s is scheduled for %s", name, at)
 }
 
-// eventsOnce asserts that in a run without faults nothing is told twice.
-func (s *stage) eventsOnce() {
+// eventsOnce asserts that in a run without faults no event is sent twice.
+func (s *fixture) eventsOnce() {
 	s.t.Helper()
 	s.mu.Lock()
 	ids := slices.Clone(s.ids)
@@ -247,11 +269,11 @@ func (s *stage) eventsOnce() {
 func TestASecretPutThereByHandIsAdopted(t *testing.T) {
 	t.Parallel()
 	var id, token string
-	s := open(t, plan{before: func(s *stage) {
+	s := open(t, setup{before: func(s *fixture) {
 		id, token = s.cloud.DevOps.Seed("contoso", cloud.User, "Jenkins agents",
 			"vso.agentpools_manage vso.build_execute", time.Now().Add(25*24*time.Hour), false)
 	}})
-	// Key Vault tells of the new version, and that is enough.
+	// Key Vault's event of the new version is enough.
 	if _, err := s.cloud.Vault.Put(keyvault.Version{Name: "jenkins-agents", Value: token,
 		Tags: map[string]string{"owner": "team-a"}}); err != nil {
 		t.Fatal(err)
@@ -259,9 +281,16 @@ func TestASecretPutThereByHandIsAdopted(t *testing.T) {
 	s.until("the secret is adopted",
 		func() bool { return s.versions("jenkins-agents")[0].Tags["patrol-identity"] != "" })
 	v := s.versions("jenkins-agents")
-	if len(v) != 1 || v[0].Value != token || v[0].Tags["CredentialId"] != id || v[0].Tags["owner"] != "team-a" ||
-		v[0].Expires.IsZero() {
-		t.Errorf("adopted: %d versions, tags %v, exp %s", len(v), v[0].Tags, v[0].Expires)
+	if len(v) != 1 || v[0].Value != token {
+		t.Errorf("%d versions, the first holds what was put there: %t; want one that does", len(v), v[0].Value == token)
+	}
+	for tag, want := range map[string]string{"CredentialId": id, "owner": "team-a"} {
+		if v[0].Tags[tag] != want {
+			t.Errorf("tag %s is %q, want %q", tag, v[0].Tags[tag], want)
+		}
+	}
+	if v[0].Expires.IsZero() {
+		t.Error("the adopted version has no exp")
 	}
 	if len(s.cloud.DevOps.PATs("contoso", cloud.User)) != 1 {
 		t.Error("adopting made a PAT")
@@ -271,16 +300,14 @@ func TestASecretPutThereByHandIsAdopted(t *testing.T) {
 // With a connection string for Service Bus and a public client the same app runs.
 func TestTheAppRunsWithAConnectionStringAndAPublicClient(t *testing.T) {
 	t.Parallel()
-	s := open(t, plan{cloud: func(c *cloud.Config) {
+	s := open(t, setup{cloud: func(c *cloud.Config) {
 		c.ConnectionString, c.ClientCredential = true, cloud.PublicClient
 	}})
 	if err := s.sweep(); err != nil {
 		t.Fatal(err)
 	}
-	s.until("both PATs are provisioned", func() bool {
-		return s.settledAt("jenkins-agents", 1) &&
-			s.settledAt("nuget-feed", 1)
-	})
+	s.until("both PATs are provisioned",
+		func() bool { return s.settledAt("jenkins-agents", 1) && s.settledAt("nuget-feed", 1) })
 	if n := s.cloud.Entra.Assertions(); n != 0 {
 		t.Errorf("a public client presented %d assertions", n)
 	}
