@@ -13,7 +13,7 @@ import (
 // ContentType is the media type of an encoded event.
 const ContentType = "application/cloudevents+json"
 
-// MaxSize is the longest event, in bytes, that Decode looks at. patrol's own
+// MaxSize is the longest event, in bytes, that Decode reads. patrol's own
 // events stay under 16 KiB.
 const MaxSize = 1 << 20
 

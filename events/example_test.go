@@ -14,12 +14,13 @@ import (
 // Service Bus subscription, a webhook, a file.
 func ExampleSubscriber() {
 	messages := [][]byte{
-		[]byte(
-			`{"specversion":"1.0","id":"k3v5x2abcd/rotated","source":"/patrol/contoso.vault.azure.net","type":"patrol.pat.rotated",
-			"subject":"nuget-feed","time":"2026-11-24T12:00:00Z","datacontenttype":"application/json","data":{"pat":"nuget-feed",
-			"rotationId":"k3v5x2abcd","secret":{"id":"https://contoso.vault.azure.net/secrets/nuget-feed/9f","name":"nuget-feed","version":"9f"},
-			"authorizationId":"7d0c","validFrom":"2026-11-24T12:00:00Z","validTo":"2026-12-01T12:00:00Z",
-			"previous":{"version":"8e","authorizationId":"1b2a","revokeAt":"2026-11-24T14:01:00Z"}}}`),
+		[]byte(`{"specversion":"1.0", "id":"k3v5x2abcd/rotated", "source":"/patrol/contoso.vault.azure.net",
+			"type":"patrol.pat.rotated", "subject":"nuget-feed", "time":"2026-11-24T12:00:00Z",
+			"datacontenttype":"application/json", "data":{"pat":"nuget-feed", "rotationId":"k3v5x2abcd",
+			"secret":{"id":"https://contoso.vault.azure.net/secrets/nuget-feed/9f", "name":"nuget-feed",
+			"version":"9f"}, "authorizationId":"7d0c",
+			"validFrom":"2026-11-24T12:00:00Z", "validTo":"2026-12-01T12:00:00Z",
+			"previous":{"version":"8e", "authorizationId":"1b2a", "revokeAt":"2026-11-24T14:01:00Z"}}}`),
 		[]byte(`not an event`),
 	}
 	messages = append(messages, messages[0]) // brokers deliver at least once
@@ -52,11 +53,9 @@ func ExampleSubscriber() {
 }
 
 func ExampleDecode() {
-	e,
-		err := events.Decode(
-		[]byte(
-			`{"specversion":"1.0","id":"build-bot/sign-in-required/1795521600","source":"/patrol/contoso.vault.azure.net",
-		"type":"patrol.identity.sign-in-required","data":{"identity":"build-bot","user":"build-bot@contoso.com","code":"AADSTS700082"}}`))
+	e, err := events.Decode([]byte(`{"specversion":"1.0", "id":"build-bot/sign-in-required/1795521600",
+		"source":"/patrol/contoso.vault.azure.net", "type":"patrol.identity.sign-in-required",
+		"data":{"identity":"build-bot", "user":"build-bot@contoso.com", "code":"AADSTS700082"}}`))
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// DefaultMemory is how many ids a Subscriber remembers if it is not told.
+// DefaultMemory is how many ids a Subscriber remembers unless Memory says otherwise.
 const DefaultMemory = 4096
 
 // Subscriber turns message bodies into typed calls. Its zero value is ready: set
@@ -38,12 +38,12 @@ type Subscriber struct {
 	running map[eventKey]chan struct{}
 }
 
-// eventKey tells events apart: CloudEvents makes ids unique within a source.
+// eventKey names one event: CloudEvents makes ids unique within a source.
 type eventKey struct{ source, id string }
 
 // Handle decodes body and calls the callback of its type. nil means that the
-// message can be completed: the callback succeeded now or before, or nobody is
-// interested. ErrMalformed and ErrData are for the dead-letter queue; any other
+// message can be completed: the callback succeeded now or before, or there is none
+// for it. ErrMalformed and ErrData are for the dead-letter queue; any other
 // error is the callback's.
 func (s *Subscriber) Handle(ctx context.Context, body []byte) error {
 	e, err := Decode(body)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -21,17 +22,22 @@ func body(t *testing.T, e events.Event) []byte {
 	return b
 }
 
+func handle(t *testing.T, s *events.Subscriber, body []byte) {
+	t.Helper()
+	if err := s.Handle(t.Context(), body); err != nil {
+		t.Fatalf("handling %s: %v", body, err)
+	}
+}
+
 func TestEachTypeReachesItsOwnCallback(t *testing.T) {
 	var got string
 	s := events.Subscriber{
 		OnRotated: func(_ context.Context, _ events.Event, d events.Rotated) error {
-			got = "rotated " +
-				d.PAT
+			got = "rotated " + d.PAT
 			return nil
 		},
 		OnRevoked: func(_ context.Context, _ events.Event, d events.Revoked) error {
-			got = "revoked " +
-				d.PAT
+			got = "revoked " + d.PAT
 			return nil
 		},
 		OnRotationFailed: func(_ context.Context, _ events.Event, d events.RotationFailed) error {
@@ -63,26 +69,25 @@ func TestEachTypeReachesItsOwnCallback(t *testing.T) {
 		"sign-in required": "sign in AADSTS700082",
 		"sign-in expiring": "sign in until 2026-12-08",
 	} {
-		if err := s.Handle(t.Context(), body(t, every()[name].event)); err != nil || got != want {
-			t.Errorf("%s: got %q, %v; want %q", name, got, err, want)
+		handle(t, &s, body(t, every()[name].event))
+		if got != want {
+			t.Errorf("%s: got %q, want %q", name, got, want)
 		}
 	}
-	unknown := []byte(`{"specversion":"1.0","id":"1","source":"s","type":"patrol.pat.born"}`)
-	if err := s.Handle(t.Context(), unknown); err != nil || got != "other patrol.pat.born" {
-		t.Errorf("unknown type: got %q, %v", got, err)
+	handle(t, &s, []byte(`{"specversion":"1.0","id":"1","source":"s","type":"patrol.pat.born"}`))
+	if want := "other patrol.pat.born"; got != want {
+		t.Errorf("unknown type: got %q, want %q", got, want)
 	}
 	s.OnRevoked = nil
-	if err := s.Handle(t.Context(), body(t, every()["revoked"].event)); err != nil ||
-		got != "other patrol.pat.revoked" {
-		t.Errorf("no callback of its own: got %q, %v", got, err)
+	handle(t, &s, body(t, every()["revoked"].event))
+	if want := "other patrol.pat.revoked"; got != want {
+		t.Errorf("no callback of its own: got %q, want %q", got, want)
 	}
 }
 
 func TestEventsThatNobodyWantsAreDone(t *testing.T) {
 	var s events.Subscriber
-	if err := s.Handle(t.Context(), body(t, rotated())); err != nil {
-		t.Error(err)
-	}
+	handle(t, &s, body(t, rotated()))
 	if err := s.Handle(t.Context(), []byte("{")); !errors.Is(err, events.ErrMalformed) {
 		t.Errorf("broken JSON: got %v", err)
 	}
@@ -101,17 +106,16 @@ func TestACopyOfADeliveredEventIsDroppedAndAFailedOneComesAgain(t *testing.T) {
 	}
 	result = nil
 	for range 3 {
-		if err := s.Handle(t.Context(), b); err != nil {
-			t.Error(err)
-		}
+		handle(t, &s, b)
 	}
 	if calls != 2 {
 		t.Errorf("called %d times, want 2: the failure and one success", calls)
 	}
 	other := rotated()
 	other.Source = "/patrol/another-vault"
-	if err := s.Handle(t.Context(), body(t, other)); err != nil || calls != 3 {
-		t.Errorf("the same id of another source was taken for a copy (%d calls, %v)", calls, err)
+	handle(t, &s, body(t, other))
+	if calls != 3 {
+		t.Errorf("called %d times, want 3: the same id of another source is another event", calls)
 	}
 }
 
@@ -124,9 +128,7 @@ func TestTheMemoryOfDeliveredEventsIsBounded(t *testing.T) {
 	deliver := func(n int) {
 		e := rotated()
 		e.ID = fmt.Sprint(n)
-		if err := s.Handle(t.Context(), body(t, e)); err != nil {
-			t.Fatal(err)
-		}
+		handle(t, &s, body(t, e))
 	}
 	for n := range 5 { // forgets 0 and 1
 		deliver(n)
@@ -137,7 +139,7 @@ func TestTheMemoryOfDeliveredEventsIsBounded(t *testing.T) {
 	deliver(2) // again
 	deliver(0)
 	want := map[string]int{"0": 2, "1": 1, "2": 2, "3": 1, "4": 1}
-	if fmt.Sprint(calls) != fmt.Sprint(want) {
+	if !maps.Equal(calls, want) {
 		t.Errorf("got %v, want %v", calls, want)
 	}
 }
@@ -197,7 +199,5 @@ func TestAPanickingCallbackDoesNotBlockTheNextDelivery(t *testing.T) {
 		_ = s.Handle(t.Context(), body(t, rotated()))
 	}()
 	panics = false
-	if err := s.Handle(t.Context(), body(t, rotated())); err != nil {
-		t.Error(err)
-	}
+	handle(t, &s, body(t, rotated()))
 }
