@@ -25,10 +25,18 @@ ARGS     ?=
 BICEP    ?= bicep
 export BICEP
 
+# The Go modules of this repository: the app and its sandbox; events, which others
+# import; tests that need more modules than the app; and the tools, without packages.
+MODULES = . events tests
+ALL     = $(MODULES) tools
+
+# A tool runs in the folder of the module that it looks at, with the versions of tools.
+TOOL = $(GO) tool -modfile='$(CURDIR)/tools/go.mod'
+
 # Test packages that run by themselves, and those without the race detector, whose
 # test-only modules take minutes to build under it.
-APART = /e2e|/infra$$|/bench$$|/endurance$$
-PLAIN = /internal/web$$|/sandbox/chromium$$
+APART = /e2e$$|/infra$$|/bench$$|/tests/dashboard$$|/tests/endurance$$
+PLAIN = /tests/web$$|/tests/chromium$$
 
 .PHONY: help
 help: ## show this list
@@ -72,54 +80,59 @@ setup: ## see that the tools are there; install what is missing if we may
 
 .PHONY: format
 format: ## gofmt has nothing to say
-	@files=$$($(GO) list -f '{{.Dir}}' ./... | xargs "$$($(GO) env GOROOT)/bin/gofmt" -l | sort -u); \
+	@files=$$(for m in $(MODULES); do $(GO) -C $$m list -f '{{.Dir}}' ./...; done | xargs "$$($(GO) env GOROOT)/bin/gofmt" -l | sort -u); \
 	if [[ -n "$$files" ]]; then echo 'format: run gofmt -w on'; echo "$$files"; exit 1; fi; \
 	echo 'format: ok'
 
 .PHONY: modules
-modules: ## go.sum holds, go.mod is tidy
-	$(GO) mod verify
-	@if diff=$$($(GO) mod tidy -diff); then echo 'modules: tidy'; \
-	elif [[ -n "$$diff" ]]; then echo "$$diff"; echo 'modules: run go mod tidy'; exit 1; \
-	else echo 'modules: tidy check SKIPPED, the modules it asks for cannot be reached (see above)'; fi
+modules: ## of each module go.sum holds, and go.mod is tidy
+	@for m in $(ALL); do \
+	  echo "modules: $$m"; \
+	  $(GO) -C $$m mod verify; \
+	  if diff=$$($(GO) -C $$m mod tidy -diff); then echo 'modules: tidy'; \
+	  elif [[ -n "$$diff" ]]; then echo "$$diff"; echo "modules: run go -C $$m mod tidy"; exit 1; \
+	  else echo 'modules: tidy check SKIPPED, the modules it asks for cannot be reached (see above)'; fi; \
+	done
 
 .PHONY: vet
 vet: ## go vet
-	$(GO) vet ./...
+	for m in $(MODULES); do $(GO) -C $$m vet ./...; done
 
 .PHONY: staticcheck
 staticcheck: ## staticcheck
-	$(GO) tool staticcheck ./...
+	for m in $(MODULES); do (cd $$m && $(TOOL) staticcheck ./...); done
 
+# -count=1: a test's remembered result does not know files outside of its module, and
+# these read the API's description and the functions.
 .PHONY: unit
 unit: ## unit and simulation tests, with the race detector
-	$(GO) test -race -timeout 8m $$($(GO) list ./... | grep -vE '$(APART)|$(PLAIN)')
-	$(GO) test -timeout 5m $$($(GO) list ./... | grep -E '$(PLAIN)')
+	for m in $(MODULES); do $(GO) -C $$m test -race -timeout 8m $$($(GO) -C $$m list ./... | grep -vE '$(APART)|$(PLAIN)'); done
+	$(GO) -C tests test -count=1 -timeout 5m $$($(GO) -C tests list ./... | grep -E '$(PLAIN)')
 
 .PHONY: race
 race: ## the tests that `make unit` runs without the race detector, with it
-	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -E '$(PLAIN)')
+	$(GO) -C tests test -race -count=1 -timeout 20m $$($(GO) -C tests list ./... | grep -E '$(PLAIN)')
 
 .PHONY: faults
 faults: setup ## a PAT's year, a sign-in's 200 days, and every upstream call of six stories going wrong in every way, in virtual time
 	$(GO) test -count=1 -timeout 8m -v -run '^(TestAPATsYear|TestEverySingleFaultHolds|TestMemoryStaysFlatOverManyReconciles)$$' ./sandbox/simulation
-	$(GO) test -count=1 -timeout 5m -v ./sandbox/simulation/endurance
+	$(GO) -C tests test -count=1 -timeout 5m -v ./endurance
 
 .PHONY: e2e
 e2e: setup package axe ## the packaged app, driven through all its triggers, and its pages by a real browser
 	$(GO) test -race -count=1 -timeout 8m -v ./sandbox/e2e
-	$(GO) test -count=1 -timeout 8m -v ./sandbox/e2e/dashboard
+	$(GO) -C tests test -count=1 -timeout 8m -v ./dashboard
 
 # axe-core, which looks for what keeps people from using the dashboard.
 .PHONY: axe
 axe: setup
-	@mkdir -p .cache/axe && cp sandbox/e2e/dashboard/package.json sandbox/e2e/dashboard/package-lock.json .cache/axe/
+	@mkdir -p .cache/axe && cp tests/dashboard/package.json tests/dashboard/package-lock.json .cache/axe/
 	npm ci --prefix .cache/axe --ignore-scripts --no-audit --no-fund --silent
 
 .PHONY: infra
 infra: ## Bicep, Terraform and workflows
 	$(GO) test -count=1 -timeout 5m ./infra
-	$(GO) tool actionlint -shellcheck= -pyflakes=
+	$(TOOL) actionlint -shellcheck= -pyflakes=
 	infra/terraform/check
 
 .PHONY: bench-check
@@ -128,23 +141,28 @@ bench-check: ## calls, round trips and allocations are no more than recorded
 
 .PHONY: fuzz
 fuzz: ## each fuzz target in FUZZ for FUZZTIME
-	@$(GO) list -f '{{$$p := .}}{{range .TestGoFiles}}{{$$p.ImportPath}} {{$$p.Dir}}/{{.}}{{"\n"}}{{end}}{{range .XTestGoFiles}}{{$$p.ImportPath}} {{$$p.Dir}}/{{.}}{{"\n"}}{{end}}' ./... \
-	| while read -r package file; do \
-	  [[ -n "$$file" ]] || continue; \
-	  sed -nE "s|^func (Fuzz[A-Za-z0-9_]*)\(.*|$$package \1|p" "$$file"; \
-	done | grep -E "$(FUZZ)" | while read -r package target; do \
+	@for m in $(MODULES); do \
+	  $(GO) -C $$m list -f '{{$$p := .}}{{range .TestGoFiles}}{{$$p.ImportPath}} {{$$p.Dir}}/{{.}}{{"\n"}}{{end}}{{range .XTestGoFiles}}{{$$p.ImportPath}} {{$$p.Dir}}/{{.}}{{"\n"}}{{end}}' ./... \
+	  | while read -r package file; do \
+	    [[ -n "$$file" ]] || continue; \
+	    sed -nE "s|^func (Fuzz[A-Za-z0-9_]*)\(.*|$$package \1 $$m|p" "$$file"; \
+	  done; \
+	done | { grep -E "$(FUZZ)" || { echo "fuzz: no target matches $(FUZZ)" >&2; exit 1; }; } | while read -r package target m; do \
 	  echo "fuzz: $$package $$target"; \
-	  $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x -timeout 10m "$$package" </dev/null; \
+	  $(GO) -C $$m test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x -timeout 10m "$$package" </dev/null; \
 	done
 
 .PHONY: vulnerabilities
 vulnerabilities: ## govulncheck; skipped if its database cannot be reached
-	@report=$$(mktemp); trap 'rm -f "$$report"' EXIT; status=0; \
-	timeout 180 $(GO) tool govulncheck ./... >"$$report" 2>&1 || status=$$?; \
-	cat "$$report"; \
-	if [[ $$status == 124 ]] || { [[ $$status != 0 && $$status != 3 ]] && grep -q 'fetching vulnerabilities' "$$report"; }; then \
-	  echo 'vulnerabilities: check SKIPPED, its database cannot be reached'; \
-	else exit $$status; fi
+	@report=$$(mktemp); trap 'rm -f "$$report"' EXIT; \
+	for m in $(MODULES); do \
+	  status=0; echo "vulnerabilities: $$m"; \
+	  (cd $$m && timeout 180 $(TOOL) govulncheck ./...) >"$$report" 2>&1 || status=$$?; \
+	  cat "$$report"; \
+	  if [[ $$status == 124 ]] || { [[ $$status != 0 && $$status != 3 ]] && grep -q 'fetching vulnerabilities' "$$report"; }; then \
+	    echo 'vulnerabilities: check SKIPPED, its database cannot be reached'; exit 0; \
+	  elif [[ $$status != 0 ]]; then exit $$status; fi; \
+	done
 
 # --- More
 
@@ -154,8 +172,8 @@ simulate: ## every pair of faults; takes more than an hour, SCENARIO=rotate narr
 
 .PHONY: conformance
 conformance: setup ## the Service Bus SDK's own live tests against the sandbox; patrol's sign-in against another authority
-	$(GO) run -buildvcs=false ./sandbox/entra/conformance
-	$(GO) run -buildvcs=false ./sandbox/servicebus/conformance
+	$(GO) -C tests run -buildvcs=false ./conformance/entra
+	$(GO) -C tests run -buildvcs=false ./conformance/servicebus
 
 .PHONY: bench
 bench: ## patrol beside what it is compared with, one table of ratios; ARGS=-quick

@@ -357,7 +357,7 @@ func TestEveryProblemTypeIsListed(t *testing.T) {
 		reconcile.Overtaken, reconcile.ExtensionRefused, reconcile.InUse} {
 		used[code] = true
 	}
-	for _, dir := range []string{".", "../app"} {
+	for _, dir := range []string{"../../internal/web", "../../internal/app"} {
 		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 		if err != nil {
 			t.Fatal(err)

@@ -11,8 +11,8 @@ import (
 
 	"github.com/chromedp/chromedp"
 
-	"github.com/azure-patrol/patrol/sandbox/chromium"
 	"github.com/azure-patrol/patrol/sandbox/memnet"
+	"github.com/azure-patrol/patrol/tests/chromium"
 )
 
 // listen takes a free port; the bubble serves it.

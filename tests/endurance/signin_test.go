@@ -14,10 +14,10 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/events"
-	"github.com/azure-patrol/patrol/sandbox/chromium"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
 	"github.com/azure-patrol/patrol/sandbox/devca"
 	"github.com/azure-patrol/patrol/sandbox/simulation"
+	"github.com/azure-patrol/patrol/tests/chromium"
 )
 
 const (

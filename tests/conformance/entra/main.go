@@ -1,4 +1,4 @@
-// Command conformance runs patrol's sign-in client against an authority that
+// Command entra runs patrol's sign-in client against an authority that
 // this project has not written: oidc-provider, a certified OpenID Connect
 // server for Node. It is a second opinion on the authorization code flow with
 // PKCE, the app's certificate, strict refresh token rotation and revocation;

@@ -1,4 +1,4 @@
-// Command conformance runs the live tests that the Service Bus SDK for Go brings
+// Command servicebus runs the live tests that the Service Bus SDK for Go brings
 // along against the sandbox's Service Bus, and reports which pass.
 //
 // The tests are taken from the module cache at run time and run unchanged but

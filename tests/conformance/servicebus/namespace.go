@@ -18,7 +18,7 @@ import (
 	"github.com/azure-patrol/patrol/sandbox/devca"
 	"github.com/azure-patrol/patrol/sandbox/servicebus"
 	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
-	"github.com/azure-patrol/patrol/sandbox/servicebus/conformance/atom"
+	"github.com/azure-patrol/patrol/tests/conformance/servicebus/atom"
 )
 
 // The keys of a namespace that lives as long as the run and hears loopback only.

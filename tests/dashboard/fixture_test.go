@@ -22,9 +22,9 @@ import (
 
 	"github.com/chromedp/chromedp"
 
-	"github.com/azure-patrol/patrol/sandbox/chromium"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
 	"github.com/azure-patrol/patrol/sandbox/functionshost"
+	"github.com/azure-patrol/patrol/tests/chromium"
 )
 
 const (
@@ -40,7 +40,7 @@ func packagedApp(t *testing.T) string {
 	t.Helper()
 	dir := os.Getenv("PATROL_APP")
 	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "dist", "app")
+		dir = filepath.Join("..", "..", "dist", "app")
 	}
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -57,7 +57,7 @@ func axeSource(t *testing.T) string {
 	t.Helper()
 	path := os.Getenv("AXE_CORE")
 	if path == "" {
-		path = filepath.Join("..", "..", "..", ".cache", "axe", "node_modules", "axe-core", "axe.min.js")
+		path = filepath.Join("..", "..", ".cache", "axe", "node_modules", "axe-core", "axe.min.js")
 	}
 	b, err := os.ReadFile(path)
 	switch {

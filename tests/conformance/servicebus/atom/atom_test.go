@@ -16,7 +16,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus/admin"
 
 	"github.com/azure-patrol/patrol/sandbox/servicebus"
-	"github.com/azure-patrol/patrol/sandbox/servicebus/conformance/atom"
+	"github.com/azure-patrol/patrol/tests/conformance/servicebus/atom"
 )
 
 func ptr[T any](v T) *T { return &v }

@@ -1,0 +1,3 @@
+module github.com/azure-patrol/patrol/events
+
+go 1.26.0
