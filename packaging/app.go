@@ -34,8 +34,9 @@ func revisionOf(ctx context.Context, root string) revision {
 		return strings.TrimSpace(string(out)), err
 	}
 	// A fixed length of the commit's name: git's own choice grows with the
-	// number of objects that a clone happens to have.
-	version, err := git("describe", "--always", "--dirty", "--abbrev=12")
+	// number of objects that a clone happens to have. Tags that do not begin with v
+	// are versions of other modules in the repository.
+	version, err := git("describe", "--always", "--dirty", "--abbrev=12", "--match=v*")
 	if err != nil || version == "" {
 		return dev
 	}

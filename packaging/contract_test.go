@@ -226,7 +226,8 @@ func TestOverlapSeesRoutesThatCompete(t *testing.T) {
 	} {
 		parse := func(s string) (b binding) {
 			method, route, _ := strings.Cut(s, " ")
-			if b.Route = route; method != "" {
+			b.Route = route
+			if method != "" {
 				b.Methods = []string{method}
 			}
 			return b

@@ -62,6 +62,9 @@ func TestPackagingTwiceGivesTheSameBytes(t *testing.T) {
 
 func TestTheHandlerDoesNotDependOnWhereTheCheckoutLies(t *testing.T) {
 	elsewhere := t.TempDir()
+	if err := os.CopyFS(filepath.Join(elsewhere, "events"), os.DirFS("../events")); err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range []string{"go.mod", "go.sum", standin + "/main.go"} {
 		if err := copyFile(filepath.Join("..", name), filepath.Join(elsewhere, name)); err != nil {
 			t.Fatal(err)
@@ -280,11 +283,19 @@ func TestTheRevisionIsTheCommitThatIsCheckedOut(t *testing.T) {
 	if got := revisionOf(t.Context(), root).version; got != "v1.0.0" {
 		t.Errorf("on a tag: %q, want v1.0.0", got)
 	}
+
+	git("commit", "-q", "--allow-empty", "-m", "second")
+	git("tag", "-a", "-m", "release of another module", "events/v2.0.0")
+	want := "v1.0.0-1-g" + git("rev-parse", "HEAD")[:12]
+	if got := revisionOf(t.Context(), root).version; got != want {
+		t.Errorf("on a tag of events: %q, want %q", got, want)
+	}
 }
 
 func TestABrokenProjectIsNotPackaged(t *testing.T) {
+	const host = `{"version":"2.0","customHandler":{"description":{"defaultExecutablePath":"handler"}}}`
 	good := map[string]string{
-		"host.json":                 `{"version":"2.0","customHandler":{"description":{"defaultExecutablePath":"handler"}}}`,
+		"host.json":                 host,
 		"pats.yaml":                 "apiVersion: patrol/v1\n",
 		"functions/A/function.json": `{}`,
 	}
