@@ -2,10 +2,12 @@ package infra_test
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -237,6 +239,73 @@ func TestThePipelineKnowsFlexConsumption(t *testing.T) {
 	}
 }
 
+// modules are the folders of the repository's Go modules, from its root.
+func modules(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob("../*/go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	folders := []string{"."}
+	for _, f := range files {
+		folders = append(folders, filepath.Base(filepath.Dir(f)))
+	}
+	slices.Sort(folders)
+	return folders
+}
+
+// A module that nobody lists would be neither tested nor kept up to date.
+func TestNoModuleIsForgotten(t *testing.T) {
+	t.Parallel()
+	want := modules(t)
+
+	definition := regexp.MustCompile(`(?m)^(MODULES|ALL) += (.+)$`)
+	made := map[string]string{}
+	for _, m := range definition.FindAllStringSubmatch(readFile(t, "../Makefile"), -1) {
+		made[m[1]] = strings.ReplaceAll(m[2], "$(MODULES)", made["MODULES"])
+	}
+	got := strings.Fields(made["ALL"])
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("the Makefile knows the modules %q, want %q", got, want)
+	}
+
+	var dependabot struct {
+		Updates []struct {
+			Ecosystem   string `yaml:"package-ecosystem"`
+			Directories []string
+		}
+	}
+	if err := yaml.Unmarshal([]byte(readFile(t, "../.github/dependabot.yml")), &dependabot); err != nil {
+		t.Fatal(err)
+	}
+	got = nil
+	for _, u := range dependabot.Updates {
+		if u.Ecosystem != "gomod" {
+			continue
+		}
+		for _, d := range u.Directories {
+			got = append(got, cmp.Or(strings.TrimPrefix(d, "/"), "."))
+		}
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("dependabot renews the modules %q, want %q", got, want)
+	}
+}
+
+// The pipelines install the Go of one of them.
+func TestAllModulesAskForTheSameGo(t *testing.T) {
+	t.Parallel()
+	version := regexp.MustCompile(`(?m)^go (\S+)$`)
+	want := version.FindString(readFile(t, "../go.mod"))
+	for _, m := range modules(t) {
+		if got := version.FindString(readFile(t, filepath.Join("..", m, "go.mod"))); got != want {
+			t.Errorf("%s/go.mod says %q, and go.mod %q", m, got, want)
+		}
+	}
+}
+
 // The guide names what there is.
 func TestTheGuideNamesEveryParameterAndModule(t *testing.T) {
 	t.Parallel()
@@ -246,15 +315,17 @@ func TestTheGuideNamesEveryParameterAndModule(t *testing.T) {
 	}
 	readJSON(t, "main.parameters.json", &file)
 	for name := range file.Parameters {
-		if m := substitution.FindStringSubmatch(strings.Trim(string(at(asMap(t, file.Parameters[name]), "value").(string)), " ")); m == nil || !strings.Contains(guide, "`"+m[1]+"`") {
+		value := at(asMap(t, file.Parameters[name]), "value").(string)
+		m := substitution.FindStringSubmatch(strings.TrimSpace(value))
+		if m == nil || !strings.Contains(guide, "`"+m[1]+"`") {
 			t.Errorf("docs/deploy.md does not explain the variable of %s", name)
 		}
 	}
-	modules, err := filepath.Glob("modules/*.bicep")
+	templates, err := filepath.Glob("modules/*.bicep")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range modules {
+	for _, m := range templates {
 		if !strings.Contains(guide, "`"+filepath.Base(m)+"`") {
 			t.Errorf("docs/deploy.md does not map %s", m)
 		}
