@@ -166,6 +166,16 @@ vulnerabilities: ## govulncheck; skipped if its database cannot be reached
 
 # --- More
 
+# go get -u would also ask a registry for newer versions of the modules that lie here.
+.PHONY: newest
+newest: ## the newest versions of all that the modules require, in go.mod and go.sum
+	@for m in $(ALL); do \
+	  packages=./...; [[ $$m != tools ]] || packages=tool; \
+	  $(GO) -C $$m list -mod=mod -deps -test -f '{{with .Module}}{{if not (or .Main .Replace)}}{{.Path}}{{end}}{{end}}' $$packages | sort -u \
+	  | xargs -r $(GO) -C $$m list -mod=mod -e -m -u -f '{{with .Update}}{{.Path}}@{{.Version}}{{end}}' | xargs -r $(GO) -C $$m get; \
+	  $(GO) -C $$m mod tidy; \
+	done
+
 .PHONY: simulate
 simulate: ## every pair of faults; takes more than an hour, SCENARIO=rotate narrows it
 	GOGC=400 $(GO) test -count=1 -timeout 24h -v -run '^TestEveryPairOfFaultsHolds$$' ./sandbox/simulation -args -pairs -scenario '$(SCENARIO)'

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
@@ -69,10 +70,10 @@ func TestLinksOfThePagesLeadSomewhere(t *testing.T) {
 }
 
 // A path in backquotes, not a package path or a pattern of names.
-var repositoryPath = regexp.MustCompile("`((?:internal|sandbox|events|infra|docs|bench|packaging|functions|handler)" +
-	`(?:/[A-Za-z0-9_.-]+)*|[A-Z]+\.md|host\.json)` + "`")
+var repositoryPath = regexp.MustCompile("`((?:internal|sandbox|events|tests|tools|infra|docs|bench|packaging|" +
+	`functions|handler)(?:/[A-Za-z0-9_.-]+)*|[A-Z]+\.md|host\.json)` + "`")
 
-var command = regexp.MustCompile("`(make|go test|go generate) ([^`]+)`")
+var command = regexp.MustCompile("`(make|go test|go -C [a-z]+ test|go generate) ([^`]+)`")
 
 func TestWhatContributorsAreToldIsThere(t *testing.T) {
 	t.Parallel()
@@ -90,10 +91,14 @@ func TestWhatContributorsAreToldIsThere(t *testing.T) {
 	}
 	for _, m := range command.FindAllStringSubmatch(text, -1) {
 		found++
+		module := ".."
+		if words := strings.Fields(m[1]); slices.Contains(words, "-C") {
+			module = filepath.Join("..", words[2])
+		}
 		for _, word := range strings.Fields(m[2]) {
 			switch dir, local := strings.CutPrefix(word, "./"); {
 			case local:
-				if _, err := os.Stat(filepath.Join("..", dir)); err != nil {
+				if _, err := os.Stat(filepath.Join(module, dir)); err != nil {
 					t.Errorf("CONTRIBUTING.md: %s: there is no package %s", m[0], word)
 				}
 			case strings.HasPrefix(word, "'^Test"):

@@ -89,7 +89,7 @@ func Load(root string) (*Source, error) {
 		return nil, err
 	}
 	list := exec.Command("go", "list", "-export", "-deps", "-json=ImportPath,Dir,GoFiles,Export",
-		"./internal/...", "./handler/...", "./events/...")
+		"./internal/...", "./handler/...", Module+"events/...")
 	list.Dir = root
 	var problems bytes.Buffer
 	list.Stderr = &problems
