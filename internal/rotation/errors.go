@@ -42,6 +42,12 @@ const (
 	Canceled          = "canceled"           // a reconcile was cut short
 	CrashLoop         = "crash-loop"         // a command ended its process each time
 	NotACommand       = "not-a-command"      // a message on the command queue cannot be read
+	UnknownScope      = "unknown-scope"      // the identity's sign-in does not cover a scope that was asked for
+	DeclinedScopes    = "declined-scopes"    // Entra granted fewer scopes than were asked for
+	VaultForbidden    = "vault-forbidden"    // the vault grants the caller no right to do this
+	VaultUnauthorized = "vault-unauthorized" // the vault does not accept the caller's token
+	VaultCredential   = "vault-credential"   // the caller gets no token for the vault
+	VaultConflict     = "vault-conflict"     // a secret is being deleted, recovered or changed
 )
 
 var (
