@@ -3,7 +3,6 @@ package devops
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -65,42 +64,49 @@ func (Administration) call(o rotation.Owner, doing, scope string) *call {
 func (ad Administration) do(ctx context.Context, k *call, method, resource string, q url.Values, body any) (*answer,
 	error) {
 	a, err := ad.client.do(ctx, k, method, resource, q, body)
-	if e := rotation.AsError(err); e != nil && (e.Code == "unknown-scope" || e.Code == "declined-scopes") {
+	e := rotation.AsError(err)
+	if e != nil && (e.Code == rotation.UnknownScope || e.Code == rotation.DeclinedScopes) {
 		return nil, k.scopesMissing(err)
 	}
 	return a, err
 }
 
 func (k *call) scopesMissing(cause error) *rotation.Error {
-	return k.fail(rotation.Configuration, administration.ScopesMissing, fmt.Sprintf(
-		"the identity's sign-in does not cover %s: mark the identity administrator: true in the manifest, grant the permission to the application, and sign in again",
-		strings.TrimPrefix(k.scopes[0], Resource+"/")), cause)
+	message := fmt.Sprintf("the identity's sign-in does not cover %s: mark the identity administrator: true "+
+		"in the manifest, grant the permission to the app registration, and sign in again",
+		strings.TrimPrefix(k.scopes[0], Resource+"/"))
+	return k.fail(rotation.Configuration, administration.ScopesMissing, message, cause)
 }
 
 // administratorRefused maps the refusals of administration. Token administration
 // answers 401 both to a user who is no administrator and to a token without its
 // scope.
 func (k *call) administratorRefused(a *answer, e serviceError, scope string) error {
+	fail := func(code, message string, cause error) error {
+		return k.with(a, k.fail(rotation.Configuration, code, message, cause))
+	}
 	switch s := a.status; {
 	case s == http.StatusUnauthorized && scope != tokensScope:
 		err := k.scopesMissing(nil)
 		err.Message += " (or its user is not a member of the organization)"
 		return k.with(a, err)
 	case s == http.StatusUnauthorized:
-		return k.with(a, k.fail(rotation.Configuration, administration.NotAdministrator,
-			"Azure DevOps does not let the identity administer tokens: its user must be a Project Collection Administrator of the organization, and its sign-in must cover "+scope+" (administrator: true in the manifest, then sign in again)", nil))
+		return fail(administration.NotAdministrator, "Azure DevOps does not let the identity administer tokens: "+
+			"its user must be a Project Collection Administrator of the organization, and its sign-in must cover "+
+			scope+" (administrator: true in the manifest, then sign in again)", nil)
 	case s == http.StatusForbidden && scope == auditScope:
-		return k.with(a, k.fail(rotation.Configuration, administration.NotAdministrator,
-			"the identity's user may not view the audit log: make it a Project Collection Administrator of the organization, or give it the permission View audit log", nil))
+		return fail(administration.NotAdministrator, "the identity's user may not view the audit log: "+
+			"make it a Project Collection Administrator of the organization, "+
+			"or give it the permission View audit log", nil)
 	case s == http.StatusForbidden:
-		return k.with(a, k.fail(rotation.Configuration, administration.NotAdministrator,
-			"the identity's user is not a Project Collection Administrator of the organization: add it in the organization's settings under Permissions, or use another identity", nil))
+		return fail(administration.NotAdministrator,
+			"the identity's user is not a Project Collection Administrator of the organization: "+
+				"add it in the organization's settings under Permissions, or use another identity", nil)
 	case s == http.StatusNotFound && e.typeKey == "":
-		return k.with(a, k.fail(rotation.Configuration, administration.OrganizationUnknown,
-			"Azure DevOps knows no such organization", nil))
+		return fail(administration.OrganizationUnknown, "Azure DevOps knows no such organization", nil)
 	case s == http.StatusNotFound && k.item != "":
-		return k.with(a, k.fail(rotation.Configuration, administration.UserUnknown,
-			"Azure DevOps knows no such user in the organization", rotation.ErrNotFound))
+		return fail(administration.UserUnknown, "Azure DevOps knows no such user in the organization",
+			rotation.ErrNotFound)
 	}
 	return nil
 }
@@ -109,7 +115,7 @@ func (k *call) administratorRefused(a *answer, e serviceError, scope string) err
 // Azure DevOps cannot be asked for one: the whole list is read, once for all
 // names.
 func (ad Administration) Users(ctx context.Context, o rotation.Owner, names []string) ([]administration.User, error) {
-	k := ad.call(o, "looking for users", graphScope)
+	k := ad.call(o, "finding users", graphScope)
 	q := url.Values{"subjectTypes": {"aad,msa"}}
 	var found []administration.User
 	seen := map[string]bool{}
@@ -120,13 +126,13 @@ func (ad Administration) Users(ctx context.Context, o rotation.Owner, names []st
 		}
 		var page graphUsers
 		if err := a.decode(&page); err != nil || page.Users == nil {
-			return nil, k.badAnswer(a, err)
+			return nil, k.badAnswer(a)
 		}
 		for _, w := range page.Users {
 			u := w.user()
 			if slices.ContainsFunc(names, u.Is) {
 				if u.Descriptor == "" {
-					return nil, k.badAnswer(a, errors.New("a user without a descriptor"))
+					return nil, k.badAnswer(a)
 				}
 				found = append(found, u)
 			}
@@ -136,21 +142,22 @@ func (ad Administration) Users(ctx context.Context, o rotation.Owner, names []st
 			return found, nil
 		}
 		if seen[next] {
-			return nil, k.badAnswer(a, errors.New("the same page again"))
+			return nil, k.badAnswer(a)
 		}
 		seen[next] = true
 		q.Set("continuationToken", next)
 	}
-	return nil, k.fail(rotation.Transient, "endless-list", "the list does not end", nil)
+	return nil, k.endlessList()
 }
 
 // UserPATs returns the PATs of a user, by subject descriptor, that are still
-// valid. Their display names may be empty: Azure DevOps need not tell them to
-// an administrator.
+// valid. Their display names may be empty: Azure DevOps need not show them to an
+// administrator.
 func (ad Administration) UserPATs(ctx context.Context, o rotation.Owner, descriptor string) ([]rotation.PAT, error) {
 	k := ad.call(o, "listing a user's PATs", tokensScope)
 	if !isDescriptor(descriptor) {
-		return nil, k.fail(rotation.Configuration, administration.UserUnknown, "that is no user's descriptor", nil)
+		return nil, k.fail(rotation.Configuration, administration.UserUnknown,
+			"this is not the descriptor of a user", nil)
 	}
 	k.item = "/" + url.PathEscape(descriptor)
 	bad, refuse := false, k.refuse
@@ -177,7 +184,7 @@ func (ad Administration) userPATs(ctx context.Context, k *call, size int) ([]rot
 		}
 		var page sessionPage
 		if err := a.decode(&page); err != nil || page.Sessions == nil {
-			return nil, k.badAnswer(a, err)
+			return nil, k.badAnswer(a)
 		}
 		for _, w := range page.Sessions {
 			if !w.valid(now) {
@@ -185,7 +192,7 @@ func (ad Administration) userPATs(ctx context.Context, k *call, size int) ([]rot
 			}
 			p, err := w.pat()
 			if err != nil {
-				return nil, k.badAnswer(a, err)
+				return nil, k.badAnswer(a)
 			}
 			if id := strings.ToLower(p.AuthorizationID); !ids[id] {
 				ids[id] = true
@@ -197,16 +204,16 @@ func (ad Administration) userPATs(ctx context.Context, k *call, size int) ([]rot
 			return pats, nil
 		}
 		if tokens[next] {
-			return nil, k.badAnswer(a, errors.New("the same page again"))
+			return nil, k.badAnswer(a)
 		}
 		tokens[next] = true
 		q.Set("continuationToken", next)
 	}
-	return nil, k.fail(rotation.Transient, "endless-list", "the list does not end", nil)
+	return nil, k.endlessList()
 }
 
-// RevokePATs ends PATs of anybody, MaxRevocations at most. It may be repeated: a
-// PAT that is gone already is none that Azure DevOps complains of.
+// RevokePATs ends PATs of anybody, MaxRevocations at most. It may be repeated: Azure
+// DevOps does not mind a PAT that is gone already.
 func (ad Administration) RevokePATs(ctx context.Context, o rotation.Owner,
 	authorizationIDs []string) (activityID string, err error) {
 	k := ad.call(o, "revoking users' PATs", tokensScope)
@@ -223,14 +230,14 @@ func (ad Administration) RevokePATs(ctx context.Context, o rotation.Owner,
 	if err != nil {
 		return "", err
 	}
-	return k.settled(a)
+	return k.readEmpty(a)
 }
 
-// settled reads the answer of a call that says nothing: a body, if there is one,
+// readEmpty reads the answer of a call that says nothing: a body, if there is one,
 // must at least be no error.
-func (k *call) settled(a *answer) (activityID string, err error) {
+func (k *call) readEmpty(a *answer) (activityID string, err error) {
 	if len(a.body) > 0 && (!json.Valid(a.body) || decodeError(a.body, "").typeKey != "") {
-		return "", k.badAnswer(a, nil)
+		return "", k.badAnswer(a)
 	}
 	return a.activityID(), nil
 }
@@ -239,7 +246,7 @@ func (k *call) settled(a *answer) (activityID string, err error) {
 // organization that have one of the scopes and were made before the rule's date.
 func (ad Administration) AddRevocationRule(ctx context.Context, o rotation.Owner,
 	r administration.Rule) (activityID string, err error) {
-	k := ad.call(o, "making a revocation rule", tokensScope)
+	k := ad.call(o, "creating a revocation rule", tokensScope)
 	k.empty = true
 	if len(r.Scopes) == 0 || r.CreatedBefore.IsZero() {
 		return "", k.fail(rotation.Configuration, "bad-rule", "a revocation rule needs scopes and a date", nil)
@@ -249,7 +256,7 @@ func (ad Administration) AddRevocationRule(ctx context.Context, o rotation.Owner
 	if err != nil {
 		return "", err
 	}
-	return k.settled(a)
+	return k.readEmpty(a)
 }
 
 // AuditLog reads the events of tokens from an organization's audit log, newest
@@ -279,20 +286,22 @@ func (ad Administration) AuditLog(ctx context.Context, o rotation.Owner, query a
 		}
 		var page auditPage
 		if err := a.decode(&page); err != nil || page.Entries == nil {
-			return administration.AuditPage{}, k.badAnswer(a, err)
+			return administration.AuditPage{}, k.badAnswer(a)
 		}
 		for _, w := range page.Entries {
 			if e, ok := w.entry(); ok {
 				out.Entries = append(out.Entries, e)
 			}
 		}
-		if more = page.HasMore && page.ContinuationToken != ""; more {
-			if seen[page.ContinuationToken] {
-				return administration.AuditPage{}, k.badAnswer(a, errors.New("the same page again"))
-			}
-			seen[page.ContinuationToken] = true
-			q.Set("continuationToken", page.ContinuationToken)
+		more = page.HasMore && page.ContinuationToken != ""
+		if !more {
+			break
 		}
+		if seen[page.ContinuationToken] {
+			return administration.AuditPage{}, k.badAnswer(a)
+		}
+		seen[page.ContinuationToken] = true
+		q.Set("continuationToken", page.ContinuationToken)
 	}
 	slices.SortStableFunc(out.Entries, func(x, y administration.AuditEntry) int { return y.At.Compare(x.At) })
 	out.More = more || len(out.Entries) > limit

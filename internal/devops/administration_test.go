@@ -19,12 +19,12 @@ import (
 const grace = "grace@contoso.com"
 
 // administer runs a story in which build-bot's user is an administrator.
-func administer(t *testing.T, tell func(*testing.T, *stand, devops.Administration), settings ...setting) {
+func administer(t *testing.T, story func(*testing.T, *fixture, devops.Administration), settings ...setting) {
 	t.Helper()
-	story(t, func(t *testing.T, s *stand) {
+	run(t, func(t *testing.T, s *fixture) {
 		s.entra.scopes = append(s.entra.scopes, "vso.tokenadministration", "vso.graph", "vso.auditlog")
 		s.azure.SetAdministrator(ada, true)
-		tell(t, s, s.Administration())
+		story(t, s, s.Administration())
 	}, settings...)
 }
 
@@ -44,7 +44,7 @@ func ids(pats []rotation.PAT) (out []string) {
 }
 
 func TestUsersAreFoundOnEveryPage(t *testing.T) {
-	administer(t, func(t *testing.T, s *stand, admin devops.Administration) {
+	administer(t, func(t *testing.T, s *fixture, admin devops.Administration) {
 		s.azure.AddUser(azure.User{UPN: "jürgen.größe@contoso.com", MailAddress: "JG@contoso.com",
 			DisplayName: "Jürgen Größe 日本"})
 		s.azure.AddUser(azure.User{UPN: "twin@contoso.com"})
@@ -75,7 +75,7 @@ func TestUsersAreFoundOnEveryPage(t *testing.T) {
 }
 
 func TestAUsersPATsAreListedToTheEnd(t *testing.T) {
-	administer(t, func(t *testing.T, s *stand, admin devops.Administration) {
+	administer(t, func(t *testing.T, s *fixture, admin devops.Administration) {
 		var want []string
 		for i := range 230 {
 			id, _ := s.azure.Seed("contoso", grace, "p", "vso.wiki vso.code",
@@ -96,35 +96,40 @@ func TestAUsersPATsAreListedToTheEnd(t *testing.T) {
 			if n := s.count(azure.ListUserPats); n != calls {
 				t.Errorf("pages of %d: %d calls, want %d", size, n, calls)
 			}
-			if p := pats[3]; !p.Global || pats[4].Global || p.DisplayName != "p" ||
-				!slices.Equal(p.Scopes, []string{"vso.code", "vso.wiki"}) || p.ValidTo.Location() != time.UTC {
-				t.Errorf("%+v", p)
-			}
+			p := pats[3]
+			equal(t, "the fourth is global", p.Global, true)
+			equal(t, "the fifth is global", pats[4].Global, false)
+			equal(t, "display name", p.DisplayName, "p")
+			equal(t, "scopes", strings.Join(p.Scopes, " "), "vso.code vso.wiki")
+			equal(t, "time zone", p.ValidTo.Location(), time.UTC)
 		}
 	})
 }
 
 func TestAPATWithoutNameOrEndIsListedAllTheSame(t *testing.T) {
-	administer(t, func(t *testing.T, s *stand, admin devops.Administration) {
+	administer(t, func(t *testing.T, s *fixture, admin devops.Administration) {
 		s.says(t, azure.ListUserPats, 200, "application/json", `{"value":[
-			{"authorizationId":"1","validTo":"2099-01-01T00:00:00","displayName":null,"scope":null,"targetAccounts":null,"isValid":true,"token":null},
+			{"authorizationId":"1","validTo":"2099-01-01T00:00:00","displayName":null,"scope":null,
+				"targetAccounts":null,"isValid":true,"token":null},
 			{"authorizationId":"1","validTo":"2099-01-01T00:00:00","isValid":true},
 			{"authorizationId":"2","validTo":"0001-01-01T00:00:00","targetAccounts":["x"]},
 			{"authorizationId":"3","validTo":"2099-01-01T00:00:00","isValid":false},
 			{"authorizationId":"4","validTo":"2099-01-01T00:00:00","isValid":true,"isPublic":true},
 			{"authorizationId":"5","validTo":"1999-01-01T00:00:00","isValid":true}],"continuationToken":null}`)
 		pats, err := admin.UserPATs(t.Context(), owner, "aad.eA")
-		if err != nil || !slices.Equal(ids(pats), []string{"1", "2"}) || !pats[0].Global || pats[1].Global ||
-			!pats[1].ValidTo.IsZero() {
-			t.Errorf("%+v, %v", pats, err)
+		if err != nil || !slices.Equal(ids(pats), []string{"1", "2"}) {
+			t.Fatalf("%+v, %v, want the PATs 1 and 2", pats, err)
 		}
+		equal(t, "the first is global", pats[0].Global, true)
+		equal(t, "the second is global", pats[1].Global, false)
+		equal(t, "the second's end", pats[1].ValidTo, time.Time{})
 	})
 }
 
 func TestAnAdministratorRevokesAnybodysPATs(t *testing.T) {
 	for name, refuseUnknown := range map[string]bool{"lenient": false, "strict": true} {
 		t.Run(name, func(t *testing.T) {
-			administer(t, func(t *testing.T, s *stand, admin devops.Administration) {
+			administer(t, func(t *testing.T, s *fixture, admin devops.Administration) {
 				s.azure.Switch(func(sw *azure.Switches) { sw.RefuseUnknownRevocation = refuseUnknown })
 				var ends []string
 				for range devops.MaxRevocations {
@@ -158,7 +163,7 @@ func TestAnAdministratorRevokesAnybodysPATs(t *testing.T) {
 }
 
 func TestARevocationIsRepeatedWhenItsAnswerIsLost(t *testing.T) {
-	administer(t, func(t *testing.T, s *stand, admin devops.Administration) {
+	administer(t, func(t *testing.T, s *fixture, admin devops.Administration) {
 		id, _ := s.azure.Seed("contoso", grace, "p", "vso.code", time.Now().Add(time.Hour), false)
 		s.fault(t, faults.Fault{Operation: azure.RevokeUserPats, Mode: faults.ResetAfter})
 		s.fault(t, faults.Fault{Operation: azure.RevokeUserPats, Mode: faults.Status, Status: 503, Skip: 1})
@@ -172,15 +177,20 @@ func TestARevocationIsRepeatedWhenItsAnswerIsLost(t *testing.T) {
 }
 
 func TestARevocationRuleNamesScopesAndDate(t *testing.T) {
-	administer(t, func(t *testing.T, s *stand, admin devops.Administration) {
+	administer(t, func(t *testing.T, s *fixture, admin devops.Administration) {
 		before := time.Now().Add(-time.Hour)
 		activity, err := admin.AddRevocationRule(t.Context(), owner,
 			administration.Rule{Scopes: []string{"vso.code", "vso.packaging"}, CreatedBefore: before})
 		rules := s.azure.RevocationRules()
-		if err != nil || activity == "" || len(rules) != 1 || rules[0].Scopes != "vso.code vso.packaging" ||
-			rules[0].CreatedBefore.Sub(before).Abs() > time.Millisecond || rules[0].Actor != ada {
-			t.Errorf("%q, %v, %+v", activity, err, rules)
+		if err != nil || len(rules) != 1 {
+			t.Fatalf("%v, %d rules, want 1", err, len(rules))
 		}
+		if activity == "" {
+			t.Error("no activity id")
+		}
+		equal(t, "scopes", rules[0].Scopes, "vso.code vso.packaging")
+		near(t, "date", rules[0].CreatedBefore, before)
+		equal(t, "actor", rules[0].Actor, ada)
 		for name, r := range map[string]administration.Rule{"no scopes": {CreatedBefore: before},
 			"no date": {Scopes: []string{"vso.code"}}} {
 			_, err := admin.AddRevocationRule(t.Context(), owner, r)
@@ -200,14 +210,14 @@ func everyCall(t *testing.T, admin devops.Administration, o rotation.Owner, desc
 	return map[string]error{"users": users, "PATs": pats, "revoke": revoke, "rule": rule, "audit": audit}
 }
 
-func TestWhoIsNoAdministratorIsToldSo(t *testing.T) {
+func TestTheErrorSaysThatAUserIsNoAdministrator(t *testing.T) {
 	for _, forbid := range []bool{false, true} {
 		t.Run(fmt.Sprint("403 ", forbid), func(t *testing.T) {
-			administer(t, func(t *testing.T, s *stand, admin devops.Administration) {
+			administer(t, func(t *testing.T, s *fixture, admin devops.Administration) {
 				s.azure.SetAdministrator(ada, false)
 				s.azure.Switch(func(sw *azure.Switches) { sw.ForbidNonAdministrator = forbid })
 				for name, err := range everyCall(t, admin, owner, s.azure.Descriptor(grace)) {
-					if name == "users" { // any member may look
+					if name == "users" { // any member may read them
 						if err != nil {
 							t.Errorf("%s: %v", name, err)
 						}
@@ -224,7 +234,7 @@ func TestWhoIsNoAdministratorIsToldSo(t *testing.T) {
 }
 
 func TestAnAuditorNeedNotBeAnAdministrator(t *testing.T) {
-	administer(t, func(t *testing.T, s *stand, admin devops.Administration) {
+	administer(t, func(t *testing.T, s *fixture, admin devops.Administration) {
 		s.azure.AddUser(azure.User{UPN: "eve@contoso.com", Auditor: true})
 		s.entra.people["eve-bot"] = "eve@contoso.com"
 		eve := rotation.Owner{Identity: "eve-bot", Organization: "contoso"}
@@ -236,8 +246,8 @@ func TestAnAuditorNeedNotBeAnAdministrator(t *testing.T) {
 	})
 }
 
-func TestASignInWithoutTheScopesIsToldSo(t *testing.T) {
-	story(t, func(t *testing.T, s *stand) {
+func TestTheErrorSaysThatASignInLacksTheScopes(t *testing.T) {
+	run(t, func(t *testing.T, s *fixture) {
 		s.azure.SetAdministrator(ada, true)
 		for name, err := range everyCall(t, s.Administration(), owner, s.azure.Descriptor(grace)) {
 			code := administration.NotAdministrator // by the answer alone they cannot be told apart
@@ -251,9 +261,9 @@ func TestASignInWithoutTheScopesIsToldSo(t *testing.T) {
 		}
 	})
 	// The credential knows better, and says so before anything is asked.
-	for _, code := range []string{"unknown-scope", "declined-scopes"} {
+	for _, code := range []string{rotation.UnknownScope, rotation.DeclinedScopes} {
 		t.Run(code, func(t *testing.T) {
-			administer(t, func(t *testing.T, s *stand, admin devops.Administration) {
+			administer(t, func(t *testing.T, s *fixture, admin devops.Administration) {
 				s.entra.err = &rotation.Error{Class: rotation.Configuration, Code: code, Message: "no"}
 				for name, err := range everyCall(t, admin, owner, s.azure.Descriptor(grace)) {
 					wants(t, name, err, rotation.Configuration, administration.ScopesMissing)
@@ -268,7 +278,7 @@ func TestASignInWithoutTheScopesIsToldSo(t *testing.T) {
 }
 
 func TestAnUnknownUserAndAnUnknownOrganizationAreTwoThings(t *testing.T) {
-	administer(t, func(t *testing.T, s *stand, admin devops.Administration) {
+	administer(t, func(t *testing.T, s *fixture, admin devops.Administration) {
 		_, err := admin.UserPATs(t.Context(), owner, "aad.MTExMTExMTEtMjIyMi0zMzMzLTQ0NDQtNTU1NTU1NTU1NTU1")
 		if wants(t, "an unknown user", err, rotation.Configuration, administration.UserUnknown); !errors.Is(err,
 			rotation.ErrNotFound) {
@@ -309,7 +319,7 @@ func TestAdministrationTakesNoPageForAnAnswer(t *testing.T) {
 			rotation.Configuration, "TF400898"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			administer(t, func(t *testing.T, s *stand, admin devops.Administration) {
+			administer(t, func(t *testing.T, s *fixture, admin devops.Administration) {
 				s.fault(t, faults.Fault{Mode: faults.Status, Status: c.status, Times: -1,
 					Header: map[string]string{"Content-Type": c.kind}, Body: c.body})
 				for name, err := range everyCall(t, admin, owner, s.azure.Descriptor(grace)) {
@@ -325,7 +335,7 @@ func TestAdministrationTakesNoPageForAnAnswer(t *testing.T) {
 }
 
 func TestListsOfAdministrationThatMakeNoSenseAreRefused(t *testing.T) {
-	administer(t, func(t *testing.T, s *stand, admin devops.Administration) {
+	administer(t, func(t *testing.T, s *fixture, admin devops.Administration) {
 		ctx := t.Context()
 		for _, c := range []struct {
 			operation, body string
@@ -363,7 +373,7 @@ func TestListsOfAdministrationThatMakeNoSenseAreRefused(t *testing.T) {
 }
 
 func TestAdministrationAsksForItsOwnScopesAndHosts(t *testing.T) {
-	administer(t, func(t *testing.T, s *stand, admin devops.Administration) {
+	administer(t, func(t *testing.T, s *fixture, admin devops.Administration) {
 		s.azure.OnRequest(func(r *http.Request) {
 			host := "vssps.dev.azure.com"
 			if strings.HasSuffix(r.URL.Path, "auditlog") {
@@ -390,18 +400,18 @@ func TestAdministrationAsksForItsOwnScopesAndHosts(t *testing.T) {
 }
 
 func TestAStandInsTokensStayWithIt(t *testing.T) {
-	administer(t, func(t *testing.T, s *stand, admin devops.Administration) {
+	administer(t, func(t *testing.T, s *fixture, admin devops.Administration) {
 		var host string
 		s.azure.OnRequest(func(r *http.Request) { host = r.Host })
 		if _, err := admin.AuditLog(t.Context(), owner, administration.AuditQuery{}); err != nil ||
 			host != "vssps.dev.azure.com" {
 			t.Errorf("the audit log was asked at %s: %v", host, err)
 		}
-	}, func(c *devops.Config, _ *stand) { c.URL = "https://vssps.dev.azure.com" })
+	}, func(c *devops.Config, _ *fixture) { c.URL = "https://vssps.dev.azure.com" })
 }
 
 func TestAPauseHoldsAdministrationToo(t *testing.T) {
-	administer(t, func(t *testing.T, s *stand, admin devops.Administration) {
+	administer(t, func(t *testing.T, s *fixture, admin devops.Administration) {
 		s.azure.SlowDown(ada, 12*time.Second, false)
 		start := time.Now()
 		if _, err := s.List(t.Context(), owner); err != nil {
@@ -414,7 +424,7 @@ func TestAPauseHoldsAdministrationToo(t *testing.T) {
 	})
 }
 
-func TestTheAuditLogTellsWhatBecameOfPATs(t *testing.T) {
+func TestTheAuditLogShowsWhatBecameOfPATs(t *testing.T) {
 	for name, change := range map[string]func(*azure.Switches){
 		"one page":   func(*azure.Switches) {},
 		"many pages": func(sw *azure.Switches) { sw.AuditPage = 1 },
@@ -422,7 +432,7 @@ func TestTheAuditLogTellsWhatBecameOfPATs(t *testing.T) {
 		"byte order": func(sw *azure.Switches) { sw.BOM = true },
 	} {
 		t.Run(name, func(t *testing.T) {
-			administer(t, func(t *testing.T, s *stand, admin devops.Administration) {
+			administer(t, func(t *testing.T, s *fixture, admin devops.Administration) {
 				s.azure.Switch(change)
 				ctx := t.Context()
 				begun := time.Now()
@@ -466,15 +476,19 @@ func TestTheAuditLogTellsWhatBecameOfPATs(t *testing.T) {
 				if !slices.Equal(got, want) {
 					t.Fatalf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 				}
-				if e := page.Entries[1]; e.ActivityID != activity || e.AuthorizationID != hers || e.Owner != grace ||
-					e.UserAgent != "patrol/1.2.3" || e.At.IsZero() || e.IPAddress == "" {
-					t.Errorf("%+v", e)
-				}
+				e := page.Entries[1]
+				equal(t, "activity id", e.ActivityID, activity)
+				equal(t, "authorization id", e.AuthorizationID, hers)
+				equal(t, "owner", e.Owner, grace)
+				equal(t, "user agent", e.UserAgent, "patrol/1.2.3")
+				equal(t, "without a time", e.At.IsZero(), false)
+				equal(t, "without an address", e.IPAddress == "", false)
 				short, err := admin.AuditLog(ctx, owner, administration.AuditQuery{Limit: 2})
-				if err != nil || len(short.Entries) != 2 || !short.More ||
-					short.Entries[0].Action != "Token.PatExpiredEvent" {
-					t.Errorf("two entries: %+v, %v", short, err)
+				if err != nil || len(short.Entries) != 2 {
+					t.Fatalf("%d entries, %v, want 2", len(short.Entries), err)
 				}
+				equal(t, "more than two", short.More, true)
+				equal(t, "the newest", short.Entries[0].Action, "Token.PatExpiredEvent")
 				window, err := admin.AuditLog(ctx, owner, administration.AuditQuery{From: begun.Add(30 * time.Second),
 					To: begun.Add(90 * time.Second)})
 				if err != nil || len(window.Entries) != 1 || window.Entries[0].Action != "Token.PatUpdateEvent" {
@@ -491,19 +505,26 @@ func TestTheAuditLogTellsWhatBecameOfPATs(t *testing.T) {
 }
 
 func TestOtherEventsAndFreeTextStayInTheAuditLog(t *testing.T) {
-	administer(t, func(t *testing.T, s *stand, admin devops.Administration) {
+	administer(t, func(t *testing.T, s *fixture, admin devops.Administration) {
 		s.says(t, azure.QueryAudit, 200, "application/json", `{"decoratedAuditLogEntries":[
 			{"actionId":"Git.CreateRepo","timestamp":"2026-11-20T08:11:02Z","details":"no"},
 			{"actionId":"Token.<b>","timestamp":"2026-11-20T08:11:02Z"},
-			{"actionId":"Token.PatPublicDiscoveryEvent","timestamp":"2026-11-20T08:11:02.1Z","actorUPN":"","actorDisplayName":"Azure DevOps Service","details":"do not quote me","data":{"DisplayName":"leaked","OwnerName":"ada","Scopes":["x"],"AuthorizationId":7},"activityId":"a"}],
+			{"actionId":"Token.PatPublicDiscoveryEvent","timestamp":"2026-11-20T08:11:02.1Z","activityId":"a",
+				"actorUPN":"","actorDisplayName":"Azure DevOps Service","details":"do not quote me",
+				"data":{"DisplayName":"leaked","OwnerName":"ada","Scopes":["x"],"AuthorizationId":7}}],
 			"continuationToken":"more","hasMore":false}`)
 		page, err := admin.AuditLog(t.Context(), owner, administration.AuditQuery{})
 		if err != nil || len(page.Entries) != 1 || page.More {
 			t.Fatalf("%+v, %v", page, err)
 		}
-		if e := page.Entries[0]; e.Actor != "Azure DevOps Service" || e.DisplayName != "leaked" || e.Owner != "ada" ||
-			e.AuthorizationID != "" || e.ActivityID != "a" || strings.Contains(fmt.Sprint(e), "quote") {
-			t.Errorf("%+v", e)
+		e := page.Entries[0]
+		equal(t, "actor", e.Actor, "Azure DevOps Service")
+		equal(t, "display name", e.DisplayName, "leaked")
+		equal(t, "owner", e.Owner, "ada")
+		equal(t, "authorization id", e.AuthorizationID, "")
+		equal(t, "activity id", e.ActivityID, "a")
+		if strings.Contains(fmt.Sprint(e), "quote") {
+			t.Errorf("the entry quotes free text: %+v", e)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package devops
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -63,12 +64,13 @@ type session struct {
 // valid reports whether it is a PAT that can still be used. One of which Azure
 // DevOps does not say so is taken for valid.
 func (w session) valid(now time.Time) bool {
-	said := w.IsValid == nil || *w.IsValid
-	return said && !w.IsPublic && (w.ValidTo.IsZero() || w.ValidTo.After(now))
+	saysInvalid := w.IsValid != nil && !*w.IsValid
+	ended := !w.ValidTo.IsZero() && !w.ValidTo.After(now)
+	return !saysInvalid && !w.IsPublic && !ended
 }
 
-// pat is as that of the owner's list, but an end that is not told is no reason to
-// leave a PAT out of a revocation.
+// pat is as that of the owner's list, but a missing end is no reason to leave a PAT
+// out of a revocation.
 func (w session) pat() (rotation.PAT, error) {
 	if w.AuthorizationID == "" {
 		return rotation.PAT{}, errors.New("a PAT without its id")
@@ -93,7 +95,8 @@ func (p *auditPage) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &w); err != nil {
 		return err
 	}
-	if *p = auditPage(w.plain); w.Value != nil && p.Entries == nil {
+	*p = auditPage(w.plain)
+	if w.Value != nil && p.Entries == nil {
 		*p = auditPage(*w.Value)
 	}
 	return nil
@@ -118,18 +121,10 @@ func (w auditRow) entry() (e administration.AuditEntry, ok bool) {
 	if kind, name, _ := strings.Cut(w.ActionID, "."); kind != "Token" || !isWord(name, 50) {
 		return e, false
 	}
-	actor := w.ActorUPN
-	if actor == "" {
-		actor = w.ActorDisplayName
-	}
-	activity := w.CorrelationID
-	if activity == "" {
-		activity = w.ActivityID
-	}
 	return administration.AuditEntry{
-		ID: w.ID, At: w.Timestamp.Time, Action: w.ActionID, Actor: actor,
+		ID: w.ID, At: w.Timestamp.Time, Action: w.ActionID, Actor: cmp.Or(w.ActorUPN, w.ActorDisplayName),
 		DisplayName: w.text("DisplayName"), Owner: w.text("OwnerName"), AuthorizationID: w.text("AuthorizationId"),
-		IPAddress: w.IPAddress, UserAgent: w.UserAgent, ActivityID: activity,
+		IPAddress: w.IPAddress, UserAgent: w.UserAgent, ActivityID: cmp.Or(w.CorrelationID, w.ActivityID),
 	}, true
 }
 

@@ -4,9 +4,9 @@
 // rotation.Tokens and administration.Organizations over azcore's pipeline.
 //
 // It must not know the manifest, the vault, or when a PAT is due; nor how an
-// identity signs in: Config.Credential gives its bearer tokens.
+// identity signs in: Config.Credential gives its access tokens.
 //
-// Nothing that Azure DevOps writes in an answer reaches an error but names that
+// Of what Azure DevOps writes in an answer only names reach an error, and only if they
 // have the form of a name: an exception's type, a TF number, a patTokenError.
 package devops
 
@@ -68,9 +68,10 @@ type Config struct {
 	// that a version needs -preview, the client goes over to the same version
 	// with the suffix, and remembers.
 	APIVersion string
-	// Credential gives the bearer tokens of an identity. A token request with
-	// Claims wants a new token, not a cached one; "{}" stands for no claims in
-	// particular. Errors that are a *rotation.Error are passed on as they are.
+	// Credential gives the access tokens of an identity. It is asked before each
+	// call, so it keeps tokens and renews them in time. A request with Claims wants
+	// a new token, not a kept one; "{}" stands for no claims in particular. Errors
+	// that are a *rotation.Error are passed on as they are.
 	Credential func(identity string) (azcore.TokenCredential, error)
 	Scopes     []string // default DefaultScopes
 	// ClientOptions: Transport, Retry (MaxRetries, RetryDelay, MaxRetryDelay,
@@ -93,10 +94,9 @@ type Client struct {
 	now        func() time.Time
 	log        *slog.Logger
 
-	mu         sync.Mutex
-	versions   map[string]string // by resource
-	identities map[bearing]*bearer
-	pauses     map[string]time.Time // by identity: no call before
+	mu       sync.Mutex
+	versions map[string]string    // by resource
+	pauses   map[string]time.Time // by identity: no call before
 }
 
 var _ rotation.Tokens = (*Client)(nil)
@@ -105,6 +105,7 @@ var _ rotation.Tokens = (*Client)(nil)
 func New(cfg Config) (*Client, error) {
 	c := &Client{
 		url:        strings.TrimRight(cmp.Or(cfg.URL, defaultURL), "/"),
+		auditURL:   strings.TrimRight(cfg.AuditURL, "/"),
 		vsspsURL:   strings.TrimRight(cmp.Or(cfg.VSSPSURL, "https://vssps.dev.azure.com"), "/"),
 		credential: cfg.Credential,
 		scopes:     slices.Clone(cfg.Scopes),
@@ -112,11 +113,11 @@ func New(cfg Config) (*Client, error) {
 		now:        cfg.Now,
 		log:        cfg.Log,
 		versions:   map[string]string{patsResource: cmp.Or(cfg.APIVersion, defaultVersion)},
-		identities: map[bearing]*bearer{},
 		pauses:     map[string]time.Time{},
 	}
-	if c.auditURL = strings.TrimRight(cfg.AuditURL, "/"); c.auditURL == "" {
-		if c.auditURL = c.url; c.url == defaultURL {
+	if c.auditURL == "" {
+		c.auditURL = c.url
+		if c.url == defaultURL {
 			c.auditURL = defaultAuditURL
 		}
 	}
@@ -126,10 +127,7 @@ func New(cfg Config) (*Client, error) {
 		bases = append(bases, c.auditURL)
 	}
 	for _, base := range bases {
-		u, err := url.Parse(base)
-		insecure := cfg.ClientOptions.InsecureAllowCredentialWithHTTP && err == nil && u.Scheme == "http"
-		if err != nil || u.Host == "" || u.Scheme != "https" && !insecure || u.RawQuery != "" || u.Fragment != "" ||
-			u.User != nil {
+		if !isPlainURL(base, cfg.ClientOptions.InsecureAllowCredentialWithHTTP) {
 			problems = append(problems, fmt.Errorf("the Azure DevOps URL %q is not an https URL without a query", base))
 		}
 	}
@@ -150,6 +148,17 @@ func New(cfg Config) (*Client, error) {
 	}
 	c.pipeline = newPipeline(c, cfg)
 	return c, nil
+}
+
+// isPlainURL reports whether text is an https URL of a host and a path at most.
+func isPlainURL(text string, allowHTTP bool) bool {
+	u, err := url.Parse(text)
+	if err != nil {
+		return false
+	}
+	encrypted := u.Scheme == "https" || allowHTTP && u.Scheme == "http"
+	bare := u.User == nil && u.RawQuery == "" && u.Fragment == ""
+	return u.Host != "" && encrypted && bare
 }
 
 const (
@@ -174,12 +183,12 @@ func (c *Client) List(ctx context.Context, o rotation.Owner) ([]rotation.PAT, er
 		}
 		var page pagedPATs
 		if err := a.decode(&page); err != nil {
-			return nil, k.badAnswer(a, err)
+			return nil, k.badAnswer(a)
 		}
 		for _, w := range page.PATs {
 			p, err := w.pat()
 			if err != nil {
-				return nil, k.badAnswer(a, err)
+				return nil, k.badAnswer(a)
 			}
 			// Many PATs have the same scopes: one copy of them is enough.
 			if same, ok := scopes[w.Scope]; ok {
@@ -199,16 +208,16 @@ func (c *Client) List(ctx context.Context, o rotation.Owner) ([]rotation.PAT, er
 			return pats, nil
 		}
 		if tokens[next] {
-			return nil, k.badAnswer(a, errors.New("the same page again"))
+			return nil, k.badAnswer(a)
 		}
 		tokens[next] = true
 		q.Set("continuationToken", next)
 	}
-	return nil, k.fail(rotation.Transient, "endless-list", "the list does not end", nil)
+	return nil, k.endlessList()
 }
 
-// Get returns one PAT of the owner, rotation.ErrNotFound if there is none.
-// Whether a revoked one is still shown is Azure DevOps' secret.
+// Get returns one PAT of the owner, rotation.ErrNotFound if there is none. Azure
+// DevOps does not say whether it still shows a revoked one.
 func (c *Client) Get(ctx context.Context, o rotation.Owner, authorizationID string) (rotation.PAT, error) {
 	_, p, err := c.get(ctx, o, authorizationID)
 	return p, err
@@ -216,7 +225,7 @@ func (c *Client) Get(ctx context.Context, o rotation.Owner, authorizationID stri
 
 // get returns a PAT as it was written, too.
 func (c *Client) get(ctx context.Context, o rotation.Owner, authorizationID string) (patToken, rotation.PAT, error) {
-	k := &call{owner: o, doing: "looking up a PAT", absence: true}
+	k := &call{owner: o, doing: "reading a PAT", absence: true}
 	a, err := c.do(ctx, k, http.MethodGet, patsResource, url.Values{"authorizationId": {authorizationID}}, nil)
 	if err != nil {
 		return patToken{}, rotation.PAT{}, err
@@ -230,7 +239,7 @@ func (c *Client) get(ctx context.Context, o rotation.Owner, authorizationID stri
 	}
 	p, err := r.PAT.pat()
 	if err != nil {
-		return patToken{}, rotation.PAT{}, k.badAnswer(a, err)
+		return patToken{}, rotation.PAT{}, k.badAnswer(a)
 	}
 	return *r.PAT, p, nil
 }
@@ -249,20 +258,20 @@ func (c *Client) Create(ctx context.Context, o rotation.Owner, r rotation.PATReq
 		return rotation.IssuedPAT{}, err
 	}
 	if res.PAT == nil || res.PAT.Token.Empty() {
-		return rotation.IssuedPAT{}, k.badAnswer(a, errors.New("no token"))
+		return rotation.IssuedPAT{}, k.badAnswer(a)
 	}
 	p, err := res.PAT.pat()
 	if err != nil {
-		return rotation.IssuedPAT{}, k.badAnswer(a, err)
+		return rotation.IssuedPAT{}, k.badAnswer(a)
 	}
-	if !familiar(res.PAT.Token.Reveal()) {
-		c.log.WarnContext(ctx, "a new PAT does not look like the ones that are known; it is used as it is",
+	if !hasKnownForm(res.PAT.Token.Reveal()) {
+		c.log.WarnContext(ctx, "a new PAT has none of the forms that patrol knows; patrol uses it all the same",
 			"organization", o.Organization, "authorizationId", p.AuthorizationID, "activityId", a.activityID())
 	}
 	return rotation.IssuedPAT{PAT: p, Token: res.PAT.Token.Secret}, nil
 }
 
-// Update moves a PAT's end; its token stays. The answer's ValidTo counts: a
+// Update changes a PAT's end; its token stays. The answer's ValidTo counts: a
 // policy may have shortened it. rotation.ErrNotFound if there is no such PAT.
 // It names the end and not a difference, so repeating it is safe.
 func (c *Client) Update(ctx context.Context, o rotation.Owner, authorizationID string, validTo time.Time) (rotation.PAT,
@@ -271,7 +280,7 @@ func (c *Client) Update(ctx context.Context, o rotation.Owner, authorizationID s
 }
 
 func (c *Client) update(ctx context.Context, o rotation.Owner, body updateRequest) (rotation.PAT, error) {
-	k := &call{owner: o, doing: "moving a PAT's end", absence: true}
+	k := &call{owner: o, doing: "changing a PAT's end", absence: true}
 	a, err := c.do(ctx, k, http.MethodPut, patsResource, nil, body)
 	if err != nil {
 		return rotation.PAT{}, err
@@ -281,11 +290,11 @@ func (c *Client) update(ctx context.Context, o rotation.Owner, body updateReques
 		return rotation.PAT{}, err
 	}
 	if r.PAT == nil {
-		return rotation.PAT{}, k.badAnswer(a, errors.New("no PAT"))
+		return rotation.PAT{}, k.badAnswer(a)
 	}
 	p, err := r.PAT.pat()
 	if err != nil {
-		return rotation.PAT{}, k.badAnswer(a, err)
+		return rotation.PAT{}, k.badAnswer(a)
 	}
 	return p, nil
 }
@@ -308,7 +317,7 @@ func (c *Client) Revoke(ctx context.Context, o rotation.Owner, authorizationID s
 	for _, p := range active {
 		if strings.EqualFold(p.AuthorizationID, authorizationID) {
 			return k.fail(rotation.Transient, "still-active",
-				"Azure DevOps does not find the PAT, and lists it as active", nil)
+				"Azure DevOps does not find the PAT, but lists it as active", nil)
 		}
 	}
 	return nil
@@ -316,11 +325,11 @@ func (c *Client) Revoke(ctx context.Context, o rotation.Owner, authorizationID s
 
 // Prove asks the organization whose token this is: the id of the identity.
 func (c *Client) Prove(ctx context.Context, o rotation.Owner, token rotation.Secret) (bearer string, err error) {
-	// A PAT that is there and is not proved would have to be revoked again: of one call
-	// there would be three.
+	// A new PAT that is not proved has to be revoked again, which takes two calls more:
+	// so this one does not wait for a pause to end.
 	k := &call{owner: o, doing: "proving a PAT", basic: token, begun: true}
 	if token.Empty() {
-		return "", k.fail(rotation.Transient, "token-refused", "there is no token to prove", nil)
+		return "", k.fail(rotation.Transient, rotation.TokenRefused, "there is no token to prove", nil)
 	}
 	a, err := c.do(ctx, k, http.MethodGet, connectionResource, nil, nil)
 	if err != nil {
@@ -328,15 +337,15 @@ func (c *Client) Prove(ctx context.Context, o rotation.Owner, token rotation.Sec
 	}
 	var who connectionData
 	if err := a.decode(&who); err != nil {
-		return "", k.badAnswer(a, err)
+		return "", k.badAnswer(a)
 	}
 	switch id := strings.ToLower(who.AuthenticatedUser.ID); id {
 	case "":
-		return "", k.badAnswer(a, errors.New("no user"))
+		return "", k.badAnswer(a)
 	case anonymousID:
-		return "",
-			k.with(a, k.fail(rotation.Policy, "anonymous",
-				"the organization let the token in as an anonymous user: it does not accept the token", nil))
+		return "", k.with(a, k.fail(rotation.Policy, "anonymous",
+			"the organization let the token in as an anonymous user, so it does not accept the token: "+
+				"check its policies on PATs", nil))
 	default:
 		return id, nil
 	}
@@ -347,14 +356,16 @@ func (c *Client) Prove(ctx context.Context, o rotation.Owner, token rotation.Sec
 func (c *Client) do(ctx context.Context, k *call, method, resource string, q url.Values, body any) (*answer, error) {
 	version := c.version(resource)
 	a, err := c.send(ctx, k, method, resource, version, q, body)
+	if _, ok := errors.AsType[*previewError](err); !ok {
+		return a, err
+	}
+	other := toggle(version)
+	a, err = c.send(ctx, k, method, resource, other, q, body)
 	if e, ok := errors.AsType[*previewError](err); ok {
-		other := toggle(version)
-		if a, err = c.send(ctx, k, method, resource, other, q, body); errors.As(err, &e) {
-			return nil, e.refusal
-		}
-		if err == nil {
-			c.remember(resource, other)
-		}
+		return nil, e.refusal
+	}
+	if err == nil {
+		c.remember(resource, other)
 	}
 	return a, err
 }
@@ -375,7 +386,7 @@ func (c *Client) send(ctx context.Context, k *call, method, resource, version st
 	req, err := runtime.NewRequest(ctx, method, base+"/"+url.PathEscape(k.owner.Organization)+"/_apis/"+resource+k.item+
 		"?"+query.Encode())
 	if err != nil {
-		return nil, k.fail(rotation.Configuration, "bad-request", "the request cannot be made", nil)
+		return nil, k.badRequest()
 	}
 	h := req.Raw().Header
 	h.Set("Accept", "application/json")
@@ -383,7 +394,7 @@ func (c *Client) send(ctx context.Context, k *call, method, resource, version st
 	h.Set("User-Agent", c.userAgent)
 	if body != nil {
 		if err := runtime.MarshalAsJSON(req, body); err != nil {
-			return nil, k.fail(rotation.Configuration, "bad-request", "the request cannot be made", nil)
+			return nil, k.badRequest()
 		}
 	}
 	k.pending = false

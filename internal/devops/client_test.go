@@ -19,7 +19,7 @@ import (
 	"github.com/azure-patrol/patrol/sandbox/faults"
 )
 
-func lifecycle(t *testing.T, s *stand) {
+func lifecycle(t *testing.T, s *fixture) {
 	t.Helper()
 	ctx := t.Context()
 	want := request("ci (patrol abc-def)")
@@ -27,11 +27,15 @@ func lifecycle(t *testing.T, s *stand) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if made.DisplayName != want.DisplayName || !slices.Equal(made.Scopes, []string{"vso.build", "vso.code"}) ||
-		made.Global ||
-		made.ValidTo.Sub(want.ValidTo).Abs() > 10*time.Millisecond || time.Since(made.ValidFrom).Abs() > time.Minute ||
-		made.AuthorizationID == "" {
-		t.Errorf("made %+v", made)
+	equal(t, "display name", made.DisplayName, want.DisplayName)
+	equal(t, "scopes", strings.Join(made.Scopes, " "), "vso.build vso.code")
+	equal(t, "global", made.Global, false)
+	near(t, "end", made.ValidTo, want.ValidTo)
+	if age := time.Since(made.ValidFrom).Abs(); age > time.Minute {
+		t.Errorf("valid from %v, want now", made.ValidFrom)
+	}
+	if made.AuthorizationID == "" {
+		t.Error("no authorization id")
 	}
 	if !s.azure.Works("contoso", made.Token.Reveal()) {
 		t.Error("the new PAT does not work")
@@ -74,15 +78,13 @@ func lifecycle(t *testing.T, s *stand) {
 
 func TestAPATsLifeOverTLS(t *testing.T) {
 	t.Parallel()
-	var s *stand
+	var s *fixture
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.azure.ServeHTTP(w,
-			r)
+		s.azure.ServeHTTP(w, r)
 	}))
 	defer server.Close()
-	s = newStand(t, server.Client(), func(c *devops.Config, _ *stand) {
-		c.URL, c.VSSPSURL = server.URL+"/",
-			server.URL
+	s = newFixture(t, server.Client(), func(c *devops.Config, _ *fixture) {
+		c.URL, c.VSSPSURL = server.URL+"/", server.URL
 	})
 	lifecycle(t, s)
 }
@@ -99,7 +101,7 @@ func TestAPATsLifeWithEverySwitch(t *testing.T) {
 		"other defaults": func(sw *azure.Switches) { sw.ListAllByDefault, sw.DefaultTop = true, 1 },
 	} {
 		t.Run(name, func(t *testing.T) {
-			story(t, func(t *testing.T, s *stand) {
+			run(t, func(t *testing.T, s *fixture) {
 				s.azure.Switch(change)
 				lifecycle(t, s)
 			})
@@ -108,7 +110,7 @@ func TestAPATsLifeWithEverySwitch(t *testing.T) {
 }
 
 func TestEveryRequestSaysWhatAzureDevOpsNeeds(t *testing.T) {
-	story(t, func(t *testing.T, s *stand) {
+	run(t, func(t *testing.T, s *fixture) {
 		var seen int
 		s.azure.OnRequest(func(r *http.Request) {
 			seen++
@@ -142,7 +144,7 @@ func TestEveryRequestSaysWhatAzureDevOpsNeeds(t *testing.T) {
 }
 
 func TestAListIsReadToItsEnd(t *testing.T) {
-	story(t, func(t *testing.T, s *stand) {
+	run(t, func(t *testing.T, s *fixture) {
 		for i := range 250 {
 			s.azure.Seed("contoso", ada, "p", "vso.wiki vso.code ", time.Now().Add(time.Duration(1+i)*time.Hour),
 				i == 7)
@@ -162,7 +164,7 @@ func TestAListIsReadToItsEnd(t *testing.T) {
 }
 
 func TestAListThatNeverEndsIsGivenUp(t *testing.T) {
-	story(t, func(t *testing.T, s *stand) {
+	run(t, func(t *testing.T, s *fixture) {
 		s.fault(t, faults.Fault{Mode: faults.Status, Status: 200, Times: -1,
 			Header: map[string]string{"Content-Type": "application/json"},
 			Body:   `{"continuationToken":"again","patTokens":[]}`})
@@ -175,11 +177,14 @@ func TestAListThatNeverEndsIsGivenUp(t *testing.T) {
 }
 
 func TestOddTimesAndRepeatsInAListAreTaken(t *testing.T) {
-	story(t, func(t *testing.T, s *stand) {
+	run(t, func(t *testing.T, s *fixture) {
 		s.says(t, azure.ListPats, 200, "application/json; charset=utf-8; api-version=7.1", "\ufeff"+`{"patTokens":[
-			{"displayName":"a","validTo":"2027-01-15T09:30:00","scope":"","targetAccounts":null,"validFrom":"0001-01-01T00:00:00","authorizationId":"1","token":null},
-			{"displayName":"a","validTo":"2027-01-15T09:30:00","scope":"","targetAccounts":null,"validFrom":null,"authorizationId":"1"},
-			{"displayName":"b","validTo":"2027-01-15T10:30:00.1033333+01:00","scope":"x  x","targetAccounts":[],"validFrom":"2026-11-20T08:11:02.4466667Z","authorizationId":"2"}]}`)
+			{"authorizationId":"1","displayName":"a","scope":"","targetAccounts":null,
+				"validFrom":"0001-01-01T00:00:00","validTo":"2027-01-15T09:30:00","token":null},
+			{"authorizationId":"1","displayName":"a","scope":"","targetAccounts":null,
+				"validFrom":null,"validTo":"2027-01-15T09:30:00"},
+			{"authorizationId":"2","displayName":"b","scope":"x  x","targetAccounts":[],
+				"validFrom":"2026-11-20T08:11:02.4466667Z","validTo":"2027-01-15T10:30:00.1033333+01:00"}]}`)
 		pats, err := s.List(t.Context(), owner)
 		if err != nil || len(pats) != 2 {
 			t.Fatalf("%v, %v", pats, err)
@@ -198,7 +203,7 @@ func TestOddTimesAndRepeatsInAListAreTaken(t *testing.T) {
 }
 
 func TestTheServersEndCounts(t *testing.T) {
-	story(t, func(t *testing.T, s *stand) {
+	run(t, func(t *testing.T, s *fixture) {
 		s.azure.SetPolicies("contoso", azure.Policies{MaxLifespanDays: 7})
 		made, err := s.Create(t.Context(), owner, request("x"))
 		if err != nil || !made.ValidTo.Equal(time.Now().AddDate(0, 0, 7)) {
@@ -254,7 +259,7 @@ func TestARefusalWithHTTP200HasAClass(t *testing.T) {
 		"somethingNew":                      {rotation.Transient, rotation.Transient},
 	} {
 		t.Run(value, func(t *testing.T) {
-			story(t, func(t *testing.T, s *stand) {
+			run(t, func(t *testing.T, s *fixture) {
 				body := `{"patToken":null,"patTokenError":"` + value + `","patTokenErrorMessage":"do not quote me"}`
 				s.says(t, azure.CreatePat, 200, "application/json", body)
 				_, err := s.Create(t.Context(), owner, request("x"))
@@ -277,20 +282,27 @@ func TestARefusalWithHTTP200HasAClass(t *testing.T) {
 }
 
 func TestASuccessWithoutATokenIsNoSuccess(t *testing.T) {
+	made := func(fields, refusal string) string {
+		return `{"patToken":{` + fields + `},"patTokenError":"` + refusal + `"}`
+	}
+	const (
+		id  = `"authorizationId":"1",`
+		end = `"validTo":"2027-01-01T00:00:00Z",`
+	)
 	for name, body := range map[string]string{
 		"nothing":            `{}`,
 		"null":               `{"patToken":null,"patTokenError":"none"}`,
-		"null token":         `{"patToken":{"authorizationId":"1","validTo":"2027-01-01T00:00:00Z","token":null},"patTokenError":"none"}`,
-		"empty token":        `{"patToken":{"authorizationId":"1","validTo":"2027-01-01T00:00:00Z","token":""},"patTokenError":"none"}`,
-		"no id":              `{"patToken":{"validTo":"2027-01-01T00:00:00Z","token":"t"},"patTokenError":"none"}`,
-		"no end":             `{"patToken":{"authorizationId":"1","validTo":"0001-01-01T00:00:00","token":"t"},"patTokenError":"none"}`,
-		"a token of numbers": `{"patToken":{"authorizationId":"1","validTo":"2027-01-01T00:00:00Z","token":7},"patTokenError":"none"}`,
-		"an error and a PAT": `{"patToken":{"authorizationId":"1","validTo":"2027-01-01T00:00:00Z","token":"t"},"patTokenError":"invalidScope"}`,
+		"null token":         made(id+end+`"token":null`, "none"),
+		"empty token":        made(id+end+`"token":""`, "none"),
+		"no id":              made(end+`"token":"t"`, "none"),
+		"no end":             made(id+`"validTo":"0001-01-01T00:00:00","token":"t"`, "none"),
+		"a token of numbers": made(id+end+`"token":7`, "none"),
+		"an error and a PAT": made(id+end+`"token":"t"`, "invalidScope"),
 		"broken":             `{"patToken":`,
 		"empty":              ``,
 	} {
 		t.Run(name, func(t *testing.T) {
-			story(t, func(t *testing.T, s *stand) {
+			run(t, func(t *testing.T, s *fixture) {
 				s.says(t, azure.CreatePat, 200, "application/json", body)
 				_, err := s.Create(t.Context(), owner, request("x"))
 				wants(t, "create", err, rotation.Ambiguous, "bad-answer")
@@ -300,7 +312,7 @@ func TestASuccessWithoutATokenIsNoSuccess(t *testing.T) {
 }
 
 func TestAnUnfamiliarTokenIsTakenWithAWarning(t *testing.T) {
-	story(t, func(t *testing.T, s *stand) {
+	run(t, func(t *testing.T, s *fixture) {
 		for token, warned := range map[string]bool{
 			"short": true, strings.Repeat("a", 52): false, strings.Repeat("1", 52): true,
 			strings.Repeat("a", 76) + "AZDO" + "0Az9": false, strings.Repeat("a", 84): true, strings.Repeat("-", 76) +
@@ -392,7 +404,7 @@ func TestAnAnswerThatIsNoSuccessHasAClass(t *testing.T) {
 			code: "organization-offline"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			story(t, func(t *testing.T, s *stand) {
+			run(t, func(t *testing.T, s *fixture) {
 				h := map[string]string{"Content-Type": c.kind}
 				if c.header[0] != "" {
 					h[c.header[0]] = c.header[1]
@@ -447,7 +459,7 @@ func TestALostAnswerToACreationIsAmbiguous(t *testing.T) {
 		"answers in silence": {faults.Fault{Mode: faults.Slow, Delay: 2 * time.Minute}, "timed-out", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			story(t, func(t *testing.T, s *stand) {
+			run(t, func(t *testing.T, s *fixture) {
 				c.fault.Operation = azure.CreatePat
 				s.fault(t, c.fault)
 				_, err := s.Create(t.Context(), owner, request("x"))
@@ -465,13 +477,13 @@ func TestALostAnswerToACreationIsAmbiguous(t *testing.T) {
 
 func TestACreationThatNeverLeftIsNotAmbiguous(t *testing.T) {
 	t.Run("connection refused", func(t *testing.T) {
-		story(t, func(t *testing.T, s *stand) {
+		run(t, func(t *testing.T, s *fixture) {
 			_, err := s.Create(t.Context(), owner, request("x"))
 			wants(t, "create", err, rotation.Transient, "unreachable")
-		}, func(c *devops.Config, _ *stand) { c.VSSPSURL = "https://nobody.invalid" })
+		}, func(c *devops.Config, _ *fixture) { c.VSSPSURL = "https://nobody.invalid" })
 	})
 	t.Run("cancelled before", func(t *testing.T) {
-		story(t, func(t *testing.T, s *stand) {
+		run(t, func(t *testing.T, s *fixture) {
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
 			_, err := s.Create(ctx, owner, request("x"))
@@ -484,7 +496,7 @@ func TestACreationThatNeverLeftIsNotAmbiguous(t *testing.T) {
 		})
 	})
 	t.Run("deadline while under way", func(t *testing.T) {
-		story(t, func(t *testing.T, s *stand) {
+		run(t, func(t *testing.T, s *fixture) {
 			s.fault(t, faults.Fault{Operation: azure.CreatePat, Mode: faults.HangAfter})
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
@@ -497,7 +509,7 @@ func TestACreationThatNeverLeftIsNotAmbiguous(t *testing.T) {
 }
 
 func TestReadsUpdatesAndRevocationsAreRepeated(t *testing.T) {
-	story(t, func(t *testing.T, s *stand) {
+	run(t, func(t *testing.T, s *fixture) {
 		ctx := t.Context()
 		id, token := s.azure.Seed("contoso", ada, "x", "vso.code", time.Now().Add(100*time.Hour), false)
 		for _, mode := range []faults.Mode{faults.ResetBefore, faults.ResetAfter, faults.HangBefore, faults.HangAfter} {
@@ -539,7 +551,7 @@ func TestReadsUpdatesAndRevocationsAreRepeated(t *testing.T) {
 }
 
 func TestRevokingWhatIsGoneIsASuccessOnceTheListAgrees(t *testing.T) {
-	story(t, func(t *testing.T, s *stand) {
+	run(t, func(t *testing.T, s *fixture) {
 		ctx := t.Context()
 		id, _ := s.azure.Seed("contoso", ada, "x", "vso.code", time.Now().Add(100*time.Hour), false)
 		for _, body := range []string{
@@ -573,7 +585,7 @@ func TestRevokingWhatIsGoneIsASuccessOnceTheListAgrees(t *testing.T) {
 }
 
 func TestAPATThatIsNotThereIsNotFound(t *testing.T) {
-	story(t, func(t *testing.T, s *stand) {
+	run(t, func(t *testing.T, s *fixture) {
 		id, _ := s.azure.Seed("contoso", ada, "x", "vso.code", time.Now().Add(100*time.Hour), false)
 		s.azure.Revoke(id)
 		for _, sw := range []azure.GetGone{azure.GetError, azure.GetNull, azure.GetNotFound} {
@@ -593,7 +605,7 @@ func TestAPATThatIsNotThereIsNotFound(t *testing.T) {
 }
 
 func TestAPATIsProvedByItself(t *testing.T) {
-	story(t, func(t *testing.T, s *stand) {
+	run(t, func(t *testing.T, s *fixture) {
 		ctx := t.Context()
 		at := func(org string) rotation.Owner { return rotation.Owner{Identity: "build-bot", Organization: org} }
 		id, revoked := s.azure.Seed("contoso", ada, "x", "vso.code", time.Now().Add(time.Hour), false)
@@ -634,9 +646,9 @@ func TestAPATIsProvedByItself(t *testing.T) {
 }
 
 func TestTheVersionsSuffixIsLearnt(t *testing.T) {
-	plain := func(c *devops.Config, _ *stand) { c.APIVersion = "7.1" }
+	plain := func(c *devops.Config, _ *fixture) { c.APIVersion = "7.1" }
 	t.Run("preview only", func(t *testing.T) {
-		story(t, func(t *testing.T, s *stand) {
+		run(t, func(t *testing.T, s *fixture) {
 			for range 3 {
 				if _, err := s.Create(t.Context(), owner, request("x")); err != nil {
 					t.Fatal(err)
@@ -648,7 +660,7 @@ func TestTheVersionsSuffixIsLearnt(t *testing.T) {
 		}, plain)
 	})
 	t.Run("released", func(t *testing.T) {
-		story(t, func(t *testing.T, s *stand) {
+		run(t, func(t *testing.T, s *fixture) {
 			s.azure.Switch(func(sw *azure.Switches) { sw.ReleasedPats = true })
 			lifecycle(t, s) // connectionData stays preview only
 			if n := s.count(azure.CreatePat); n != 1 {
@@ -657,7 +669,7 @@ func TestTheVersionsSuffixIsLearnt(t *testing.T) {
 		}, plain)
 	})
 	t.Run("neither", func(t *testing.T) {
-		story(t, func(t *testing.T, s *stand) {
+		run(t, func(t *testing.T, s *fixture) {
 			s.fault(t, faults.Fault{Mode: faults.Status, Status: 400, Times: -1,
 				Header: map[string]string{"Content-Type": "application/json"},
 				Body:   `{"typeKey":"VssInvalidPreviewVersionException"}`})

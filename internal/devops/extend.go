@@ -17,11 +17,13 @@ const (
 	NotLater     = "not-an-extension"
 )
 
+const expiredMessage = "the PAT has expired: it cannot be extended any more"
+
 // sameMoment is how far Azure DevOps' times may be from what was asked: its
 // database rounds to 1/300 s.
 const sameMoment = 10 * time.Millisecond
 
-// Extend moves a PAT's end to a later time; its token, name and scopes stay. The
+// Extend changes a PAT's end to a later time; its token, name and scopes stay. The
 // ValidTo of the answer counts: a policy may have shortened it. If a policy has
 // left no later end at all, the error's code is LongLivedPAT, and the PAT is
 // returned with it: one from before the policy may end earlier than it did.
@@ -36,10 +38,9 @@ func (c *Client) Extend(ctx context.Context, o rotation.Owner, authorizationID s
 	case err != nil:
 		return rotation.PAT{}, err
 	case !p.ValidTo.After(c.now()):
-		return rotation.PAT{}, k.fail(rotation.Configuration, ExpiredPAT,
-			"the PAT has run out: it cannot be prolonged any more", nil)
+		return rotation.PAT{}, k.fail(rotation.Configuration, ExpiredPAT, expiredMessage, nil)
 	case validTo.Before(p.ValidTo.Add(-sameMoment)):
-		return rotation.PAT{}, k.fail(rotation.Configuration, NotLater, "the PAT lives longer than that already", nil)
+		return rotation.PAT{}, k.fail(rotation.Configuration, NotLater, "the PAT ends later than that already", nil)
 	}
 	// What is not named should stay as it is; naming it makes sure.
 	global := p.Global
@@ -54,7 +55,8 @@ func (c *Client) Extend(ctx context.Context, o rotation.Owner, authorizationID s
 	case after.ValidTo.Sub(validTo).Abs() <= sameMoment:
 		return after, nil // perhaps not for the first time
 	case !after.ValidTo.After(p.ValidTo.Add(sameMoment)):
-		return after, k.fail(rotation.Policy, LongLivedPAT, "the tenant's policy does not let the PAT live longer", nil)
+		return after, k.fail(rotation.Policy, LongLivedPAT,
+			"the tenant's policy on the lifespan of PATs allows no later end", nil)
 	}
 	return after, nil
 }

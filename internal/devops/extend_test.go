@@ -3,7 +3,7 @@ package devops_test
 import (
 	"errors"
 	"fmt"
-	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,23 +17,25 @@ func TestAnExtensionMovesTheEndAndNothingElse(t *testing.T) {
 	for _, all := range []bool{false, true} {
 		for _, global := range []bool{false, true} {
 			t.Run(fmt.Sprintf("all fields %v, global %v", all, global), func(t *testing.T) {
-				story(t, func(t *testing.T, s *stand) {
+				run(t, func(t *testing.T, s *fixture) {
 					s.azure.Switch(func(sw *azure.Switches) { sw.UpdateNeedsAll = all })
 					id, token := s.azure.Seed("contoso", ada, "ci ü 日本", "vso.work_write vso.work vso.code",
 						time.Now().Add(24*time.Hour), global)
 					later := time.Now().Add(100 * 24 * time.Hour)
 					for range 2 { // the second time as after a lost answer
 						p, err := s.Extend(t.Context(), owner, id, later)
-						if err != nil || p.ValidTo.Sub(later).Abs() > 10*time.Millisecond || p.AuthorizationID != id ||
-							p.Global != global {
-							t.Fatalf("%+v, %v", p, err)
+						if err != nil {
+							t.Fatal(err)
 						}
+						near(t, "end", p.ValidTo, later)
+						equal(t, "authorization id", p.AuthorizationID, id)
+						equal(t, "global", p.Global, global)
 					}
 					got := s.azure.PATs("contoso", ada)[0]
-					if got.DisplayName != "ci ü 日本" || !slices.Equal(got.Scopes, []string{"vso.work_write", "vso.work",
-						"vso.code"}) || got.Global != global || got.Token != token {
-						t.Errorf("%+v", got)
-					}
+					equal(t, "display name", got.DisplayName, "ci ü 日本")
+					equal(t, "scopes", strings.Join(got.Scopes, " "), "vso.work_write vso.work vso.code")
+					equal(t, "global there", got.Global, global)
+					equal(t, "token", got.Token, token)
 					_, err := s.Update(t.Context(), owner, id, later)
 					if all {
 						wants(t, "an end alone", err, rotation.Configuration, "displayNameRequired")
@@ -47,7 +49,7 @@ func TestAnExtensionMovesTheEndAndNothingElse(t *testing.T) {
 }
 
 func TestAnExtensionThatAzureDevOpsRefusesSaysWhy(t *testing.T) {
-	story(t, func(t *testing.T, s *stand) {
+	run(t, func(t *testing.T, s *fixture) {
 		ctx := t.Context()
 		later := time.Now().Add(48 * time.Hour)
 		seed := func(end time.Duration) string {
@@ -100,7 +102,7 @@ func TestAnExtensionThatAzureDevOpsRefusesSaysWhy(t *testing.T) {
 func TestAPolicyOnLifespanCountsFromTheBirthOfAPAT(t *testing.T) {
 	for name, refuses := range map[string]bool{"shortened": false, "refused": true} {
 		t.Run(name, func(t *testing.T) {
-			story(t, func(t *testing.T, s *stand) {
+			run(t, func(t *testing.T, s *fixture) {
 				s.azure.Switch(func(sw *azure.Switches) { sw.LifespanError = refuses })
 				s.azure.SetPolicies("contoso", azure.Policies{MaxLifespanDays: 30})
 				birth := time.Now()
@@ -117,14 +119,14 @@ func TestAPolicyOnLifespanCountsFromTheBirthOfAPAT(t *testing.T) {
 				p, err = s.Extend(t.Context(), owner, id, birth.AddDate(0, 0, 60))
 				wants(t, "at the policy's end already", err, rotation.Policy, devops.LongLivedPAT)
 				if !p.ValidTo.Equal(birth.AddDate(0, 0, 30)) {
-					t.Errorf("the PAT that is told ends %v", p.ValidTo)
+					t.Errorf("the PAT that is returned ends %v", p.ValidTo)
 				}
 				// A PAT from before the policy: an attempt can even shorten it.
 				old, _ := s.azure.Seed("contoso", ada, "old", "vso.code", birth.AddDate(0, 0, 90), false)
 				p, err = s.Extend(t.Context(), owner, old, birth.AddDate(0, 0, 100))
 				wants(t, "from before the policy", err, rotation.Policy, devops.LongLivedPAT)
 				if !p.ValidTo.Before(birth.AddDate(0, 0, 90)) {
-					t.Errorf("the PAT that is told ends %v", p.ValidTo)
+					t.Errorf("the PAT that is returned ends %v", p.ValidTo)
 				}
 			})
 		})
@@ -132,7 +134,7 @@ func TestAPolicyOnLifespanCountsFromTheBirthOfAPAT(t *testing.T) {
 }
 
 func TestAnExtensionIsRepeatedWhenItsAnswerIsLost(t *testing.T) {
-	story(t, func(t *testing.T, s *stand) {
+	run(t, func(t *testing.T, s *fixture) {
 		id, _ := s.azure.Seed("contoso", ada, "ci", "vso.code", time.Now().Add(time.Hour), false)
 		later := time.Now().Add(48 * time.Hour)
 		s.fault(t, faults.Fault{Operation: azure.UpdatePat, Mode: faults.ResetAfter})
@@ -144,7 +146,7 @@ func TestAnExtensionIsRepeatedWhenItsAnswerIsLost(t *testing.T) {
 }
 
 func TestAPATThatHasEndedIsStillKnown(t *testing.T) {
-	story(t, func(t *testing.T, s *stand) {
+	run(t, func(t *testing.T, s *fixture) {
 		revoked, _ := s.azure.Seed("contoso", ada, "revoked", "vso.code", time.Now().Add(time.Hour), false)
 		s.azure.Revoke(revoked)
 		expired, _ := s.azure.Seed("contoso", ada, "expired", "vso.code", time.Now().Add(-time.Hour), false)

@@ -18,7 +18,7 @@ func (c *Client) Known(ctx context.Context, o rotation.Owner, authorizationID st
 	if err == nil || !errors.Is(err, rotation.ErrNotFound) {
 		return err == nil, err
 	}
-	k := &call{owner: o, doing: "looking for a PAT that has ended"}
+	k := &call{owner: o, doing: "finding a PAT that has ended"}
 	q := url.Values{
 		"displayFilterOption": {"all"}, "sortByOption": {"displayDate"}, "isSortAscending": {"false"},
 		"$top": {"100"},
@@ -31,7 +31,7 @@ func (c *Client) Known(ctx context.Context, o rotation.Owner, authorizationID st
 		}
 		var page pagedPATs
 		if err := a.decode(&page); err != nil {
-			return false, k.badAnswer(a, err)
+			return false, k.badAnswer(a)
 		}
 		for _, w := range page.PATs {
 			if strings.EqualFold(w.AuthorizationID, authorizationID) {
@@ -43,10 +43,10 @@ func (c *Client) Known(ctx context.Context, o rotation.Owner, authorizationID st
 			return false, nil
 		}
 		if tokens[next] {
-			return false, k.badAnswer(a, errors.New("the same page again"))
+			return false, k.badAnswer(a)
 		}
 		tokens[next] = true
 		q.Set("continuationToken", next)
 	}
-	return false, k.fail(rotation.Transient, "endless-list", "the list does not end", nil)
+	return false, k.endlessList()
 }

@@ -1,6 +1,7 @@
 package devops
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/base64"
@@ -14,10 +15,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 
+	"github.com/azure-patrol/patrol/internal/retryafter"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
@@ -27,13 +28,11 @@ const (
 	// maxPause is the longest that a Retry-After is believed; Azure DevOps
 	// counts in windows of five minutes.
 	maxPause = time.Hour
-	// tokenMargin is how long before its end a bearer token is replaced.
-	tokenMargin = 5 * time.Minute
 )
 
-// newPipeline puts the client's own retries and authorization where azcore has
-// its retry policy, which it switches off: that one would repeat a POST, and
-// overlooks a Retry-After that comes with a success.
+// newPipeline puts the client's own retries and authorization where azcore has its
+// retry policy, which it switches off: that one would repeat a POST, and ignores a
+// Retry-After that comes with a success.
 func newPipeline(c *Client, cfg Config) runtime.Pipeline {
 	o := cfg.ClientOptions
 	r := retries{
@@ -135,31 +134,25 @@ func (r retries) Do(req *policy.Request) (*http.Response, error) {
 	req.OperationValue(&k)
 	ctx := req.Raw().Context()
 	for try := 0; ; try++ {
-		if err := r.wait(ctx, k); err != nil {
+		if err := r.waitForPause(ctx, k); err != nil {
 			return nil, err
 		}
 		resp, err := r.once(req)
 		asked := time.Duration(0)
 		if err == nil {
-			asked = retryAfter(resp.Header, resp.StatusCode, r.client.now())
+			asked = wait(resp.Header, resp.StatusCode, r.client.now())
 			r.client.pause(k.owner.Identity, asked)
 		}
-		longest := r.maxDelay
-		if k.begun {
-			longest = maxPause
-			if deadline, limited := ctx.Deadline(); limited {
-				longest = time.Until(deadline)
-			}
-		}
-		if try == r.max || k.once || asked > longest || ctx.Err() != nil || !repeatable(resp, err) {
+		givenUp := try == r.max || asked > r.longest(ctx, k) || ctx.Err() != nil
+		if givenUp || k.once || !repeatable(resp, err) {
 			return resp, err
 		}
 		if err == nil {
 			runtime.Drain(resp)
-			r.client.log.DebugContext(ctx, "repeating a call", "doing", k.doing, "organization", k.owner.Organization,
-				"status", resp.StatusCode, "retryAfter", asked)
+			r.client.log.DebugContext(ctx, "repeating a call to Azure DevOps", "doing", k.doing,
+				"organization", k.owner.Organization, "status", resp.StatusCode, "retryAfter", asked)
 		}
-		pause := time.Duration(0) // wait does the rest
+		pause := time.Duration(0) // waitForPause does the rest
 		if asked == 0 {
 			pause = min(r.maxDelay, backoff(r.delay, try))
 		} else if k.begun {
@@ -169,6 +162,17 @@ func (r retries) Do(req *policy.Request) (*http.Response, error) {
 			return nil, err
 		}
 	}
+}
+
+// longest is how long a pause before the next try may be.
+func (r retries) longest(ctx context.Context, k *call) time.Duration {
+	if !k.begun {
+		return r.maxDelay
+	}
+	if deadline, limited := ctx.Deadline(); limited {
+		return time.Until(deadline)
+	}
+	return maxPause
 }
 
 // once makes one try. azcore has read the whole body when it comes back, so the
@@ -182,9 +186,9 @@ func (r retries) once(req *policy.Request) (*http.Response, error) {
 	return req.Clone(ctx).Next()
 }
 
-// wait sits out the identity's pause. One that is too long, or longer than the
+// waitForPause waits until the identity's pause is over. One that is too long, or longer than the
 // caller has time, is an error at once.
-func (r retries) wait(ctx context.Context, k *call) error {
+func (r retries) waitForPause(ctx context.Context, k *call) error {
 	for {
 		left := r.client.paused(k.owner.Identity)
 		if left <= 0 || k.begun {
@@ -192,7 +196,8 @@ func (r retries) wait(ctx context.Context, k *call) error {
 		}
 		deadline, limited := ctx.Deadline()
 		if left > r.maxDelay || limited && time.Until(deadline) < left {
-			e := k.fail(rotation.Throttled, "paused", "Azure DevOps has asked this identity to slow down", nil)
+			e := k.fail(rotation.Throttled, "paused",
+				"Azure DevOps has asked for a pause in this identity's calls", nil)
 			e.After = left
 			return e
 		}
@@ -244,20 +249,17 @@ func repeatable(resp *http.Response, err error) bool {
 	return false
 }
 
-// retryAfter reads how long Azure DevOps wants the caller to wait: in seconds, or
-// until a date; a refused call without it has the budget's reset instead.
-func retryAfter(h http.Header, status int, now time.Time) time.Duration {
-	v := h.Get("Retry-After")
-	d := time.Duration(0)
-	if seconds, err := strconv.ParseFloat(v, 64); err == nil && seconds > 0 {
-		d = time.Duration(min(seconds, maxPause.Seconds()) * float64(time.Second))
-	} else if date, err := http.ParseTime(v); err == nil {
-		d = date.Sub(now)
-	} else if reset, err := strconv.ParseInt(h.Get("X-RateLimit-Reset"), 10, 64); err == nil &&
-		status == http.StatusTooManyRequests {
-		d = time.Unix(reset, 0).Sub(now)
+// wait reads how long Azure DevOps wants the caller to wait; a refused call without
+// Retry-After has the budget's reset instead.
+func wait(h http.Header, status int, now time.Time) time.Duration {
+	if d := retryafter.FromHeader(h, now, maxPause); d > 0 || status != http.StatusTooManyRequests {
+		return d
 	}
-	return min(max(d, 0), maxPause)
+	reset, err := strconv.ParseInt(h.Get("X-RateLimit-Reset"), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return min(max(time.Unix(reset, 0).Sub(now), 0), maxPause)
 }
 
 func (c *Client) pause(identity string, d time.Duration) {
@@ -298,8 +300,7 @@ func (a authorization) Do(req *policy.Request) (*http.Response, error) {
 		return k.next(req)
 	}
 	ctx := req.Raw().Context()
-	source := a.client.bearer(k.owner.Identity, k.scopes)
-	token, err := source.get(ctx, rotation.Secret{}, "")
+	token, err := a.token(ctx, k, "")
 	if err != nil {
 		return nil, err
 	}
@@ -310,7 +311,8 @@ func (a authorization) Do(req *policy.Request) (*http.Response, error) {
 	}
 	claims := cmp.Or(challenge(resp.Header), "{}")
 	runtime.Drain(resp)
-	if token, err = source.get(ctx, token, claims); err != nil {
+	token, err = a.replace(ctx, k, token, claims)
+	if err != nil {
 		return nil, err
 	}
 	if err := req.RewindBody(); err != nil {
@@ -318,6 +320,34 @@ func (a authorization) Do(req *policy.Request) (*http.Response, error) {
 	}
 	h.Set("Authorization", "Bearer "+token.Reveal())
 	return k.next(req)
+}
+
+// token asks the identity's credential, which keeps its tokens and renews them in time.
+func (a authorization) token(ctx context.Context, k *call, claims string) (rotation.Secret, error) {
+	credential, err := a.client.credential(k.owner.Identity)
+	if err != nil {
+		return rotation.Secret{}, credentialError{err}
+	}
+	o := policy.TokenRequestOptions{Scopes: k.scopes, Claims: claims}
+	if len(o.Scopes) == 0 {
+		o.Scopes = a.client.scopes
+	}
+	t, err := credential.GetToken(ctx, o)
+	if err != nil {
+		return rotation.Secret{}, credentialError{err}
+	}
+	return rotation.NewSecret(t.Token), nil
+}
+
+// replace gets another token than the one that Azure DevOps has just refused. If
+// another call has had it replaced already, that one is not thrown away again.
+func (a authorization) replace(ctx context.Context, k *call, refused rotation.Secret,
+	claims string) (rotation.Secret, error) {
+	token, err := a.token(ctx, k, "")
+	if err != nil || token != refused {
+		return token, err
+	}
+	return a.token(ctx, k, claims)
 }
 
 // next sends, and notes whether the answer is outstanding: it is not if the
@@ -358,81 +388,17 @@ func challenge(h http.Header) string {
 		text, _, _ := strings.Cut(rest, `"`)
 		text = strings.TrimRight(strings.NewReplacer("-", "+", "_", "/").Replace(text), "=")
 		claims, err := base64.RawStdEncoding.DecodeString(text)
-		if err == nil && len(claims) > 0 && claims[0] == '{' && json.Valid(claims) {
+		isObject := err == nil && bytes.HasPrefix(claims, []byte("{")) && json.Valid(claims)
+		if isObject {
 			return string(claims)
 		}
 	}
 	return ""
 }
 
-// bearing is what a bearer token is for.
-type bearing struct{ identity, scopes string }
-
-// bearer holds one identity's current bearer token.
-type bearer struct {
-	client   *Client
-	identity string
-	scopes   []string
-	turn     chan struct{} // one at a time asks the credential
-	token    rotation.Secret
-	refresh  time.Time // from then on a new one is asked for
-	expires  time.Time
-}
-
-func (c *Client) bearer(identity string, scopes []string) *bearer {
-	if len(scopes) == 0 {
-		scopes = c.scopes
-	}
-	key := bearing{identity, strings.Join(scopes, " ")}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	b := c.identities[key]
-	if b == nil {
-		b = &bearer{client: c, identity: identity, scopes: scopes, turn: make(chan struct{}, 1)}
-		c.identities[key] = b
-	}
-	return b
-}
-
-// get returns a token. refused is one that Azure DevOps has just not accepted:
-// unless somebody has replaced it already, a new one is asked for with the claims.
-func (b *bearer) get(ctx context.Context, refused rotation.Secret, claims string) (rotation.Secret, error) {
-	select {
-	case b.turn <- struct{}{}:
-		defer func() { <-b.turn }()
-	case <-ctx.Done():
-		return rotation.Secret{}, ctx.Err()
-	}
-	now := b.client.now()
-	rejected := !refused.Empty() && b.token == refused
-	if !b.token.Empty() && !rejected && now.Before(b.refresh) {
-		return b.token, nil
-	}
-	credential, err := b.client.credential(b.identity)
-	var t azcore.AccessToken
-	if err == nil {
-		o := policy.TokenRequestOptions{Scopes: b.scopes}
-		if rejected {
-			o.Claims = claims
-		}
-		t, err = credential.GetToken(ctx, o)
-	}
-	if err != nil {
-		if !b.token.Empty() && !rejected && now.Before(b.expires) && rotation.ClassOf(err) != rotation.SignIn {
-			return b.token, nil // it still lives: Entra's trouble need not be ours yet
-		}
-		return rotation.Secret{}, credentialError{err}
-	}
-	b.token, b.expires = rotation.NewSecret(t.Token), t.ExpiresOn
-	if b.refresh = t.RefreshOn; b.refresh.IsZero() || b.refresh.After(t.ExpiresOn) {
-		b.refresh = t.ExpiresOn.Add(-tokenMargin)
-	}
-	return b.token, nil
-}
-
 // credentialError marks an error that came from the credential and not from
 // Azure DevOps.
 type credentialError struct{ err error }
 
-func (e credentialError) Error() string { return "getting a bearer token" }
+func (e credentialError) Error() string { return "getting an access token" }
 func (e credentialError) Unwrap() error { return e.err }

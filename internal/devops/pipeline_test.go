@@ -28,7 +28,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 	} {
 		for _, status := range []int{429, 503} {
 			t.Run(name+", "+strconv.Itoa(status), func(t *testing.T) {
-				story(t, func(t *testing.T, s *stand) {
+				run(t, func(t *testing.T, s *fixture) {
 					s.fault(t, faults.Fault{Mode: faults.Status, Status: status,
 						Header: map[string]string{"Retry-After": value()}})
 					start := time.Now()
@@ -45,7 +45,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 }
 
 func TestALongPauseIsLeftToTheCaller(t *testing.T) {
-	story(t, func(t *testing.T, s *stand) {
+	run(t, func(t *testing.T, s *fixture) {
 		s.fault(t, faults.Fault{Mode: faults.Status, Status: 429, Header: map[string]string{"Retry-After": "300"}})
 		start := time.Now()
 		_, err := s.List(t.Context(), owner)
@@ -72,7 +72,7 @@ func TestALongPauseIsLeftToTheCaller(t *testing.T) {
 }
 
 func TestTheBudgetsResetStandsInForRetryAfter(t *testing.T) {
-	story(t, func(t *testing.T, s *stand) {
+	run(t, func(t *testing.T, s *fixture) {
 		s.fault(t, faults.Fault{Mode: faults.Status, Status: 429,
 			Header: map[string]string{"X-RateLimit-Reset": strconv.FormatInt(time.Now().Add(2*time.Minute).Unix(),
 				10)}})
@@ -84,8 +84,8 @@ func TestTheBudgetsResetStandsInForRetryAfter(t *testing.T) {
 }
 
 func TestAnAbsurdRetryAfterIsNotBelieved(t *testing.T) {
-	story(t, func(t *testing.T, s *stand) {
-		for _, value := range []string{"99999999999999999999", "Inf", "1e300"} {
+	run(t, func(t *testing.T, s *fixture) {
+		for _, value := range []string{"99999999999999999999", "1e300"} {
 			s.fault(t, faults.Fault{Mode: faults.Status, Status: 429, Header: map[string]string{"Retry-After": value}})
 			_, err := s.List(t.Context(), owner)
 			if e := wants(t, value, err, rotation.Throttled, "http-429"); e.After != time.Hour {
@@ -93,7 +93,7 @@ func TestAnAbsurdRetryAfterIsNotBelieved(t *testing.T) {
 			}
 			time.Sleep(time.Hour)
 		}
-		for _, value := range []string{"-1", "NaN", "soon", "0"} {
+		for _, value := range []string{"-1", "NaN", "Inf", "soon", "0"} {
 			s.fault(t, faults.Fault{Mode: faults.Status, Status: 429, Header: map[string]string{"Retry-After": value}})
 			start := time.Now()
 			if _, err := s.List(t.Context(), owner); err != nil || time.Since(start) > 2*time.Second {
@@ -106,7 +106,7 @@ func TestAnAbsurdRetryAfterIsNotBelieved(t *testing.T) {
 func TestAPauseThatComesWithASuccessIsKept(t *testing.T) {
 	for _, asDate := range []bool{false, true} {
 		t.Run(fmt.Sprint("as a date ", asDate), func(t *testing.T) {
-			story(t, func(t *testing.T, s *stand) {
+			run(t, func(t *testing.T, s *fixture) {
 				s.azure.SlowDown(ada, 12*time.Second, asDate)
 				start := time.Now()
 				if _, err := s.List(t.Context(), owner); err != nil || time.Since(start) != 0 {
@@ -133,7 +133,7 @@ func TestAPauseThatComesWithASuccessIsKept(t *testing.T) {
 
 // A PAT that is there and not proved would have to be revoked again.
 func TestTheProofOfANewPATDoesNotWaitForAPauseToEnd(t *testing.T) {
-	story(t, func(t *testing.T, s *stand) {
+	run(t, func(t *testing.T, s *fixture) {
 		s.azure.SlowDown(ada, 4*time.Minute, false)
 		issued, err := s.Create(t.Context(), owner, request("x"))
 		if err != nil {
@@ -152,7 +152,7 @@ func TestTheProofOfANewPATDoesNotWaitForAPauseToEnd(t *testing.T) {
 }
 
 func TestABusyIdentityNeverCallsInAPause(t *testing.T) {
-	story(t, func(t *testing.T, s *stand) {
+	run(t, func(t *testing.T, s *fixture) {
 		s.azure.Switch(func(sw *azure.Switches) { sw.Throttle = azure.Throttle{Cost: 30} })
 		var refused int
 		for range 30 {
@@ -172,7 +172,7 @@ func TestABusyIdentityNeverCallsInAPause(t *testing.T) {
 }
 
 func TestAClaimsChallengeIsAnsweredWithItsClaims(t *testing.T) {
-	story(t, func(t *testing.T, s *stand) {
+	run(t, func(t *testing.T, s *fixture) {
 		if _, err := s.List(t.Context(), owner); err != nil {
 			t.Fatal(err)
 		}
@@ -190,15 +190,12 @@ func TestAClaimsChallengeIsAnsweredWithItsClaims(t *testing.T) {
 	})
 }
 
-func TestARefusedBearerTokenIsReplacedOnce(t *testing.T) {
-	story(t, func(t *testing.T, s *stand) {
+func TestARefusedAccessTokenIsReplaced(t *testing.T) {
+	run(t, func(t *testing.T, s *fixture) {
 		if _, err := s.List(t.Context(), owner); err != nil {
 			t.Fatal(err)
 		}
-		// Azure DevOps no longer takes the token that is in use.
-		s.entra.mu.Lock()
-		s.entra.dead[fmt.Sprintf("build-bot/1/%d", time.Now().Add(time.Hour).Unix())] = true
-		s.entra.mu.Unlock()
+		s.entra.kill(fmt.Sprintf("build-bot/1/%d", time.Now().Add(time.Hour).Unix()))
 		var all sync.WaitGroup
 		for range 8 {
 			all.Go(func() {
@@ -208,18 +205,42 @@ func TestARefusedBearerTokenIsReplacedOnce(t *testing.T) {
 			})
 		}
 		all.Wait()
-		asked := s.entra.asked()
-		if len(asked) != 2 || asked[1].Claims != "{}" {
-			t.Errorf("token requests %+v", asked)
+		for _, o := range s.entra.asked()[1:] {
+			if o.Claims != "{}" {
+				t.Errorf("a token was asked for with the claims %q, want {}: the refused one is still there", o.Claims)
+			}
 		}
 		if n := len(s.azure.PATs("contoso", ada)); n != 8 {
-			t.Errorf("%d PATs were made", n)
+			t.Errorf("%d PATs were made, want 8", n)
 		}
 	})
 }
 
-func TestABearerTokenIsReplacedBeforeItsEnd(t *testing.T) {
-	story(t, func(t *testing.T, s *stand) {
+func TestATokenThatAnotherCallHasReplacedIsNotThrownAway(t *testing.T) {
+	run(t, func(t *testing.T, s *fixture) {
+		if _, err := s.List(t.Context(), owner); err != nil {
+			t.Fatal(err)
+		}
+		// While the next call is under way its token ends, and another call gets a new one.
+		replace := sync.OnceFunc(func() {
+			s.entra.kill(fmt.Sprintf("build-bot/1/%d", time.Now().Add(time.Hour).Unix()))
+			o := policy.TokenRequestOptions{Scopes: devops.DefaultScopes(), Claims: "{}"}
+			if _, err := (credential{s.entra, "build-bot"}).GetToken(t.Context(), o); err != nil {
+				t.Error(err)
+			}
+		})
+		s.panel.OnCall(func(int, faults.Call) *faults.Fault { replace(); return nil })
+		if _, err := s.Create(t.Context(), owner, request("x")); err != nil {
+			t.Error(err)
+		}
+		if n := len(s.entra.asked()); n != 2 {
+			t.Errorf("%d token requests, want 2: the first and the other call's", n)
+		}
+	})
+}
+
+func TestTheCredentialIsAskedBeforeEachCall(t *testing.T) {
+	run(t, func(t *testing.T, s *fixture) {
 		list := func(want int, why string) {
 			t.Helper()
 			if _, err := s.List(t.Context(), owner); err != nil {
@@ -231,20 +252,18 @@ func TestABearerTokenIsReplacedBeforeItsEnd(t *testing.T) {
 		}
 		list(1, "the first call")
 		time.Sleep(54 * time.Minute)
-		list(1, "within its life")
+		list(1, "while the credential keeps its token")
 		time.Sleep(2 * time.Minute)
-		list(2, "five minutes before its end")
+		list(2, "once it renews it")
 		time.Sleep(56 * time.Minute)
 		s.entra.err = errors.New("Entra is down")
-		list(3, "while it still lives Entra may be down")
-		time.Sleep(4 * time.Minute)
 		_, err := s.List(t.Context(), owner)
-		wants(t, "it is dead, and Entra down", err, rotation.Transient, "no-bearer-token")
+		wants(t, "the credential has no token", err, rotation.Transient, "no-bearer-token")
 	})
 }
 
 func TestSignInErrorsComeThroughUnchanged(t *testing.T) {
-	story(t, func(t *testing.T, s *stand) {
+	run(t, func(t *testing.T, s *fixture) {
 		want := &rotation.Error{Class: rotation.SignIn, Code: "AADSTS700082", Message: "sign in again"}
 		s.entra.err = fmt.Errorf("getting a token: %w", want)
 		_, err := s.Create(t.Context(), owner, request("x"))
@@ -278,18 +297,18 @@ func TestSignInErrorsComeThroughUnchanged(t *testing.T) {
 	})
 	t.Run("from the lookup", func(t *testing.T) {
 		want := &rotation.Error{Class: rotation.Configuration, Code: "no-identity"}
-		story(t, func(t *testing.T, s *stand) {
+		run(t, func(t *testing.T, s *fixture) {
 			if _, err := s.List(t.Context(), owner); !errors.Is(err, want) {
 				t.Errorf("%v", err)
 			}
-		}, func(c *devops.Config, _ *stand) {
+		}, func(c *devops.Config, _ *fixture) {
 			c.Credential = func(string) (azcore.TokenCredential, error) { return nil, want }
 		})
 	})
 }
 
 func TestMissingPermissionsAreAConfigurationError(t *testing.T) {
-	story(t, func(t *testing.T, s *stand) {
+	run(t, func(t *testing.T, s *fixture) {
 		s.entra.scopes = []string{"vso.pats"}
 		if _, err := s.List(t.Context(), owner); err != nil {
 			t.Errorf("vso.pats lists: %v", err)
@@ -303,7 +322,7 @@ func TestMissingPermissionsAreAConfigurationError(t *testing.T) {
 }
 
 func TestNoRedirectIsFollowed(t *testing.T) {
-	signIn := func(s *stand) *int {
+	signIn := func(s *fixture) *int {
 		var n int
 		s.azure.OnRequest(func(r *http.Request) {
 			if strings.Contains(r.URL.Path, "_signin") {
@@ -315,7 +334,7 @@ func TestNoRedirectIsFollowed(t *testing.T) {
 	redirect := faults.Fault{Mode: faults.Status, Status: 302, Times: -1,
 		Header: map[string]string{"Location": "https://vssps.dev.azure.com/_signin"}}
 	t.Run("by the client", func(t *testing.T) {
-		story(t, func(t *testing.T, s *stand) {
+		run(t, func(t *testing.T, s *fixture) {
 			n := signIn(s)
 			s.fault(t, redirect)
 			_, err := s.List(t.Context(), owner)
@@ -326,7 +345,7 @@ func TestNoRedirectIsFollowed(t *testing.T) {
 		})
 	})
 	t.Run("or it is noticed", func(t *testing.T) {
-		story(t, func(t *testing.T, s *stand) {
+		run(t, func(t *testing.T, s *fixture) {
 			n := signIn(s)
 			s.fault(t, redirect)
 			_, err := s.List(t.Context(), owner)
@@ -334,7 +353,7 @@ func TestNoRedirectIsFollowed(t *testing.T) {
 			if *n == 0 {
 				t.Error("this transport should have followed")
 			}
-		}, func(c *devops.Config, _ *stand) {
+		}, func(c *devops.Config, _ *fixture) {
 			c.ClientOptions.Transport = follower{c.ClientOptions.Transport.(*http.Client)}
 		})
 	})
@@ -346,7 +365,7 @@ type follower struct{ client *http.Client }
 func (f follower) Do(r *http.Request) (*http.Response, error) { return f.client.Do(r) }
 
 func TestRetriesCanBeTuned(t *testing.T) {
-	story(t, func(t *testing.T, s *stand) {
+	run(t, func(t *testing.T, s *fixture) {
 		s.fault(t, faults.Fault{Mode: faults.Status, Status: 503, Times: -1})
 		start := time.Now()
 		_, err := s.List(t.Context(), owner)
@@ -354,20 +373,20 @@ func TestRetriesCanBeTuned(t *testing.T) {
 		if took := time.Since(start); s.count(azure.ListPats) != 6 || took < 15*time.Second || took > 31*time.Second {
 			t.Errorf("%d tries in %v", s.count(azure.ListPats), took)
 		}
-	}, func(c *devops.Config, _ *stand) {
+	}, func(c *devops.Config, _ *fixture) {
 		c.ClientOptions.Retry = policy.RetryOptions{MaxRetries: 5, RetryDelay: time.Second}
 	})
 	t.Run("off", func(t *testing.T) {
-		story(t, func(t *testing.T, s *stand) {
+		run(t, func(t *testing.T, s *fixture) {
 			s.fault(t, faults.Fault{Mode: faults.Status, Status: 503})
 			_, err := s.List(t.Context(), owner)
 			wants(t, "list", err, rotation.Transient, "http-503")
-		}, func(c *devops.Config, _ *stand) { c.ClientOptions.Retry.MaxRetries = -1 })
+		}, func(c *devops.Config, _ *fixture) { c.ClientOptions.Retry.MaxRetries = -1 })
 	})
 }
 
 func TestADelayedAnswerIsWaitedFor(t *testing.T) {
-	story(t, func(t *testing.T, s *stand) {
+	run(t, func(t *testing.T, s *fixture) {
 		s.fault(t, faults.Fault{Operation: azure.CreatePat, Mode: faults.Slow, Delay: 35 * time.Second})
 		if _, err := s.Create(t.Context(), owner, request("x")); err != nil {
 			t.Error(err)
@@ -376,7 +395,7 @@ func TestADelayedAnswerIsWaitedFor(t *testing.T) {
 }
 
 func TestNoTokenLeaksIntoErrorsAndLogs(t *testing.T) {
-	story(t, func(t *testing.T, s *stand) {
+	run(t, func(t *testing.T, s *fixture) {
 		ctx := t.Context()
 		made, err := s.Create(ctx, owner, request("x"))
 		if err != nil {

@@ -2,6 +2,7 @@ package devops
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -130,7 +131,8 @@ func (f *failure) UnmarshalJSON(b []byte) error {
 	case nil:
 		*f = ""
 	case float64:
-		if *f = ""; v != 0 { // an enumeration that came as a number
+		*f = ""
+		if v != 0 { // an enumeration that came as a number
 			*f = failure(fmt.Sprintf("error%d", int64(v)))
 		}
 	case string:
@@ -180,9 +182,7 @@ func decodeError(body []byte, header string) serviceError {
 	if isWord(w.TypeKey, 60) && strings.HasSuffix(w.TypeKey, "Exception") {
 		e.typeKey = w.TypeKey
 	}
-	if e.number = number(w.Message); e.number == "" {
-		e.number = number(header)
-	}
+	e.number = cmp.Or(number(w.Message), number(header))
 	e.preview = e.typeKey == "VssInvalidPreviewVersionException"
 	return e
 }
@@ -194,12 +194,14 @@ func number(text string) string {
 			continue
 		}
 		end := i + 2
-		for end < len(text) && text[end] >= '0' && text[end] <= '9' {
+		for end < len(text) && isDigit(text[end]) {
 			end++
 		}
-		before := i == 0 || !alphanumeric(text[i-1])
-		after := end == len(text) || !alphanumeric(text[end])
-		if n := end - i - 2; n >= 5 && n <= 8 && before && after {
+		digits := end - i - 2
+		startsWord := i == 0 || !alphanumeric(text[i-1])
+		endsWord := end == len(text) || !alphanumeric(text[end])
+		isNumber := digits >= 5 && digits <= 8
+		if isNumber && startsWord && endsWord {
 			return text[i:end]
 		}
 	}
@@ -207,13 +209,18 @@ func number(text string) string {
 }
 
 func alphanumeric(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || isDigit(c)
 }
+
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
 // isWord reports whether s is a name of letters and digits that begins with a
 // letter.
 func isWord(s string, longest int) bool {
-	if s == "" || len(s) > longest || s[0] >= '0' && s[0] <= '9' {
+	if s == "" || len(s) > longest {
+		return false
+	}
+	if isDigit(s[0]) {
 		return false
 	}
 	for i := range len(s) {
@@ -224,9 +231,9 @@ func isWord(s string, longest int) bool {
 	return true
 }
 
-// familiar reports whether a token has one of the two known forms: 52
+// hasKnownForm reports whether a token has one of the two known forms: 52
 // characters of base 32, or 84 with AZDO before the checksum.
-func familiar(token string) bool {
+func hasKnownForm(token string) bool {
 	switch len(token) {
 	case 52:
 		return strings.Trim(token, "abcdefghijklmnopqrstuvwxyz234567") == ""

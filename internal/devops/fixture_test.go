@@ -27,12 +27,14 @@ const ada = "ada@contoso.com"
 
 var owner = rotation.Owner{Identity: "build-bot", Organization: "contoso"}
 
-// entra gives bearer tokens that the sandbox accepts: "<identity>/<serial>/<end>".
+// entra gives access tokens that the sandbox accepts, "<identity>/<serial>/<end>", and
+// keeps them as every credential does.
 type entra struct {
 	mu       sync.Mutex
 	life     time.Duration
 	serial   int
-	requests []policy.TokenRequestOptions
+	requests []policy.TokenRequestOptions // that were not answered from memory
+	kept     map[string]azcore.AccessToken
 	scopes   []string
 	err      error
 	people   map[string]string // by identity
@@ -51,13 +53,22 @@ type credential struct {
 func (c credential) GetToken(_ context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	key := c.identity + " " + strings.Join(o.Scopes, " ")
+	kept, ok := c.kept[key]
+	if ok && o.Claims == "" && time.Now().Add(5*time.Minute).Before(kept.ExpiresOn) {
+		return kept, nil
+	}
 	c.requests = append(c.requests, o)
 	if c.err != nil {
 		return azcore.AccessToken{}, c.err
 	}
 	c.serial++
 	end := time.Now().Add(c.life)
-	return azcore.AccessToken{Token: fmt.Sprintf("%s/%d/%d", c.identity, c.serial, end.Unix()), ExpiresOn: end}, nil
+	if c.kept == nil {
+		c.kept = map[string]azcore.AccessToken{}
+	}
+	c.kept[key] = azcore.AccessToken{Token: fmt.Sprintf("%s/%d/%d", c.identity, c.serial, end.Unix()), ExpiresOn: end}
+	return c.kept[key], nil
 }
 
 func (e *entra) verify(token string) (azure.Claims, error) {
@@ -71,14 +82,21 @@ func (e *entra) verify(token string) (azure.Claims, error) {
 	return azure.Claims{UPN: e.people[identity], Scopes: e.scopes}, nil
 }
 
+// kill makes Azure DevOps refuse a token that has not ended.
+func (e *entra) kill(token string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.dead[token] = true
+}
+
 func (e *entra) asked() []policy.TokenRequestOptions {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return append([]policy.TokenRequestOptions(nil), e.requests...)
 }
 
-// stand is the client before a sandbox.
-type stand struct {
+// fixture is the client before a sandbox.
+type fixture struct {
 	*devops.Client
 	azure   *azure.Service
 	entra   *entra
@@ -88,12 +106,12 @@ type stand struct {
 	adaID   string
 }
 
-// setting changes how a stand is built.
-type setting func(*devops.Config, *stand)
+// setting changes how a fixture is built.
+type setting func(*devops.Config, *fixture)
 
-func newStand(t *testing.T, transport *http.Client, settings ...setting) *stand {
+func newFixture(t *testing.T, transport *http.Client, settings ...setting) *fixture {
 	t.Helper()
-	s := &stand{panel: &faults.Injector{}, log: &bytes.Buffer{}, entra: &entra{
+	s := &fixture{panel: &faults.Injector{}, log: &bytes.Buffer{}, entra: &entra{
 		life: time.Hour, scopes: []string{"vso.pats", "vso.pats_manage"}, dead: map[string]bool{},
 		people: map[string]string{"build-bot": ada, "night-bot": "grace@contoso.com"},
 	}}
@@ -120,14 +138,14 @@ func newStand(t *testing.T, transport *http.Client, settings ...setting) *stand 
 	return s
 }
 
-// story runs in virtual time, with the sandbox on an in-memory network.
-func story(t *testing.T, tell func(*testing.T, *stand), settings ...setting) {
+// run runs a story in virtual time, with the sandbox on an in-memory network.
+func run(t *testing.T, story func(*testing.T, *fixture), settings ...setting) {
 	t.Helper()
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var network memnet.Network
 		transport := network.Transport()
-		s := newStand(t, &http.Client{Transport: transport}, settings...)
+		s := newFixture(t, &http.Client{Transport: transport}, settings...)
 		s.network = &network
 		server := &http.Server{Handler: s.azure}
 		for _, address := range []string{"dev.azure.com:443", "vssps.dev.azure.com:443",
@@ -143,11 +161,11 @@ func story(t *testing.T, tell func(*testing.T, *stand), settings ...setting) {
 			_ = server.Close()
 			synctest.Wait()
 		}()
-		tell(t, s)
+		story(t, s)
 	})
 }
 
-func (s *stand) fault(t *testing.T, f faults.Fault) {
+func (s *fixture) fault(t *testing.T, f faults.Fault) {
 	t.Helper()
 	if err := s.panel.Inject(f); err != nil {
 		t.Fatal(err)
@@ -155,13 +173,13 @@ func (s *stand) fault(t *testing.T, f faults.Fault) {
 }
 
 // says makes an operation answer a body, once, without an effect.
-func (s *stand) says(t *testing.T, operation string, status int, contentType, body string) {
+func (s *fixture) says(t *testing.T, operation string, status int, contentType, body string) {
 	t.Helper()
 	s.fault(t, faults.Fault{Operation: operation, Mode: faults.Status, Status: status,
 		Header: map[string]string{"Content-Type": contentType}, Body: body})
 }
 
-func (s *stand) count(operation string) int { return s.panel.Count(azure.ServiceName, operation) }
+func (s *fixture) count(operation string) int { return s.panel.Count(azure.ServiceName, operation) }
 
 func request(name string) rotation.PATRequest {
 	return rotation.PATRequest{DisplayName: name, Scopes: []string{"vso.code", "vso.build"},
@@ -180,4 +198,20 @@ func wants(t *testing.T, what string, err error, class rotation.Class, code stri
 		t.Errorf("%s: class %s, code %s (%v), want %s, %s", what, e.Class, e.Code, err, class, code)
 	}
 	return e
+}
+
+// equal compares one field.
+func equal[T comparable](t *testing.T, what string, got, want T) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s: %v, want %v", what, got, want)
+	}
+}
+
+// near compares times, which Azure DevOps' database rounds.
+func near(t *testing.T, what string, got, want time.Time) {
+	t.Helper()
+	if got.Sub(want).Abs() > 10*time.Millisecond {
+		t.Errorf("%s: %v, want %v", what, got, want)
+	}
 }
