@@ -15,10 +15,11 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 
+	"github.com/azure-patrol/patrol/internal/retryafter"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
-// word is what may be taken over from a service's answer into a message.
+// word is the form of what a message may quote from Key Vault's answer.
 var word = regexp.MustCompile(`^[0-9A-Za-z._-]{1,80}$`)
 
 func configuration(code, format string, args ...any) *rotation.Error {
@@ -26,8 +27,8 @@ func configuration(code, format string, args ...any) *rotation.Error {
 }
 
 func unreadable(doing string) *rotation.Error {
-	return &rotation.Error{Class: rotation.Transient, Code: "vault-answer", Message: doing +
-		": the vault's answer could not be understood"}
+	return &rotation.Error{Class: rotation.Transient, Code: "vault-answer",
+		Message: doing + ": Key Vault's answer cannot be read: if it stays so, check for a proxy in between"}
 }
 
 // failure gives an SDK's error its class. The error itself is left behind: it
@@ -43,27 +44,42 @@ func (v *Vault) failure(doing string, err error) error {
 		return v.answered(doing, answer)
 	}
 	e := &rotation.Error{Class: rotation.Transient, Code: "vault-unavailable"}
-	switch auth, ok := errors.AsType[*azidentity.AuthenticationFailedError](err); {
+	auth, noToken := errors.AsType[*azidentity.AuthenticationFailedError](err)
+	switch {
 	case errors.Is(err, context.Canceled):
 		e.Message, e.Err = doing+": the call was cancelled", context.Canceled
 	case errors.Is(err, context.DeadlineExceeded):
-		e.Message, e.Err = doing+": the vault did not answer in time", context.DeadlineExceeded
-	case ok && auth.RawResponse != nil && auth.RawResponse.StatusCode >= 400 && auth.RawResponse.StatusCode < 500 &&
-		auth.RawResponse.StatusCode != http.StatusTooManyRequests &&
-		auth.RawResponse.StatusCode != http.StatusRequestTimeout:
-		e.Class, e.Code = rotation.Configuration, "vault-credential"
-		e.Message = fmt.Sprintf(
-			"%s: the app's identity gets no token (%d): check AZURE_CLIENT_ID and that the managed identity is assigned to the app", doing, auth.RawResponse.StatusCode)
-	case ok:
-		e.Code, e.Message = "vault-credential", doing+": the app's identity could not get a token for now"
+		e.Message, e.Err = doing+": Key Vault did not answer in time", context.DeadlineExceeded
+	case noToken && refusedForGood(auth.RawResponse):
+		e.Class, e.Code = rotation.Configuration, rotation.VaultCredential
+		e.Message = fmt.Sprintf("%s: the app's identity gets no token (%d): check AZURE_CLIENT_ID, "+
+			"and that the managed identity is assigned to the app", doing, auth.RawResponse.StatusCode)
+	case noToken:
+		e.Code = rotation.VaultCredential
+		e.Message = doing + ": the managed identity's endpoint gives no token at the moment"
 	case nonRetriable(err):
-		e.Class, e.Code = rotation.Configuration, "vault-credential"
-		e.Message = doing +
-			": there is no token for this vault: check that KEY_VAULT_URL is the address of a Key Vault and that the app has an identity"
+		e.Class, e.Code = rotation.Configuration, rotation.VaultCredential
+		e.Message = doing + ": there is no token for this vault: " +
+			"check that KEY_VAULT_URL is the address of a Key Vault, and that the app has an identity"
 	default:
-		e.Message = doing + ": the vault could not be reached, or its answer was cut off"
+		e.Message = doing + ": Key Vault cannot be reached, or its answer was cut off: " +
+			"if it stays so, check name resolution, routes and firewalls of the app's network"
 	}
 	return e
+}
+
+// refusedForGood reports whether the answer of the identity's endpoint will be the same
+// the next time.
+func refusedForGood(resp *http.Response) bool {
+	if resp == nil {
+		return false
+	}
+	switch s := resp.StatusCode; s {
+	case http.StatusTooManyRequests, http.StatusRequestTimeout:
+		return false
+	default:
+		return s >= 400 && s < 500
+	}
 }
 
 func (v *Vault) answered(doing string, answer *azcore.ResponseError) error {
@@ -77,45 +93,39 @@ func (v *Vault) answered(doing string, answer *azcore.ResponseError) error {
 			said += " " + s
 		}
 	}
-	e := &rotation.Error{ActivityID: activity(answer), After: v.after(answer)}
+	fail := func(class rotation.Class, code, what string) error {
+		return &rotation.Error{Class: class, Code: code, Message: fmt.Sprintf("%s: %s (%s)", doing, what, said),
+			ActivityID: activity(answer), After: v.after(answer)}
+	}
 	switch s := answer.StatusCode; {
 	case s == http.StatusNotFound && strings.HasSuffix(code, "NotFound"):
 		return fmt.Errorf("%s: %w", doing, rotation.ErrNotFound)
 	case s == http.StatusNotFound:
-		e.Class, e.Code = rotation.Configuration, "vault-url"
-		e.Message = fmt.Sprintf("%s: what answered does not speak for a Key Vault (%s): check KEY_VAULT_URL", doing,
-			said)
+		return fail(rotation.Configuration, "vault-url", "what answers is no Key Vault: check KEY_VAULT_URL")
 	case s == http.StatusUnauthorized:
-		e.Class, e.Code = rotation.Configuration, "vault-unauthorized"
-		e.Message = fmt.Sprintf(
-			"%s: the vault does not accept the app's token (%s): the vault and the app's managed identity must belong to the same tenant", doing, said)
+		return fail(rotation.Configuration, rotation.VaultUnauthorized, "Key Vault does not accept the app's token: "+
+			"the vault and the app's managed identity must belong to the same tenant")
 	case s == http.StatusForbidden && strings.Contains(inner(answer), "Firewall"):
-		e.Class, e.Code = rotation.Configuration, "vault-firewall"
-		e.Message = fmt.Sprintf(
-			"%s: the vault's firewall refused the app (%s): let the app's subnet or a private endpoint in", doing, said)
+		return fail(rotation.Configuration, "vault-firewall",
+			"the vault's firewall refuses the app: let the app's subnet in, or use a private endpoint")
 	case s == http.StatusForbidden && saysDisabled(answer):
-		e.Class, e.Code = rotation.Configuration, "vault-disabled"
-		e.Message = fmt.Sprintf("%s: its latest version is disabled (%s): enable it", doing, said)
+		return fail(rotation.Configuration, "vault-disabled", "its latest version is disabled: enable it")
 	case s == http.StatusForbidden:
-		e.Class, e.Code = rotation.Configuration, "vault-forbidden"
-		e.Message = fmt.Sprintf(
-			"%s: the vault refused the app (%s): give its managed identity the role Key Vault Secrets Officer on the vault (a new role takes minutes to work), and check the vault's firewall", doing, said)
+		return fail(rotation.Configuration, rotation.VaultForbidden, "Key Vault refuses the app: give its managed "+
+			"identity the role Key Vault Secrets Officer on the vault (a new role takes minutes to work), "+
+			"and check the vault's firewall")
 	case s == http.StatusTooManyRequests:
-		e.Class, e.Code = rotation.Throttled, "vault-throttled"
-		e.Message = fmt.Sprintf("%s: the vault asks to slow down (%s)", doing, said)
+		return fail(rotation.Throttled, "vault-throttled", "Key Vault throttles the calls")
 	case s == http.StatusConflict:
-		e.Class, e.Code = rotation.Transient, "vault-conflict"
-		e.Message = fmt.Sprintf("%s: the secret is being deleted or recovered (%s)", doing, said)
+		return fail(rotation.Transient, rotation.VaultConflict, "the secret is being deleted or recovered")
 	case s == http.StatusRequestTimeout || s >= 500:
-		e.Class, e.Code = rotation.Transient, "vault-unavailable"
-		e.Message = fmt.Sprintf("%s: the vault is out of order for now (%s)", doing, said)
+		return fail(rotation.Transient, "vault-unavailable",
+			"Key Vault failed to answer: if it stays so, see Azure Service Health")
 	case s < 400:
 		return unreadable(doing)
 	default:
-		e.Class, e.Code = rotation.Configuration, "vault-rejected"
-		e.Message = fmt.Sprintf("%s: the vault rejected the request (%s)", doing, said)
+		return fail(rotation.Configuration, "vault-rejected", "Key Vault rejects the request")
 	}
-	return e
 }
 
 func status(err error) int {
@@ -134,8 +144,8 @@ func saysDisabled(err error) bool {
 	return code == "SecretDisabled" || code == "" && strings.Contains(strings.ToLower(message), "disabled")
 }
 
-// mayBeDisabled: the vault refused, and not for want of a right. The inner code
-// for a disabled version is not documented, so an unknown one is looked into.
+// mayBeDisabled: the vault refused, and not for want of a right. The inner code for a
+// disabled version is not documented, so an unknown one may mean it.
 func mayBeDisabled(err error) bool {
 	if status(err) != http.StatusForbidden {
 		return false
@@ -153,8 +163,8 @@ func inner(err error) string {
 	return code
 }
 
-// details reads the parts of an error answer that decide something. The message
-// is looked at and never passed on.
+// details reads the parts of an error answer that decide something. The message is
+// never passed on.
 func details(err error) (inner, message string) {
 	answer, ok := errors.AsType[*azcore.ResponseError](err)
 	if !ok || answer.RawResponse == nil || answer.RawResponse.Body == nil {
@@ -188,28 +198,17 @@ func activity(answer *azcore.ResponseError) string {
 	return ""
 }
 
-// after reads how long the vault asks to wait.
+// maxWait is the longest wait that is believed.
+const maxWait = time.Hour
+
 func (v *Vault) after(answer *azcore.ResponseError) time.Duration {
 	if answer.RawResponse == nil {
 		return 0
 	}
-	h := answer.RawResponse.Header
-	for _, name := range []string{"Retry-After-Ms", "X-Ms-Retry-After-Ms"} {
-		if n, err := strconv.Atoi(h.Get(name)); err == nil && n > 0 {
-			return min(time.Duration(n)*time.Millisecond, time.Hour)
-		}
-	}
-	value := h.Get("Retry-After")
-	if n, err := strconv.Atoi(value); err == nil && n > 0 {
-		return time.Duration(min(n, 3600)) * time.Second
-	}
-	if t, err := http.ParseTime(value); err == nil {
-		return min(max(t.Sub(v.now()), 0), time.Hour)
-	}
-	return 0
+	return retryafter.FromHeader(answer.RawResponse.Header, v.now(), maxWait)
 }
 
-// nonRetriable: the SDK knows that asking again is no use, for want of a token.
+// nonRetriable: the SDK knows that there will be no token however often it asks.
 func nonRetriable(err error) bool {
 	var marked interface{ NonRetriable() }
 	return errors.As(err, &marked)

@@ -89,10 +89,9 @@ func encode(doing string, l rotation.Ledger, foreign map[string]string) (map[str
 		}
 	}
 	if n := len(all) - len(own); len(all) > maxTags {
-		return nil,
-			configuration("vault-tags",
-				"%s: it has %d tags that are not patrol's, and a secret has at most %d tags in all, of which patrol needs up to %d: remove %d of them",
-				doing, n, maxTags, ledgerTags, n-(maxTags-ledgerTags))
+		return nil, configuration("vault-tags", "%s: it has %d tags that are not patrol's, and a secret has at most "+
+			"%d tags in all, of which patrol needs up to %d: remove %d of them",
+			doing, n, maxTags, ledgerTags, n-(maxTags-ledgerTags))
 	}
 	return checked(doing, all)
 }
@@ -105,18 +104,18 @@ func checked(doing string, tags map[string]string) (map[string]*string, error) {
 			len(tags))
 	}
 	out := make(map[string]*string, len(tags))
-	for _, k := range slices.Sorted(maps.Keys(tags)) { // the same complaint every time
+	for _, k := range slices.Sorted(maps.Keys(tags)) { // the same error every time
 		value := tags[k]
 		limit := maxTagLength
 		if !ledgerTag(k) && !strings.HasPrefix(k, "patrol-") {
 			limit = longestTag // the vault took it once
 		}
-		if k == "" || utf8.RuneCountInString(k) > limit || utf8.RuneCountInString(value) > limit ||
-			!utf8.ValidString(value) || !utf8.ValidString(k) {
-			return nil,
-				configuration("vault-tags",
-					"%s: the tag %q is longer than the %d characters that the vault allows, or not text: shorten it",
-					doing, short(k), limit)
+		fits := utf8.RuneCountInString(k) <= limit && utf8.RuneCountInString(value) <= limit
+		isText := utf8.ValidString(k) && utf8.ValidString(value)
+		if k == "" || !fits || !isText {
+			return nil, configuration("vault-tags",
+				"%s: the tag %q is longer than the %d characters that the vault allows, or not text: shorten it",
+				doing, short(k), limit)
 		}
 		out[k] = &value
 	}
@@ -129,8 +128,7 @@ func checked(doing string, tags map[string]string) (map[string]*string, error) {
 func decode(tags map[string]*string) (rotation.Ledger, map[string]string) {
 	text := func(tag string) string {
 		p := tags[tag]
-		if p == nil || len(*p) > longestTag || !utf8.ValidString(*p) ||
-			strings.ContainsFunc(*p, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		if p == nil || len(*p) > longestTag || !printable(*p) {
 			return ""
 		}
 		return strings.TrimSpace(*p)
@@ -179,11 +177,14 @@ func decode(tags map[string]*string) (rotation.Ledger, map[string]string) {
 	return l, foreign
 }
 
+func printable(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
+}
+
 func ledgerTag(k string) bool {
 	switch k {
-	case tagCredential, tagProvider, tagValidity, tagRotation, tagIdentity, tagReason, tagPrevious, tagPreviousVersion,
-		tagRevokePrevious, tagAnnounced, tagRevoked,
-		tagRequestedBy, tagOperation, tagHistory:
+	case tagCredential, tagProvider, tagValidity, tagRotation, tagIdentity, tagReason, tagPrevious,
+		tagPreviousVersion, tagRevokePrevious, tagAnnounced, tagRevoked, tagRequestedBy, tagOperation, tagHistory:
 		return true
 	}
 	return false

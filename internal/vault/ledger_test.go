@@ -49,8 +49,9 @@ func TestTagsAreReadTolerantly(t *testing.T) {
 				AuthorizationID: "auth-2", ProviderAddress: "https://dev.azure.com/contoso", ValidityDays: 30,
 				RotationID: "abcdefghij", Identity: "build-bot", Reason: rotation.Drift, Previous: "auth-1",
 				PreviousVersion:  version,
-				RevokePreviousAt: time.Date(2027, 1, 2, 3, 4, 5, 0, time.UTC), AnnouncedAt: time.Date(2027, 1, 2, 3, 4,
-					5, 0, time.UTC), RevokedAt: time.Date(2027, 1, 3, 0, 0, 0, 5e8, time.UTC),
+				RevokePreviousAt: time.Date(2027, 1, 2, 3, 4, 5, 0, time.UTC),
+				AnnouncedAt:      time.Date(2027, 1, 2, 3, 4, 5, 0, time.UTC),
+				RevokedAt:        time.Date(2027, 1, 3, 0, 0, 0, 5e8, time.UTC),
 			}, nil,
 		},
 		{
@@ -98,10 +99,10 @@ func TestForeignTagsCannotPoseAsTheLedger(t *testing.T) {
 // written back such that it reads the same.
 func FuzzLedger(f *testing.F) {
 	f.Add(`{"CredentialId":"auth-1","ValidityPeriodDays":"30","patrol-reason":"drift"}`)
-	f.Add(
-		`{"patrol-revoke-previous-at":"2027-01-02T04:04:05+01:00","patrol-announced-at":"9999-12-31T23:59:59-23:59","team":"ci"}`)
-	f.Add(
-		`{"patrol-previous-version":"abababababababababababababababab","patrol-identity":" x ","patrol-rotation":"\u0000"}`)
+	f.Add(`{"patrol-revoke-previous-at":"2027-01-02T04:04:05+01:00",
+		"patrol-announced-at":"9999-12-31T23:59:59-23:59","team":"ci"}`)
+	f.Add(`{"patrol-previous-version":"abababababababababababababababab",
+		"patrol-identity":" x ","patrol-rotation":"\u0000"}`)
 	f.Add(`{"patrol-revoked-at":"2000-01-01T00:00:00.999999999Z","":"x","CredentialId":null}`)
 	f.Fuzz(func(t *testing.T, in string) {
 		var tags map[string]*string

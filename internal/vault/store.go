@@ -2,7 +2,6 @@ package vault
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -14,9 +13,8 @@ import (
 // IdentityContentType marks a secret that holds an identity's sign-in.
 const IdentityContentType = "application/vnd.patrol.msal-cache+json"
 
-// Store keeps what is no PAT (sign-ins, the keys of the web functions): secrets whose
-// value and tags mean
-// something to their owner only.
+// Store keeps what is no PAT: sign-ins, and the keys of the web functions. The value
+// and the tags of such a secret mean something to its owner only.
 type Store struct{ vault *Vault }
 
 // NewStore is the store in this vault.
@@ -67,7 +65,7 @@ func (s *Store) Write(ctx context.Context, name string, value rotation.Secret, c
 			out, err := s.vault.read(doing, name, got)
 			return out.ID, out.Created, err
 		}
-		if e, ok := errors.AsType[*rotation.Error](err); !ok || e.Code != "vault-conflict" {
+		if e := rotation.AsError(err); e == nil || e.Code != rotation.VaultConflict {
 			return "", time.Time{}, err
 		}
 		recovered, err := s.vault.Recover(ctx, name)

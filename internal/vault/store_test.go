@@ -18,7 +18,7 @@ import (
 const bot = "patrol-identity-build-bot"
 
 func TestASignInIsKeptInASecret(t *testing.T) {
-	r := overTLS(t)
+	r := overLoopback(t)
 	s := vault.NewStore(r.Vault)
 	if _, _, _, _, err := s.Read(ctx, bot); !errors.Is(err, rotation.ErrNotFound) {
 		t.Fatalf("got %v, want ErrNotFound", err)
@@ -37,14 +37,23 @@ func TestASignInIsKeptInASecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	value, tags, version, at, err := s.Read(ctx, bot)
-	if err != nil || value.Reveal() != "canary-cache" || version != id || !at.Equal(created) || len(tags) != 2 {
-		t.Fatalf("read %v %v %s %s, %v", value, tags, version, at, err)
+	if err != nil {
+		t.Fatal(err)
 	}
-	kept := r.kv.Versions(bot)
-	if len(kept) != 1 || !kept[0].Expires.Equal(expires) ||
-		kept[0].ContentType != "application/vnd.patrol.msal-cache+json" || !kept[0].Enabled ||
-		!maps.Equal(kept[0].Tags, tags) {
-		t.Errorf("kept %+v", kept)
+	equal(t, "value", value.Reveal(), "canary-cache")
+	equal(t, "version", version, id)
+	equalTimes(t, "created", at, created)
+	equal(t, "number of tags", len(tags), 2)
+	all := r.kv.Versions(bot)
+	if len(all) != 1 {
+		t.Fatalf("%d versions, want 1", len(all))
+	}
+	kept := all[0]
+	equalTimes(t, "end", kept.Expires, expires)
+	equal(t, "content type", kept.ContentType, "application/vnd.patrol.msal-cache+json")
+	equal(t, "enabled", kept.Enabled, true)
+	if !maps.Equal(kept.Tags, tags) {
+		t.Errorf("tags %v, want %v", kept.Tags, tags)
 	}
 
 	// Tags can all be taken off; an unknown version cannot be tagged.
@@ -72,7 +81,7 @@ func TestASignInIsKeptInASecret(t *testing.T) {
 
 func TestASignInBringsADeletedSecretBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := overPipe(t, func(k *keyvault.Config, _ *vault.Config) {
+		r := inMemory(t, func(k *keyvault.Config, _ *vault.Config) {
 			k.DeleteDelay, k.RecoverDelay = 20*time.Second, 20*time.Second
 		})
 		s := vault.NewStore(r.Vault)
@@ -94,7 +103,7 @@ func TestASignInBringsADeletedSecretBack(t *testing.T) {
 			t.Errorf("kept %+v", kept)
 		}
 
-		// What cannot be recovered is told, in time.
+		// What cannot be recovered is an error, in time.
 		if err := r.kv.Delete(bot); err != nil {
 			t.Fatal(err)
 		}
@@ -116,7 +125,7 @@ func TestASignInBringsADeletedSecretBack(t *testing.T) {
 
 func TestALostSignInIsSettled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := overPipe(t)
+		r := inMemory(t)
 		r.inject(t, keyvault.SetSecret, faults.Fault{Mode: faults.ResetAfter, Times: 4})
 		id, created, err := vault.NewStore(r.Vault).Write(ctx, bot, rotation.NewSecret("canary-cache"),
 			vault.IdentityContentType, nil, time.Time{})

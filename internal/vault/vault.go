@@ -84,15 +84,13 @@ var _ rotation.Vault = (*Vault)(nil)
 
 // New prepares the client; it does not call the vault.
 func New(c Config) (*Vault, error) {
-	u, err := url.Parse(c.URL)
-	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" ||
-		u.RawQuery != "" || u.Fragment != "" {
-		return nil,
-			configuration("vault-url",
-				"the vault's URL must look like https://<vault>.vault.azure.net: set KEY_VAULT_URL")
+	host, ok := hostOf(c.URL)
+	if !ok {
+		return nil, configuration("vault-url",
+			"the vault's URL must be of the form https://<vault>.vault.azure.net: set KEY_VAULT_URL")
 	}
 	if c.Credential == nil {
-		return nil, configuration("vault-credential", "there is no credential for the vault")
+		return nil, configuration(rotation.VaultCredential, "there is no credential for the vault")
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -109,7 +107,7 @@ func New(c Config) (*Vault, error) {
 	}
 	o.Logging.IncludeBody = false // a body is a secret here
 	o.PerRetryPolicies = append(append([]policy.Policy(nil), o.PerRetryPolicies...), attemptCounter{})
-	client, err := azsecrets.NewClient("https://"+u.Host, c.Credential, &azsecrets.ClientOptions{
+	client, err := azsecrets.NewClient("https://"+host, c.Credential, &azsecrets.ClientOptions{
 		ClientOptions:                        o,
 		DisableChallengeResourceVerification: c.DisableChallengeResourceVerification,
 	})
@@ -118,6 +116,16 @@ func New(c Config) (*Vault, error) {
 			"the client for the vault could not be made: check the cloud and the API version")
 	}
 	return &Vault{client: client, retry: o.Retry, log: c.Log, now: c.Now, memory: newMemory(remembered)}, nil
+}
+
+// hostOf reads a vault's address, which is a host and nothing else.
+func hostOf(address string) (host string, ok bool) {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" {
+		return "", false
+	}
+	bare := u.User == nil && u.RawQuery == "" && u.Fragment == ""
+	return u.Host, bare && strings.Trim(u.Path, "/") == ""
 }
 
 // Current reads the latest version afresh, with its value. A disabled latest
@@ -156,8 +164,8 @@ func (v *Vault) Current(ctx context.Context, name string) (rotation.Version, err
 			return rotation.Version{}, v.failure(doing, err)
 		}
 	}
-	return rotation.Version{}, &rotation.Error{Class: rotation.Transient, Code: "vault-conflict", Message: doing +
-		": its latest version keeps changing"}
+	return rotation.Version{}, &rotation.Error{Class: rotation.Transient, Code: rotation.VaultConflict,
+		Message: doing + ": its latest version keeps changing"}
 }
 
 // Version reads one version's properties. Ledgers of versions that this process
@@ -267,7 +275,8 @@ func (v *Vault) Recover(ctx context.Context, name string) (bool, error) {
 	defer cancel()
 	_, err := v.client.GetDeletedSecret(ctx, name, nil)
 	if err != nil {
-		if err = v.failure(doing, err); errors.Is(err, rotation.ErrNotFound) {
+		err = v.failure(doing, err)
+		if errors.Is(err, rotation.ErrNotFound) {
 			return false, nil
 		}
 		return false, err
@@ -277,13 +286,14 @@ func (v *Vault) Recover(ctx context.Context, name string) (bool, error) {
 	if err != nil && status(err) != http.StatusNotFound && inner(err) != "ObjectIsBeingRecovered" {
 		return false, v.failure(doing, err)
 	}
-	v.log.InfoContext(ctx, "recovering a deleted secret", "secret", name)
+	v.log.InfoContext(ctx, "recovering a deleted secret from the vault's soft-deleted ones", "secret", name)
 	for {
 		_, err = v.client.GetSecret(ctx, name, "", nil)
 		if err == nil || mayBeDisabled(err) {
 			return true, nil
 		}
-		if err = v.failure(doing, err); !errors.Is(err, rotation.ErrNotFound) {
+		err = v.failure(doing, err)
+		if !errors.Is(err, rotation.ErrNotFound) {
 			return false, err
 		}
 		if err := v.pause(ctx, doing); err != nil {
@@ -345,10 +355,10 @@ func (v *Vault) versions(ctx context.Context, name string) iter.Seq2[rotation.Ve
 	}
 }
 
-// latest finds the newest version in the list, after the vault has refused to
-// give it out. Creation times are whole seconds: of several versions of one
-// second, those that another names as the one it replaces are older, and a
-// disabled one explains the refusal.
+// latest finds the newest version in the list, after the vault has refused to give it
+// out. Creation times are whole seconds: of several versions of one second, those that
+// another names as the one it replaces are older, and a disabled one explains the
+// refusal.
 func (v *Vault) latest(ctx context.Context, name string) (rotation.Version, error) {
 	var newest []rotation.Version // all of the same second
 	for ver, err := range v.versions(ctx, name) {
@@ -383,8 +393,8 @@ func (v *Vault) latest(ctx context.Context, name string) (rotation.Version, erro
 }
 
 // set writes a new version. Where an attempt may have taken effect unseen, the
-// latest version is read: if it is ours, it is the answer. What stays unknown is
-// never of class Configuration, which callers take for "nothing was stored".
+// latest version is read: if it has our value and tags, it is the answer. What stays
+// unknown is never of class Configuration, which callers take for "nothing was stored".
 func (v *Vault) set(ctx context.Context, doing, name string, value rotation.Secret, contentType string,
 	tags map[string]*string, expires time.Time) (azsecrets.Secret, error) {
 	if err := checkName(doing, name); err != nil {
@@ -404,23 +414,24 @@ func (v *Vault) set(ctx context.Context, doing, name string, value rotation.Secr
 		_, err = v.read(doing, name, got.Secret)
 	}
 	open := sent.Load()
-	if err == nil && open == 1 || err != nil && open == 0 {
+	if settled := err == nil && open == 1 || err != nil && open == 0; settled {
 		return got.Secret, v.failure(doing, err)
 	}
 	retry := v.retry
 	retry.MaxRetries = 1
 	latest, readErr := v.client.GetSecret(policy.WithRetryOptions(ctx, retry), name, "", nil)
-	if readErr == nil && latest.Value != nil && *latest.Value == plain && sameTags(latest.Tags, tags) {
-		v.log.WarnContext(ctx, "an answer of the vault was lost; the latest version is ours", "secret", name,
-			"attempts", open)
+	hasValue := readErr == nil && latest.Value != nil && *latest.Value == plain
+	if hasValue && sameTags(latest.Tags, tags) {
+		v.log.WarnContext(ctx, "Key Vault's answer to a store was lost; patrol has found its version as the latest",
+			"secret", name, "attempts", open)
 		return latest.Secret, nil
 	}
 	err = v.failure(doing, err)
 	if e, ok := errors.AsType[*rotation.Error](err); ok && e.Class == rotation.Configuration {
 		return azsecrets.Secret{}, &rotation.Error{Class: rotation.Transient, Code: "vault-unsettled",
 			ActivityID: e.ActivityID,
-			Message: doing +
-				": the answer of the vault was lost, and then it refused: whether the version exists is not known"}
+			Message: doing + ": Key Vault's answer was lost, and then it refused the app: " +
+				"whether the version exists is not known"}
 	}
 	return got.Secret, err
 }
@@ -446,16 +457,13 @@ func properties(p *azsecrets.SecretProperties) (rotation.Version, bool) {
 	if err != nil {
 		return rotation.Version{}, false
 	}
-	parts := strings.Split(strings.Trim(u.Path, "/"), "/")
-	if len(parts) < 2 || len(parts) > 3 || parts[0] != "secrets" || !secretName.MatchString(parts[1]) {
+	name, version, ok := splitPath(u.Path)
+	if !ok {
 		return rotation.Version{}, false
 	}
-	out := rotation.Version{Name: parts[1], Enabled: true}
-	if len(parts) == 3 {
-		if !versionID.MatchString(parts[2]) {
-			return rotation.Version{}, false
-		}
-		out.ID, out.URL = parts[2], string(*p.ID)
+	out := rotation.Version{Name: name, Enabled: true}
+	if version != "" {
+		out.ID, out.URL = version, string(*p.ID)
 	}
 	if p.ContentType != nil {
 		out.ContentType = shared(*p.ContentType)
@@ -473,6 +481,19 @@ func properties(p *azsecrets.SecretProperties) (rotation.Version, bool) {
 	}
 	out.Ledger, out.Foreign = decode(p.Tags)
 	return out, true
+}
+
+// splitPath takes /secrets/<name> apart, or /secrets/<name>/<version>.
+func splitPath(path string) (name, version string, ok bool) {
+	kind, rest, _ := strings.Cut(strings.Trim(path, "/"), "/")
+	name, version, versioned := strings.Cut(rest, "/")
+	if kind != "secrets" || !secretName.MatchString(name) {
+		return "", "", false
+	}
+	if versioned && !versionID.MatchString(version) {
+		return "", "", false
+	}
+	return name, version, true
 }
 
 func (v *Vault) pause(ctx context.Context, doing string) error {
@@ -516,11 +537,17 @@ type attemptCounter struct{}
 
 func (attemptCounter) Do(req *policy.Request) (*http.Response, error) {
 	resp, err := req.Next()
-	// Without a token it is only the question for a challenge.
-	refused := req.Raw().Header.Get("Authorization") == "" || err == nil && resp.StatusCode >= 400 &&
-		resp.StatusCode < 500 && resp.StatusCode != http.StatusRequestTimeout
-	if a, ok := req.Raw().Context().Value(attemptsKey{}).(*attempts); ok && !refused {
+	a, counts := req.Raw().Context().Value(attemptsKey{}).(*attempts)
+	// Without a token it only asks for the challenge.
+	asksForChallenge := req.Raw().Header.Get("Authorization") == ""
+	refused := err == nil && saysNoEffect(resp.StatusCode)
+	if counts && !asksForChallenge && !refused {
 		a.Add(1)
 	}
 	return resp, err
+}
+
+// saysNoEffect reports whether an answer rules out that its request has done anything.
+func saysNoEffect(status int) bool {
+	return status >= 400 && status < 500 && status != http.StatusRequestTimeout
 }

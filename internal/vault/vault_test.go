@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"reflect"
 	"runtime"
@@ -35,7 +36,7 @@ func ledger(id, previous, previousVersion string) rotation.Ledger {
 }
 
 func TestARotationsSecretThroughTheRealClient(t *testing.T) {
-	r := overTLS(t)
+	r := overLoopback(t)
 
 	// Nothing there yet.
 	if _, err := r.Current(ctx, "jenkins-agents"); !errors.Is(err, rotation.ErrNotFound) {
@@ -52,14 +53,17 @@ func TestARotationsSecretThroughTheRealClient(t *testing.T) {
 		"CredentialId": "auth-1", "ProviderAddress": "https://dev.azure.com/contoso", "ValidityPeriodDays": "30",
 		"patrol-rotation": "abcdefghij", "patrol-identity": "build-bot", "patrol-reason": "expiring",
 	}
-	if !reflect.DeepEqual(kept[0].Tags, wantTags) || kept[0].ContentType != "application/vnd.patrol.pat" ||
-		kept[0].Value != pat+"one" || !kept[0].Enabled {
-		t.Errorf("stored %+v", kept[0])
+	if !maps.Equal(kept[0].Tags, wantTags) {
+		t.Errorf("tags %v, want %v", kept[0].Tags, wantTags)
 	}
-	if first.ID != kept[0].ID || first.URL != kept[0].URL || first.Value.Reveal() != pat+"one" || !first.Enabled ||
-		!first.Expires.Equal(kept[0].Expires) {
-		t.Errorf("Store answered %+v", first)
-	}
+	equal(t, "content type", kept[0].ContentType, "application/vnd.patrol.pat")
+	equal(t, "value", kept[0].Value, pat+"one")
+	equal(t, "enabled", kept[0].Enabled, true)
+	equal(t, "id that Store returns", first.ID, kept[0].ID)
+	equal(t, "URL that Store returns", first.URL, kept[0].URL)
+	equal(t, "value that Store returns", first.Value.Reveal(), pat+"one")
+	equal(t, "enabled as Store returns it", first.Enabled, true)
+	equalTimes(t, "end that Store returns", first.Expires, kept[0].Expires)
 	if _, err := r.kv.Change("jenkins-agents", first.ID,
 		func(v *keyvault.Version) { v.Tags["team"] = "ci" }); err != nil {
 		t.Fatal(err)
@@ -78,18 +82,23 @@ func TestARotationsSecretThroughTheRealClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	current, err = r.Current(ctx, "jenkins-agents")
-	if err != nil || current.ID != second.ID || current.Ledger != ledger("auth-2", "auth-1", first.ID) ||
-		current.Foreign["team"] != "ci" {
-		t.Fatalf("current %+v, %v", current, err)
+	if err != nil {
+		t.Fatal(err)
 	}
+	equal(t, "current version", current.ID, second.ID)
+	equal(t, "its ledger", current.Ledger, ledger("auth-2", "auth-1", first.ID))
+	equal(t, "its foreign tag", current.Foreign["team"], "ci")
 
 	// The event is noted on it.
 	current.Ledger.AnnouncedAt = time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
-	noted, err := r.Update(ctx, current)
-	if err != nil || noted.Ledger != current.Ledger || noted.Value.Reveal() != pat+"two" ||
-		noted.Foreign["team"] != "ci" || !noted.Expires.Equal(second.Expires) {
-		t.Fatalf("updated %+v, %v", noted, err)
+	updated, err := r.Update(ctx, current)
+	if err != nil {
+		t.Fatal(err)
 	}
+	equal(t, "updated ledger", updated.Ledger, current.Ledger)
+	equal(t, "value after the update", updated.Value.Reveal(), pat+"two")
+	equal(t, "foreign tag after the update", updated.Foreign["team"], "ci")
+	equalTimes(t, "end after the update", updated.Expires, second.Expires)
 
 	// The first is disabled and readable still, for its ledger.
 	old, err := r.Version(ctx, "jenkins-agents", second.Ledger.PreviousVersion)
@@ -102,18 +111,17 @@ func TestARotationsSecretThroughTheRealClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	kept = r.kv.Versions("jenkins-agents")
-	if kept[0].Enabled || kept[0].Tags["patrol-revoked-at"] != "2026-12-02T00:00:00Z" || kept[0].Tags["team"] != "ci" ||
-		kept[0].Value != pat+"one" {
-		t.Errorf("replaced version %+v", kept[0])
-	}
-	if !kept[1].Enabled || kept[1].Tags["patrol-announced-at"] != "2026-12-01T00:00:00Z" ||
-		kept[1].Tags["patrol-previous"] != "auth-1" {
-		t.Errorf("latest version %+v", kept[1])
-	}
+	equal(t, "the replaced version is enabled", kept[0].Enabled, false)
+	equal(t, "its revocation", kept[0].Tags["patrol-revoked-at"], "2026-12-02T00:00:00Z")
+	equal(t, "its foreign tag", kept[0].Tags["team"], "ci")
+	equal(t, "its value", kept[0].Value, pat+"one")
+	equal(t, "the latest version is enabled", kept[1].Enabled, true)
+	equal(t, "its announcement", kept[1].Tags["patrol-announced-at"], "2026-12-01T00:00:00Z")
+	equal(t, "its previous PAT", kept[1].Tags["patrol-previous"], "auth-1")
 }
 
 func TestOneRequestPerStep(t *testing.T) {
-	r := overTLS(t)
+	r := overLoopback(t)
 	first := r.store(t, "s", "one", ledger("auth-1", "", ""))
 	if got := r.calls(); !reflect.DeepEqual(got, map[string]int{keyvault.SetSecret: 1}) {
 		t.Errorf("Store: %v", got)
@@ -141,7 +149,7 @@ func TestOneRequestPerStep(t *testing.T) {
 }
 
 func TestAColdProcessReadsAVersionOnce(t *testing.T) {
-	r := overTLS(t)
+	r := overLoopback(t)
 	seeded := r.put(t, keyvault.Version{Name: "s", Value: pat + "one", Tags: map[string]string{"CredentialId": "auth-1",
 		"team": "ci"}})
 	for range 2 {
@@ -149,10 +157,10 @@ func TestAColdProcessReadsAVersionOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !got.Value.Empty() || got.Ledger.AuthorizationID != "auth-1" || got.Foreign["team"] != "ci" ||
-			got.URL != seeded.URL {
-			t.Errorf("version %+v", got)
-		}
+		equal(t, "without a value", got.Value.Empty(), true)
+		equal(t, "authorization id", got.Ledger.AuthorizationID, "auth-1")
+		equal(t, "foreign tag", got.Foreign["team"], "ci")
+		equal(t, "URL", got.URL, seeded.URL)
 		got.Foreign["team"] = "changed by the caller"
 	}
 	if got := r.calls(); !reflect.DeepEqual(got, map[string]int{keyvault.GetSecret: 1}) {
@@ -163,12 +171,14 @@ func TestAColdProcessReadsAVersionOnce(t *testing.T) {
 func TestDisabledVersionsAreFoundInTheList(t *testing.T) {
 	for _, code := range []string{"SecretDisabled", "-", "SomethingNew"} {
 		t.Run(code, func(t *testing.T) {
-			r := overTLS(t, func(k *keyvault.Config, _ *vault.Config) { k.DisabledCode = code; k.EmptyPages = true })
+			r := overLoopback(t, func(k *keyvault.Config, _ *vault.Config) {
+				k.DisabledCode, k.EmptyPages = code, true
+			})
 			var versions []keyvault.Version
 			for i := range 30 {
 				v := keyvault.Version{Name: "s", Value: pat + "x",
 					Tags: map[string]string{"CredentialId": fmt.Sprint("auth-", i)}}
-				if i > 0 { // all within one second: the ledger tells the order
+				if i > 0 { // all within one second: the ledger has the order
 					v.Tags["patrol-previous-version"] = versions[i-1].ID
 				}
 				versions = append(versions, r.put(t, v))
@@ -184,16 +194,20 @@ func TestDisabledVersionsAreFoundInTheList(t *testing.T) {
 				t.Errorf("version 7: %+v, %v", old, err)
 			}
 			latest, err := r.Current(ctx, "s")
-			if err != nil || latest.Enabled || !latest.Value.Empty() || latest.Name != "s" || latest.URL == "" {
-				t.Errorf("latest: %+v, %v", latest, err)
+			if err != nil {
+				t.Fatal(err)
 			}
+			equal(t, "the latest is enabled", latest.Enabled, false)
+			equal(t, "it is without a value", latest.Value.Empty(), true)
+			equal(t, "its name", latest.Name, "s")
+			equal(t, "its URL", latest.URL, r.kv.Versions("s")[29].URL)
 		})
 	}
 }
 
 func TestALatestVersionThatIsDisabledIsTheNewestOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := overPipe(t)
+		r := inMemory(t)
 		var last keyvault.Version
 		for i := range 60 {
 			last = r.put(t, keyvault.Version{Name: "s", Value: "x",
@@ -204,16 +218,19 @@ func TestALatestVersionThatIsDisabledIsTheNewestOne(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, err := r.Current(ctx, "s")
-		if err != nil || got.ID != last.ID || got.Enabled || got.Ledger.AuthorizationID != "auth-59" {
-			t.Errorf("got %+v, %v; want version %s", got, err, last.ID)
+		if err != nil {
+			t.Fatal(err)
 		}
+		equal(t, "version", got.ID, last.ID)
+		equal(t, "enabled", got.Enabled, false)
+		equal(t, "authorization id", got.Ledger.AuthorizationID, "auth-59")
 	})
 }
 
 func TestVersionsAreListedNewestFirst(t *testing.T) {
 	for _, empty := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			r := overPipe(t, func(k *keyvault.Config, _ *vault.Config) { k.EmptyVersions = empty })
+			r := inMemory(t, func(k *keyvault.Config, _ *vault.Config) { k.EmptyVersions = empty })
 			if got, err := r.Versions(ctx, "s"); err != nil || len(got) != 0 {
 				t.Errorf("no secret: %+v, %v", got, err)
 			}
@@ -226,11 +243,12 @@ func TestVersionsAreListedNewestFirst(t *testing.T) {
 			if err != nil || len(got) != 30 {
 				t.Fatalf("%d versions, %v", len(got), err)
 			}
+			kept := r.kv.Versions("s")
 			for i, v := range got {
-				if want := fmt.Sprint("auth-", 29-i); v.Ledger.AuthorizationID != want || !v.Value.Empty() ||
-					v.Name != "s" || v.URL == "" {
-					t.Errorf("version %d: %+v, want %s", i, v, want)
-				}
+				equal(t, "authorization id", v.Ledger.AuthorizationID, fmt.Sprint("auth-", 29-i))
+				equal(t, "without a value", v.Value.Empty(), true)
+				equal(t, "name", v.Name, "s")
+				equal(t, "URL", v.URL, kept[29-i].URL)
 			}
 			r.inject(t, keyvault.ListVersions, faults.Fault{Mode: faults.Status, Status: 403,
 				Body: keyvault.ErrorBody("Forbidden", "no", "ForbiddenByRbac")})
@@ -241,7 +259,7 @@ func TestVersionsAreListedNewestFirst(t *testing.T) {
 }
 
 func TestAnUnknownVersionIsNotFound(t *testing.T) {
-	r := overTLS(t)
+	r := overLoopback(t)
 	r.put(t, keyvault.Version{Name: "s", Value: "x"})
 	for _, id := range []string{strings.Repeat("0", 32), "", "..", "versions"} {
 		if _, err := r.Version(ctx, "s", id); !errors.Is(err, rotation.ErrNotFound) {
@@ -281,7 +299,7 @@ func TestFailuresHaveAClass(t *testing.T) {
 		{"throttled, in milliseconds", faults.Fault{Mode: faults.Status, Status: 429,
 			Header: map[string]string{"x-ms-retry-after-ms": "1500"}}, rotation.Throttled, "vault-throttled",
 			1500 * time.Millisecond},
-		{"out of order", faults.Fault{Mode: faults.Status, Status: 503, Body: "canary page"}, rotation.Transient,
+		{"unavailable", faults.Fault{Mode: faults.Status, Status: 503, Body: "canary page"}, rotation.Transient,
 			"vault-unavailable", 0},
 		{"broken", faults.Fault{Mode: faults.Status, Status: 500}, rotation.Transient, "vault-unavailable", 0},
 		{"connection reset", faults.Fault{Mode: faults.ResetBefore, Times: -1}, rotation.Transient, "vault-unavailable",
@@ -300,7 +318,7 @@ func TestFailuresHaveAClass(t *testing.T) {
 			"canary", "ObjectIsBeingRecovered")}, rotation.Transient, "vault-conflict", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := overTLS(t, noRetries)
+			r := overLoopback(t, noRetries)
 			r.put(t, keyvault.Version{Name: "s", Value: "x"})
 			if tt.fault.Header == nil {
 				tt.fault.Header = map[string]string{}
@@ -361,14 +379,14 @@ func TestWithoutATokenTheVaultIsAMatterOfConfiguration(t *testing.T) {
 		code  string
 	}{
 		{"no such identity", answer(400), rotation.Configuration, "vault-credential"},
-		{"endpoint out of order", answer(500), rotation.Transient, "vault-credential"},
+		{"endpoint fails", answer(500), rotation.Transient, "vault-credential"},
 		{"endpoint throttles", answer(429), rotation.Transient, "vault-credential"},
 		{"endpoint not reached", &azidentity.AuthenticationFailedError{}, rotation.Transient, "vault-credential"},
 		{"no identity at all", azidentity.NewCredentialUnavailableError("canary"), rotation.Configuration,
 			"vault-credential"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := overTLS(t, without(func(c *vault.Config) { c.Credential = credential{tt.err} }))
+			r := overLoopback(t, without(func(c *vault.Config) { c.Credential = credential{tt.err} }))
 			_, err := r.Current(ctx, "s")
 			wantClass(t, err, tt.class, tt.code)
 			if got := r.calls(); len(got) != 0 {
@@ -377,7 +395,7 @@ func TestWithoutATokenTheVaultIsAMatterOfConfiguration(t *testing.T) {
 		})
 	}
 	t.Run("a challenge for another domain", func(t *testing.T) {
-		r := overTLS(t, without(func(c *vault.Config) { c.DisableChallengeResourceVerification = false }))
+		r := overLoopback(t, without(func(c *vault.Config) { c.DisableChallengeResourceVerification = false }))
 		_, err := r.Current(ctx, "s")
 		wantClass(t, err, rotation.Configuration, "vault-credential")
 	})
@@ -385,7 +403,7 @@ func TestWithoutATokenTheVaultIsAMatterOfConfiguration(t *testing.T) {
 
 func TestAShortOutageIsRiddenOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := overPipe(t)
+		r := inMemory(t)
 		r.store(t, "s", "one", ledger("auth-1", "", ""))
 		for _, f := range []faults.Fault{
 			{Mode: faults.Status, Status: 503, Times: 3}, {Mode: faults.ResetBefore, Times: 2},
@@ -398,7 +416,7 @@ func TestAShortOutageIsRiddenOut(t *testing.T) {
 				t.Errorf("fault %s: %+v, %v", f.Mode, got, err)
 			}
 		}
-		// A long one is told in time.
+		// A long one is an error, in time.
 		r.inject(t, "", faults.Fault{Mode: faults.HangBefore, Times: -1})
 		begin := time.Now()
 		_, err := r.Current(ctx, "s")
@@ -414,7 +432,7 @@ func TestAShortOutageIsRiddenOut(t *testing.T) {
 		_, err = r.Current(ctx, "s")
 		if e := wantClass(t, err, rotation.Throttled, "vault-throttled"); e.After != time.Minute ||
 			time.Since(begin) > time.Second {
-			t.Errorf("after %s, told after %s", e.After, time.Since(begin))
+			t.Errorf("After = %s, want 1m0s, at once; it took %s", e.After, time.Since(begin))
 		}
 		// Once it is over, the same process goes on.
 		r.panel.ClearFaults()
@@ -426,7 +444,7 @@ func TestAShortOutageIsRiddenOut(t *testing.T) {
 
 func TestADeadlineIsTransientAndKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := overPipe(t)
+		r := inMemory(t)
 		r.inject(t, keyvault.SetSecret, faults.Fault{Mode: faults.HangBefore, Times: -1})
 		short, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
@@ -459,7 +477,7 @@ func TestALostAnswerLeavesTheLatestVersion(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := overPipe(t)
+				r := inMemory(t)
 				r.inject(t, keyvault.SetSecret, tt.fault)
 				got := r.store(t, "s", "one", ledger("auth-1", "", ""))
 				kept := r.kv.Versions("s")
@@ -475,9 +493,22 @@ func TestALostAnswerLeavesTheLatestVersion(t *testing.T) {
 	}
 }
 
+// Only an attempt that may have taken effect makes it worth to read the latest version.
+func TestAThrottledStoreIsFollowedByNoRead(t *testing.T) {
+	r := overLoopback(t, noRetries)
+	r.store(t, "s", "one", ledger("auth-1", "", ""))
+	r.calls()
+	r.inject(t, keyvault.SetSecret, faults.Fault{Mode: faults.Status, Status: 429})
+	_, err := r.Store(ctx, "s", rotation.Content{Value: rotation.NewSecret(pat + "two")})
+	wantClass(t, err, rotation.Throttled, "vault-throttled")
+	if got := r.calls(); got[keyvault.GetSecret] != 0 {
+		t.Errorf("calls %v, want no read", got)
+	}
+}
+
 func TestAStoreThatDidNothingIsNotASuccess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := overPipe(t)
+		r := inMemory(t)
 		r.store(t, "s", "one", ledger("auth-1", "", ""))
 		r.inject(t, keyvault.SetSecret, faults.Fault{Mode: faults.Status, Status: 500, Times: 4})
 		_, err := r.Store(ctx, "s", rotation.Content{Value: rotation.NewSecret(pat + "two"),
@@ -504,13 +535,14 @@ func TestAStoreThatMayHaveHappenedIsNeverARefusal(t *testing.T) {
 		{"the answer was an error", faults.Fault{Mode: faults.StatusAfter, Status: 500}, forbidden, "vault-unsettled"},
 		{"the answer was a page", faults.Fault{Mode: faults.StatusAfter, Status: 200, Body: "<html>"}, forbidden,
 			"vault-unavailable"},
-		{"the token had run out", faults.Fault{Mode: faults.Status, Status: 401, Header: map[string]string{
-			"WWW-Authenticate": `Bearer authorization="https://login.microsoftonline.com/tenant-1", resource="https://vault.azure.net"`,
+		{"the token had expired", faults.Fault{Mode: faults.Status, Status: 401, Header: map[string]string{
+			"WWW-Authenticate": `Bearer authorization="https://login.microsoftonline.com/tenant-1", ` +
+				`resource="https://vault.azure.net"`,
 		}}, forbidden, "vault-forbidden"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := overPipe(t)
+				r := inMemory(t)
 				// the client knows the challenge now
 				if _, err := r.Current(ctx, "s"); !errors.Is(err, rotation.ErrNotFound) {
 					t.Fatal(err)
@@ -530,7 +562,7 @@ func TestAStoreThatMayHaveHappenedIsNeverARefusal(t *testing.T) {
 }
 
 func TestAnUpdateWhoseAnswerIsLostIsForgotten(t *testing.T) {
-	r := overTLS(t, noRetries)
+	r := overLoopback(t, noRetries)
 	v := r.store(t, "s", "one", ledger("auth-1", "", ""))
 	v.Ledger.RevokedAt = time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)
 	r.inject(t, keyvault.UpdateSecret, faults.Fault{Mode: faults.ResetAfter})
@@ -544,7 +576,7 @@ func TestAnUpdateWhoseAnswerIsLostIsForgotten(t *testing.T) {
 
 func TestADeletedSecretIsRecovered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := overPipe(t, func(k *keyvault.Config, _ *vault.Config) {
+		r := inMemory(t, func(k *keyvault.Config, _ *vault.Config) {
 			k.DeleteDelay, k.RecoverDelay = 10*time.Second, 25*time.Second
 		})
 		if found, err := r.Recover(ctx, "s"); found || err != nil {
@@ -599,7 +631,7 @@ func TestTenThousandSecretsAreFourHundredCalls(t *testing.T) {
 	if testing.Short() {
 		t.Skip("writes 10,000 secrets")
 	}
-	r := overTLS(t)
+	r := overLoopback(t)
 	for i := range 10_000 {
 		r.put(t, keyvault.Version{Name: fmt.Sprintf("pat-%05d", i), Value: "x", ContentType: vault.ContentType,
 			Expires: time.Unix(2e9, 0), Tags: map[string]string{
@@ -619,11 +651,17 @@ func TestTenThousandSecretsAreFourHundredCalls(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if v.ID != "" || v.URL != "" || !v.Value.Empty() || v.ContentType != vault.ContentType ||
-			v.Ledger.AuthorizationID != fmt.Sprintf("auth-%d", n) || v.Expires.IsZero() {
-			t.Fatalf("entry %d: %+v", n, v)
+		equal(t, "version of an entry", v.ID, "")
+		equal(t, "URL of an entry", v.URL, "")
+		equal(t, "entry without a value", v.Value.Empty(), true)
+		equal(t, "content type", v.ContentType, vault.ContentType)
+		equal(t, "authorization id", v.Ledger.AuthorizationID, fmt.Sprintf("auth-%d", n))
+		equalTimes(t, "end", v.Expires, time.Unix(2e9, 0))
+		if t.Failed() {
+			t.FailNow() // once is enough
 		}
-		if n++; n%2500 == 0 {
+		n++
+		if n%2500 == 0 {
 			most = max(most, heap())
 		}
 	}
@@ -673,7 +711,7 @@ func TestConfigurationIsCheckedAtStart(t *testing.T) {
 }
 
 func TestWhatTheVaultWouldRefuseIsNotSent(t *testing.T) {
-	r := overTLS(t)
+	r := overLoopback(t)
 	long := strings.Repeat("x", 257)
 	foreign := func(n int) map[string]string {
 		out := map[string]string{}

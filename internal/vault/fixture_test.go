@@ -35,8 +35,8 @@ func (c credential) GetToken(ctx context.Context, _ policy.TokenRequestOptions) 
 	return azcore.AccessToken{Token: bearer, ExpiresOn: time.Now().Add(24 * time.Hour)}, ctx.Err()
 }
 
-// rig is a vault adapter over the real client, and the vault that it talks to.
-type rig struct {
+// fixture is a vault adapter over the real client, and the vault that it talks to.
+type fixture struct {
 	*vault.Vault
 	kv    *keyvault.Vault
 	panel *faults.Injector
@@ -45,10 +45,10 @@ type rig struct {
 
 type option func(*keyvault.Config, *vault.Config)
 
-// overPipe is for tests in virtual time.
-func overPipe(t *testing.T, opts ...option) *rig {
+// inMemory has a network in memory, for tests in virtual time.
+func inMemory(t *testing.T, opts ...option) *fixture {
 	t.Helper()
-	r := &rig{panel: &faults.Injector{}, log: &bytes.Buffer{}}
+	r := &fixture{panel: &faults.Injector{}, log: &bytes.Buffer{}}
 	var network memnet.Network
 	l, err := network.Listen("patrol-test.vault.azure.net:443")
 	if err != nil {
@@ -68,10 +68,10 @@ func overPipe(t *testing.T, opts ...option) *rig {
 	return r
 }
 
-// overTLS is for tests over loopback sockets.
-func overTLS(t *testing.T, opts ...option) *rig {
+// overLoopback has TLS over loopback sockets.
+func overLoopback(t *testing.T, opts ...option) *fixture {
 	t.Helper()
-	r := &rig{panel: &faults.Injector{}, log: &bytes.Buffer{}}
+	r := &fixture{panel: &faults.Injector{}, log: &bytes.Buffer{}}
 	srv := httptest.NewUnstartedServer(nil)
 	loopback := func(_ *keyvault.Config, c *vault.Config) { c.DisableChallengeResourceVerification = true }
 	srv.StartTLS()
@@ -82,7 +82,7 @@ func overTLS(t *testing.T, opts ...option) *rig {
 	return r
 }
 
-func (r *rig) connect(t *testing.T, url string, transport http.RoundTripper, opts []option,
+func (r *fixture) connect(t *testing.T, url string, transport http.RoundTripper, opts []option,
 	serve func(http.Handler) func()) {
 	t.Helper()
 	sandbox := keyvault.Config{
@@ -102,14 +102,16 @@ func (r *rig) connect(t *testing.T, url string, transport http.RoundTripper, opt
 	for _, o := range opts {
 		o(&sandbox, &config)
 	}
-	var err error
-	if r.kv, err = keyvault.New(sandbox); err != nil {
+	kv, err := keyvault.New(sandbox)
+	if err != nil {
 		t.Fatal(err)
 	}
-	stop := serve(r.kv)
-	if r.Vault, err = vault.New(config); err != nil {
+	stop := serve(kv)
+	client, err := vault.New(config)
+	if err != nil {
 		t.Fatal(err)
 	}
+	r.kv, r.Vault = kv, client
 	t.Cleanup(func() {
 		stop()
 		r.kv.Close()
@@ -119,7 +121,7 @@ func (r *rig) connect(t *testing.T, url string, transport http.RoundTripper, opt
 	})
 }
 
-func (r *rig) inject(t *testing.T, operation string, f faults.Fault) {
+func (r *fixture) inject(t *testing.T, operation string, f faults.Fault) {
 	t.Helper()
 	f.Service, f.Operation = keyvault.Service, operation
 	if err := r.panel.Inject(f); err != nil {
@@ -127,8 +129,8 @@ func (r *rig) inject(t *testing.T, operation string, f faults.Fault) {
 	}
 }
 
-// calls counts what reached the vault since the last look.
-func (r *rig) calls() map[string]int {
+// calls counts what reached the vault since the last time.
+func (r *fixture) calls() map[string]int {
 	out := map[string]int{}
 	for c, n := range r.panel.Counts() {
 		if c.Operation != keyvault.Challenge {
@@ -139,7 +141,7 @@ func (r *rig) calls() map[string]int {
 	return out
 }
 
-func (r *rig) put(t *testing.T, v keyvault.Version) keyvault.Version {
+func (r *fixture) put(t *testing.T, v keyvault.Version) keyvault.Version {
 	t.Helper()
 	out, err := r.kv.Put(v)
 	if err != nil {
@@ -148,7 +150,7 @@ func (r *rig) put(t *testing.T, v keyvault.Version) keyvault.Version {
 	return out
 }
 
-func (r *rig) store(t *testing.T, name, value string, l rotation.Ledger) rotation.Version {
+func (r *fixture) store(t *testing.T, name, value string, l rotation.Ledger) rotation.Version {
 	t.Helper()
 	out, err := r.Store(t.Context(), name, rotation.Content{Value: rotation.NewSecret(pat + value),
 		Expires: time.Now().Add(48 * time.Hour), Ledger: l})
@@ -158,7 +160,7 @@ func (r *rig) store(t *testing.T, name, value string, l rotation.Ledger) rotatio
 	return out
 }
 
-// wantClass checks an error's class and code, and that it tells no secrets.
+// wantClass checks an error's class and code, and that it holds no secrets.
 func wantClass(t *testing.T, err error, class rotation.Class, code string) *rotation.Error {
 	t.Helper()
 	e, ok := errors.AsType[*rotation.Error](err)
@@ -179,3 +181,19 @@ func without(o func(*vault.Config)) option {
 }
 
 var noRetries = without(func(c *vault.Config) { c.ClientOptions.Retry.MaxRetries = -1 })
+
+// equal compares one field.
+func equal[T comparable](t *testing.T, what string, got, want T) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s: %v, want %v", what, got, want)
+	}
+}
+
+// equalTimes compares moments, not time zones.
+func equalTimes(t *testing.T, what string, got, want time.Time) {
+	t.Helper()
+	if !got.Equal(want) {
+		t.Errorf("%s: %v, want %v", what, got, want)
+	}
+}
