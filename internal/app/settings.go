@@ -229,7 +229,7 @@ func problems(err error) []string {
 	if e, ok := errors.AsType[*SettingsError](err); ok {
 		return e.Problems
 	}
-	if ps, ok := errors.AsType[manifest.Problems](err); ok {
+	if ps, ok := errors.AsType[manifest.Findings](err); ok {
 		var lines []string
 		for _, p := range ps {
 			lines = append(lines, p.String())

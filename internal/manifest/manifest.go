@@ -40,15 +40,15 @@ const (
 
 // Manifest is a file without problems.
 type Manifest struct {
-	Identities map[string]Identity
+	Identities map[string]IdentitySpec
 	// PATs are in the file's order, every default filled in.
 	PATs []rotation.Spec
 
 	byName map[string]int // lower-case name to index in PATs
 }
 
-// Identity is who owns PATs.
-type Identity struct {
+// IdentitySpec declares who owns PATs.
+type IdentitySpec struct {
 	Name string
 	// User is the user principal name of the one person or account that may
 	// sign in for it.
@@ -66,47 +66,47 @@ func (m *Manifest) PAT(name string) (rotation.Spec, bool) {
 	return m.PATs[i], true
 }
 
-// Problem is one thing that is wrong, or for a Warning doubtful.
-type Problem struct {
+// Finding is one thing that is wrong in a file, or for a Warning doubtful.
+type Finding struct {
 	File         string
 	Line, Column int    // from 1; 0: not known
 	What         string // what is wrong
 	Do           string // what to do about it
 }
 
-// Warning is a Problem that patrol can live with.
-type Warning = Problem
+// Warning is a Finding that patrol can live with.
+type Warning = Finding
 
-func (p Problem) String() string {
+func (f Finding) String() string {
 	var b strings.Builder
-	b.WriteString(p.File)
-	if p.Line > 0 {
-		fmt.Fprintf(&b, ":%d", p.Line)
-		if p.Column > 0 {
-			fmt.Fprintf(&b, ":%d", p.Column)
+	b.WriteString(f.File)
+	if f.Line > 0 {
+		fmt.Fprintf(&b, ":%d", f.Line)
+		if f.Column > 0 {
+			fmt.Fprintf(&b, ":%d", f.Column)
 		}
 	}
-	b.WriteString(": " + p.What)
-	if p.Do != "" {
-		b.WriteString("; " + p.Do)
+	b.WriteString(": " + f.What)
+	if f.Do != "" {
+		b.WriteString("; " + f.Do)
 	}
 	return b.String()
 }
 
-// Problems is the error of a file that cannot be used: all that is wrong with it,
+// Findings is the error of a file that cannot be used: all that is wrong with it,
 // in the file's order.
-type Problems []Problem
+type Findings []Finding
 
-// Error gives one line per problem.
-func (ps Problems) Error() string {
-	lines := make([]string, len(ps))
-	for i, p := range ps {
-		lines[i] = p.String()
+// Error gives one line per finding.
+func (fs Findings) Error() string {
+	lines := make([]string, len(fs))
+	for i, f := range fs {
+		lines[i] = f.String()
 	}
 	return strings.Join(lines, "\n")
 }
 
-// Read reads the manifest at path. The error is a Problems.
+// Read reads the manifest at path. The error is of type Findings.
 func Read(path string) (*Manifest, []Warning, error) {
 	data, err := readFile(path)
 	if err != nil {
@@ -115,7 +115,7 @@ func Read(path string) (*Manifest, []Warning, error) {
 			what, do = "there is no manifest here",
 				"put pats.yaml beside host.json, or say in PATROL_MANIFEST where it is"
 		}
-		return nil, nil, Problems{{File: path, What: what, Do: do}}
+		return nil, nil, Findings{{File: path, What: what, Do: do}}
 	}
 	if len(data) > large {
 		// The YAML parser's nodes take many times the file's size. They shall not
@@ -127,7 +127,7 @@ func Read(path string) (*Manifest, []Warning, error) {
 	return Parse(path, data)
 }
 
-// readFile stops one byte past the limit; Parse tells about it.
+// readFile stops one byte past the limit, which Parse then refuses.
 func readFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -137,21 +137,21 @@ func readFile(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxSize+1))
 }
 
-// Parse reads a manifest from memory; name stands in its messages. The error is
-// a Problems.
+// Parse reads a manifest from memory; name stands in its messages. The error is of
+// type Findings.
 func Parse(name string, data []byte) (*Manifest, []Warning, error) {
 	p := &parser{file: name}
 	m := p.parse(data)
-	sortProblems(p.problems)
-	sortProblems(p.warnings)
-	if len(p.problems) > 0 {
-		return nil, p.warnings, p.problems
+	sortFindings(p.findings)
+	sortFindings(p.warnings)
+	if len(p.findings) > 0 {
+		return nil, p.warnings, p.findings
 	}
 	return m, p.warnings, nil
 }
 
-func sortProblems(ps []Problem) {
-	slices.SortStableFunc(ps, func(a, b Problem) int {
+func sortFindings(fs []Finding) {
+	slices.SortStableFunc(fs, func(a, b Finding) int {
 		if a.Line != b.Line {
 			return a.Line - b.Line
 		}

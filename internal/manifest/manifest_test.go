@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -58,9 +59,9 @@ func parse(t *testing.T, text string) *manifest.Manifest {
 
 func TestASoundFileBecomesSpecsInItsOrder(t *testing.T) {
 	m := parse(t, sample)
-	if want := map[string]manifest.Identity{"build-bot": {Name: "build-bot",
-		User: "build-bot@contoso.com"}}; !reflect.DeepEqual(m.Identities, want) {
-		t.Errorf("got %+v, want %+v", m.Identities, want)
+	identities := map[string]manifest.IdentitySpec{"build-bot": {Name: "build-bot", User: "build-bot@contoso.com"}}
+	if !reflect.DeepEqual(m.Identities, identities) {
+		t.Errorf("got %+v, want %+v", m.Identities, identities)
 	}
 	want := []rotation.Spec{{
 		Name: "jenkins-agents", Identity: "build-bot", Organization: "contoso", DisplayName: "Jenkins agents",
@@ -88,8 +89,12 @@ func TestAPATIsFoundWithoutCaseAsInKeyVault(t *testing.T) {
 }
 
 func TestWithoutDefaultsTheBuiltInOnesApply(t *testing.T) {
-	m := parse(t, head+
-		"  - {name: 007, identity: bot, organization: c, scopes: [vso.code], adopt: 0F5AD7A2-3c7b-4d0f-9f0c-6d1b2a3c4d5e}\n")
+	m := parse(t, head+`  - name: 007
+    identity: bot
+    organization: c
+    scopes: [vso.code]
+    adopt: 0F5AD7A2-3c7b-4d0f-9f0c-6d1b2a3c4d5e
+`)
 	want := rotation.Spec{
 		Name: "007", Identity: "bot", Organization: "c", DisplayName: "007", Scopes: []string{"vso.code"},
 		Lifetime: 30 * day, RotateBefore: 10 * day, Overlap: day, Adopt: "0f5ad7a2-3c7b-4d0f-9f0c-6d1b2a3c4d5e",
@@ -119,11 +124,18 @@ func TestAnchorsAndAliasesStandForOneValue(t *testing.T) {
 func TestTwoIdentitiesMayBeOneUser(t *testing.T) {
 	m := parse(t, `apiVersion: patrol/v1
 identities: {bot: {user: bot@contoso.com}, Admin: {user: Bot@contoso.com, administrator: true}}
-pats: [{name: a, identity: bot, organization: c, scopes: [vso.code]}, {name: b, identity: Admin, organization: c, scopes: [vso.code]}]
+pats:
+  - {name: a, identity: bot, organization: c, scopes: [vso.code]}
+  - {name: b, identity: Admin, organization: c, scopes: [vso.code]}
 `)
 	if !m.Identities["Admin"].Administrator || m.Identities["bot"].Administrator {
 		t.Errorf("got %+v", m.Identities)
 	}
+}
+
+// unfold joins the lines of a message that the source has broken: all that are indented.
+func unfold(text string) string {
+	return regexp.MustCompile(`\n\t+`).ReplaceAllString(strings.TrimPrefix(text, "\n"), " ")
 }
 
 // TestEachRuleHasItsMessage: the golden messages, each with its place.
@@ -132,36 +144,47 @@ func TestEachRuleHasItsMessage(t *testing.T) {
 		return head + "  - {name: a, identity: bot, organization: contoso, scopes: [vso.code]" + rest + "}\n"
 	}
 	identity := func(rest string) string {
-		return "apiVersion: patrol/v1\npats: [{name: a, identity: bot, organization: c, scopes: [vso.code]}]\nidentities:\n" + rest
+		return `apiVersion: patrol/v1
+pats: [{name: a, identity: bot, organization: c, scopes: [vso.code]}]
+identities:
+` + rest
 	}
 	for _, tt := range []struct{ name, text, want string }{
 		// The file.
 		{"empty", "", `pats.yaml: the file is empty; begin with apiVersion: patrol/v1`},
 		{"comments only", "# nothing\n", `pats.yaml: the file is empty; begin with apiVersion: patrol/v1`},
 		{"null", "~",
-			`pats.yaml:1:1: the manifest must be a mapping, not empty; write its keys below it, indented: apiVersion, identities, defaults, pats`},
+			`pats.yaml:1:1: the manifest must be a mapping, not empty;
+			write its keys below it, indented: apiVersion, identities, defaults, pats`},
 		{"list", "- a",
-			`pats.yaml:1:1: the manifest must be a mapping, not a list; write its keys below it, indented: apiVersion, identities, defaults, pats`},
+			`pats.yaml:1:1: the manifest must be a mapping, not a list;
+			write its keys below it, indented: apiVersion, identities, defaults, pats`},
 		{"tab", "apiVersion: patrol/v1\npats:\n\t- a",
-			`pats.yaml:3: this is not YAML: found character that cannot start any token; look at the indentation, colons and quotes around here`},
+			`pats.yaml:3: this is not YAML: found character that cannot start any token;
+			look at the indentation, colons and quotes around here`},
 		{"open bracket", head + "  - {name: a",
-			`pats.yaml:3: this is not YAML: did not find expected ',' or '}'; look at the indentation, colons and quotes around here`},
+			`pats.yaml:3: this is not YAML: did not find expected ',' or '}';
+			look at the indentation, colons and quotes around here`},
 		{"unknown anchor", head + "  - *a\n",
-			`pats.yaml: this is not YAML: unknown anchor 'a' referenced; look at the indentation, colons and quotes around here`},
+			`pats.yaml: this is not YAML: unknown anchor 'a' referenced;
+			look at the indentation, colons and quotes around here`},
 		{"not UTF-8", "a: \xff",
-			`pats.yaml: this is not YAML: invalid leading UTF-8 octet; look at the indentation, colons and quotes around here`},
+			`pats.yaml: this is not YAML: invalid leading UTF-8 octet;
+			look at the indentation, colons and quotes around here`},
 		{"too large", strings.Repeat("#", 32<<20+1),
 			`pats.yaml: the file is larger than 33554432 bytes; split the PATs over several deployments`},
 		{"two documents", pat("") + "---\n" + pat(""),
 			`pats.yaml:5:1: a second document begins here; keep one and remove the --- before it`},
 		{"broken second document", pat("") + "---\n{",
-			`pats.yaml:6: this is not YAML: did not find expected node content; look at the indentation, colons and quotes around here`},
+			`pats.yaml:6: this is not YAML: did not find expected node content;
+			look at the indentation, colons and quotes around here`},
 		// The top.
 		{"all missing", "{}", `pats.yaml:1:1: apiVersion is missing; write apiVersion: patrol/v1
 pats.yaml:1:1: identities is missing; declare who owns the PATs: identities, a name, and user below it
 pats.yaml:1:1: pats is missing; declare the PATs below it, or write pats: [] if there are none`},
 		{"version", strings.Replace(pat(""), "/v1", "/v2", 1),
-			`pats.yaml:1:13: apiVersion is "patrol/v2", which this version of patrol does not know; write apiVersion: patrol/v1`},
+			`pats.yaml:1:13: apiVersion is "patrol/v2", which this version of patrol does not know;
+			write apiVersion: patrol/v1`},
 		{"version empty", strings.Replace(pat(""), "patrol/v1", "", 1),
 			`pats.yaml:1:12: apiVersion is empty; write apiVersion: patrol/v1`},
 		{"unknown key", "default: {}\n" + pat(""),
@@ -169,7 +192,8 @@ pats.yaml:1:1: pats is missing; declare the PATs below it, or write pats: [] if 
 		{"case of a key", "Defaults: {}\n" + pat(""),
 			`pats.yaml:1:1: the manifest has an unknown key "Defaults"; did you mean defaults?`},
 		{"key far from all", "x-notes: {}\n" + pat(""),
-			`pats.yaml:1:1: the manifest has an unknown key "x-notes"; the keys here are apiVersion, identities, defaults, pats`},
+			`pats.yaml:1:1: the manifest has an unknown key "x-notes";
+			the keys here are apiVersion, identities, defaults, pats`},
 		{"key twice", pat("") + "pats: []\n",
 			`pats.yaml:5:1: the manifest has "pats" twice; keep this one or the one in line 3`},
 		{"key that is no word", "? [a]\n: b\n" + pat(""),
@@ -179,44 +203,59 @@ pats.yaml:1:1: pats is missing; declare the PATs below it, or write pats: [] if 
 			`pats.yaml:2:28: PAT "a" has an identity "bot" that is not declared; declare it under identities
 pats.yaml:4:3: identities must be a mapping, not a list; write one name and colon per line below it, indented`},
 		{"no user", identity("  bot: {}"),
-			`pats.yaml:4:3: identity "bot" has no user; write the user principal name of who signs in, such as build-bot@contoso.com`},
+			`pats.yaml:4:3: identity "bot" has no user;
+			write the user principal name of who signs in, such as build-bot@contoso.com`},
 		{"user without domain", identity("  bot: {user: bot}"),
-			`pats.yaml:4:15: user "bot" is not a user principal name; write the user principal name of who signs in, such as build-bot@contoso.com`},
+			`pats.yaml:4:15: user "bot" is not a user principal name;
+			write the user principal name of who signs in, such as build-bot@contoso.com`},
 		{"user with blank", identity("  bot: {user: b t@contoso.com}"),
-			`pats.yaml:4:15: user "b t@contoso.com" is not a user principal name; write the user principal name of who signs in, such as build-bot@contoso.com`},
+			`pats.yaml:4:15: user "b t@contoso.com" is not a user principal name;
+			write the user principal name of who signs in, such as build-bot@contoso.com`},
 		{"user with a broken domain", identity("  bot: {user: b@contoso..com}"),
-			`pats.yaml:4:15: user "b@contoso..com" is not a user principal name; write the user principal name of who signs in, such as build-bot@contoso.com`},
+			`pats.yaml:4:15: user "b@contoso..com" is not a user principal name;
+			write the user principal name of who signs in, such as build-bot@contoso.com`},
 		{"user empty", identity("  bot:\n    user:"),
-			`pats.yaml:5:10: user of identity "bot" is empty; write the user principal name of who signs in, such as build-bot@contoso.com`},
+			`pats.yaml:5:10: user of identity "bot" is empty;
+			write the user principal name of who signs in, such as build-bot@contoso.com`},
 		{"identity without body", identity("  bot:"),
-			`pats.yaml:4:7: identity "bot" must be a mapping, not empty; write its keys below it, indented: user, administrator`},
+			`pats.yaml:4:7: identity "bot" must be a mapping, not empty;
+			write its keys below it, indented: user, administrator`},
 		{"administrator a word", identity("  bot: {user: b@c.d, administrator: yes}"),
 			`pats.yaml:4:37: administrator of identity "bot" is neither true nor false; write true or false`},
 		{"identity twice without case", identity("  bot: {user: b@c.d}\n  Bot: {user: b@c.d}"),
-			`pats.yaml:5:3: identity "Bot" is declared in line 4 already; give it another name: Key Vault does not tell upper case from lower`},
+			`pats.yaml:5:3: identity "Bot" is declared in line 4 already;
+			give it another name: Key Vault does not tell upper case from lower`},
 		{"identity with a strange name", identity("  bot: {user: b@c.d}\n  b_t: {user: b@c.d}"),
-			`pats.yaml:5:3: identity "b_t" has a name that Key Vault does not take; use letters a-z, digits and hyphens only, as Key Vault does`},
+			`pats.yaml:5:3: identity "b_t" has a name that Key Vault does not take;
+			use letters a-z, digits and hyphens only, as Key Vault does`},
 		{"identity with a long name", identity("  bot: {user: b@c.d}\n  " + strings.Repeat("b", 101) +
 			": {user: b@c.d}"),
-			`pats.yaml:5:3: the name of identity "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb..." is 101 characters long; make it 100 characters or fewer`},
+			`pats.yaml:5:3: the name of identity "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb..." is 101 characters long;
+			make it 100 characters or fewer`},
 		{"token of an identity", identity("  bot: {user: b@c.d, password: hunter2}"),
-			`pats.yaml:4:22: a token does not belong into this file; revoke it, remove it from the file and its history, and let patrol make a new one`},
+			`pats.yaml:4:22: a token does not belong into this file;
+			revoke it, remove it from the file and its history, and let patrol make a new one`},
 		// Defaults.
 		{"defaults of anything else", "defaults: {scopes: [vso.code]}\n" + pat(""),
 			`pats.yaml:1:12: defaults has an unknown key "scopes"; the keys here are lifetime, rotateBefore, overlap`},
-		{"defaults contradict each other, told once", "defaults: {lifetime: 5d}\n" + pat("") +
+		{"defaults contradict each other, reported once", "defaults: {lifetime: 5d}\n" + pat("") +
 			"  - {name: b, identity: bot, organization: contoso, scopes: [vso.code]}\n",
-			`pats.yaml:1:1: defaults: rotateBefore 10d must be shorter than lifetime 5d, or each PAT is due when it is made; shorten rotateBefore or lengthen lifetime`},
-		{"a broken default is not told again by each PAT", "defaults: {lifetime: 5x, rotateBefore: 40d}\n" +
+			`pats.yaml:1:1: defaults: rotateBefore 10d must be shorter than lifetime 5d, or each PAT is due when it is
+			made; shorten rotateBefore or lengthen lifetime`},
+		{"a broken default is not reported again by each PAT", "defaults: {lifetime: 5x, rotateBefore: 40d}\n" +
 			pat(", overlap: 2d"),
 			`pats.yaml:1:22: lifetime "5x" is not a duration; write a whole number and one unit: 45s, 90m, 24h or 30d`},
 		// PATs.
 		{"pats empty", head,
-			`pats.yaml:3:6: pats must be a list, not empty; write one PAT per dash below it, or pats: [] if there are none`},
+			`pats.yaml:3:6: pats must be a list, not empty;
+			write one PAT per dash below it, or pats: [] if there are none`},
 		{"pats a mapping", head + "  a: {}\n",
-			`pats.yaml:4:3: pats must be a list, not a mapping; write one PAT per dash below it, or pats: [] if there are none`},
+			`pats.yaml:4:3: pats must be a list, not a mapping;
+			write one PAT per dash below it, or pats: [] if there are none`},
 		{"a PAT that is a word", head + "  - jenkins\n",
-			`pats.yaml:4:5: PAT 1 must be a mapping, not a single value; write its keys below it, indented: name, identity, organization, displayName, scopes, lifetime, rotateBefore, overlap, adopt`},
+			`pats.yaml:4:5: PAT 1 must be a mapping, not a single value;
+			write its keys below it, indented: name, identity, organization, displayName, scopes, lifetime,
+			rotateBefore, overlap, adopt`},
 		{"nothing in it", head + "  - {}\n",
 			`pats.yaml:4:5: PAT 1 has no name; name it like the Key Vault secret that it shall be
 pats.yaml:4:5: PAT 1 has no identity; name one of the identities above
@@ -228,108 +267,144 @@ pats.yaml:4:5: PAT 1 has no scopes; write what it may do, such as scopes: [vso.c
 			`pats.yaml:4:73: PAT 1 has an unknown key "display_name"; did you mean displayName?`},
 		{"the same key twice", pat(", name: b"),
 			`pats.yaml:4:73: PAT 1 has "name" twice; keep this one or the one in line 4`},
-		{"merge",
-			"apiVersion: patrol/v1\nidentities: {bot: &b {user: bot@contoso.com}}\npats:\n  - {<<: *b, name: a, identity: bot, organization: contoso, scopes: [vso.code]}\n", `pats.yaml:4:6: merging with << is not supported; write the keys out, or use an alias for one value`},
+		{"merge", `apiVersion: patrol/v1
+identities: {bot: &b {user: bot@contoso.com}}
+pats:
+  - {<<: *b, name: a, identity: bot, organization: contoso, scopes: [vso.code]}
+`,
+			`pats.yaml:4:6: merging with << is not supported; write the keys out, or use an alias for one value`},
 		{"all organizations", pat(", allOrgs: true"),
-			`pats.yaml:4:73: allOrgs is refused: Azure DevOps retires global PATs on 2026-12-01; remove it and declare one PAT per organization`},
+			`pats.yaml:4:73: allOrgs is refused: Azure DevOps retires global PATs on 2026-12-01;
+			remove it and declare one PAT per organization`},
 		{"a token in the file", pat(", token: canary"),
-			`pats.yaml:4:73: a token does not belong into this file; revoke it, remove it from the file and its history, and let patrol make a new one`},
+			`pats.yaml:4:73: a token does not belong into this file;
+			revoke it, remove it from the file and its history, and let patrol make a new one`},
 		{"name", strings.Replace(pat(""), "name: a", "name: a_b", 1),
-			`pats.yaml:4:12: PAT "a_b" has a name that Key Vault does not take; use letters a-z, digits and hyphens only, as Key Vault does`},
+			`pats.yaml:4:12: PAT "a_b" has a name that Key Vault does not take;
+			use letters a-z, digits and hyphens only, as Key Vault does`},
 		{"name too long", strings.Replace(pat(""), "name: a", "name: "+strings.Repeat("a", 128), 1),
-			`pats.yaml:4:12: the name of PAT "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa..." is 128 characters long; make it 127 characters or fewer`},
+			`pats.yaml:4:12: the name of PAT "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa..." is 128 characters long;
+			make it 127 characters or fewer`},
 		{"name of patrol's own", strings.Replace(pat(""), "name: a", "name: Patrol-x", 1),
-			`pats.yaml:4:12: PAT "Patrol-x" begins with patrol-, which is for patrol's own secrets; give it another name`},
+			`pats.yaml:4:12: PAT "Patrol-x" begins with patrol-, which is for patrol's own secrets;
+			give it another name`},
 		{"name a list", strings.Replace(pat(""), "name: a", "name: [a]", 1),
-			`pats.yaml:4:12: name of PAT 1 must be text, not a list; name it like the Key Vault secret that it shall be`},
+			`pats.yaml:4:12: name of PAT 1 must be text, not a list;
+			name it like the Key Vault secret that it shall be`},
 		{"name with a tag", strings.Replace(pat(""), "name: a", "name: !!binary YQ==", 1),
 			`pats.yaml:4:12: name of PAT 1 has a YAML tag; remove the tag`},
 		{"name twice without case", pat("") +
 			"  - {name: A, identity: bot, organization: contoso, scopes: [vso.code]}\n",
-			`pats.yaml:5:12: PAT "A" is declared in line 4 already; give it another name: Key Vault does not tell upper case from lower`},
+			`pats.yaml:5:12: PAT "A" is declared in line 4 already;
+			give it another name: Key Vault does not tell upper case from lower`},
 		{"identity misspelt", strings.Replace(pat(""), "identity: bot", "identity: bto", 1),
 			`pats.yaml:4:25: PAT "a" has an identity "bto" that is not declared; did you mean bot?`},
 		{"identity unknown", strings.Replace(pat(""), "identity: bot", "identity: somebody", 1),
-			`pats.yaml:4:25: PAT "a" has an identity "somebody" that is not declared; declare it under identities, or use one that is there: bot`},
+			`pats.yaml:4:25: PAT "a" has an identity "somebody" that is not declared;
+			declare it under identities, or use one that is there: bot`},
 		{"organization with an underscore", strings.Replace(pat(""), "contoso,", "con_toso,", 1),
-			`pats.yaml:4:44: organization "con_toso" of PAT "a" is not the name of an organization; write the name that follows dev.azure.com/ in its address, such as contoso`},
+			`pats.yaml:4:44: organization "con_toso" of PAT "a" is not the name of an organization;
+			write the name that follows dev.azure.com/ in its address, such as contoso`},
 		{"organization begins with a hyphen", strings.Replace(pat(""), "contoso,", "-contoso,", 1),
-			`pats.yaml:4:44: organization "-contoso" of PAT "a" is not the name of an organization; write the name that follows dev.azure.com/ in its address, such as contoso`},
+			`pats.yaml:4:44: organization "-contoso" of PAT "a" is not the name of an organization;
+			write the name that follows dev.azure.com/ in its address, such as contoso`},
 		{"organization too long", strings.Replace(pat(""), "contoso,", strings.Repeat("c", 51)+",", 1),
-			`pats.yaml:4:44: organization "cccccccccccccccccccccccccccccccccccccccc..." of PAT "a" is not the name of an organization; write the name that follows dev.azure.com/ in its address, such as contoso`},
+			`pats.yaml:4:44: organization "cccccccccccccccccccccccccccccccccccccccc..." of PAT "a" is not the name of an
+			organization; write the name that follows dev.azure.com/ in its address, such as contoso`},
 		{"organization as an address", strings.Replace(pat(""), "contoso,", "https://dev.azure.com/contoso/proj,", 1),
-			`pats.yaml:4:44: organization "https://dev.azure.com/contoso/proj" of PAT "a" is not the name of an organization; write organization: contoso`},
+			`pats.yaml:4:44: organization "https://dev.azure.com/contoso/proj" of PAT "a" is not the name of an
+			organization; write organization: contoso`},
 		{"organization as an old address", strings.Replace(pat(""), "contoso,", "contoso.visualstudio.com,", 1),
-			`pats.yaml:4:44: organization "contoso.visualstudio.com" of PAT "a" is not the name of an organization; write organization: contoso`},
+			`pats.yaml:4:44: organization "contoso.visualstudio.com" of PAT "a" is not the name of an organization;
+			write organization: contoso`},
 		{"display name with blanks", pat(`, displayName: " x"`),
-			`pats.yaml:4:86: displayName of PAT "a" has blanks around it or line breaks in it; write one line without blanks around it`},
+			`pats.yaml:4:86: displayName of PAT "a" has blanks around it or line breaks in it;
+			write one line without blanks around it`},
 		{"display name of two lines", pat(`, displayName: "x\ny"`),
-			`pats.yaml:4:86: displayName of PAT "a" has blanks around it or line breaks in it; write one line without blanks around it`},
+			`pats.yaml:4:86: displayName of PAT "a" has blanks around it or line breaks in it;
+			write one line without blanks around it`},
 		{"display name too long", pat(`, displayName: ` + strings.Repeat("x", 201)),
 			`pats.yaml:4:86: displayName of PAT "a" is 201 bytes long; make it 200 bytes or fewer`},
 		{"display name with our mark", pat(`, displayName: x (patrol abcdef-abcdefghij)`),
-			`pats.yaml:4:86: displayName of PAT "a" has patrol's own mark, which is added to each new PAT; write it without what is in brackets`},
+			`pats.yaml:4:86: displayName of PAT "a" has patrol's own mark, which is added to each new PAT;
+			write it without what is in brackets`},
 		{"one display name twice", pat(", displayName: X") +
 			"  - {name: b, identity: bot, organization: Contoso, scopes: [vso.code], displayName: x}\n",
-			`pats.yaml:5:86: PAT "b" has the same user, organization and displayName as the one in line 4; give one of them another displayName`},
+			`pats.yaml:5:86: PAT "b" has the same user, organization and displayName as the one in line 4;
+			give one of them another displayName`},
 		{"one display name, two identities, one user", `apiVersion: patrol/v1
 identities: {bot: {user: bot@contoso.com}, two: {user: Bot@contoso.com}}
 pats:
   - {name: a, identity: bot, organization: c, scopes: [vso.code], displayName: b}
   - {name: b, identity: two, organization: c, scopes: [vso.code]}
 `,
-			`pats.yaml:5:5: PAT "b" has the same user, organization and displayName as the one in line 4; give one of them another displayName`},
+			`pats.yaml:5:5: PAT "b" has the same user, organization and displayName as the one in line 4;
+			give one of them another displayName`},
 		{"no scope", strings.Replace(pat(""), "[vso.code]", "[]", 1),
 			`pats.yaml:4:61: scopes of PAT "a" is empty; write a list, such as scopes: [vso.code, vso.build]`},
 		{"scopes as text", strings.Replace(pat(""), "[vso.code]", "vso.code vso.build", 1),
-			`pats.yaml:4:61: scopes of PAT "a" must be a list, not a single value; write a list, such as scopes: [vso.code, vso.build]`},
+			`pats.yaml:4:61: scopes of PAT "a" must be a list, not a single value;
+			write a list, such as scopes: [vso.code, vso.build]`},
 		{"scopes for applications", strings.Replace(pat(""), "[vso.code]", "[user_impersonation, vso.pats]", 1),
-			`pats.yaml:4:62: user_impersonation is for Microsoft Entra applications only: no personal access token can have it; remove it or correct it
-pats.yaml:4:82: vso.pats is for Microsoft Entra applications only: no personal access token can have it; remove it or correct it`},
+			`pats.yaml:4:62: user_impersonation is for Microsoft Entra applications only: no personal access token can
+			have it; remove it or correct it
+pats.yaml:4:82: vso.pats is for Microsoft Entra applications only: no personal access token can have it;
+	remove it or correct it`},
 		{"scope without prefix", strings.Replace(pat(""), "[vso.code]", "[code]", 1),
 			`pats.yaml:4:62: "code" is not a scope: write vso.code; remove it or correct it`},
 		{"scope empty", strings.Replace(pat(""), "[vso.code]", "[vso.code, ~]", 1),
 			`pats.yaml:4:72: a scope of PAT "a" is empty; write a list, such as scopes: [vso.code, vso.build]`},
 		{"scope too long", strings.Replace(pat(""), "[vso.code]", "[vso."+strings.Repeat("x", 130)+"]", 1),
-			`pats.yaml:4:62: a scope of PAT "a" is 134 characters long; write a list, such as scopes: [vso.code, vso.build]`},
+			`pats.yaml:4:62: a scope of PAT "a" is 134 characters long;
+			write a list, such as scopes: [vso.code, vso.build]`},
 		{"too many scopes", strings.Replace(pat(""), "[vso.code]", "["+strings.Repeat("vso.code,", 101)+"]", 1),
 			`pats.yaml:4:61: 101 scopes of PAT "a" are more than 100; keep what the PAT needs`},
 		{"duration without unit", pat(", lifetime: 30"),
 			`pats.yaml:4:83: lifetime "30" is not a duration; write a whole number and one unit: 45s, 90m, 24h or 30d`},
 		{"duration of two units", pat(", overlap: 1h30m"),
-			`pats.yaml:4:82: overlap "1h30m" is not a duration; write a whole number and one unit: 45s, 90m, 24h or 30d`},
+			`pats.yaml:4:82: overlap "1h30m" is not a duration;
+			write a whole number and one unit: 45s, 90m, 24h or 30d`},
 		{"duration with a fraction", pat(", overlap: 1.5h"),
-			`pats.yaml:4:82: overlap "1.5h" is not a duration; write a whole number and one unit: 45s, 90m, 24h or 30d`},
+			`pats.yaml:4:82: overlap "1.5h" is not a duration;
+			write a whole number and one unit: 45s, 90m, 24h or 30d`},
 		{"duration below zero", pat(", overlap: -1h"),
 			`pats.yaml:4:82: overlap "-1h" is not a duration; write a whole number and one unit: 45s, 90m, 24h or 30d`},
 		{"duration beyond numbers", pat(", overlap: 99999999999d"),
-			`pats.yaml:4:82: overlap "99999999999d" is not a duration; write a whole number and one unit: 45s, 90m, 24h or 30d`},
+			`pats.yaml:4:82: overlap "99999999999d" is not a duration;
+			write a whole number and one unit: 45s, 90m, 24h or 30d`},
 		{"duration a list", pat(", overlap: [1h]"),
-			`pats.yaml:4:82: overlap must be text, not a list; write a whole number and one unit: 45s, 90m, 24h or 30d`},
+			`pats.yaml:4:82: overlap must be text, not a list;
+			write a whole number and one unit: 45s, 90m, 24h or 30d`},
 		{"life over a year", pat(", lifetime: 366d"),
 			`pats.yaml:4:83: lifetime 366d is longer than Azure DevOps lets a PAT live; write 365d or less`},
 		{"no time before", pat(", rotateBefore: 0d, overlap: 1s"),
 			`pats.yaml:4:87: rotateBefore is zero; write how long, such as 10d`},
 		{"rotate before the beginning", pat(", lifetime: 10d"),
-			`pats.yaml:4:5: PAT "a": rotateBefore 10d must be shorter than lifetime 10d, or each PAT is due when it is made; shorten rotateBefore or lengthen lifetime`},
+			`pats.yaml:4:5: PAT "a": rotateBefore 10d must be shorter than lifetime 10d, or each PAT is due when it is
+			made; shorten rotateBefore or lengthen lifetime`},
 		{"overlap beyond the end", pat(", rotateBefore: 23h"),
-			`pats.yaml:4:5: PAT "a": overlap 1d must not be longer than rotateBefore 23h, or the replaced PAT runs out before its overlap ends; shorten overlap or lengthen rotateBefore`},
+			`pats.yaml:4:5: PAT "a": overlap 1d must not be longer than rotateBefore 23h, or the replaced PAT runs out
+			before its overlap ends; shorten overlap or lengthen rotateBefore`},
 		{"adopt a name", pat(", adopt: jenkins"),
-			`pats.yaml:4:80: adopt of PAT "a" is not a GUID; write the authorization id of the PAT to adopt, as rotation-failed with code ambiguous-adoption lists it`},
+			`pats.yaml:4:80: adopt of PAT "a" is not a GUID;
+			write the authorization id of the PAT to adopt, as rotation-failed with code ambiguous-adoption lists it`},
 		{"adopt without dashes", pat(", adopt: 0f5ad7a203c7b04d0f09f0c06d1b2a3c4d5e"),
-			`pats.yaml:4:80: adopt of PAT "a" is not a GUID; write the authorization id of the PAT to adopt, as rotation-failed with code ambiguous-adoption lists it`},
+			`pats.yaml:4:80: adopt of PAT "a" is not a GUID;
+			write the authorization id of the PAT to adopt, as rotation-failed with code ambiguous-adoption lists it`},
 		{"alias to itself", "apiVersion: patrol/v1\nidentities: {bot: {user: bot@contoso.com}}\npats: &a\n  - *a\n",
-			`pats.yaml:4:5: PAT 1 must be a mapping, not a list; write its keys below it, indented: name, identity, organization, displayName, scopes, lifetime, rotateBefore, overlap, adopt`},
+			`pats.yaml:4:5: PAT 1 must be a mapping, not a list;
+			write its keys below it, indented: name, identity, organization, displayName, scopes, lifetime,
+			rotateBefore, overlap, adopt`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m, _, err := manifest.Parse("pats.yaml", []byte(tt.text))
 			if err == nil || m != nil {
 				t.Fatalf("accepted: %+v", m)
 			}
-			if got := err.Error(); got != tt.want {
-				t.Errorf("got\n%s\nwant\n%s", got, tt.want)
+			if got := err.Error(); got != unfold(tt.want) {
+				t.Errorf("got\n%s\nwant\n%s", got, unfold(tt.want))
 			}
-			if _, ok := errors.AsType[manifest.Problems](err); !ok {
+			if _, ok := errors.AsType[manifest.Findings](err); !ok {
 				t.Errorf("the error is a %T", err)
 			}
 		})
@@ -353,22 +428,36 @@ pats:
     scopes: [vso.packaging]
     lifetime: 7d
 `))
-	want :=
-		`pats.yaml:1:13: apiVersion is "patrol/v2", which this version of patrol does not know; write apiVersion: patrol/v1
-pats.yaml:4:11: user "build-bot" is not a user principal name; write the user principal name of who signs in, such as build-bot@contoso.com
-pats.yaml:6:11: PAT "jenkins_agents" has a name that Key Vault does not take; use letters a-z, digits and hyphens only, as Key Vault does
+	want := `
+pats.yaml:1:13: apiVersion is "patrol/v2", which this version of patrol does not know; write apiVersion: patrol/v1
+pats.yaml:4:11: user "build-bot" is not a user principal name;
+	write the user principal name of who signs in, such as build-bot@contoso.com
+pats.yaml:6:11: PAT "jenkins_agents" has a name that Key Vault does not take;
+	use letters a-z, digits and hyphens only, as Key Vault does
 pats.yaml:7:15: PAT "jenkins_agents" has an identity "build-bto" that is not declared; did you mean build-bot?
-pats.yaml:9:14: vso.pats is for Microsoft Entra applications only: no personal access token can have it; remove it or correct it
+pats.yaml:9:14: vso.pats is for Microsoft Entra applications only: no personal access token can have it;
+	remove it or correct it
 pats.yaml:10:15: lifetime "30" is not a duration; write a whole number and one unit: 45s, 90m, 24h or 30d
-pats.yaml:11:5: PAT "feed" has no organization; write the name that follows dev.azure.com/ in its address, such as contoso
-pats.yaml:11:5: PAT "feed": rotateBefore 10d must be shorter than lifetime 7d, or each PAT is due when it is made; shorten rotateBefore or lengthen lifetime
+pats.yaml:11:5: PAT "feed" has no organization;
+	write the name that follows dev.azure.com/ in its address, such as contoso
+pats.yaml:11:5: PAT "feed": rotateBefore 10d must be shorter than lifetime 7d, or each PAT is due when it is made;
+	shorten rotateBefore or lengthen lifetime
 pats.yaml:13:5: PAT 2 has an unknown key "organisation"; did you mean organization?`
-	if err == nil || err.Error() != want {
-		t.Errorf("got\n%v\nwant\n%s", err, want)
+	if err == nil || err.Error() != unfold(want) {
+		t.Errorf("got\n%v\nwant\n%s", err, unfold(want))
 	}
-	if problems, ok := errors.AsType[manifest.Problems](err); !ok || len(problems) != 9 || problems[2].Line != 6 ||
-		problems[2].Column != 11 || problems[2].Do == "" {
-		t.Errorf("got %#v", problems)
+	findings, ok := errors.AsType[manifest.Findings](err)
+	if !ok || len(findings) != 9 {
+		t.Fatalf("a %T with %d findings, want 9", err, len(findings))
+	}
+	if got := findings[2].Line; got != 6 {
+		t.Errorf("line %d, want 6", got)
+	}
+	if got := findings[2].Column; got != 11 {
+		t.Errorf("column %d, want 11", got)
+	}
+	if findings[2].Do == "" {
+		t.Error("the finding does not say what to do")
 	}
 }
 
@@ -382,22 +471,25 @@ func TestWhatIsOnlyDoubtfulWarns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want :=
-		`pats.yaml:7:14: with overlap 0s a replaced PAT dies at once; write the time that consumers need to read the new one
+	want := `
+pats.yaml:7:14: with overlap 0s a replaced PAT dies at once; write the time that consumers need to read the new one
 pats.yaml:8:30: scope vso.code of PAT "a" is included in vso.code_write; remove it
 pats.yaml:8:40: vso.brand_new is not in Azure DevOps' list of scopes: Azure DevOps may refuse it; check its spelling
 pats.yaml:8:55: scope vso.code of PAT "a" is there twice; remove one
 pats.yaml:8:65: vso.tokens lets its bearer manage other tokens; use a narrower scope if there is one`
-	if got := manifest.Problems(warnings).Error(); got != want {
-		t.Errorf("got\n%s\nwant\n%s", got, want)
+	if got := manifest.Findings(warnings).Error(); got != unfold(want) {
+		t.Errorf("got\n%s\nwant\n%s", got, unfold(want))
 	}
 	if got := m.PATs[0].Scopes; !reflect.DeepEqual(got, []string{"vso.brand_new", "vso.code_write", "vso.tokens"}) {
 		t.Errorf("scopes %q", got)
 	}
 	m, warnings, err = manifest.Parse("pats.yaml", []byte("apiVersion: patrol/v1\nidentities: {}\npats: []\n"))
-	if err != nil || len(m.PATs) != 0 || len(warnings) != 1 ||
-		warnings[0].String() != "pats.yaml:3:1: no PAT is declared, so there is nothing to keep fresh; declare at least one" {
-		t.Errorf("no PATs: %+v %v %v", m, warnings, err)
+	if err != nil || len(m.PATs) != 0 {
+		t.Fatalf("no PATs: %+v, %v", m, err)
+	}
+	want = "pats.yaml:3:1: no PAT is declared, so there is nothing to keep fresh; declare at least one"
+	if got := manifest.Findings(warnings).Error(); got != want {
+		t.Errorf("no PATs: got\n%s\nwant\n%s", got, want)
 	}
 }
 
@@ -428,9 +520,9 @@ func TestAliasesCannotMultiplyTheWork(t *testing.T) {
 		"very many keys":   head + "  - {" + strings.Repeat("a: 1,", 100) + "}\n",
 	} {
 		_, _, err := manifest.Parse("pats.yaml", []byte(text))
-		problems, ok := errors.AsType[manifest.Problems](err)
-		if !ok || len(problems) > 1100 {
-			t.Errorf("%s: %d problems", name, len(problems))
+		findings, ok := errors.AsType[manifest.Findings](err)
+		if !ok || len(findings) > 1100 {
+			t.Errorf("%s: a %T with %d findings, want 1100 at most", name, err, len(findings))
 		}
 	}
 	nested := head + strings.Repeat("[", 20_000)
@@ -497,24 +589,34 @@ func TestGuestsAreUsersToo(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(sample))
-	f.Add([]byte(head +
-		"  - {name: a, identity: bot, organization: &o c, scopes: &s [vso.code], adopt: 0F5AD7A2-3c7b-4d0f-9f0c-6d1b2a3c4d5e}\n  - {name: b, identity: bot, organization: *o, scopes: *s}\n"))
+	f.Add([]byte(head + `  - name: a
+    identity: bot
+    organization: &o c
+    scopes: &s [vso.code]
+    adopt: 0F5AD7A2-3c7b-4d0f-9f0c-6d1b2a3c4d5e
+  - {name: b, identity: bot, organization: *o, scopes: *s}
+`))
 	f.Add([]byte("a: &a [*a]\n<<: *a\n? {}\n: !!binary x\n---\n{}"))
-	f.Add(
-		[]byte(
-			"defaults: {lifetime: 0s, rotateBefore: 1, overlap: [1d]}\npats: [~, {<<: {name: x}}, {allOrgs: true}]\nidentities: {a: ~, A: {administrator: maybe}}"))
+	f.Add([]byte(`defaults: {lifetime: 0s, rotateBefore: 1, overlap: [1d]}
+pats: [~, {<<: {name: x}}, {allOrgs: true}]
+identities: {a: ~, A: {administrator: maybe}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, _, err := manifest.Parse("pats.yaml", b)
 		quoted := bytes.ContainsAny(b, `%\`) // the input may say %! itself
 		if err != nil {
-			problems, ok := errors.AsType[manifest.Problems](err)
-			if !ok || len(problems) == 0 || m != nil {
-				t.Fatalf("an error that is no list of problems: %#v", err)
+			findings, ok := errors.AsType[manifest.Findings](err)
+			if !ok || len(findings) == 0 || m != nil {
+				t.Fatalf("an error that is no list of findings: %#v", err)
 			}
-			for i, p := range problems {
-				if p.What == "" || p.Do == "" || !quoted && strings.Contains(p.String(), "%!") || i > 0 &&
-					p.Line < problems[i-1].Line {
-					t.Fatalf("problem %d: %+v", i, p)
+			for i, p := range findings {
+				if p.What == "" || p.Do == "" {
+					t.Fatalf("finding %d does not say what is wrong, or what to do: %+v", i, p)
+				}
+				if !quoted && strings.Contains(p.String(), "%!") {
+					t.Fatalf("finding %d is badly formatted: %+v", i, p)
+				}
+				if i > 0 && p.Line < findings[i-1].Line {
+					t.Fatalf("finding %d is out of the file's order: %+v", i, p)
 				}
 			}
 			return
@@ -522,10 +624,20 @@ func FuzzParse(f *testing.F) {
 		for _, s := range m.PATs {
 			_, exists := m.Identities[s.Identity]
 			found, ok := m.PAT(strings.ToUpper(s.Name))
-			if !exists || !ok || found.Name != s.Name || len(s.Scopes) == 0 || s.DisplayName == "" ||
-				s.Organization == "" ||
-				s.Overlap < 0 || s.Overlap > s.RotateBefore || s.RotateBefore >= s.Lifetime || s.Lifetime > 365*day {
-				t.Fatalf("accepted %+v", s)
+			if !exists {
+				t.Fatalf("accepted an identity that is not declared: %+v", s)
+			}
+			if !ok || found.Name != s.Name {
+				t.Fatalf("accepted a PAT that is not found by its name: %+v", s)
+			}
+			if len(s.Scopes) == 0 || s.DisplayName == "" || s.Organization == "" {
+				t.Fatalf("accepted a PAT that lacks a field: %+v", s)
+			}
+			if s.Overlap < 0 || s.Overlap > s.RotateBefore {
+				t.Fatalf("accepted an overlap that does not fit: %+v", s)
+			}
+			if s.RotateBefore >= s.Lifetime || s.Lifetime > 365*day {
+				t.Fatalf("accepted a lifetime that does not fit: %+v", s)
 			}
 		}
 	})

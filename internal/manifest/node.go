@@ -14,20 +14,20 @@ import (
 
 // This file is about YAML, and knows no rule of the manifest.
 
-// parser collects problems while it walks the nodes of a file. It works on nodes,
-// not on decoded values: only they know lines and columns. It follows an alias to
+// parser collects findings while it walks the nodes of a file. It works on nodes, not
+// on decoded values: only they know lines and columns. It follows an alias to
 // its anchor where a value is expected and never expands one, so the depth of the
 // walk is that of the format, whatever the file does.
 type parser struct {
 	file     string
-	problems Problems
+	findings Findings
 	warnings []Warning
 }
 
 // problem notes what is wrong at n. what and do are sentences without capitals and
 // full stops.
 func (p *parser) problem(n *yaml.Node, do, what string, args ...any) {
-	p.problems = append(p.problems, Problem{File: p.file, Line: n.Line, Column: n.Column,
+	p.findings = append(p.findings, Finding{File: p.file, Line: n.Line, Column: n.Column,
 		What: fmt.Sprintf(what, args...), Do: do})
 }
 
@@ -42,16 +42,16 @@ func (p *parser) warn(n *yaml.Node, do, what string, args ...any) {
 // document parses the one document of a file. nil: it noted why there is none.
 func (p *parser) document(data []byte) *yaml.Node {
 	if len(data) > maxSize {
-		p.problems = append(p.problems, Problem{File: p.file, What: fmt.Sprintf("the file is larger than %d bytes",
-			maxSize), Do: "split the PATs over several deployments"})
+		p.findings = append(p.findings, Finding{File: p.file, Do: "split the PATs over several deployments",
+			What: fmt.Sprintf("the file is larger than %d bytes", maxSize)})
 		return nil
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, second yaml.Node
 	err := dec.Decode(&doc)
 	if err == io.EOF {
-		p.problems = append(p.problems, Problem{File: p.file, What: "the file is empty", Do: "begin with apiVersion: " +
-			APIVersion})
+		p.findings = append(p.findings, Finding{File: p.file, What: "the file is empty",
+			Do: "begin with apiVersion: " + APIVersion})
 		return nil
 	}
 	if err != nil {
@@ -82,7 +82,7 @@ func (p *parser) syntax(err error) {
 		what = what[len(m[0]):]
 	}
 	// "Around", because the parser counts some lines from 0 and others from 1.
-	p.problems = append(p.problems, Problem{File: p.file, Line: line, What: "this is not YAML: " + what,
+	p.findings = append(p.findings, Finding{File: p.file, Line: line, What: "this is not YAML: " + what,
 		Do: "look at the indentation, colons and quotes around here"})
 }
 
@@ -94,14 +94,14 @@ func value(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-// field is a key of a mapping with its value. at is where the value's problems
-// are told: the alias if there is one, not the anchor's far-away line.
+// field is a key of a mapping with its value. at is the place that a finding about the
+// value names: the alias if there is one, not the anchor's far-away line.
 type field struct{ key, at *yaml.Node }
 
-// mapping reads the keys of n and notes the unknown, doubled and strange ones.
-// nil: n is no mapping. refuse may tell more about a key that is not known.
-func (p *parser) mapping(n *yaml.Node, is string, known []string, refuse func(key string) (what,
-	do string)) map[string]field {
+// mapping reads the keys of n and notes those that are unknown, there twice, or no
+// words. nil: n is no mapping. explain may say more about a key that is not known.
+func (p *parser) mapping(n *yaml.Node, is string, known []string,
+	explain func(key string) (what, do string)) map[string]field {
 	v := value(n)
 	if v.Kind != yaml.MappingNode {
 		p.problem(n, "write its keys below it, indented: "+strings.Join(known, ", "), "%s must be a mapping, not %s",
@@ -129,8 +129,8 @@ func (p *parser) mapping(n *yaml.Node, is string, known []string, refuse func(ke
 			continue
 		}
 		delete(fields, name) // an unknown key twice is unknown twice
-		if refuse != nil {
-			if what, do := refuse(name); what != "" {
+		if explain != nil {
+			if what, do := explain(name); what != "" {
 				p.problem(key, do, "%s", what)
 				continue
 			}
@@ -243,7 +243,10 @@ func distance(a, b string) int {
 				cost = 0
 			}
 			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+			if i < 2 || j < 2 {
+				continue
+			}
+			if a[i-1] == b[j-2] && a[i-2] == b[j-1] {
 				row[j] = min(row[j], before[j-2]+1)
 			}
 		}

@@ -16,7 +16,7 @@ import (
 	"github.com/azure-patrol/patrol/internal/scopes"
 )
 
-const allOrgsRefused = "allOrgs is refused: Azure DevOps retires global PATs on 2026-12-01"
+const allOrgsIsRefused = "allOrgs is refused: Azure DevOps retires global PATs on 2026-12-01"
 
 // times are the three durations of a PAT.
 type times struct{ lifetime, rotateBefore, overlap time.Duration }
@@ -30,7 +30,7 @@ func (p *parser) parse(data []byte) *Manifest {
 	if top == nil {
 		return nil
 	}
-	m := &Manifest{Identities: map[string]Identity{}, byName: map[string]int{}}
+	m := &Manifest{Identities: map[string]IdentitySpec{}, byName: map[string]int{}}
 
 	const versionDo = "write apiVersion: " + APIVersion
 	if f, ok := top["apiVersion"]; !ok {
@@ -46,14 +46,14 @@ func (p *parser) parse(data []byte) *Manifest {
 	}
 
 	defaults := times{DefaultLifetime, DefaultRotateBefore, DefaultOverlap}
-	where := root // what to blame if the defaults contradict each other; nil: told already
+	where := root // what to blame if the defaults contradict each other; nil: reported already
 	if f, ok := top["defaults"]; ok {
 		where = f.key
-		before := len(p.problems)
+		before := len(p.findings)
 		if fields := p.mapping(f.at, "defaults", []string{"lifetime", "rotateBefore", "overlap"}, nil); fields != nil {
 			defaults, _ = p.durations(fields, defaults)
 		}
-		if len(p.problems) > before {
+		if len(p.findings) > before {
 			where = nil
 		}
 	}
@@ -80,9 +80,9 @@ func (p *parser) identities(f field, m *Manifest) {
 		seen[strings.ToLower(name)] = key
 		p.name(key, name, is, maxIdentityName)
 		// One with a problem still exists: its PATs need no further one.
-		identity := Identity{Name: name}
+		identity := IdentitySpec{Name: name}
 		m.Identities[name] = identity
-		keys := p.mapping(fields[i].at, is, []string{"user", "administrator"}, tokenRefused)
+		keys := p.mapping(fields[i].at, is, []string{"user", "administrator"}, explainTokenKey)
 		if keys == nil {
 			continue
 		}
@@ -105,7 +105,8 @@ func (p *parser) identities(f field, m *Manifest) {
 func (p *parser) bool(n *yaml.Node, is string) bool {
 	v := value(n)
 	var b bool
-	if v.Kind != yaml.ScalarNode || v.Tag != "!!bool" || v.Style&yaml.TaggedStyle != 0 || v.Decode(&b) != nil {
+	isPlainBool := v.Kind == yaml.ScalarNode && v.Tag == "!!bool" && v.Style&yaml.TaggedStyle == 0
+	if !isPlainBool || v.Decode(&b) != nil {
 		p.problem(n, "write true or false", "%s is neither true nor false", is)
 	}
 	return b
@@ -133,13 +134,13 @@ func (p *parser) pats(f field, m *Manifest, defaults times, where *yaml.Node) {
 		identityList = slices.Sorted(maps.Keys(m.Identities))
 	)
 	for i, at := range list.Content {
-		if len(p.problems) >= maxProblems {
+		if len(p.findings) >= maxProblems {
 			p.problem(at, "correct those before it first", "there may be more problems from here on")
 			return
 		}
 		is := fmt.Sprintf("PAT %d", i+1)
 		keys := p.mapping(at, is, []string{"name", "identity", "organization", "displayName", "scopes", "lifetime",
-			"rotateBefore", "overlap", "adopt"}, patRefused)
+			"rotateBefore", "overlap", "adopt"}, explainPATKey)
 		if keys == nil {
 			continue
 		}
@@ -218,9 +219,9 @@ func (p *parser) pats(f field, m *Manifest, defaults times, where *yaml.Node) {
 		} else {
 			p.problem(at, "write what it may do, such as scopes: [vso.code]", "%s has no scopes", is)
 		}
-		before := len(p.problems)
+		before := len(p.findings)
 		own, inherits := p.durations(keys, defaults)
-		if len(p.problems) == before {
+		if len(p.findings) == before {
 			spec.Lifetime, spec.RotateBefore, spec.Overlap = own.lifetime, own.rotateBefore, own.overlap
 			switch {
 			case where == nil:
@@ -231,7 +232,8 @@ func (p *parser) pats(f field, m *Manifest, defaults times, where *yaml.Node) {
 			}
 		}
 		if k, ok := keys["adopt"]; ok {
-			const do = "write the authorization id of the PAT to adopt, as rotation-failed with code ambiguous-adoption lists it"
+			const do = "write the authorization id of the PAT to adopt, " +
+				"as rotation-failed with code ambiguous-adoption lists it"
 			if id, ok := p.text(k.at, "adopt of "+is, do); ok {
 				if !validGUID(id) {
 					p.problem(k.at, do, "adopt of %s is not a GUID", is)
@@ -365,10 +367,10 @@ func (p *parser) durations(fields map[string]field, defaults times) (t times, in
 	return t, inherits
 }
 
-// relation checks overlap <= rotateBefore < lifetime and reports whether it noted
-// a problem.
+// relation checks overlap <= rotateBefore < lifetime, and reports whether it has found
+// a contradiction.
 func (p *parser) relation(t times, at *yaml.Node, is string) bool {
-	before := len(p.problems)
+	before := len(p.findings)
 	if t.rotateBefore >= t.lifetime {
 		p.problem(at, "shorten rotateBefore or lengthen lifetime",
 			"%s: rotateBefore %s must be shorter than lifetime %s, or each PAT is due when it is made",
@@ -376,10 +378,11 @@ func (p *parser) relation(t times, at *yaml.Node, is string) bool {
 	}
 	if t.overlap > t.rotateBefore {
 		p.problem(at, "shorten overlap or lengthen rotateBefore",
-			"%s: overlap %s must not be longer than rotateBefore %s, or the replaced PAT runs out before its overlap ends",
+			"%s: overlap %s must not be longer than rotateBefore %s, "+
+				"or the replaced PAT runs out before its overlap ends",
 			is, FormatDuration(t.overlap), FormatDuration(t.rotateBefore))
 	}
-	return len(p.problems) > before
+	return len(p.findings) > before
 }
 
 // ParseDuration reads a whole number and one unit: 45s, 90m, 24h, 30d.
@@ -426,8 +429,10 @@ const alphanumeric = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345
 // validUser knows user principal names, those of guests (#EXT#) included.
 func validUser(s string) bool {
 	local, domain, ok := strings.Cut(s, "@")
-	if !ok || local == "" || strings.Trim(local, alphanumeric+"'._!#^~+-") != "" || len(s) > 256 ||
-		!strings.Contains(domain, ".") {
+	if !ok || len(s) > 256 || !strings.Contains(domain, ".") {
+		return false
+	}
+	if local == "" || strings.Trim(local, alphanumeric+"'._!#^~+-") != "" {
 		return false
 	}
 	for label := range strings.SplitSeq(domain, ".") {
@@ -461,23 +466,22 @@ func validGUID(s string) bool {
 // organizationOf finds the organization in an address of one.
 func organizationOf(s string) string {
 	s = strings.TrimPrefix(strings.TrimPrefix(s, "https://"), "http://")
-	if rest, ok := strings.CutPrefix(s, "dev.azure.com/"); ok {
-		s, _, _ = strings.Cut(rest, "/")
-	} else {
-		host, _, _ := strings.Cut(s, "/")
-		var ok bool
-		if s, ok = strings.CutSuffix(host, ".visualstudio.com"); !ok {
-			return ""
-		}
-	}
-	if !validOrganization(s) {
+	host, path, _ := strings.Cut(s, "/")
+	name, isOldAddress := strings.CutSuffix(host, ".visualstudio.com")
+	switch {
+	case host == "dev.azure.com":
+		name, _, _ = strings.Cut(path, "/")
+	case !isOldAddress:
 		return ""
 	}
-	return s
+	if !validOrganization(name) {
+		return ""
+	}
+	return name
 }
 
-// tokenRefused knows the keys under which people write tokens down.
-func tokenRefused(key string) (what, do string) {
+// explainTokenKey knows the keys under which people write tokens down.
+func explainTokenKey(key string) (what, do string) {
 	switch strings.ToLower(key) {
 	case "token", "pat", "value", "secret", "password", "refreshtoken":
 		return "a token does not belong into this file",
@@ -486,9 +490,9 @@ func tokenRefused(key string) (what, do string) {
 	return "", ""
 }
 
-func patRefused(key string) (what, do string) {
+func explainPATKey(key string) (what, do string) {
 	if strings.EqualFold(key, "allOrgs") {
-		return allOrgsRefused, "remove it and declare one PAT per organization"
+		return allOrgsIsRefused, "remove it and declare one PAT per organization"
 	}
-	return tokenRefused(key)
+	return explainTokenKey(key)
 }
