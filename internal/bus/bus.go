@@ -30,7 +30,7 @@ type Config struct {
 	Topic string // of events
 	// VaultHost makes the events' source.
 	VaultHost string
-	// Trace is told of each send; nil: nobody is.
+	// Trace is called at the beginning of each send; nil: sends are not traced.
 	Trace func(ctx context.Context, destination string, messages int) (context.Context, Trace)
 	Log   *slog.Logger
 }
@@ -51,9 +51,9 @@ var _ rotation.Outbox = (*Bus)(nil)
 func New(c Config) (*Bus, error) {
 	switch {
 	case c.Queue == "" || c.Topic == "":
-		return nil, errors.New("the bus wants the names of the command queue and the event topic")
+		return nil, errors.New("the names of the command queue and of the event topic are missing")
 	case c.ConnectionString == "" && (c.Namespace == "" || c.Credential == nil):
-		return nil, errors.New("the bus wants a connection string, or a namespace and a credential")
+		return nil, errors.New("neither a connection string is set, nor a namespace with a credential")
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -77,7 +77,9 @@ func (b *Bus) sender(events bool) (*azservicebus.Sender, error) {
 			b.client = nil // the SDK gives one that panics
 			// Its text may quote the connection string.
 			return nil, &rotation.Error{Class: rotation.Configuration, Code: "service-bus-connection",
-				Message: "the Service Bus connection setting cannot be used: it wants a namespace's host name or a connection string"}
+				Message: "the Service Bus connection setting cannot be used: " +
+					"set ServiceBusConnection__fullyQualifiedNamespace to the namespace's host name, " +
+					"or ServiceBusConnection to a connection string"}
 		}
 	}
 	at, name := &b.commands, b.config.Queue
@@ -192,21 +194,23 @@ func classify(err error, doing string) error {
 	if err == nil {
 		return nil
 	}
-	out := &rotation.Error{Class: rotation.Transient, Code: "service-bus", Message: doing + " failed", Err: err}
 	if errors.Is(err, azservicebus.ErrMessageTooLarge) {
-		out.Class, out.Code, out.Message = rotation.Configuration, "message-too-large", doing+
-			" failed: the message is larger than the namespace permits"
-		return out
+		return &rotation.Error{Class: rotation.Configuration, Code: "message-too-large", Err: err,
+			Message: doing + " failed: the message is larger than the Service Bus namespace permits"}
 	}
+	out := &rotation.Error{Class: rotation.Transient, Code: "service-bus", Err: err,
+		Message: doing + " failed: Service Bus cannot be reached, or did not answer in time"}
 	if e, ok := errors.AsType[*azservicebus.Error](err); ok {
 		out.Code = "service-bus-" + string(e.Code)
 		switch e.Code {
 		case azservicebus.CodeUnauthorizedAccess:
 			out.Class = rotation.Configuration
-			out.Message = doing + " was refused: patrol's identity needs the role Azure Service Bus Data Sender"
+			out.Message = doing + " was refused by Service Bus: give the app's managed identity " +
+				"the role Azure Service Bus Data Sender on the queue and the topic"
 		case azservicebus.CodeNotFound:
 			out.Class = rotation.Configuration
-			out.Message = doing + " failed: there is no such queue or topic"
+			out.Message = doing + " failed: the Service Bus namespace has no such queue or topic: " +
+				"create it, or correct COMMAND_QUEUE or EVENT_TOPIC"
 		}
 	}
 	// The managed identity's own failure, a cancelled context: kept for errors.Is.

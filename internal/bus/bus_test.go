@@ -22,8 +22,8 @@ import (
 	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
 )
 
-// stand is the real SDK against the sandbox's Service Bus, in a bubble.
-type stand struct {
+// fixture is the real SDK against the sandbox's Service Bus, in a bubble.
+type fixture struct {
 	bus   *bus.Bus
 	azure *azure.Bus
 	panel faults.Injector
@@ -31,9 +31,9 @@ type stand struct {
 	sent  []azure.Message
 }
 
-func open(t *testing.T, key string) *stand {
+func open(t *testing.T, key string) *fixture {
 	t.Helper()
-	s := &stand{}
+	s := &fixture{}
 	var err error
 	s.azure, err = azure.New(azure.Config{
 		Entities: broker.Entities{
@@ -68,7 +68,7 @@ func open(t *testing.T, key string) *stand {
 	return s
 }
 
-func (s *stand) close(t *testing.T) {
+func (s *fixture) close(t *testing.T) {
 	t.Helper()
 	if err := s.bus.Close(t.Context()); err != nil {
 		t.Error(err)
@@ -201,9 +201,17 @@ func TestAFailureToSendHasAClassAndNoSecret(t *testing.T) {
 				}
 				err := s.bus.Send(t.Context(), rotation.Command{PAT: "a", Reason: rotation.Check})
 				e, ok := errors.AsType[*rotation.Error](err)
-				if !ok || e.Class != tc.class || !strings.Contains(e.Message, tc.want) || strings.Contains(err.Error(),
-					"c4n4ry") {
-					t.Errorf("error %v, want class %s and %q", err, tc.class, tc.want)
+				if !ok {
+					t.Fatalf("error %v has no class", err)
+				}
+				if e.Class != tc.class {
+					t.Errorf("class %s, want %s", e.Class, tc.class)
+				}
+				if !strings.Contains(e.Message, tc.want) {
+					t.Errorf("message %q does not say %q", e.Message, tc.want)
+				}
+				if strings.Contains(err.Error(), "c4n4ry") {
+					t.Errorf("the error holds the key: %v", err)
 				}
 			})
 		})

@@ -82,18 +82,18 @@ func short(id string) string {
 func DecodeCommand(body []byte) (rotation.Command, error) {
 	var c command
 	if len(body) > MaxCommand {
-		return rotation.Command{}, fmt.Errorf("%w: %d bytes, and %d are permitted", ErrNotACommand, len(body),
+		return rotation.Command{}, fmt.Errorf("%w: it has %d bytes, and %d are permitted", ErrNotACommand, len(body),
 			MaxCommand)
 	}
 	if !utf8.Valid(body) {
-		return rotation.Command{}, fmt.Errorf("%w: not UTF-8", ErrNotACommand)
+		return rotation.Command{}, fmt.Errorf("%w: it is not UTF-8", ErrNotACommand)
 	}
 	dec := json.NewDecoder(bytes.NewReader(body))
 	if err := dec.Decode(&c); err != nil {
 		if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && e.Field != "" {
 			return rotation.Command{}, fmt.Errorf("%w: %q must be a %s", ErrNotACommand, e.Field, e.Type)
 		}
-		return rotation.Command{}, fmt.Errorf("%w: not a JSON object", ErrNotACommand)
+		return rotation.Command{}, fmt.Errorf("%w: it is not a JSON object", ErrNotACommand)
 	}
 	if dec.More() {
 		return rotation.Command{}, fmt.Errorf("%w: something follows the JSON object", ErrNotACommand)
@@ -113,7 +113,8 @@ func DecodeCommand(body []byte) (rotation.Command, error) {
 		return rotation.Command{}, fmt.Errorf("%w: a field is too long", ErrNotACommand)
 	}
 	switch out.Reason {
-	case rotation.Provision, rotation.Expiring, rotation.Requested, rotation.Compromised, rotation.Drift, rotation.Check:
+	case rotation.Provision, rotation.Expiring, rotation.Requested, rotation.Compromised, rotation.Drift,
+		rotation.Check:
 	case "":
 		out.Reason = rotation.Check
 	default:

@@ -11,10 +11,8 @@ import (
 
 func TestACommandIsReadWithItsDefaults(t *testing.T) {
 	t.Parallel()
-	got,
-		err := bus.DecodeCommand(
-		[]byte(
-			`{"command":"reconcile","pat":"jenkins-agents","reason":"expiring","from":"a1","revokePrevious":"now","requestedBy":"ada","attempt":2,"later":"field"}`))
+	got, err := bus.DecodeCommand([]byte(`{"command":"reconcile","pat":"jenkins-agents","reason":"expiring",
+		"from":"a1","revokePrevious":"now","requestedBy":"ada","attempt":2,"later":"field"}`))
 	want := rotation.Command{PAT: "jenkins-agents", Reason: rotation.Expiring, From: "a1", RevokePrevious: rotation.Now,
 		RequestedBy: "ada", Attempt: 2}
 	if err != nil || got != want {
@@ -87,9 +85,8 @@ func TestTheSameOrderHasTheSameMessageID(t *testing.T) {
 }
 
 func FuzzDecodeCommand(f *testing.F) {
-	f.Add(
-		[]byte(
-			`{"command":"reconcile","pat":"jenkins-agents","reason":"expiring","from":"a","revokePrevious":"overlap","requestedBy":"x","attempt":0}`))
+	f.Add([]byte(`{"command":"reconcile","pat":"jenkins-agents","reason":"expiring","from":"a",
+		"revokePrevious":"overlap","requestedBy":"x","attempt":0}`))
 	for _, h := range hostile {
 		f.Add([]byte(h.body))
 	}
@@ -101,8 +98,11 @@ func FuzzDecodeCommand(f *testing.F) {
 			}
 			return
 		}
-		if c.PAT == "" || c.Reason == "" || c.RevokePrevious == "" || len(bus.MessageID(c)) > 128 {
-			t.Fatalf("accepted %+v", c)
+		if c.PAT == "" || c.Reason == "" || c.RevokePrevious == "" {
+			t.Fatalf("accepted a command that lacks a field: %+v", c)
+		}
+		if id := bus.MessageID(c); len(id) > 128 {
+			t.Fatalf("message id %q has %d characters, want 128 at most", id, len(id))
 		}
 	})
 }

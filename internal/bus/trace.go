@@ -16,7 +16,7 @@ const (
 // Trace is one send as whoever records it sees it.
 type Trace struct {
 	Parent string      // W3C trace context of the send; empty: it is not recorded
-	Done   func(error) // tells its end; nil: nobody wants to know
+	Done   func(error) // called at its end; nil: nobody needs to know
 }
 
 // trace begins a send.

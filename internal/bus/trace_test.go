@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -23,10 +24,11 @@ func TestMessagesCarryTheTraceOfTheirSend(t *testing.T) {
 		s := open(t, "right")
 		defer s.close(t)
 		var mu sync.Mutex
-		var told []string
+		var recorded []string
 		traced, err := bus.New(bus.Config{
-			ConnectionString: "Endpoint=sb://bus.test;SharedAccessKeyName=key;SharedAccessKey=right;UseDevelopmentEmulator=true",
-			Queue:            "pat-commands", Topic: "pat-events", VaultHost: "contoso.vault.azure.net",
+			ConnectionString: "Endpoint=sb://bus.test;SharedAccessKeyName=key;SharedAccessKey=right;" +
+				"UseDevelopmentEmulator=true",
+			Queue: "pat-commands", Topic: "pat-events", VaultHost: "contoso.vault.azure.net",
 			Options: azservicebus.ClientOptions{NewWebSocketConn: func(context.Context,
 				azservicebus.NewWebSocketConnArgs) (net.Conn, error) {
 				near, far := net.Pipe()
@@ -37,9 +39,9 @@ func TestMessagesCarryTheTraceOfTheirSend(t *testing.T) {
 				return ctx, bus.Trace{Parent: parent, Done: func(err error) {
 					mu.Lock()
 					defer mu.Unlock()
-					told = append(told, destination)
+					recorded = append(recorded, destination)
 					if err != nil {
-						told = append(told, "failed")
+						recorded = append(recorded, "failed")
 					}
 				}}
 			},
@@ -76,8 +78,11 @@ func TestMessagesCarryTheTraceOfTheirSend(t *testing.T) {
 				}
 			}
 		}
-		if len(s.sent) != 3 || len(told) != 2 || told[0] != "pat-commands" || told[1] != "pat-events" {
-			t.Errorf("%d messages, told of %q", len(s.sent), told)
+		if len(s.sent) != 3 {
+			t.Errorf("%d messages, want 3", len(s.sent))
+		}
+		if want := []string{"pat-commands", "pat-events"}; !slices.Equal(recorded, want) {
+			t.Errorf("sends recorded to %q, want %q", recorded, want)
 		}
 
 		// Without anybody who records, there is no trace of it.
@@ -90,7 +95,7 @@ func TestMessagesCarryTheTraceOfTheirSend(t *testing.T) {
 	})
 }
 
-func TestASendThatFailsIsToldSo(t *testing.T) {
+func TestASendThatFailsIsRecordedAsAFailure(t *testing.T) {
 	t.Parallel()
 	var failed error
 	b, err := bus.New(bus.Config{ConnectionString: "Endpoint=nothing", Queue: "q", Topic: "t",
@@ -103,7 +108,7 @@ func TestASendThatFailsIsToldSo(t *testing.T) {
 	for _, err := range []error{b.Send(t.Context(), rotation.Command{PAT: "a"}),
 		b.Publish(t.Context(), &rotation.SignedIn{Identity: "i", User: "u", At: time.Now()})} {
 		if err == nil || !errors.Is(failed, err) {
-			t.Errorf("%v was told as %v", err, failed)
+			t.Errorf("%v was recorded as %v", err, failed)
 		}
 	}
 }
