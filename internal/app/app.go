@@ -55,8 +55,8 @@ type Outside struct {
 	Version string
 	// Telemetry is where spans and metrics go beside what the settings say.
 	Telemetry telemetry.Outputs
-	// Ports may change what the core works with: a simulation of a broken patrol
-	// shows that it would be found out.
+	// Ports may change what the core works with: a simulation breaks patrol with it,
+	// to see that its own checks find that.
 	Ports func(*reconcile.Config)
 }
 
@@ -158,21 +158,23 @@ func (a *App) wire(s Settings) error {
 	if err != nil {
 		return err
 	}
-	if a.vault, err = vault.New(vault.Config{
+	a.vault, err = vault.New(vault.Config{
 		URL: s.Vault.String(), Credential: app, ClientOptions: options,
 		DisableChallengeResourceVerification: s.Local, Log: o.Log, Now: o.Now,
-	}); err != nil {
+	})
+	if err != nil {
 		return err
 	}
 	busCredential, err := managedIdentity(s.BusClientID, options)
 	if err != nil {
 		return err
 	}
-	if a.bus, err = bus.New(bus.Config{
+	a.bus, err = bus.New(bus.Config{
 		ConnectionString: s.BusConnectionString, Namespace: hostOnly(s.BusNamespace), Credential: busCredential,
 		Options: a.busOptions(s), Queue: s.CommandQueue, Topic: s.EventTopic, VaultHost: s.Vault.Host, Log: o.Log,
 		Trace: a.telemetry.Sending(),
-	}); err != nil {
+	})
+	if err != nil {
 		return err
 	}
 	a.closing = append(a.closing, a.bus.Close, a.telemetry.Close)
@@ -224,12 +226,12 @@ func (a *App) wire(s Settings) error {
 	if s.Public != nil {
 		pages.PublicURL = strings.TrimSuffix(s.Public.String(), "/")
 	}
-	api := web.New(a.administration(web.Config{Reconciler: a.reconciler, Outbox: a.bus, Identities: signIns,
-		Versions: a.vault,
-		Ends:     tokens, Sweeps: &a.sweeps, Now: o.Now, Log: o.Log, Keys: keys,
-		Pages: []func(*web.API, *http.ServeMux){web.SignInRoutes(pages), web.DashboardRoutes}},
-		tokens.Administration()))
-	a.handle(s, api.Handler())
+	c := a.administration(web.Config{
+		Reconciler: a.reconciler, Outbox: a.bus, Identities: signIns, Versions: a.vault, Ends: tokens,
+		Sweeps: &a.sweeps, Now: o.Now, Log: o.Log, Keys: keys,
+		Pages: []func(*web.API, *http.ServeMux){web.SignInRoutes(pages), web.DashboardRoutes},
+	}, tokens.Administration())
+	a.handle(s, web.New(c).Handler())
 	return nil
 }
 
@@ -254,8 +256,8 @@ func (a *App) administration(c web.Config, organizations devops.Administration) 
 		return administration.New(administration.Config{Organizations: organizations, Vault: a.vault, Key: key,
 			Now: c.Now})
 	}
-	c.Audit = func(ctx context.Context, o rotation.Owner, q administration.AuditQuery) (administration.AuditPage,
-		error) {
+	c.Audit = func(ctx context.Context, o rotation.Owner,
+		q administration.AuditQuery) (administration.AuditPage, error) {
 		if !a.manifest.Identities[o.Identity].Administrator {
 			o.Identity = administrators[0]
 		}
@@ -321,9 +323,8 @@ func managedIdentity(clientID string, options azcore.ClientOptions) (azcore.Toke
 	}
 	c, err := azidentity.NewManagedIdentityCredential(&o)
 	if err != nil {
-		return nil,
-			errors.New(
-				"the managed identity cannot be used: AZURE_CLIENT_ID must be the client id of a user-assigned managed identity of this app")
+		return nil, errors.New("the managed identity cannot be used: " +
+			"AZURE_CLIENT_ID must be the client id of a user-assigned managed identity of this app")
 	}
 	return c, nil
 }
@@ -436,7 +437,7 @@ type signIns struct {
 	hasLinks bool // the app knows its own address
 }
 
-// State tells how an identity's sign-in stands.
+// State shows how an identity's sign-in stands.
 func (s *signIns) State(ctx context.Context, identity string) web.Identity {
 	out := web.Identity{Name: identity, User: s.manifest.Identities[identity].User}
 	st, err := s.Status(ctx, identity)

@@ -28,7 +28,7 @@ type Process struct {
 	Open func(ctx context.Context, page string) error
 }
 
-// command is one of what the program can do beside serving the Functions host.
+// command is one thing that the program can do beside serving the Functions host.
 type command struct {
 	name, about string
 	run         func(ctx context.Context, args []string, p Process) error
@@ -37,7 +37,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"sign-in", "sign an identity in from this machine and store the sign-in in Key Vault", SignIn},
-		{"plan", "say what a sweep with a manifest would do, and change nothing", Plan},
+		{"plan", "show what a sweep with a manifest would do, and change nothing", Plan},
 	}
 }
 
@@ -56,8 +56,8 @@ type usageError struct {
 
 func (e *usageError) Error() string { return e.text }
 
-// Main runs the command that args name, without any the Functions host's
-// handler, and returns the exit code.
+// Main runs the command that args name, or without any serves the Functions host, and
+// returns the exit code.
 func Main(ctx context.Context, args []string, p Process) int {
 	err := dispatch(ctx, args, p)
 	if err == nil {
@@ -97,7 +97,7 @@ func usage() string {
 	for _, c := range commands() {
 		fmt.Fprintf(&b, "  handler %-16s %s\n", c.name, c.about)
 	}
-	b.WriteString("  handler help             this text\n\n\"handler <command> -h\" tells more about a command.\n")
+	b.WriteString("  handler help             this text\n\n\"handler <command> -h\" says more about a command.\n")
 	return b.String()
 }
 

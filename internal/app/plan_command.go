@@ -30,21 +30,21 @@ import (
 
 const planUsage = `Usage: handler plan [flags] [pats.yaml]
 
-Says what a sweep with this manifest would do: what it would create, rotate,
+Shows what a sweep with this manifest would do: what it would create, rotate,
 revoke, adopt and release, and why. It changes nothing and stores nothing.
 Without a file it takes PATROL_MANIFEST, by default pats.yaml.
 
 Your own Azure sign-in (az login) must be allowed to read the vault's secrets (Key
 Vault Secrets User): the identities' sign-ins there list their PATs. With Key Vault
-Reader, or where the app alone can use a sign-in, the plan shows what the vault's
-tags tell, and says so.
+Reader, or where the app alone can use a sign-in, the plan rests on the vault's tags
+alone, and says so.
 
 Settings, from the environment: KEY_VAULT_URL, ENTRA_TENANT_ID, ENTRA_CLIENT_ID,
 ENTRA_CLIENT_CREDENTIAL, ENTRA_CERTIFICATE, PATROL_MANIFEST, AZURE_AUTHORITY_HOST,
 AZURE_DEVOPS_URL, AZURE_DEVOPS_VSSPS_URL. With -offline only PATROL_MANIFEST.
 
 Exit code 0: a plan, with changes or without. 1: it failed, or something could not
-be looked at. 2: the command line or the manifest can't be used.
+be read. 2: the command line or the manifest can't be used.
 
 Flags:
 `
@@ -52,7 +52,7 @@ Flags:
 // codeNotListed is a PAT list that cannot be read from an operator's machine.
 const codeNotListed = "not-listed"
 
-// Plan is the command that says what a sweep with a manifest would do.
+// Plan is the command that shows what a sweep with a manifest would do.
 func Plan(ctx context.Context, args []string, p Process) error {
 	flags := flag.NewFlagSet("plan", flag.ContinueOnError)
 	format := flags.String("format", "text", "print the plan as `text`, json or markdown")
@@ -85,15 +85,15 @@ func Plan(ctx context.Context, args []string, p Process) error {
 		return errors.New(strings.Join(problems(err), "\n  "))
 	}
 	p.Outside.fill()
-	report, unseen, err := look(ctx, s, m, p)
+	report, unread, err := planAsOperator(ctx, s, m, p)
 	if err != nil {
 		return err
 	}
 	if err := writePlan(p.Out, *format, path, report); err != nil {
 		return fmt.Errorf("writing the plan: %w", err)
 	}
-	if unseen > 0 {
-		return fmt.Errorf("the plan is not complete: %d could not be looked at", unseen)
+	if unread > 0 {
+		return fmt.Errorf("the plan is not complete: %d of its sources could not be read, see its problems", unread)
 	}
 	return nil
 }
@@ -133,11 +133,11 @@ func readPlanSettings(getenv func(string) string) (Settings, error) {
 	return s, nil
 }
 
-// look takes the look that a sweep takes, as an operator and without a trace. unseen
-// counts what could not be looked at for another reason than that nobody has signed
-// in yet, or that an operator can't: the plan says these two.
-func look(ctx context.Context, s Settings, m *manifest.Manifest, p Process) (report web.PlanReport, unseen int,
-	err error) {
+// planAsOperator makes the plan of a sweep with an operator's rights, and changes
+// nothing. unread counts what could not be read for another reason than that nobody has
+// signed in yet, or that an operator can't: of these two the plan itself speaks.
+func planAsOperator(ctx context.Context, s Settings, m *manifest.Manifest,
+	p Process) (report web.PlanReport, unread int, err error) {
 	o := p.Outside
 	client := &http.Client{Transport: o.Transport}
 	options := azcore.ClientOptions{Transport: client, Retry: o.Retry.HTTP}
@@ -173,11 +173,11 @@ func look(ctx context.Context, s Settings, m *manifest.Manifest, p Process) (rep
 		return report, 0, err
 	}
 	providers := s.DevOps.String() + "/"
-	lists := &lists{tokens: tokens, manifest: m, secrets: secrets, now: o.Now, hidden: map[string]string{},
+	lists := &lists{tokens: tokens, manifest: m, secrets: secrets, now: o.Now, unlisted: map[string]string{},
 		address: func(organization string) string { return providers + organization }}
 	reconciler := reconcile.NewReconciler(reconcile.Config{
 		Spec: m.PAT, Specs: func() []rotation.Spec { return m.PATs },
-		Vault: secrets, Tokens: lists, // Outbox and Identities are a sweep's: Look sends nothing
+		Vault: secrets, Tokens: lists, // Outbox and Identities are a sweep's: Plan sends nothing
 		VaultTag:        rotation.VaultTag(s.Vault.Host),
 		ProviderAddress: lists.address,
 		Organization: func(address string) string {
@@ -194,11 +194,11 @@ func look(ctx context.Context, s Settings, m *manifest.Manifest, p Process) (rep
 	}
 	for _, q := range plan.Problems {
 		if e := rotation.AsError(q.Err); e == nil || e.Code != string(entra.NotSignedIn) {
-			unseen++
+			unread++
 		}
 	}
-	lists.confess(&plan)
-	return web.Report(reconciler, plan), unseen, nil
+	lists.withdrawUnlisted(&plan)
+	return web.Report(reconciler, plan), unread, nil
 }
 
 // explainVault speaks to an operator, where the vault's failures speak of the app.
@@ -208,14 +208,14 @@ func explainVault(err error) error {
 		return err
 	}
 	switch e.Code {
-	case "vault-forbidden":
-		return errors.New(
-			"the vault refuses your Azure sign-in: it needs the role Key Vault Secrets User on the vault, or Key Vault Reader for a plan from the vault's tags alone (vault-forbidden)")
-	case "vault-unauthorized":
-		return errors.New(
-			"the vault does not accept your Azure sign-in: sign in to the vault's own tenant, az login --tenant (vault-unauthorized)")
-	case "vault-credential":
-		return errors.New("there is no token for the vault: run az login, and check KEY_VAULT_URL (vault-credential)")
+	case rotation.VaultForbidden:
+		return fmt.Errorf("the vault refuses your Azure sign-in: it needs the role Key Vault Secrets User on the "+
+			"vault, or Key Vault Reader for a plan from the vault's tags alone (%s)", e.Code)
+	case rotation.VaultUnauthorized:
+		return fmt.Errorf("the vault does not accept your Azure sign-in: "+
+			"sign in to the vault's own tenant, az login --tenant (%s)", e.Code)
+	case rotation.VaultCredential:
+		return fmt.Errorf("there is no token for the vault: run az login, and check KEY_VAULT_URL (%s)", e.Code)
 	}
 	return fmt.Errorf("the vault can't be read: %w", err)
 }
@@ -250,48 +250,50 @@ func (s *secrets) Secrets(context.Context) iter.Seq2[rotation.Version, error] {
 	}
 }
 
-// errReadOnly is what a sign-in client hears that wants to write.
+// errReadOnly refuses what a sign-in client wants to write.
 var errReadOnly = errors.New("a plan stores nothing")
 
-// borrowed gives the identities' sign-ins to read. The refresh token that Entra sends
+// readOnlyStore gives the identities' sign-ins to read. The refresh token that Entra sends
 // with each access token is dropped: Entra leaves the one before it valid until its own
 // end, so that the app goes on with what the vault has. An authority that ends the old
 // one at once would end the app's sign-in by a plan; Entra does so for single page apps
 // only.
-type borrowed struct{ signIns *vault.Store }
+type readOnlyStore struct{ signIns *vault.Store }
 
-func (b borrowed) Read(ctx context.Context, name string) (rotation.Secret, map[string]string, string, time.Time,
-	error) {
-	return b.signIns.Read(ctx, name)
+func (s readOnlyStore) Read(ctx context.Context, name string) (value rotation.Secret, tags map[string]string,
+	version string, created time.Time, err error) {
+	return s.signIns.Read(ctx, name)
 }
 
-func (borrowed) Write(context.Context, string, rotation.Secret, string, map[string]string, time.Time) (string,
-	time.Time, error) {
+func (readOnlyStore) Write(context.Context, string, rotation.Secret, string, map[string]string,
+	time.Time) (version string, created time.Time, err error) {
 	return "", time.Time{}, errReadOnly
 }
 
-func (borrowed) Tag(context.Context, string, string, map[string]string) error { return errReadOnly }
+func (readOnlyStore) Tag(context.Context, string, string, map[string]string) error {
+	return errReadOnly
+}
 
-// appAlone stands for the app's managed identity, which no other machine has. A sign-in
-// that was made on a command line needs none, and can be used.
-type appAlone struct{}
+// noManagedIdentity stands for the app's managed identity, which no other machine has. A
+// sign-in that was made on a command line needs none, and can be used.
+type noManagedIdentity struct{}
 
-func (appAlone) GetToken(context.Context, policy.TokenRequestOptions) (azcore.AccessToken, error) {
+func (noManagedIdentity) GetToken(context.Context, policy.TokenRequestOptions) (azcore.AccessToken, error) {
 	return azcore.AccessToken{}, errors.New("the managed identity is the app's")
 }
 
-// readerClient is the sign-in client without a way to write or to tell.
+// readerClient is the sign-in client without a way to write or to notify.
 func readerClient(ctx context.Context, s Settings, m *manifest.Manifest, v *vault.Vault, client *http.Client,
 	o Outside) (*entra.Client, error) {
-	c := signInConfig(s, m, borrowed{vault.NewStore(v)}, client, o)
-	c.Notify = func(context.Context, rotation.Event) error { return errUntold }
+	c := signInConfig(s, m, readOnlyStore{vault.NewStore(v)}, client, o)
+	c.Notify = func(context.Context, rotation.Event) error { return errAppNotifies }
 	switch s.ClientCredential {
 	case "managed-identity":
-		c.Credential.ManagedIdentity = appAlone{}
+		c.Credential.ManagedIdentity = noManagedIdentity{}
 	case "certificate":
 		certs, key, err := certificate(vault.NewStore(v), s.Certificate)(ctx)
-		if e := rotation.AsError(err); e != nil && e.Code == "vault-forbidden" {
-			c.Credential.ManagedIdentity = appAlone{}
+		if e := rotation.AsError(err); e != nil && e.Code == rotation.VaultForbidden {
+			c.Credential.ManagedIdentity = noManagedIdentity{}
 			break
 		}
 		if err != nil {
@@ -314,13 +316,13 @@ type lists struct {
 	address         func(organization string) string
 	now             func() time.Time
 
-	mu     sync.Mutex
-	hidden map[string]string // why, by identity
+	mu       sync.Mutex
+	unlisted map[string]string // why, by identity
 }
 
 func (l *lists) List(ctx context.Context, o rotation.Owner) ([]rotation.PAT, error) {
-	// Whoever may read no values can't tell a sign-in that is missing from one that
-	// is refused; the list of secrets can.
+	// To whoever may read no values, a missing sign-in and a refused one are alike;
+	// the list of secrets knows which it is.
 	if !l.secrets.names[strings.ToLower(entra.SecretName(o.Identity))] {
 		return nil, &rotation.Error{Class: rotation.SignIn, Code: entra.CodeNotSignedIn,
 			Message: "nobody has signed in as " + l.manifest.Identities[o.Identity].User}
@@ -334,13 +336,13 @@ func (l *lists) List(ctx context.Context, o rotation.Owner) ([]rotation.PAT, err
 	switch e.Code {
 	case entra.CodeManagedIdentity:
 		why = "the app alone can use its sign-in"
-	case "vault-forbidden":
+	case rotation.VaultForbidden:
 		why = "the vault does not let you read its sign-in"
 	default:
 		return nil, err
 	}
 	l.mu.Lock()
-	l.hidden[o.Identity] = why
+	l.unlisted[o.Identity] = why
 	l.mu.Unlock()
 	return l.named(o), nil
 }
@@ -350,13 +352,13 @@ func (l *lists) List(ctx context.Context, o rotation.Owner) ([]rotation.PAT, err
 func (l *lists) named(o rotation.Owner) []rotation.PAT {
 	var out []rotation.PAT
 	for _, v := range l.secrets.versions {
-		ledger := v.Ledger
-		if ledger.AuthorizationID == "" || ledger.Identity != o.Identity || !strings.EqualFold(ledger.ProviderAddress,
-			l.address(o.Organization)) ||
-			!v.Expires.IsZero() && !v.Expires.After(l.now()) {
+		ofOwner := v.Ledger.Identity == o.Identity &&
+			strings.EqualFold(v.Ledger.ProviderAddress, l.address(o.Organization))
+		ended := !v.Expires.IsZero() && !v.Expires.After(l.now())
+		if v.Ledger.AuthorizationID == "" || !ofOwner || ended {
 			continue
 		}
-		p := rotation.PAT{AuthorizationID: ledger.AuthorizationID, ValidFrom: v.Created, ValidTo: v.Expires}
+		p := rotation.PAT{AuthorizationID: v.Ledger.AuthorizationID, ValidFrom: v.Created, ValidTo: v.Expires}
 		if s, ok := l.manifest.PAT(v.Name); ok {
 			p.Scopes = s.Scopes
 		}
@@ -365,15 +367,16 @@ func (l *lists) named(o rotation.Owner) []rotation.PAT {
 	return out
 }
 
-// confess takes back what a plan says of identities whose PATs could not be listed, as
-// far as only Azure DevOps knows it.
-func (l *lists) confess(plan *rotation.Plan) {
+// withdrawUnlisted withdraws what a plan says of identities whose PATs could not be
+// listed, as far as only Azure DevOps knows it.
+func (l *lists) withdrawUnlisted(plan *rotation.Plan) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range plan.Items {
 		it := &plan.Items[i]
-		why, ok := l.hidden[it.Spec.Identity]
-		if !ok || it.State == rotation.StateBlocked && it.Decision.Action == rotation.ReportSignIn {
+		why, ok := l.unlisted[it.Spec.Identity]
+		waitsForSignIn := it.State == rotation.StateBlocked && it.Decision.Action == rotation.ReportSignIn
+		if !ok || waitsForSignIn {
 			continue
 		}
 		switch d := it.Decision; {
@@ -386,14 +389,15 @@ func (l *lists) confess(plan *rotation.Plan) {
 		}
 		it.State, it.Err = rotation.StateUnknown, notListed(why)
 	}
-	for _, identity := range slices.Sorted(maps.Keys(l.hidden)) {
-		plan.Problems = append(plan.Problems, rotation.Unobserved{Identity: identity,
-			Err: notListed(l.hidden[identity])})
+	for _, identity := range slices.Sorted(maps.Keys(l.unlisted)) {
+		plan.Problems = append(plan.Problems, rotation.Unobserved{
+			Identity: identity, Err: notListed(l.unlisted[identity]),
+		})
 	}
 }
 
 func notListed(why string) *rotation.Error {
 	return &rotation.Error{Class: rotation.Configuration, Code: codeNotListed,
-		Message: "the PATs can't be listed from here: " + why +
-			"; this is what the vault alone tells, without unmanaged PATs, orphans, changed scopes and PATs that others revoked"}
+		Message: "the PATs can't be listed from here: " + why + "; the plan rests on the vault alone, " +
+			"without unmanaged PATs, orphans, changed scopes, and PATs that others revoked"}
 }

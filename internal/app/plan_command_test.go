@@ -65,7 +65,7 @@ pats:
 // hostile is a name that somebody gave a PAT to be read by others.
 const hostile = "my|`laptop`\n\x1b[31m<b>@all</b> ##vso[task.complete]"
 
-// reviewer is an operator who looks at plans, beside a cloud with PATs.
+// reviewer is an operator who reviews plans, beside a cloud with PATs.
 type reviewer struct {
 	t          *testing.T
 	cloud      *cloud.Cloud
@@ -221,74 +221,28 @@ func (r *reviewer) report(out string) web.PlanReport {
 // same compares with a text that has ' for each backquote.
 func same(t *testing.T, got, want string) {
 	t.Helper()
+	want = strings.ReplaceAll(want, "'", "`")
 	got = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f-]{27}`).ReplaceAllString(got, "GUID")
-	if want = strings.ReplaceAll(want, "'", "`"); got != want {
+	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
+}
+
+// sameAsFile compares with a file of testdata.
+func sameAsFile(t *testing.T, got, name string) {
+	t.Helper()
+	want, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, got, string(want))
 }
 
 func TestAPlanSaysWhatASweepWouldDoAndChangesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newReviewer(t, cloud.PublicClient)
-		same(t, r.run(0), `Plan for pats.yaml
-Changes: 1 create, 4 rotate, 1 adopt, 2 revoke, 1 revoke-orphan, 1 release, 1 refuse, 1 sign-in. 12 in the manifest, at least 5 unmanaged.
-
-Changes
-  ACTION         PAT          WHEN                    WHY
-  adopt          adopted      now                     exactly one active PAT bears the declared name
-  refuse         ambiguous    -                       2 active PATs are named "ambiguous": say which one the secret holds with 'adopt: <authorization id>' in the manifest; candidates: GUID, GUID
-  rotate         due          now                     expiring: due since 2000-01-09T18:07:57Z
-  rotate         moved        now                     drift: the manifest moved the PAT from identity old-bot to build-bot
-  create         new          now                     provision: the vault has no such secret yet
-  release        old          ends 2000-01-31 00:00Z  it is no longer in the manifest: patrol lets it run out, and revokes nothing
-  revoke-orphan  orphaned     now                     no version of the secret knows this PAT of an interrupted attempt
-  revoke         overlapping  2000-01-11 06:00Z       the overlap of the replaced PAT ends
-  rotate         relocated    now                     drift: the manifest moved the PAT from https://dev.azure.com/fabrikam to https://dev.azure.com/contoso
-  revoke         replaced     now                     the overlap ended at 2000-01-10T12:00:00Z
-  rotate         scoped       now                     drift: the manifest asks for scopes vso.build vso.code, the PAT has vso.code
-  sign-in        waiting      -                       nobody has signed in as late-bot@contoso.com (not-signed-in)
-
-Warnings
-  KIND       PAT                                                 OWNER                 ENDS               WHY
-  unmanaged  my|'laptop'  [31m<b>@all</b> # #vso[task.complete]  build-bot in contoso  2000-01-13 00:00Z  valid in all organizations: stops working on 2026-12-01; may do all that its user may; ends soon, and nothing replaces it
-
-Problems
-  WHERE                         WHAT
-  identity late-bot in contoso  nobody has signed in as late-bot@contoso.com (not-signed-in)
-`)
-		same(t, r.run(0, "-format", "markdown", r.path), `## Plan for pats.yaml
-
-Changes: 1 create, 4 rotate, 1 adopt, 2 revoke, 1 revoke-orphan, 1 release, 1 refuse, 1 sign-in. 12 in the manifest, at least 5 unmanaged.
-
-### Changes
-
-| Action | PAT | When | Why |
-| --- | --- | --- | --- |
-| adopt | <code>adopted</code> | now | exactly one active PAT bears the declared name |
-| refuse | <code>ambiguous</code> | - | 2 active PATs are named "ambiguous": say which one the secret holds with &#96;adopt: &#60;authorization id&#62;&#96; in the manifest; candidates: GUID, GUID |
-| rotate | <code>due</code> | now | expiring: due since 2000-01-09T18:07:57Z |
-| rotate | <code>moved</code> | now | drift: the manifest moved the PAT from identity old-bot to build-bot |
-| create | <code>new</code> | now | provision: the vault has no such secret yet |
-| release | <code>old</code> | ends 2000-01-31 00:00Z | it is no longer in the manifest: patrol lets it run out, and revokes nothing |
-| revoke-orphan | <code>orphaned</code> | now | no version of the secret knows this PAT of an interrupted attempt |
-| revoke | <code>overlapping</code> | 2000-01-11 06:00Z | the overlap of the replaced PAT ends |
-| rotate | <code>relocated</code> | now | drift: the manifest moved the PAT from https://dev.azure.com/fabrikam to https://dev.azure.com/contoso |
-| revoke | <code>replaced</code> | now | the overlap ended at 2000-01-10T12:00:00Z |
-| rotate | <code>scoped</code> | now | drift: the manifest asks for scopes vso.build vso.code, the PAT has vso.code |
-| sign-in | <code>waiting</code> | - | nobody has signed in as late-bot&#64;contoso.com (not-signed-in) |
-
-### Warnings
-
-| Kind | PAT | Owner | Ends | Why |
-| --- | --- | --- | --- | --- |
-| unmanaged | <code>my&#124;&#96;laptop&#96;  &#91;31m&#60;b&#62;&#64;all&#60;/b&#62; &#35; &#35;vso&#91;task.complete&#93;</code> | build-bot in contoso | 2000-01-13 00:00Z | valid in all organizations: stops working on 2026-12-01; may do all that its user may; ends soon, and nothing replaces it |
-
-### Problems
-
-| Where | What |
-| --- | --- |
-| identity late-bot in contoso | nobody has signed in as late-bot&#64;contoso.com (not-signed-in) |
-`)
+		sameAsFile(t, r.run(0), "plan.txt")
+		sameAsFile(t, r.run(0, "-format", "markdown", r.path), "plan.md")
 
 		// As JSON it is the app's own answer, and the app's sign-in has outlived it.
 		got := r.report(r.run(0, "-format", "json"))
@@ -317,14 +271,16 @@ func (r *reviewer) dryRun() string {
 	return w.Body.String()
 }
 
-// what the vault alone tells of planManifest.
+// What the vault alone says of planManifest.
 const (
-	hiddenChanges = "adopted= ambiguous= due=rotate moved=rotate new=create old=release orphaned= overlapping=revoke quiet= relocated=rotate replaced= scoped= waiting=sign-in"
-	hiddenStates  = "adopted=unknown ambiguous=unknown due=due moved=due new=missing orphaned=unknown overlapping=unknown quiet=unknown relocated=due replaced=unknown scoped=unknown waiting=blocked"
+	unlistedChanges = "adopted= ambiguous= due=rotate moved=rotate new=create old=release orphaned= " +
+		"overlapping=revoke quiet= relocated=rotate replaced= scoped= waiting=sign-in"
+	unlistedStates = "adopted=unknown ambiguous=unknown due=due moved=due new=missing orphaned=unknown " +
+		"overlapping=unknown quiet=unknown relocated=due replaced=unknown scoped=unknown waiting=blocked"
 )
 
-// hidden sees that a plan rests on the vault alone, and says so.
-func (r *reviewer) hidden(why string) {
+// restsOnTheVault checks that a plan rests on the vault alone, and says so.
+func (r *reviewer) restsOnTheVault(why string) {
 	r.t.Helper()
 	report := r.report(r.run(0, "-format", "json"))
 	changes, states := map[string]string{"old": ""}, map[string]string{}
@@ -334,14 +290,22 @@ func (r *reviewer) hidden(why string) {
 	for _, c := range report.Changes {
 		changes[c.PAT] += c.Action
 	}
-	same(r.t, words(changes), hiddenChanges)
-	same(r.t, words(states), hiddenStates)
-	if n := r.cloud.Injector.Count(devops.ServiceName, devops.ListPats); n != 0 || len(report.Unmanaged) != 0 {
-		r.t.Errorf("Azure DevOps was asked %d times", n)
+	same(r.t, words(changes), unlistedChanges)
+	same(r.t, words(states), unlistedStates)
+	if n := r.cloud.Injector.Count(devops.ServiceName, devops.ListPats); n != 0 {
+		r.t.Errorf("Azure DevOps was asked %d times, want never", n)
 	}
-	if out := r.run(0); strings.Count(out, "identity build-bot ") != 1 || !strings.Contains(out, why) ||
-		!strings.Contains(out, "7 unknown), at least 0 unmanaged") {
-		r.t.Errorf("said %s", out)
+	if n := len(report.Unmanaged); n != 0 {
+		r.t.Errorf("%d unmanaged PATs, want none", n)
+	}
+	out := r.run(0)
+	if n := strings.Count(out, "identity build-bot "); n != 1 {
+		r.t.Errorf("the identity is named %d times, want once: %s", n, out)
+	}
+	for _, want := range []string{why, "7 unknown), at least 0 unmanaged"} {
+		if !strings.Contains(out, want) {
+			r.t.Errorf("%q is not in %s", want, out)
+		}
 	}
 }
 
@@ -356,7 +320,7 @@ func words(m map[string]string) string {
 func TestAPlanWithoutTheAppsCredentialRestsOnTheVault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newReviewer(t, cloud.Federated)
-		r.hidden("the app alone can use its sign-in")
+		r.restsOnTheVault("the app alone can use its sign-in")
 	})
 }
 
@@ -368,9 +332,9 @@ func TestAPlanOfAKeyVaultReaderRestsOnTheVault(t *testing.T) {
 		r.must(r.cloud.Injector.Inject(faults.Fault{Service: keyvault.Service, Operation: keyvault.GetSecret, Times: -1,
 			Mode: faults.Status, Status: http.StatusForbidden,
 			Header: map[string]string{"Content-Type": "application/json"}, Body: refused}))
-		r.hidden("the vault does not let you read its sign-in")
+		r.restsOnTheVault("the vault does not let you read its sign-in")
 		r.env["ENTRA_CLIENT_CREDENTIAL"], r.env["ENTRA_CERTIFICATE"] = "certificate", "patrol"
-		r.hidden("the vault does not let you read its sign-in")
+		r.restsOnTheVault("the vault does not let you read its sign-in")
 	})
 }
 
@@ -383,13 +347,18 @@ func TestAPlanUsesASignInFromTheCommandLineWithoutTheAppsCredential(t *testing.T
 	r := &reviewer{t: t, cloud: d.cloud, env: d.env, credential: d.cloud.Credential(), path: d.env["PATROL_MANIFEST"]}
 	r.seed("by hand", 100*24*time.Hour)
 	report := r.report(r.run(0, "-format", "json"))
-	if len(report.Unmanaged) != 1 || len(report.Changes) != 1 || report.Changes[0].Action != "create" ||
-		len(report.Problems) != 0 {
-		t.Errorf("the plan is %+v", report)
+	if n := len(report.Unmanaged); n != 1 {
+		t.Errorf("%d unmanaged PATs, want 1", n)
+	}
+	if len(report.Changes) != 1 || report.Changes[0].Action != "create" {
+		t.Errorf("changes %+v, want one: create", report.Changes)
+	}
+	if len(report.Problems) != 0 {
+		t.Errorf("problems %+v, want none", report.Problems)
 	}
 }
 
-func TestAPlanThatCouldNotLookEverywhereIsToldAndFails(t *testing.T) {
+func TestAPlanThatCouldNotReadEverythingSaysSoAndFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newReviewer(t, cloud.PublicClient)
 		r.cloud.DevOps.SetOffline(cloud.Organization, true)
@@ -400,11 +369,12 @@ func TestAPlanThatCouldNotLookEverywhereIsToldAndFails(t *testing.T) {
 				t.Errorf("%q is not in %s", want, out)
 			}
 		}
-		same(t, r.err.String(), "handler: the plan is not complete: 1 could not be looked at\n")
+		same(t, r.err.String(), "handler: the plan is not complete: "+
+			"1 of its sources could not be read, see its problems\n")
 	})
 }
 
-func TestAPlanTellsOfASignInThatIsDead(t *testing.T) {
+func TestAPlanShowsASignInThatIsDead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newReviewer(t, cloud.PublicClient)
 		r.must(r.cloud.Entra.DisableUser(cloud.User, true))
@@ -471,7 +441,14 @@ func offline(t *testing.T, manifest string, want int, args ...string) (out, err 
 
 func TestAnOfflinePlanShowsTheScheduleAndCallsNobody(t *testing.T) {
 	const manifest = planHead + `  - {name: a, identity: build-bot, organization: contoso, scopes: [vso.code]}
-  - {name: b, identity: build-bot, organization: contoso, displayName: Bee, scopes: [vso.build, vso.code], lifetime: 6h, rotateBefore: 3h, overlap: 1h}
+  - name: b
+    identity: build-bot
+    organization: contoso
+    displayName: Bee
+    scopes: [vso.build, vso.code]
+    lifetime: 6h
+    rotateBefore: 3h
+    overlap: 1h
 `
 	out, _ := offline(t, manifest, 0, "-offline")
 	same(t, out, `Schedule of pats.yaml
@@ -531,10 +508,10 @@ Schedule
 
 func TestAManifestThatCanNotBeUsedShowsAllItsProblems(t *testing.T) {
 	for _, args := range [][]string{nil, {"-offline"}, {"-format", "json"}} {
-		out,
-			said := offline(t, planHead+`  - {name: a_b, identity: build-bot, organization: contoso, scopes: [vso.code]}
+		const manifest = planHead + `  - {name: a_b, identity: build-bot, organization: contoso, scopes: [vso.code]}
   - {name: c, identity: nobody, organization: contoso, scopes: [vso.code], lifetime: soon}
-`, 2, args...)
+`
+		out, said := offline(t, manifest, 2, args...)
 		for _, want := range []string{"pats.yaml:6:12: ", "pats.yaml:7:25: ", "pats.yaml:7:86: ", "soon", "a_b",
 			"nobody"} {
 			if !strings.Contains(said, want) {
@@ -559,9 +536,8 @@ func TestAPlansCommandLineThatCanNotWorkSaysWhy(t *testing.T) {
 		{[]string{"a.yaml"}, 2, "name one manifest"},
 		{nil, 1, "KEY_VAULT_URL is not set"},
 	} {
-		out,
-			said := offline(t, planHead+
-			"  - {name: a, identity: build-bot, organization: contoso, scopes: [vso.code]}\n", tc.code, tc.args...)
+		manifest := planHead + "  - {name: a, identity: build-bot, organization: contoso, scopes: [vso.code]}\n"
+		out, said := offline(t, manifest, tc.code, tc.args...)
 		if !strings.Contains(out+said, tc.says) {
 			t.Errorf("%v: said %s%s", tc.args, out, said)
 		}

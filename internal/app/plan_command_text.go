@@ -18,8 +18,8 @@ import (
 // maxRows keeps a Markdown table within what a comment on a pull request may have.
 const maxRows = 200
 
-// table is what text and Markdown show alike. No cell of others' making is the first
-// of a row: to GitHub a line of a log that begins with "::" is a command.
+// table is what text and Markdown show alike. The first cell of a row never holds a text
+// of others: to GitHub a line of a log that begins with "::" is a command.
 type table struct {
 	title string
 	head  []string
@@ -84,7 +84,8 @@ func changeTable(r web.PlanReport) table {
 		at := "now"
 		switch {
 		case c.Action == "release":
-			if at = "-"; c.At != nil {
+			at = "-"
+			if c.At != nil {
 				at = "ends " + moment(*c.At)
 			}
 		case c.At != nil:
@@ -97,14 +98,14 @@ func changeTable(r web.PlanReport) table {
 	return t
 }
 
-// warningTable holds the PATs that somebody should look at.
+// warningTable holds the PATs that a person should see to.
 func warningTable(r web.PlanReport) table {
 	t := table{title: "Warnings", head: []string{"Kind", "PAT", "Owner", "Ends", "Why"}, names: 1}
 	why := func(global, full, expiring bool) string {
 		var parts []string
 		if global {
-			parts = append(parts, "valid in all organizations: stops working on "+rotation.GlobalEnd().
-				Format(time.DateOnly))
+			end := rotation.GlobalEnd().Format(time.DateOnly)
+			parts = append(parts, "valid in all organizations: stops working on "+end)
 		}
 		if full {
 			parts = append(parts, "may do all that its user may")
@@ -175,14 +176,15 @@ func writeSchedule(w io.Writer, format, path string, m *manifest.Manifest) error
 	for _, s := range m.PATs {
 		made := rotation.GlobalEnd() // any moment does: what follows counts from it
 		after := rotation.Due(s, made, made.Add(s.Lifetime)).Sub(made).Truncate(time.Minute)
-		e := schedule{Name: s.Name, Identity: s.Identity, Organization: s.Organization, DisplayName: s.DisplayName,
-			Scopes:   s.Scopes,
-			Lifetime: manifest.FormatDuration(s.Lifetime), RotateBefore: manifest.FormatDuration(s.RotateBefore),
-			Overlap:     manifest.FormatDuration(s.Overlap),
-			RotateAfter: manifest.FormatDuration(after)}
+		e := schedule{
+			Name: s.Name, Identity: s.Identity, Organization: s.Organization, DisplayName: s.DisplayName,
+			Scopes: s.Scopes, Lifetime: manifest.FormatDuration(s.Lifetime),
+			RotateBefore: manifest.FormatDuration(s.RotateBefore), Overlap: manifest.FormatDuration(s.Overlap),
+			RotateAfter: manifest.FormatDuration(after),
+		}
 		all = append(all, e)
-		t.rows = append(t.rows, []string{s.Identity, s.Name, s.Organization, e.Lifetime, roughly(after), e.Overlap +
-			" later", strings.Join(s.Scopes, " ")})
+		t.rows = append(t.rows, []string{s.Identity, s.Name, s.Organization, e.Lifetime, roughly(after),
+			e.Overlap + " later", strings.Join(s.Scopes, " ")})
 	}
 	if format == "json" {
 		return writeJSON(w, struct {
@@ -247,7 +249,8 @@ func markdown(b *strings.Builder, title, summary string, tables []table) {
 		for _, row := range t.rows[:min(len(t.rows), maxRows)] {
 			cells := make([]string, len(row))
 			for i, cell := range row {
-				if cells[i] = escape(cell); i == t.names {
+				cells[i] = escape(cell)
+				if i == t.names {
 					// Nothing in code is a link, or calls a person.
 					cells[i] = "<code>" + cells[i] + "</code>"
 				}
@@ -260,7 +263,7 @@ func markdown(b *strings.Builder, title, summary string, tables []table) {
 	}
 }
 
-// plain takes out of a text what could move a terminal's cursor, end a line or, as
+// plain removes from a text what could move a terminal's cursor, end a line or, as
 // ##vso[...] does anywhere in a line, give a CI's log a command.
 func plain(s string) string {
 	s = strings.Map(func(r rune) rune {

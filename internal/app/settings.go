@@ -132,16 +132,15 @@ func ReadSettings(getenv func(string) string) (Settings, error) {
 
 	if schedule := r.required("CHECK_SCHEDULE", "six fields of NCRONTAB, like 0 0 */6 * * *"); schedule != "" {
 		if n := len(strings.Fields(schedule)); n != 6 {
-			r.wrong("CHECK_SCHEDULE",
-				fmt.Sprintf("has %d fields and needs six (second minute hour day month weekday), like 0 0 */6 * * *",
-					n))
+			r.wrong("CHECK_SCHEDULE", fmt.Sprintf("has %d fields and needs six "+
+				"(second minute hour day month weekday), like 0 0 */6 * * *", n))
 		}
 	}
 	switch s.ClientCredential {
 	case "managed-identity":
 		if s.ManagedIdentity == "" {
-			r.wrong("AZURE_CLIENT_ID",
-				"is not set: give it the client id of the app's user-assigned managed identity, or set ENTRA_CLIENT_CREDENTIAL to certificate or none")
+			r.wrong("AZURE_CLIENT_ID", "is not set: give it the client id of the app's user-assigned managed "+
+				"identity, or set ENTRA_CLIENT_CREDENTIAL to certificate or none")
 		}
 	case "certificate":
 		if s.Certificate == "" {
@@ -177,8 +176,8 @@ func (r *reader) bus(s *Settings) {
 	case strings.ContainsAny(s.BusNamespace, "/;="):
 		r.wrong(busSetting+"__fullyQualifiedNamespace", "must be a host name only, like contoso.servicebus.windows.net")
 	}
-	if c := r.text(busSetting+"__credential", "managedidentity"); s.BusConnectionString == "" &&
-		!strings.EqualFold(c, "managedidentity") {
+	credential := r.text(busSetting+"__credential", "managedidentity")
+	if s.BusConnectionString == "" && !strings.EqualFold(credential, "managedidentity") {
 		r.wrong(busSetting+"__credential", "must be managedidentity")
 	}
 }
@@ -229,10 +228,10 @@ func problems(err error) []string {
 	if e, ok := errors.AsType[*SettingsError](err); ok {
 		return e.Problems
 	}
-	if ps, ok := errors.AsType[manifest.Findings](err); ok {
+	if findings, ok := errors.AsType[manifest.Findings](err); ok {
 		var lines []string
-		for _, p := range ps {
-			lines = append(lines, p.String())
+		for _, f := range findings {
+			lines = append(lines, f.String())
 		}
 		return lines
 	}

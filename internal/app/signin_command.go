@@ -51,8 +51,8 @@ opened, and never with a code that somebody else has sent.
 
 `
 
-// errUntold leaves the announcement of a sign-in to the app, which has a bus.
-var errUntold = errors.New("the app tells of it")
+// errAppNotifies leaves the event about a sign-in to the app, which has a bus.
+var errAppNotifies = errors.New("the app sends the event")
 
 // SignIn is the command that signs an identity in from an operator's machine.
 func SignIn(ctx context.Context, args []string, p Process) error {
@@ -178,7 +178,7 @@ func signInClient(s Settings, m *manifest.Manifest, p Process) (*entra.Client, e
 		return nil, err
 	}
 	c := signInConfig(s, m, vault.NewStore(v), client, o)
-	c.Notify = func(context.Context, rotation.Event) error { return errUntold }
+	c.Notify = func(context.Context, rotation.Event) error { return errAppNotifies }
 	return entra.New(c)
 }
 

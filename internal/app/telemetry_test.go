@@ -327,10 +327,10 @@ func TestNoTokenIsExportedWhateverTheServicesAnswer(t *testing.T) {
 			}
 			time.Sleep(2 * time.Hour) // past every token that Entra has given
 			current, _ := w.Latest("jenkins-agents")
-			w.Command("jenkins-agents",
-				fmt.Sprintf(
-					`{"command":"reconcile","pat":"jenkins-agents","reason":"requested","from":%q,"requestedBy":%q,"operation":"%d"}`,
-					current.Tags["CredentialId"], "https://x/?code="+v.Value, i))
+			w.Command("jenkins-agents", fmt.Sprintf(
+				`{"command":"reconcile","pat":"jenkins-agents","reason":"requested",
+					"from":%q,"requestedBy":%q,"operation":"%d"}`,
+				current.Tags["CredentialId"], "https://x/?code="+v.Value, i))
 			w.Settle()
 			w.HTTP("GET", "/api/pats/jenkins-agents?code="+v.Value, nil, nil)
 			time.Sleep(time.Hour)
@@ -385,7 +385,8 @@ func TestSettingsSwitchTheExportOn(t *testing.T) {
 	}
 	maps.Copy(env, map[string]string{"PATROL_MANIFEST": manifest, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.Start(t),
 		"OTEL_EXPORTER_OTLP_HEADERS": "api-key=k3y",
-		"ServiceBusConnection":       "Endpoint=sb://bus.test;SharedAccessKeyName=key;SharedAccessKey=c4n4ry;UseDevelopmentEmulator=true"})
+		"ServiceBusConnection": "Endpoint=sb://bus.test;SharedAccessKeyName=key;SharedAccessKey=c4n4ry;" +
+			"UseDevelopmentEmulator=true"})
 	settings, err := app.ReadSettings(func(name string) string { return env[name] })
 	if err != nil {
 		t.Fatal(err)
@@ -400,7 +401,9 @@ func TestSettingsSwitchTheExportOn(t *testing.T) {
 		t.Fatal(b)
 	}
 	r := httptest.NewRequest(http.MethodPost, "/Reconcile", strings.NewReader(
-		`{"Data":{"m":"eyJjb21tYW5kIjoicmVjb25jaWxlIiwicGF0Ijoibm9uZSIsImF0dGVtcHQiOjB9"},"Metadata":{"MessageId":"\"m-1\"","SessionId":"\"none\"","DeliveryCount":"1","ApplicationProperties":{}}}`))
+		`{"Data":{"m":"eyJjb21tYW5kIjoicmVjb25jaWxlIiwicGF0Ijoibm9uZSIsImF0dGVtcHQiOjB9"},
+			"Metadata":{"MessageId":"\"m-1\"","SessionId":"\"none\"","DeliveryCount":"1",
+			"ApplicationProperties":{}}}`))
 	r.Header.Set("Content-Type", "application/json")
 	a.Handler().ServeHTTP(httptest.NewRecorder(), r)
 	collector.Until(t, func() bool {

@@ -45,9 +45,11 @@ func (a *App) handleBroken() {
 		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { web.Unhealthy(w, "configuration") }))
 }
 
+// messageFunc works on one message of a queue.
+type messageFunc = func(context.Context, customhandler.Message) error
+
 // held keeps a failing message for a while.
-func (a *App) held(f func(context.Context, customhandler.Message) error) func(context.Context,
-	customhandler.Message) error {
+func (a *App) held(f messageFunc) messageFunc {
 	return func(ctx context.Context, m customhandler.Message) error {
 		err := f(ctx, m)
 		if err != nil {
@@ -82,7 +84,7 @@ func (a *App) checkExpiry(ctx context.Context, t customhandler.Timer) error {
 func (a *App) reconcile(ctx context.Context, m customhandler.Message) error {
 	c, err := bus.DecodeCommand(m.Body)
 	if err != nil {
-		return a.refuse(ctx, m, "not-a-command", err)
+		return a.refuse(ctx, m, rotation.NotACommand, err)
 	}
 	if c.Operation == "" {
 		c.Operation = m.MessageID
@@ -96,18 +98,18 @@ func (a *App) reconcile(ctx context.Context, m customhandler.Message) error {
 	}
 	if m.Trusted && m.SessionID != c.PAT {
 		// The session is the lock: work on a PAT belongs into its own.
-		a.log.WarnContext(ctx, "a command came in a session that is not its PAT's; sent on to that one", "pat", c.PAT)
+		a.log.WarnContext(ctx, "a command arrived in another session than its PAT's: patrol sends it to the right one",
+			"pat", c.PAT)
 		return a.bus.Send(ctx, c)
 	}
 	return a.reconciler.Reconcile(ctx, c)
 }
 
 const (
-	// poisonous is the delivery at which a command is not worked on any more for
-	// now. A failure upstream is never answered with an error, so deliveries
-	// before this one ended with the process: killed, or crashed by this very
-	// message. The host gives up for good at the third crash, unless half an
-	// hour lies between two.
+	// poisonous is the delivery at which a command is postponed. A failure upstream
+	// is never answered with an error, so the deliveries before this one ended with
+	// the process: killed, or crashed by this very message. The host gives up for
+	// good at the third crash, unless half an hour lies between two.
 	poisonous = 3
 	// crashWindow is that half hour, and a little more.
 	crashWindow = 31 * time.Minute
@@ -115,32 +117,35 @@ const (
 	maxQuarantines = 3
 )
 
-// quarantine puts a command off until a crash by it would count as the first one
-// again, and tells of it in the end.
+// quarantine postpones a command until a crash by it would count as the first one
+// again. A command that comes back too often is given up, with an event.
 func (a *App) quarantine(ctx context.Context, c rotation.Command, m customhandler.Message) error {
-	a.log.ErrorContext(ctx, "a command has ended its process before, perhaps by itself: put off", "pat", c.PAT,
-		"delivery", m.DeliveryCount)
+	log := a.log.With("pat", c.PAT, "delivery", m.DeliveryCount)
 	if c.Attempt < maxQuarantines {
 		c.Attempt++
 		c.At = a.outside.Now().Add(crashWindow)
+		log.ErrorContext(ctx, "the handler's process ended during earlier deliveries of a command: patrol postpones it",
+			"until", c.At)
 		return a.bus.Send(ctx, c)
 	}
+	log.ErrorContext(ctx, "the handler's process ended during each delivery of a command: patrol gives it up")
 	s, ok := a.manifest.PAT(c.PAT)
 	if !ok {
 		s = rotation.Spec{Name: c.PAT}
 	}
 	return a.bus.Publish(ctx, &rotation.RotationFailed{
 		Spec: s, RotationID: rotation.RotationID(s.Name, m.MessageID), Step: rotation.StepReceive,
-		Class:   rotation.Transient,
-		Code:    rotation.CrashLoop,
-		Message: "the handler ended each time it worked on a command: see its log; the next sweep looks at the PAT again",
+		Class: rotation.Transient, Code: rotation.CrashLoop,
+		Message: "the handler's process ended each time it worked on a command: see its log for the crash; " +
+			"the next sweep checks the PAT again",
 		Attempt: c.Attempt, At: a.outside.Now(),
 	})
 }
 
 // refuse completes a message that nobody can work on, with an event that says why.
 func (a *App) refuse(ctx context.Context, m customhandler.Message, code string, err error) error {
-	a.log.ErrorContext(ctx, "message refused", "code", code, "error", err.Error(), "message", m.MessageID)
+	a.log.ErrorContext(ctx, "patrol refuses a message on the command queue", "code", code, "error", err.Error(),
+		"message", m.MessageID)
 	name := m.SessionID
 	if s, ok := a.manifest.PAT(name); ok {
 		name = s.Name
@@ -151,7 +156,8 @@ func (a *App) refuse(ctx context.Context, m customhandler.Message, code string, 
 	return a.bus.Publish(ctx, &rotation.RotationFailed{
 		Spec: rotation.Spec{Name: name}, RotationID: rotation.RotationID(name, m.MessageID), Step: rotation.StepReceive,
 		Class: rotation.Configuration, Code: code,
-		Message: fmt.Sprintf("message %q on the command queue was refused: %s", m.MessageID, err), At: a.outside.Now(),
+		Message: fmt.Sprintf("patrol refused message %q on the command queue: %s", m.MessageID, err),
+		At:      a.outside.Now(),
 	})
 }
 
@@ -161,12 +167,14 @@ func (a *App) refuse(ctx context.Context, m customhandler.Message, code string, 
 // version that lives for less than 30 days: acting on them would rotate for ever.
 func (a *App) vaultEvent(ctx context.Context, m customhandler.Message) error {
 	if m.DeliveryCount >= poisonous {
-		a.log.ErrorContext(ctx, "an event of the vault has ended its process before: ignored", "message", m.MessageID)
+		a.log.ErrorContext(ctx, "the handler's process ended during earlier deliveries of a Key Vault event: "+
+			"patrol ignores it", "message", m.MessageID)
 		return nil
 	}
 	events, err := decodeVaultEvents(m.Body)
 	if err != nil {
-		a.log.WarnContext(ctx, "message on the vault event queue ignored", "error", err.Error(), "message", m.MessageID)
+		a.log.WarnContext(ctx, "patrol ignores a message on the vault event queue", "error", err.Error(),
+			"message", m.MessageID)
 		return nil
 	}
 	var failed error
@@ -179,42 +187,43 @@ func (a *App) vaultEvent(ctx context.Context, m customhandler.Message) error {
 func (a *App) hint(ctx context.Context, e vaultEvent, operation string) error {
 	s, ok := a.manifest.PAT(e.Secret)
 	if !ok {
-		a.log.DebugContext(ctx, "event about a secret that is not managed", "type", e.Type)
+		a.log.DebugContext(ctx, "Key Vault event about a secret that patrol does not manage", "type", e.Type)
 		return nil
 	}
 	log := a.log.With("pat", s.Name, "type", e.Type)
 	// The process that wrote a version remembers it: most events cost no call.
 	about, err := a.vault.Version(ctx, s.Name, e.Version)
-	if err == nil && !a.wanting(s, about) {
-		log.DebugContext(ctx, "event about a version that needs nothing")
+	if err == nil && !a.needsCheck(s, about) {
+		log.DebugContext(ctx, "Key Vault event about a version that needs nothing")
 		return nil
 	}
 	current, err := a.vault.Current(ctx, s.Name)
 	switch {
 	case errors.Is(err, rotation.ErrNotFound):
-		log.DebugContext(ctx, "event about a secret that is gone")
+		log.DebugContext(ctx, "Key Vault event about a secret that is gone")
 		return nil
 	case err != nil:
 		// A hint is not worth a redelivery: the sweeps see what it says.
-		log.WarnContext(ctx, "event not looked into", "class", string(rotation.ClassOf(err)))
+		log.WarnContext(ctx, "the vault cannot be read after a Key Vault event: the next sweep checks the PAT",
+			"class", string(rotation.ClassOf(err)))
 		return nil
-	case !strings.EqualFold(e.Version, current.ID) || !a.wanting(s, current):
-		log.DebugContext(ctx, "event about an earlier version, or one that needs nothing")
+	case !strings.EqualFold(e.Version, current.ID) || !a.needsCheck(s, current):
+		log.DebugContext(ctx, "Key Vault event about an earlier version, or one that needs nothing")
 		return nil
 	}
 	return a.bus.Send(ctx, rotation.Command{PAT: s.Name, Reason: rotation.Check, RequestedBy: "vault-event",
 		Operation: operation})
 }
 
-// wanting reports whether a version is one that patrol has not seen yet, or is due.
-func (a *App) wanting(s rotation.Spec, v rotation.Version) bool {
+// needsCheck reports whether a version is one that patrol has not seen yet, or is due.
+func (a *App) needsCheck(s rotation.Spec, v rotation.Version) bool {
 	if !v.Ledger.Ours() {
 		return true
 	}
 	return !v.Expires.IsZero() && !rotation.Due(s, v.Created, v.Expires).After(a.outside.Now())
 }
 
-// deadLetter tells of a command that the host gave up on.
+// deadLetter publishes an event about a command that the host gave up on.
 func (a *App) deadLetter(ctx context.Context, m customhandler.Message) error {
 	c, err := bus.DecodeCommand(m.Body)
 	s, known := a.manifest.PAT(c.PAT)
@@ -231,12 +240,13 @@ func (a *App) deadLetter(ctx context.Context, m customhandler.Message) error {
 	if reason == "" {
 		reason = "unknown"
 	}
-	a.log.ErrorContext(ctx, "command in the dead-letter queue", "pat", s.Name, "code", reason, "message", m.MessageID)
+	a.log.ErrorContext(ctx, "command in the dead-letter queue", "pat", s.Name, "code", reason,
+		"message", m.MessageID)
 	return a.bus.Publish(ctx, &rotation.RotationFailed{
 		Spec: s, RotationID: rotation.RotationID(s.Name, m.MessageID), Step: rotation.StepDeadLetter,
-		Class:   rotation.Transient,
-		Code:    reason,
-		Message: "the Functions host gave up on a command: see the handler's log for what failed; the next sweep looks at the PAT again",
+		Class: rotation.Transient, Code: reason,
+		Message: "the Functions host gave up on a command: see the handler's log for what failed; " +
+			"the next sweep checks the PAT again",
 		Attempt: c.Attempt, At: a.outside.Now(),
 	})
 }

@@ -61,7 +61,7 @@ func decodeVaultEvent(raw []byte) (vaultEvent, error) {
 	}
 	kind, ours := strings.CutPrefix(strings.ToLower(kind), vaultEventPrefix)
 	if !ours {
-		return vaultEvent{}, fmt.Errorf("%w: its type is another", errNotAVaultEvent)
+		return vaultEvent{}, fmt.Errorf("%w: it has another type", errNotAVaultEvent)
 	}
 	data, err := looseObject(envelope["data"])
 	if err != nil {
@@ -73,14 +73,17 @@ func decodeVaultEvent(raw []byte) (vaultEvent, error) {
 		e.Secret = looseString(data["objectname"])
 	}
 	if u, err := url.Parse(looseString(data["id"])); err == nil {
-		if parts := strings.Split(strings.Trim(u.Path, "/"), "/"); len(parts) == 3 &&
-			strings.EqualFold(parts[0], "secrets") {
+		parts := strings.Split(strings.Trim(u.Path, "/"), "/")
+		if len(parts) == 3 && strings.EqualFold(parts[0], "secrets") {
 			e.Secret, e.Version = parts[1], parts[2]
 			e.Vault, _, _ = strings.Cut(u.Host, ".")
 		}
 	}
 	e.Version, e.Vault = strings.ToLower(e.Version), strings.ToLower(e.Vault)
-	if e.Secret == "" || len(e.Secret) > 127 || e.Version == "" || len(e.Version) > 64 {
+	const longestName, longestVersion = 127, 64
+	isName := e.Secret != "" && len(e.Secret) <= longestName
+	isVersion := e.Version != "" && len(e.Version) <= longestVersion
+	if !isName || !isVersion {
 		return vaultEvent{}, fmt.Errorf("%w: it names no version of a secret", errNotAVaultEvent)
 	}
 	return e, nil
