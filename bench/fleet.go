@@ -32,9 +32,12 @@ func (f fleet) manifest() string {
 	}
 	b.WriteString("pats:\n")
 	for i := range f.pats {
-		fmt.Fprintf(&b,
-			"  - name: %s\n    identity: %s\n    organization: contoso\n    displayName: %s\n    scopes: [vso.build_execute, vso.code]\n",
-			f.name(i), f.identity(i), f.display(i))
+		fmt.Fprintf(&b, `  - name: %s
+    identity: %s
+    organization: contoso
+    displayName: %s
+    scopes: [vso.build_execute, vso.code]
+`, f.name(i), f.identity(i), f.display(i))
 	}
 	return b.String()
 }
@@ -51,9 +54,9 @@ func (f fleet) people(c *cloud.Cloud) error {
 	return nil
 }
 
-// provision puts every PAT there as patrol would have left it a moment ago, and tells
-// the authorization ids. It goes past the app: to let it make a hundred thousand takes
-// longer than what is to be measured.
+// provision puts every PAT there as patrol would have left it a moment ago, and returns
+// the authorization ids. It goes past the app, which would take longer to create a
+// hundred thousand than what is to be measured.
 func (f fleet) provision(c *cloud.Cloud) ([]string, error) {
 	now := time.Now().UTC().Truncate(time.Second)
 	tag := rotation.VaultTag(c.VaultHost())

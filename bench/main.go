@@ -66,16 +66,19 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if flags.NArg() > 0 {
 		return fmt.Errorf("no arguments are expected, only flags: %s", strings.Join(flags.Args(), " "))
 	}
-	var err error
-	if b.root, err = moduleRoot(ctx); err != nil {
+	root, err := moduleRoot(ctx)
+	if err != nil {
 		return err
 	}
+	b.root = root
 	if *model {
 		return modelTable(out)
 	}
-	if b.dir, err = os.MkdirTemp("", "patrol-bench-"); err != nil {
+	dir, err := os.MkdirTemp("", "patrol-bench-")
+	if err != nil {
 		return err
 	}
+	b.dir = dir
 	defer func() { _ = os.RemoveAll(b.dir) }()
 	if *record {
 		return b.virtual(ctx, "^TestCountersHold$", "-record")
@@ -90,15 +93,17 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}{
 		{"start", b.starts}, {"memory", b.memory}, {"growth", b.growth},
 		{"round trips, in virtual time", func(ctx context.Context) error {
-			return b.virtual(ctx,
-				"^(TestTheNewPATIsReadableAfterFourRoundTrips|TestAThousandRotationsStayNearTheirBound|TestCountersHold)$")
+			tests := []string{"TestTheNewPATIsReadableAfterFourRoundTrips",
+				"TestAThousandRotationsStayNearTheirBound", "TestCountersHold"}
+			return b.virtual(ctx, "^("+strings.Join(tests, "|")+")$")
 		}},
 		{"scale-out, in virtual time", func(ctx context.Context) error {
 			scale := b.scale
-			if scale == 0 {
-				if scale = 800; b.quick {
-					scale = 300
-				}
+			switch {
+			case scale == 0 && b.quick:
+				scale = 300
+			case scale == 0:
+				scale = 800
 			}
 			return b.virtual(ctx, "^TestThroughputGrowsWithInstancesUpToTheThrottle$", "-scale", strconv.Itoa(scale))
 		}},

@@ -57,8 +57,8 @@ func exponent(xs, ys []float64) float64 {
 	return (n*sxy - sx*sy) / (n*sxx - sx*sx)
 }
 
-// stage is a cloud on loopback with a fleet on it; its manifest is in dir.
-func stage(dir string, f fleet, provisioned bool) (*cloud.Cloud, []string, error) {
+// newCloud is a cloud on loopback with a fleet on it; its manifest is in dir.
+func newCloud(dir string, f fleet, provisioned bool) (*cloud.Cloud, []string, error) {
 	manifest := filepath.Join(dir, "pats.yaml")
 	if err := os.WriteFile(manifest, []byte(f.manifest()), 0o600); err != nil {
 		return nil, nil, err
@@ -67,16 +67,17 @@ func stage(dir string, f fleet, provisioned bool) (*cloud.Cloud, []string, error
 	if err != nil {
 		return nil, nil, err
 	}
-	if err = f.people(c); err != nil {
+	if err := f.people(c); err != nil {
 		c.Close()
 		return nil, nil, err
 	}
-	var ids []string
-	if provisioned {
-		if ids, err = f.provision(c); err != nil {
-			c.Close()
-			return nil, nil, err
-		}
+	if !provisioned {
+		return c, nil, nil
+	}
+	ids, err := f.provision(c)
+	if err != nil {
+		c.Close()
+		return nil, nil, err
 	}
 	return c, ids, nil
 }
@@ -87,7 +88,7 @@ func (b *bench) starts(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c, _, err := stage(dir, fleet{pats: 100, identities: 1}, false)
+	c, _, err := newCloud(dir, fleet{pats: 100, identities: 1}, false)
 	if err != nil {
 		return err
 	}
@@ -161,7 +162,7 @@ func (b *bench) memory(ctx context.Context) error {
 		return err
 	}
 	f := fleet{pats: 1000, identities: 1}
-	c, ids, err := stage(dir, f, true)
+	c, ids, err := newCloud(dir, f, true)
 	if err != nil {
 		return err
 	}
@@ -260,7 +261,7 @@ func (b *bench) sweeps(ctx context.Context, n int) (took float64, spread string,
 	}
 	// An identity of ten thousand PATs is a busy one.
 	f := fleet{pats: n, identities: max(1, n/10_000)}
-	c, _, err := stage(dir, f, true)
+	c, _, err := newCloud(dir, f, true)
 	if err != nil {
 		return 0, "", 0, 0, 0, err
 	}

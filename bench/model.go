@@ -173,7 +173,8 @@ func modelTable(out io.Writer) error {
   commands of an app's sweep    at most %d
   command to new PAT            at most %v
   an app's sweep                %d pages, %v
-  calls and sends in the year   Key Vault %.0f million, Azure DevOps %.0f million, Service Bus %.0f million; pages of sweeps %.0f million
+  calls and sends in the year   Key Vault %.0f million, Azure DevOps %.0f million, `+
+		`Service Bus %.0f million; pages of sweeps %.0f million
   a vault's limit               %.0f %% used while a sweep's commands are worked off
   everything replaced at once   %v; %v if Azure DevOps did not throttle
 `, thousands(a.pats), a.apps, thousands(perApp), a.identities, thousands(perApp/a.identities), a.sessions, a.sweeps,

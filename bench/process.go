@@ -110,7 +110,7 @@ func (p *process) memory() (now, most float64, err error) {
 		}
 	}
 	if now == 0 || most == 0 {
-		return 0, 0, errors.New("the system does not tell how much memory a process holds")
+		return 0, 0, errors.New("the system does not show how much memory a process holds")
 	}
 	return now, most, nil
 }
@@ -119,7 +119,7 @@ func (p *process) memory() (now, most float64, err error) {
 func (p *process) cpu() (time.Duration, error) {
 	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.cmd.Process.Pid))
 	if err != nil || len(threads) == 0 {
-		return 0, errors.New("the system does not tell how much processor time a process has used")
+		return 0, errors.New("the system does not show how much processor time a process has used")
 	}
 	var all time.Duration
 	for _, path := range threads {
@@ -158,7 +158,8 @@ func (p *process) invoke(ctx context.Context, function, envelope string) error {
 	return nil
 }
 
-const timerEnvelope = `{"Data":{"timer":{"Schedule":{"AdjustForDST":true},"ScheduleStatus":null,"IsPastDue":false}},"Metadata":{}}`
+const timerEnvelope = `{"Data":{"timer":{"Schedule":{"AdjustForDST":true},` +
+	`"ScheduleStatus":null,"IsPastDue":false}},"Metadata":{}}`
 
 // orderEnvelope is the invocation for the order to rotate a PAT away from the one of
 // that authorization id.
@@ -174,13 +175,19 @@ func orderEnvelope(n int, pat, from string) string {
 // messageEnvelope is what the host sends for a message of a queue with sessions.
 func messageEnvelope(n int, session string, body []byte) string {
 	var b bytes.Buffer
-	fmt.Fprintf(&b,
-		`{"Data":{"message":%q},"Metadata":{"MessageReceiver":{},"MessageSession":{"SessionLockedUntil":"2026-11-03T07:16:22Z"},"MessageActions":{},"SessionActions":{},"ReceiveActions":{},`+
-			`"Client":{"FullyQualifiedNamespace":"contoso.servicebus.windows.net","IsClosed":false,"TransportType":0,"Identifier":"contoso.servicebus.windows.net-0b3c9c1e-6a5e-4e0e-8d43-2a6f7b9d1c55"},`+
-			`"DeliveryCount":"1","LockToken":"\"0f5ad7a2-3c7b-4d0f-9f0c-6d1b2a3c4d5e\"","ExpiresAtUtc":"2026-11-17T07:15:22","ExpiresAt":"2026-11-17T07:15:22+00:00",`+
-			`"EnqueuedTimeUtc":"2026-11-03T07:15:22","EnqueuedTime":"2026-11-03T07:15:22+00:00","MessageId":"\"m-%d\"","ContentType":"\"application/json\"","SessionId":"\"%s\"",`+
-			`"SequenceNumber":"%d","Subject":"\"reconcile\"","Label":"\"reconcile\"","ApplicationProperties":{},"UserProperties":{},`+
-			`"sys":{"MethodName":"Reconcile","UtcNow":"2026-11-03T07:15:22.1180000Z","RandGuid":"6f0b8f0e-3f0a-4e0e-8d43-2a6f7b9d1c55"}}}`,
+	fmt.Fprintf(&b, `{"Data":{"message":%q},"Metadata":{`+
+		`"MessageReceiver":{},"MessageSession":{"SessionLockedUntil":"2026-11-03T07:16:22Z"},`+
+		`"MessageActions":{},"SessionActions":{},"ReceiveActions":{},`+
+		`"Client":{"FullyQualifiedNamespace":"contoso.servicebus.windows.net","IsClosed":false,"TransportType":0,`+
+		`"Identifier":"contoso.servicebus.windows.net-0b3c9c1e-6a5e-4e0e-8d43-2a6f7b9d1c55"},`+
+		`"DeliveryCount":"1","LockToken":"\"0f5ad7a2-3c7b-4d0f-9f0c-6d1b2a3c4d5e\"",`+
+		`"ExpiresAtUtc":"2026-11-17T07:15:22","ExpiresAt":"2026-11-17T07:15:22+00:00",`+
+		`"EnqueuedTimeUtc":"2026-11-03T07:15:22","EnqueuedTime":"2026-11-03T07:15:22+00:00",`+
+		`"MessageId":"\"m-%d\"","ContentType":"\"application/json\"","SessionId":"\"%s\"",`+
+		`"SequenceNumber":"%d","Subject":"\"reconcile\"","Label":"\"reconcile\"",`+
+		`"ApplicationProperties":{},"UserProperties":{},`+
+		`"sys":{"MethodName":"Reconcile","UtcNow":"2026-11-03T07:15:22.1180000Z",`+
+		`"RandGuid":"6f0b8f0e-3f0a-4e0e-8d43-2a6f7b9d1c55"}}}`,
 		base64.StdEncoding.EncodeToString(body), n, session, n)
 	return b.String()
 }

@@ -30,7 +30,8 @@ var (
 
 var writing sync.Mutex
 
-// report shows a measurement, and tells it to the command that has started the test.
+// report shows a measurement, and writes it down for the command that has started the
+// test.
 func report(t testing.TB, r result) {
 	t.Helper()
 	t.Logf("%s: %.4g %s %s", r.Name, r.Value, r.Unit, r.Note)
@@ -65,7 +66,7 @@ type world struct {
 // with it.
 const tokenLife = 25 * time.Hour
 
-func inBubble(t *testing.T, f fleet, tell func(t *testing.T, w *world)) {
+func inBubble(t *testing.T, f fleet, story func(t *testing.T, w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		var network memnet.Network
@@ -81,10 +82,11 @@ func inBubble(t *testing.T, f fleet, tell func(t *testing.T, w *world)) {
 		if err := f.people(c); err != nil {
 			t.Fatal(err)
 		}
-		w := &world{Cloud: c, fleet: f}
-		if w.ids, err = f.provision(c); err != nil {
+		ids, err := f.provision(c)
+		if err != nil {
 			t.Fatal(err)
 		}
+		w := &world{Cloud: c, fleet: f, ids: ids}
 		env := c.Environment()
 		for _, name := range []string{"IDENTITY_ENDPOINT", "IDENTITY_HEADER"} {
 			if err := os.Setenv(name, env[name]); err != nil {
@@ -96,7 +98,7 @@ func inBubble(t *testing.T, f fleet, tell func(t *testing.T, w *world)) {
 		if broken := w.app.Broken(); len(broken) > 0 {
 			t.Fatal(broken)
 		}
-		tell(t, w)
+		story(t, w)
 		closing, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		_ = w.app.Close(closing)

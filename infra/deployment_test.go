@@ -343,7 +343,8 @@ var roles = []string{
 // An assignment's name is guid(scope, principal, role), and nothing else: then the
 // next deployment finds it again.
 var assignment = regexp.MustCompile(
-	`'Microsoft\.Authorization/roleAssignments', guid\('([^']+)', reference\(.*\)\.outputs\.(\w+)\.value, '[^']*/roleDefinitions/([0-9a-f-]{36})'\)\)\]$`)
+	`'Microsoft\.Authorization/roleAssignments', guid\('([^']+)', ` +
+		`reference\(.*\)\.outputs\.(\w+)\.value, '[^']*/roleDefinitions/([0-9a-f-]{36})'\)\)\]$`)
 
 func rolesAreTheLeast(_ *testing.T, d *deployment) (problems []string) {
 	who := map[string]string{"appPrincipalId": "app", "eventPrincipalId": "eventGrid"}
@@ -491,8 +492,9 @@ func doorsAreShut(_ *testing.T, d *deployment) (problems []string) {
 		}
 		for name := range appSettings(rs) {
 			// These either win over the identity or are refused by the plan.
-			if name == "AzureWebJobsStorage" || name == "ServiceBusConnection" ||
-				strings.HasPrefix(name, "FUNCTIONS_") || strings.HasPrefix(name, "WEBSITE_") {
+			isConnection := name == "AzureWebJobsStorage" || name == "ServiceBusConnection"
+			isHosts := strings.HasPrefix(name, "FUNCTIONS_") || strings.HasPrefix(name, "WEBSITE_")
+			if isConnection || isHosts {
 				problems = append(problems, variant+": the setting "+name+" must not be there")
 			}
 		}
@@ -624,7 +626,8 @@ func eventsReachTheQueue(t *testing.T, d *deployment) (problems []string) {
 		if p["destination"] != nil || at(destination, "endpointType") != "ServiceBusQueue" {
 			problems = append(problems, variant+": events are not delivered to a queue by an identity")
 		}
-		if identity, _ := at(p, "deliveryWithResourceIdentity", "identity", "userAssignedIdentity").(string); !strings.Contains(identity, "outputs.eventId.") {
+		identity, _ := at(p, "deliveryWithResourceIdentity", "identity", "userAssignedIdentity").(string)
+		if !strings.Contains(identity, "outputs.eventId.") {
 			problems = append(problems, variant+": events are delivered by another identity than Event Grid's: "+
 				identity)
 		}

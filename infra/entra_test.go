@@ -54,8 +54,9 @@ func TestTheRegistrationCompiles(t *testing.T) {
 		audiences[0] != "api://AzureADTokenExchange" {
 		t.Errorf("the federated credential is for the audiences %v", audiences)
 	}
-	if issuer, _ := at(credential, "issuer").(string); issuer != "[format('{0}{1}/v2.0', environment().authentication.loginEndpoint, tenant().tenantId)]" {
-		t.Errorf("the federated credential has the issuer %s", issuer)
+	const wantIssuer = "[format('{0}{1}/v2.0', environment().authentication.loginEndpoint, tenant().tenantId)]"
+	if issuer, _ := at(credential, "issuer").(string); issuer != wantIssuer {
+		t.Errorf("the federated credential has the issuer %s, want %s", issuer, wantIssuer)
 	}
 	for name, r := range rs {
 		for _, secret := range []string{"passwordCredentials", "keyCredentials"} {

@@ -43,11 +43,14 @@ var faults = []fault{
 		swap("param name string", "param name string\n\n@description('x')\nparam other string = ''"), "template",
 		"no-unused-params"},
 	{"a key in a setting", "modules/app.bicep",
-		swap("LOG_LEVEL: logLevel",
-			"LOG_LEVEL: logLevel\n      KEY: listKeys(resourceId('Microsoft.Storage/storageAccounts', storageName), '2025-08-01').keys[0].value"),
+		swap("LOG_LEVEL: logLevel", "LOG_LEVEL: logLevel\n      "+
+			"KEY: listKeys(resourceId('Microsoft.Storage/storageAccounts', storageName), '2025-08-01').keys[0].value"),
 		"template", "calls listKeys()"},
 	{"a secret output", "modules/monitoring.bicep", swap("@description('Log Analytics workspace, by its id')",
-		"@description('Where telemetry goes')\noutput telemetry string = insights.properties.ConnectionString\n\n@description('Log Analytics workspace, by its id')"),
+		`@description('Where telemetry goes')
+output telemetry string = insights.properties.ConnectionString
+
+@description('Log Analytics workspace, by its id')`),
 		"template", "monitoring: output telemetry gives a secret away"},
 	{"a subscription that does not wait for its role", "main.bicep", func(s string) string {
 		module, rest, _ := strings.Cut(s, "module events ")
@@ -61,7 +64,8 @@ var faults = []fault{
 		"FUNCTIONS_WORKER_RUNTIME: checkSchedule"), "plain", "plain app settings: CHECK_SCHEDULE is missing"},
 	{"a missing role", "modules/roles.bicep", without("resource appSendsCommands ", "resource appReceivesVaultEvents "),
 		"plain",
-		"plain roles: app 69a216fc-b8fb-44d8-bc22-1f3c2cd27a39 Microsoft.ServiceBus/namespaces/sbns-*/queues/pat-commands is missing"},
+		"plain roles: app 69a216fc-b8fb-44d8-bc22-1f3c2cd27a39 " +
+			"Microsoft.ServiceBus/namespaces/sbns-*/queues/pat-commands is missing"},
 	{"a role on too much", "modules/roles.bicep", func(s string) string {
 		return strings.NewReplacer("scope: bus::events\n", "scope: bus\n", "guid(bus::events.id", "guid(bus.id").
 			Replace(s)

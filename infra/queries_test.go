@@ -217,8 +217,14 @@ func workbookQueries(t *testing.T) map[string]string {
 			continue
 		}
 		var q struct{ Title, Query string }
-		if err := json.Unmarshal(item.Content, &q); err != nil || q.Title == "" || q.Query == "" || all[q.Title] != "" {
-			t.Fatalf("a query of the workbook has no title, no text or a title that another has: %s", item.Content)
+		if err := json.Unmarshal(item.Content, &q); err != nil {
+			t.Fatal(err)
+		}
+		if q.Title == "" || q.Query == "" {
+			t.Fatalf("a query of the workbook has no title, or no text: %s", item.Content)
+		}
+		if all[q.Title] != "" {
+			t.Fatalf("two queries of the workbook have the title %q", q.Title)
 		}
 		all[q.Title] = q.Query
 	}
@@ -240,8 +246,8 @@ func TestTheWorkbookShowsWhatPeopleAskFor(t *testing.T) {
 	}
 	book := readFile(t, "workbook.json")
 	if strings.Count(book, `"{workspace}"`) != len(all)+2 {
-		t.Error(
-			"each query, the parameters and the workbook itself name the workspace as {workspace}, which the template fills in")
+		t.Error("each query, the parameters and the workbook itself name the workspace as {workspace}, " +
+			"which the template fills in")
 	}
 	if strings.Contains(book, "/subscriptions/") {
 		t.Error("the workbook names somebody's own resource")

@@ -104,7 +104,7 @@ func TestTheZipHoldsTheAppWithNamesModesAndOneDate(t *testing.T) {
 			t.Errorf("%s: mode %v, want %v", entry.Name, entry.Mode(), want)
 		}
 		if made := entry.CreatorVersion >> 8; made != madeOnUnix {
-			t.Errorf("%s: made on system %d, want %d, or the mode is not looked at", entry.Name, made, madeOnUnix)
+			t.Errorf("%s: made on system %d, want %d, or the mode does not count", entry.Name, made, madeOnUnix)
 		}
 		if !entry.Modified.Equal(date) {
 			t.Errorf("%s: dated %v, want %v", entry.Name, entry.Modified, date)
