@@ -109,7 +109,7 @@ func (a arrangement) invocation() time.Duration { return inSequence*a.call + a.i
 // store; both sends side by side; tag.
 const inSequence = 6
 
-// work puts commands through an app's sessions and its identities' budgets, and tells
+// work puts commands through an app's sessions and its identities' budgets, and returns
 // when the last PAT is new.
 func (a arrangement) work(pats []int32) (last time.Duration) {
 	free := make(moments, a.sessions)

@@ -126,7 +126,7 @@ func (w *world) slow() {
 	w.Injector.OnCall(func(int, faults.Call) *faults.Fault { return &faults.Fault{Mode: faults.Slow, Delay: trip} })
 }
 
-// rotateOne tells how long it took until readers had the new PAT, and until the
+// rotateOne measures how long it took until readers had the new PAT, and until the
 // invocation was answered.
 func (w *world) rotateOne(t *testing.T, i int) (readable, answered time.Duration) {
 	t.Helper()

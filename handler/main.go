@@ -1,6 +1,6 @@
 // Command handler is patrol's custom handler: the process that the Azure Functions
 // host starts and sends its invocations to. With arguments it is a tool for
-// operators; "handler help" tells which.
+// operators; "handler help" lists them.
 package main
 
 import (

@@ -369,7 +369,7 @@ func TestTerraformHasTheSameParameters(t *testing.T) {
 			want[name] = "(none)"
 		}
 	}
-	// Bicep is told these by who deploys it.
+	// Whoever deploys the template gives it these.
 	delete(got, "subscription_id")
 	delete(got, "register_providers")
 	for _, name := range slices.Sorted(maps.Keys(want)) {

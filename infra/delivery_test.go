@@ -207,12 +207,12 @@ func TestThePipelineKnowsFlexConsumption(t *testing.T) {
 		t.Fatal(err)
 	}
 	found := false
-	var look func(v any)
-	look = func(v any) {
+	var visit func(v any)
+	visit = func(v any) {
 		switch v := v.(type) {
 		case []any:
 			for _, e := range v {
-				look(e)
+				visit(e)
 			}
 		case map[string]any:
 			if v["task"] == "AzureFunctionApp@2" {
@@ -228,11 +228,11 @@ func TestThePipelineKnowsFlexConsumption(t *testing.T) {
 				}
 			}
 			for _, e := range v {
-				look(e)
+				visit(e)
 			}
 		}
 	}
-	look(pipeline)
+	visit(pipeline)
 	if !found {
 		t.Error("the pipeline deploys nothing")
 	}

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// The two variants that are looked at: the defaults, and all options at once.
+// The two variants that are checked: the defaults, and all options at once.
 const (
 	plain = `
 param environmentName = 'contoso'
@@ -680,7 +680,7 @@ func alertsAsk(t *testing.T, d *deployment) (problems []string) {
 				problems = append(problems, variant+" "+name+": a new workspace refuses the query")
 			}
 			if n, _ := at(a.Properties, "actions", "actionGroups").([]any); len(n) != 1 {
-				problems = append(problems, variant+" "+name+": nobody is told")
+				problems = append(problems, variant+" "+name+": nobody is notified")
 			}
 		}
 		for _, a := range ofType(rs, "Microsoft.Insights/metricAlerts") {
@@ -699,7 +699,7 @@ var (
 	humps        = regexp.MustCompile(`([a-z])([A-Z])`)
 )
 
-// parametersFit holds main.parameters.json, which the compiler does not look at,
+// parametersFit holds main.parameters.json, which the compiler does not check,
 // against the template.
 func parametersFit(t *testing.T, d *deployment) (problems []string) {
 	declared, _ := d.template["parameters"].(map[string]any)

@@ -117,7 +117,7 @@ var (
 	asksAttribute = regexp.MustCompile(`\bline\.(\w+)`)
 )
 
-// wrongQuery tells what a query asks for that no line of the handler's log has.
+// wrongQuery finds what a query asks for that no line of the handler's log has.
 func wrongQuery(query string, lines map[string]line, types []string) (problems []string) {
 	var attributes line
 	for _, m := range asksMessage.FindAllStringSubmatch(query, -1) {

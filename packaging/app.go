@@ -52,7 +52,7 @@ func revisionOf(ctx context.Context, root string) revision {
 }
 
 // assemble makes the app folder anew: host.json, pats.yaml and each function's
-// folder, directly under the root, because the host looks no deeper.
+// folder, directly under the root, because the host searches no deeper.
 func assemble(root, app string) error {
 	if err := checkHost(filepath.Join(root, "host.json")); err != nil {
 		return err

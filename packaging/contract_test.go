@@ -185,7 +185,7 @@ func TestNoTwoRoutesMatchTheSameRequest(t *testing.T) {
 }
 
 // overlap reports whether some request fits both. A parameter fits anything, a
-// catch-all any rest: what a constraint narrows is not looked at.
+// catch-all any rest: what a constraint narrows does not count.
 func overlap(a, b binding) bool {
 	common := func(m string) bool {
 		return slices.ContainsFunc(b.Methods, func(n string) bool { return strings.EqualFold(m, n) })

@@ -51,7 +51,7 @@ type watched struct {
 	reader *sdkmetric.ManualReader
 }
 
-func watch(t *testing.T, tell func(t *testing.T, w *watched)) {
+func watch(t *testing.T, story func(t *testing.T, w *watched)) {
 	t.Helper()
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -60,7 +60,7 @@ func watch(t *testing.T, tell func(t *testing.T, w *watched)) {
 			o.Telemetry = telemetry.Outputs{Spans: w.spans, Metrics: w.reader}
 		}})
 		defer w.Close()
-		tell(t, w)
+		story(t, w)
 		if t.Failed() {
 			t.Logf("the handler said:\n%s", w.Output())
 		}

@@ -1,6 +1,6 @@
 // Package bus is patrol's side of Service Bus: commands onto the queue, events onto
-// the topic, over azservicebus. It knows how commands and events look as messages,
-// and must not know why one is sent.
+// the topic, over azservicebus. It knows the form of commands and events as
+// messages, and must not know why one is sent.
 //
 // Receiving is the Functions host's work: the handler gets messages by invocation.
 package bus

@@ -250,7 +250,7 @@ func TestTheErrorSaysThatASignInLacksTheScopes(t *testing.T) {
 	run(t, func(t *testing.T, s *fixture) {
 		s.azure.SetAdministrator(ada, true)
 		for name, err := range everyCall(t, s.Administration(), owner, s.azure.Descriptor(grace)) {
-			code := administration.NotAdministrator // by the answer alone they cannot be told apart
+			code := administration.NotAdministrator // the answer is the same for both
 			if name == "users" || name == "audit" {
 				code = administration.ScopesMissing
 			}

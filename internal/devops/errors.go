@@ -89,7 +89,7 @@ func (k *call) badRequest() error {
 		"patrol cannot build the request: check the organization's name", nil)
 }
 
-// judge tells success from failure: a success is a 2xx other than 203, and JSON.
+// judge separates success from failure: a success is a 2xx other than 203, and JSON.
 func (k *call) judge(a *answer) error {
 	is2xx := a.status >= 200 && a.status <= 299
 	if !is2xx || a.status == http.StatusNonAuthoritativeInfo {

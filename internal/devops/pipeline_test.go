@@ -276,7 +276,7 @@ func TestSignInErrorsComeThroughUnchanged(t *testing.T) {
 		if n := len(s.entra.asked()); n != 2 {
 			t.Errorf("%d token requests for two calls: a credential's error is not repeated", n)
 		}
-		// While the token still lives, a dead sign-in is told all the same.
+		// While the token still lives, a dead sign-in is an error all the same.
 		s.entra.err = nil
 		if _, err := s.List(t.Context(), owner); err != nil {
 			t.Fatal(err)
@@ -407,7 +407,7 @@ func TestNoTokenLeaksIntoErrorsAndLogs(t *testing.T) {
 		var texts []string
 		note := func(err error) {
 			if err == nil {
-				t.Error("no error to look at")
+				t.Error("no error")
 			}
 			texts = append(texts, fmt.Sprintf("%v|%+v|%#v", err, err, err))
 			for err != nil {

@@ -204,7 +204,7 @@ func (p *parser) pats(f field, m *Manifest, defaults times, where *yaml.Node) {
 			}
 		}
 		// Two identities may be one user. What counts is whose list the PATs
-		// are in: with one name there, patrol could not tell them apart.
+		// are in: with one name there, patrol could not distinguish them.
 		if user != "" && spec.Organization != "" && spec.DisplayName != "" {
 			key := [3]string{user, strings.ToLower(spec.Organization), strings.ToLower(spec.DisplayName)}
 			if first, twice := tokens[key]; twice && (nameOK || spec.DisplayName != spec.Name) {

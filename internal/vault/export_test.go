@@ -16,8 +16,6 @@ const Remembered = remembered
 
 func (m *memory) Len() int { return len(m.entries) }
 
-func (v *Vault) Remembering() int { return v.memory.Len() }
-
 func Remember(m *memory, v rotation.Version) { m.put(v) }
 
 func Recall(m *memory, name, version string) (rotation.Version, bool) { return m.get(name, version) }
