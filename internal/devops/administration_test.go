@@ -443,7 +443,7 @@ func TestTheAuditLogShowsWhatBecameOfPATs(t *testing.T) {
 					t.Fatal(err)
 				}
 				time.Sleep(time.Minute)
-				if _, err := s.Extend(ctx, owner, made.AuthorizationID, time.Now().Add(3*time.Hour)); err != nil {
+				if _, err := s.Update(ctx, owner, made.AuthorizationID, time.Now().Add(3*time.Hour)); err != nil {
 					t.Fatal(err)
 				}
 				time.Sleep(time.Minute)

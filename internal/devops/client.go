@@ -219,29 +219,23 @@ func (c *Client) List(ctx context.Context, o rotation.Owner) ([]rotation.PAT, er
 // Get returns one PAT of the owner, rotation.ErrNotFound if there is none. Azure
 // DevOps does not say whether it still shows a revoked one.
 func (c *Client) Get(ctx context.Context, o rotation.Owner, authorizationID string) (rotation.PAT, error) {
-	_, p, err := c.get(ctx, o, authorizationID)
-	return p, err
-}
-
-// get returns a PAT as it was written, too.
-func (c *Client) get(ctx context.Context, o rotation.Owner, authorizationID string) (patToken, rotation.PAT, error) {
 	k := &call{owner: o, doing: "reading a PAT", absence: true}
 	a, err := c.do(ctx, k, http.MethodGet, patsResource, url.Values{"authorizationId": {authorizationID}}, nil)
 	if err != nil {
-		return patToken{}, rotation.PAT{}, err
+		return rotation.PAT{}, err
 	}
 	r, err := k.result(a)
 	if err != nil {
-		return patToken{}, rotation.PAT{}, err
+		return rotation.PAT{}, err
 	}
 	if r.PAT == nil {
-		return patToken{}, rotation.PAT{}, rotation.ErrNotFound
+		return rotation.PAT{}, rotation.ErrNotFound
 	}
 	p, err := r.PAT.pat()
 	if err != nil {
-		return patToken{}, rotation.PAT{}, k.badAnswer(a)
+		return rotation.PAT{}, k.badAnswer(a)
 	}
-	return *r.PAT, p, nil
+	return p, nil
 }
 
 // Create issues a PAT. The request leaves once: if its answer is lost, the
@@ -276,11 +270,8 @@ func (c *Client) Create(ctx context.Context, o rotation.Owner, r rotation.PATReq
 // It names the end and not a difference, so repeating it is safe.
 func (c *Client) Update(ctx context.Context, o rotation.Owner, authorizationID string, validTo time.Time) (rotation.PAT,
 	error) {
-	return c.update(ctx, o, updateRequest{AuthorizationID: authorizationID, ValidTo: wireTime(validTo)})
-}
-
-func (c *Client) update(ctx context.Context, o rotation.Owner, body updateRequest) (rotation.PAT, error) {
 	k := &call{owner: o, doing: "changing a PAT's end", absence: true}
+	body := updateRequest{AuthorizationID: authorizationID, ValidTo: wireTime(validTo)}
 	a, err := c.do(ctx, k, http.MethodPut, patsResource, nil, body)
 	if err != nil {
 		return rotation.PAT{}, err

@@ -197,7 +197,7 @@ func meaning(value string) (rotation.Class, string) {
 	switch value {
 	case "displayNameRequired", "invalidDisplayName":
 		return rotation.Configuration, "Azure DevOps does not accept the display name: correct it in the manifest"
-	case "invalidValidTo":
+	case rotation.RefusedEnd:
 		return rotation.Configuration, "Azure DevOps does not accept the end: it is past, or more than a year ahead"
 	case "invalidScope":
 		return rotation.Configuration, "Azure DevOps does not accept the scopes: correct scopes in the manifest"
@@ -209,15 +209,15 @@ func meaning(value string) (rotation.Class, string) {
 			"Azure DevOps does not accept the app registration that the identity signed in to"
 	case "invalidTargetAccounts":
 		return rotation.Configuration, "Azure DevOps does not accept the organization: check its name"
-	case ExpiredPAT:
-		return rotation.Configuration, expiredMessage
+	case rotation.ExpiredPAT:
+		return rotation.Configuration, "the PAT has expired: it cannot be extended any more"
 	case "accessDenied":
 		return rotation.Policy, "Azure DevOps denies this to the identity"
 	case "globalPatPolicyViolation", "globalPATCreationBlocked":
 		return rotation.Policy, "a policy forbids global PATs"
 	case "fullScopePatPolicyViolation":
 		return rotation.Policy, "the tenant's policy forbids PATs with full access: name scopes in the manifest"
-	case LongLivedPAT:
+	case "patLifespanPolicyViolation":
 		return rotation.Policy, "the tenant's policy limits the lifespan of PATs: shorten lifetime in the manifest"
 	case "disablePatCreationPolicyViolation":
 		return rotation.Policy, "the organization's policy does not let the identity's user create PATs"

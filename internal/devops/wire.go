@@ -21,13 +21,10 @@ type createRequest struct {
 	AllOrgs     bool   `json:"allOrgs"`
 }
 
-// updateRequest changes a PAT; what is left out stays as it is.
+// updateRequest changes a PAT's end; what it does not name stays as it is.
 type updateRequest struct {
 	AuthorizationID string `json:"authorizationId"`
-	DisplayName     string `json:"displayName,omitempty"`
-	Scope           string `json:"scope,omitempty"`
 	ValidTo         string `json:"validTo"`
-	AllOrgs         *bool  `json:"allOrgs,omitempty"`
 }
 
 func wireTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z07:00") }

@@ -50,6 +50,12 @@ const (
 	VaultConflict     = "vault-conflict"     // a secret is being deleted, recovered or changed
 )
 
+// Codes of Azure DevOps that somebody compares.
+const (
+	RefusedEnd = "invalidValidTo"             // the end of a PAT is not accepted
+	ExpiredPAT = "expiredPatCannotBeExtended" // a PAT that has expired is not extended
+)
+
 var (
 	// ErrNotFound: the vault has no such secret or version.
 	ErrNotFound = errors.New("not found")
