@@ -93,19 +93,19 @@ func newReviewer(t *testing.T, clientCredential string) *reviewer {
 	now := time.Now()
 	at := func(d time.Duration) string { return now.Add(d).UTC().Format(time.RFC3339) }
 	const day = 24 * time.Hour
-	r.managed("due", 21*day, nil)
-	r.managed("moved", 30*day, map[string]string{"patrol-identity": "old-bot"})
-	r.managed("orphaned", 30*day, nil)
+	r.addManaged("due", 21*day, nil)
+	r.addManaged("moved", 30*day, map[string]string{"patrol-identity": "old-bot"})
+	r.addManaged("orphaned", 30*day, nil)
 	r.seed("orphaned (patrol "+rotation.VaultTag(c.VaultHost())+"-aaaaaaaaaa)", 30*day)
-	r.managed("overlapping", 30*day,
+	r.addManaged("overlapping", 30*day,
 		map[string]string{"patrol-previous": r.seed("overlapping (patrol xxxxxx-0123456789)", 30*day),
 			"patrol-revoke-previous-at": at(10*day + 6*time.Hour)})
-	r.managed("quiet", 30*day, nil)
-	r.managed("relocated", 30*day, map[string]string{"ProviderAddress": r.env["AZURE_DEVOPS_URL"] + "/fabrikam"})
-	r.managed("replaced", 30*day, map[string]string{"patrol-previous": r.seed("replaced (patrol xxxxxx-0123456789)",
+	r.addManaged("quiet", 30*day, nil)
+	r.addManaged("relocated", 30*day, map[string]string{"ProviderAddress": r.env["AZURE_DEVOPS_URL"] + "/fabrikam"})
+	r.addManaged("replaced", 30*day, map[string]string{"patrol-previous": r.seed("replaced (patrol xxxxxx-0123456789)",
 		30*day), "patrol-revoke-previous-at": at(9*day + 12*time.Hour)})
-	r.managed("scoped", 30*day, nil)
-	r.managed("old", 30*day, nil)
+	r.addManaged("scoped", 30*day, nil)
+	r.addManaged("old", 30*day, nil)
 	for _, name := range []string{"adopted", "ambiguous", "ambiguous"} {
 		r.seed(name, 30*day)
 		r.put(keyvault.Version{Name: name, Value: "put there by hand"})
@@ -140,8 +140,8 @@ func (r *reviewer) put(v keyvault.Version) {
 	r.must(err)
 }
 
-// managed makes a PAT as patrol leaves it, but for some tags.
-func (r *reviewer) managed(name string, life time.Duration, tags map[string]string) {
+// addManaged adds a PAT as patrol leaves it, but for some tags.
+func (r *reviewer) addManaged(name string, life time.Duration, tags map[string]string) {
 	r.t.Helper()
 	marked := name + " (patrol " + rotation.VaultTag(r.cloud.VaultHost()) + "-0123456789)"
 	id, token := r.cloud.DevOps.Seed(cloud.Organization, cloud.User, marked, "vso.code", time.Now().Add(life), false)

@@ -22,16 +22,16 @@ const hold = 20 * time.Second
 func (a *App) handle(s Settings, api http.Handler) {
 	t := a.telemetry
 	a.mux.HandleTimer("CheckExpiry", t.Timer("CheckExpiry", a.checkExpiry))
-	a.mux.HandleServiceBus("Reconcile", a.held(t.Queue(s.CommandQueue, a.reconcile)))
-	a.mux.HandleServiceBus("VaultEvent", a.held(t.Queue(s.VaultEventQueue, a.vaultEvent)))
-	a.mux.HandleServiceBus("DeadLetter", a.held(t.Queue(s.CommandQueue+"/$DeadLetterQueue", a.deadLetter)))
+	a.mux.HandleServiceBus("Reconcile", a.holdOnFailure(t.Queue(s.CommandQueue, a.reconcile)))
+	a.mux.HandleServiceBus("VaultEvent", a.holdOnFailure(t.Queue(s.VaultEventQueue, a.vaultEvent)))
+	a.mux.HandleServiceBus("DeadLetter", a.holdOnFailure(t.Queue(s.CommandQueue+"/$DeadLetterQueue", a.deadLetter)))
 	a.mux.HandleHTTP("/api/", t.HTTP(api))
 }
 
 // handleBroken answers every function with what is wrong.
 func (a *App) handleBroken() {
 	report := errors.New("patrol is not configured: " + strings.Join(a.broken, "; "))
-	refuse := a.held(func(context.Context, customhandler.Message) error { return report })
+	refuse := a.holdOnFailure(func(context.Context, customhandler.Message) error { return report })
 	a.mux.HandleTimer("CheckExpiry", func(context.Context, customhandler.Timer) error { return report })
 	for _, name := range []string{"Reconcile", "VaultEvent", "DeadLetter"} {
 		a.mux.HandleServiceBus(name, refuse)
@@ -48,8 +48,8 @@ func (a *App) handleBroken() {
 // messageFunc works on one message of a queue.
 type messageFunc = func(context.Context, customhandler.Message) error
 
-// held keeps a failing message for a while.
-func (a *App) held(f messageFunc) messageFunc {
+// holdOnFailure keeps a failing message for a while.
+func (a *App) holdOnFailure(f messageFunc) messageFunc {
 	return func(ctx context.Context, m customhandler.Message) error {
 		err := f(ctx, m)
 		if err != nil {

@@ -75,7 +75,7 @@ func (w session) pat() (rotation.PAT, error) {
 	if w.AuthorizationID == "" {
 		return rotation.PAT{}, errors.New("a PAT without its id")
 	}
-	return w.shown(), nil
+	return w.asPAT(), nil
 }
 
 // auditPage is a batch of the audit log. The published sample has it in "value",

@@ -392,12 +392,12 @@ func (c *Client) send(ctx context.Context, k *call, method, resource, version st
 	req.SetOperationValue(k)
 	resp, err := c.pipeline.Do(req)
 	if err != nil {
-		return nil, k.unanswered(ctx, err)
+		return nil, k.noAnswer(ctx, err)
 	}
 	raw, err := runtime.Payload(resp)
 	if err != nil {
 		k.pending = true
-		return nil, k.unanswered(ctx, err)
+		return nil, k.noAnswer(ctx, err)
 	}
 	a := &answer{status: resp.StatusCode, header: resp.Header, body: trimBOM(raw), at: c.now()}
 	return a, k.judge(a)

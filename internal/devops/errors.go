@@ -42,8 +42,8 @@ func (k *call) unsure() rotation.Class {
 	return rotation.Transient
 }
 
-// unanswered makes an error of what the pipeline could not do.
-func (k *call) unanswered(ctx context.Context, err error) error {
+// noAnswer makes an error of what the pipeline could not do.
+func (k *call) noAnswer(ctx context.Context, err error) error {
 	if e, ok := errors.AsType[*rotation.Error](err); ok {
 		return e
 	}

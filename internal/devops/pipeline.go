@@ -190,7 +190,7 @@ func (r retries) once(req *policy.Request) (*http.Response, error) {
 // caller has time, is an error at once.
 func (r retries) waitForPause(ctx context.Context, k *call) error {
 	for {
-		left := r.client.paused(k.owner.Identity)
+		left := r.client.pauseLeft(k.owner.Identity)
 		if left <= 0 || k.begun {
 			return nil
 		}
@@ -273,7 +273,7 @@ func (c *Client) pause(identity string, d time.Duration) {
 	}
 }
 
-func (c *Client) paused(identity string) time.Duration {
+func (c *Client) pauseLeft(identity string) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	until, ok := c.pauses[identity]

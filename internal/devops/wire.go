@@ -53,10 +53,10 @@ func (w patToken) pat() (rotation.PAT, error) {
 	if w.AuthorizationID == "" || w.ValidTo.IsZero() {
 		return rotation.PAT{}, errors.New("a PAT without its id or its end")
 	}
-	return w.shown(), nil
+	return w.asPAT(), nil
 }
 
-func (w patToken) shown() rotation.PAT {
+func (w patToken) asPAT() rotation.PAT {
 	// The manifest's scopes are without those that another one includes, and these
 	// are compared with them.
 	scopes := strings.Fields(w.Scope)

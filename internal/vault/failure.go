@@ -41,7 +41,7 @@ func (v *Vault) failure(doing string, err error) error {
 		return e
 	}
 	if answer, ok := errors.AsType[*azcore.ResponseError](err); ok {
-		return v.answered(doing, answer)
+		return v.refusal(doing, answer)
 	}
 	e := &rotation.Error{Class: rotation.Transient, Code: "vault-unavailable"}
 	auth, noToken := errors.AsType[*azidentity.AuthenticationFailedError](err)
@@ -82,7 +82,7 @@ func refusedForGood(resp *http.Response) bool {
 	}
 }
 
-func (v *Vault) answered(doing string, answer *azcore.ResponseError) error {
+func (v *Vault) refusal(doing string, answer *azcore.ResponseError) error {
 	code := answer.ErrorCode
 	if !word.MatchString(code) {
 		code = ""

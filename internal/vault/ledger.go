@@ -93,12 +93,12 @@ func encode(doing string, l rotation.Ledger, foreign map[string]string) (map[str
 			"%d tags in all, of which patrol needs up to %d: remove %d of them",
 			doing, n, maxTags, ledgerTags, n-(maxTags-ledgerTags))
 	}
-	return checked(doing, all)
+	return checkTags(doing, all)
 }
 
-// checked holds a tag set against the vault's limits and puts it into the SDK's
+// checkTags holds a tag set against the vault's limits and puts it into the SDK's
 // form.
-func checked(doing string, tags map[string]string) (map[string]*string, error) {
+func checkTags(doing string, tags map[string]string) (map[string]*string, error) {
 	if len(tags) > maxTags {
 		return nil, configuration("vault-tags", "%s: a secret has at most %d tags, these are %d", doing, maxTags,
 			len(tags))

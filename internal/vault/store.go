@@ -53,7 +53,7 @@ func (s *Store) Read(ctx context.Context, name string) (value rotation.Secret, t
 func (s *Store) Write(ctx context.Context, name string, value rotation.Secret, contentType string,
 	tags map[string]string, expires time.Time) (version string, created time.Time, err error) {
 	doing := "storing secret " + name
-	set, err := checked(doing, tags)
+	set, err := checkTags(doing, tags)
 	if err != nil {
 		return "", time.Time{}, err
 	}
@@ -89,7 +89,7 @@ func (s *Store) Tag(ctx context.Context, name, version string, tags map[string]s
 	if !versionID.MatchString(version) {
 		return fmt.Errorf("%s: %w", doing, rotation.ErrNotFound)
 	}
-	set, err := checked(doing, tags)
+	set, err := checkTags(doing, tags)
 	if err != nil {
 		return err
 	}
