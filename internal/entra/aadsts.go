@@ -34,9 +34,9 @@ const (
 const (
 	CodeNotSignedIn     = string(NotSignedIn)
 	CodeUserIDChanged   = string(UserIDChanged)
-	CodeDeclinedScopes  = "declined-scopes"  // consent covers a part of the scopes
-	CodeUnknownScope    = "unknown-scope"    // one that the sign-in did not ask for
-	CodeManagedIdentity = "managed-identity" // it gives no token
+	CodeDeclinedScopes  = rotation.DeclinedScopes // consent covers a part of the scopes
+	CodeUnknownScope    = rotation.UnknownScope   // one that the sign-in did not ask for
+	CodeManagedIdentity = "managed-identity"      // it gives no token
 
 	codeWrongUser   = string(WrongUser)
 	codeWrongTenant = string(WrongTenant)

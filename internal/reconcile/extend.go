@@ -89,7 +89,7 @@ func refusesEnd(err error) bool {
 	if e == nil {
 		return false
 	}
-	refused := e.Code == "invalidValidTo" || e.Code == "expiredPatCannotBeExtended"
+	refused := e.Code == rotation.RefusedEnd || e.Code == rotation.ExpiredPAT
 	return e.Class == rotation.Policy || e.Class == rotation.Configuration && refused
 }
 
