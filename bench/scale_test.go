@@ -30,7 +30,8 @@ type scaled struct {
 	instances, pats int
 	took            time.Duration // until the last PAT was new
 	limit           time.Duration // no client can be faster
-	putOff, failed  int
+	postponed       int           // commands
+	failed          int           // steps
 	counts          map[faults.Call]int
 }
 
@@ -92,14 +93,16 @@ func scaleOut(t *testing.T, instances, pats int, windows float64) (out scaled) {
 			t.Fatalf("%d instances: %d of %d PATs are not new after 12 hours", instances, len(left), pats)
 		}
 		out = scaled{instances: instances, pats: pats, took: last.Sub(began), counts: w.Cloud.Injector.Counts(),
-			putOff: strings.Count(w.Output(), "being throttled: put off"), failed: strings.Count(w.Output(),
-				"step failed")}
+			postponed: strings.Count(w.Output(), postponedLine), failed: strings.Count(w.Output(), "step failed")}
 		// Who heeds what Azure DevOps asks for gets the budget once at the start, and
 		// then once in each window.
 		out.limit = time.Duration(float64(pats/scaleIdentities-1)/perWindow) * 5 * time.Minute
 	})
 	return out
 }
+
+// postponedLine is the handler's log line about a command that waits for the throttle.
+const postponedLine = "Azure DevOps throttles the identity: the command is postponed"
 
 func TestThroughputGrowsWithInstancesUpToTheThrottle(t *testing.T) {
 	type situation struct {
@@ -129,10 +132,13 @@ func TestThroughputGrowsWithInstancesUpToTheThrottle(t *testing.T) {
 		}
 		report(t, result{Name: fmt.Sprintf("%s due PATs, %.2g times the budget, %d instances", thousands(r.pats),
 			situations[i].windows, r.instances), Value: r.took.Seconds(), Unit: "s",
-			Note: fmt.Sprintf("%.2f/s; %s; %d put off, %d failed steps, %d creations, %d pages",
-				float64(r.pats)/r.took.Seconds(), throttle, r.putOff, r.failed,
+			Note: fmt.Sprintf("%.2f/s; %s; %d postponed, %d failed steps, %d creations, %d pages",
+				float64(r.pats)/r.took.Seconds(), throttle, r.postponed, r.failed,
 				r.counts[faults.Call{Service: devops.ServiceName, Operation: devops.CreatePat}],
 				r.counts[faults.Call{Service: devops.ServiceName, Operation: devops.ListPats}])})
+		if r.limit > 0 && r.postponed == 0 {
+			t.Errorf("the throttle is reached, and no line of the log says %q", postponedLine)
+		}
 		if i == 0 || situations[i].windows != situations[i-1].windows {
 			continue
 		}
