@@ -57,7 +57,7 @@ func (a Act) LogValue() slog.Value {
 }
 
 // act begins a record: it has failed until something says otherwise.
-func (r *Revocations) act(q Request, what string) Act {
+func (r *Revocations) newAct(q Request, what string) Act {
 	return Act{
 		At: r.now().UTC(), RequestedBy: q.RequestedBy, Trigger: q.Trigger, Act: what,
 		Organization: q.Organization, Identity: q.Identity, Target: q.Users, Outcome: Failed,

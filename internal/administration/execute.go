@@ -36,7 +36,7 @@ type RuleResult struct {
 type Result struct {
 	// Plan is what was to be done. If it was refused as changed, it is the
 	// plan of now, with a confirmation of its own.
-	Plan    Plan        `json:"plan"`
+	Plan    RevocationPlan        `json:"plan"`
 	Batches []Batch     `json:"batches"`
 	Rule    *RuleResult `json:"rule,omitempty"`
 	Revoked int         `json:"revoked"` // PATs that are known to be revoked
@@ -55,28 +55,28 @@ type Result struct {
 // An error of code Incomplete comes with a Result that says what was revoked and
 // what was not; with any other error nothing was done.
 func (r *Revocations) Execute(ctx context.Context, q Request, token string) (Result, error) {
-	refusal := r.act(q, ActRevoke)
-	refused := func(p Plan, err error) (Result, error) {
+	refusal := r.newAct(q, ActRevoke)
+	refused := func(p RevocationPlan, err error) (Result, error) {
 		refusal.Outcome = Refused
 		return Result{Plan: p, Batches: []Batch{}, Acts: []Act{refusal.failed(err)}}, err
 	}
 	q, err := q.normal(r.now())
 	if err != nil {
-		return refused(Plan{}, err)
+		return refused(RevocationPlan{}, err)
 	}
 	if token == "" {
-		return refused(Plan{},
+		return refused(RevocationPlan{},
 			refuse(ConfirmationMissing,
 				"this needs a confirmation: ask for the plan first, and send its confirmation along"))
 	}
 	c, err := open(r.key, token)
 	switch {
 	case err != nil:
-		return refused(Plan{}, refuse(ConfirmationInvalid, "the confirmation is not one that this patrol has given"))
+		return refused(RevocationPlan{}, refuse(ConfirmationInvalid, "the confirmation is not one that this patrol has given"))
 	case !r.now().Before(c.expires):
-		return refused(Plan{}, refuse(ConfirmationExpired, "the confirmation is too old: ask for the plan again"))
+		return refused(RevocationPlan{}, refuse(ConfirmationExpired, "the confirmation is too old: ask for the plan again"))
 	case c.asked != askedDigest(q):
-		return refused(Plan{}, refuse(ConfirmationInvalid, "the confirmation belongs to another request"))
+		return refused(RevocationPlan{}, refuse(ConfirmationInvalid, "the confirmation belongs to another request"))
 	}
 	p, err := r.plan(ctx, q)
 	if err != nil {
@@ -90,14 +90,14 @@ func (r *Revocations) Execute(ctx context.Context, q Request, token string) (Res
 	return r.carryOut(ctx, q, p)
 }
 
-func (r *Revocations) carryOut(ctx context.Context, q Request, p Plan) (Result, error) {
+func (r *Revocations) carryOut(ctx context.Context, q Request, p RevocationPlan) (Result, error) {
 	o := rotation.Owner{Identity: q.Identity, Organization: q.Organization}
 	res := Result{Plan: p, Batches: make([]Batch, len(p.batches))}
 	var first error // that failed
 	for i, ids := range p.batches {
 		b := &res.Batches[i]
 		b.AuthorizationIDs, b.Outcome = ids, NotTried
-		if hopeless(ctx, first) {
+		if wouldFailAgain(ctx, first) {
 			continue
 		}
 		var err error
@@ -105,7 +105,7 @@ func (r *Revocations) carryOut(ctx context.Context, q Request, p Plan) (Result, 
 		b.Outcome = Done
 		if err != nil {
 			b.Outcome, b.Class = Failed, rotation.ClassOf(err)
-			b.Code, b.Message, b.ActivityID = said(err)
+			b.Code, b.Message, b.ActivityID = errorText(err)
 			if first == nil {
 				first = err
 			}
@@ -114,12 +114,12 @@ func (r *Revocations) carryOut(ctx context.Context, q Request, p Plan) (Result, 
 	var ruleErr error
 	if q.Rule != nil {
 		res.Rule = &RuleResult{Rule: *q.Rule, Outcome: NotTried}
-		if !hopeless(ctx, first) {
+		if !wouldFailAgain(ctx, first) {
 			res.Rule.ActivityID, ruleErr = r.organizations.AddRevocationRule(ctx, o, *q.Rule)
 			res.Rule.Outcome = Done
 			if ruleErr != nil {
 				res.Rule.Outcome, res.Rule.Class = Failed, rotation.ClassOf(ruleErr)
-				res.Rule.Code, res.Rule.Message, res.Rule.ActivityID = said(ruleErr)
+				res.Rule.Code, res.Rule.Message, res.Rule.ActivityID = errorText(ruleErr)
 				if first == nil {
 					first = ruleErr
 				}
@@ -127,13 +127,13 @@ func (r *Revocations) carryOut(ctx context.Context, q Request, p Plan) (Result, 
 		}
 	}
 	r.verify(ctx, o, &res)
-	res.record(r, q)
+	res.addActs(r, q)
 	return res, res.verdict(first)
 }
 
 // hopeless reports whether what comes after a failure would fail in the same way.
 // Azure DevOps may refuse one batch for what is in it, and take the next.
-func hopeless(ctx context.Context, failure error) bool {
+func wouldFailAgain(ctx context.Context, failure error) bool {
 	if ctx.Err() != nil {
 		return true
 	}
@@ -144,7 +144,7 @@ func hopeless(ctx context.Context, failure error) bool {
 
 // said is what an error may tell: the texts of one without a class are not known
 // to be safe.
-func said(err error) (code, message, activityID string) {
+func errorText(err error) (code, message, activityID string) {
 	if e := rotation.AsError(err); e != nil {
 		return e.Code, e.Message, e.ActivityID
 	}
@@ -193,20 +193,20 @@ func (r *Revocations) verify(ctx context.Context, o rotation.Owner, res *Result)
 }
 
 // record writes down every call, and what was left out.
-func (res *Result) record(r *Revocations, q Request) {
+func (res *Result) addActs(r *Revocations, q Request) {
 	for _, b := range res.Batches {
-		a := r.act(q, ActRevoke)
+		a := r.newAct(q, ActRevoke)
 		a.AuthorizationIDs, a.Outcome, a.Code, a.ActivityID = b.AuthorizationIDs, b.Outcome, b.Code, b.ActivityID
 		res.Acts = append(res.Acts, a)
 	}
 	if x := res.Rule; x != nil {
-		a := r.act(q, ActRule)
+		a := r.newAct(q, ActRule)
 		a.Target = append(slices.Clone(x.Scopes), "created before "+x.CreatedBefore.Format("2006-01-02T15:04:05Z07:00"))
 		a.Outcome, a.Code, a.ActivityID = x.Outcome, x.Code, x.ActivityID
 		res.Acts = append(res.Acts, a)
 	}
 	if len(res.Acts) == 0 {
-		a := r.act(q, ActRevoke) // a repeat that found nothing left
+		a := r.newAct(q, ActRevoke) // a repeat that found nothing left
 		a.Outcome = Done
 		res.Acts = append(res.Acts, a)
 	}

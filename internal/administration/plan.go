@@ -113,7 +113,7 @@ type Ambiguity struct {
 }
 
 // Plan is what a revocation would do.
-type Plan struct {
+type RevocationPlan struct {
 	Organization string      `json:"organization"`
 	Identity     string      `json:"identity"`
 	Users        []UserPlan  `json:"users"`
@@ -135,15 +135,15 @@ type Plan struct {
 }
 
 // Plan looks up what a revocation would do, and does nothing.
-func (r *Revocations) Plan(ctx context.Context, q Request) (Plan, error) {
-	act := r.act(q, ActPlan)
+func (r *Revocations) Plan(ctx context.Context, q Request) (RevocationPlan, error) {
+	act := r.newAct(q, ActPlan)
 	q, err := q.normal(r.now())
-	var p Plan
+	var p RevocationPlan
 	if err == nil {
 		p, err = r.plan(ctx, q)
 	}
 	if err != nil {
-		return Plan{Act: act.failed(err)}, err
+		return RevocationPlan{Act: act.failed(err)}, err
 	}
 	act.Outcome = Done
 	p.Act = act
@@ -206,8 +206,8 @@ func sorted(set map[string]bool) []string {
 }
 
 // plan takes a request in its normal form.
-func (r *Revocations) plan(ctx context.Context, q Request) (Plan, error) {
-	p := Plan{
+func (r *Revocations) plan(ctx context.Context, q Request) (RevocationPlan, error) {
+	p := RevocationPlan{
 		Organization: q.Organization, Identity: q.Identity, Rule: q.Rule,
 		Users: []UserPlan{}, NotFound: []string{}, Ambiguous: []Ambiguity{}, Warnings: []string{},
 		asked: askedDigest(q),
@@ -216,14 +216,14 @@ func (r *Revocations) plan(ctx context.Context, q Request) (Plan, error) {
 	if len(q.Users) > 0 {
 		users, err := r.organizations.Users(ctx, o, q.Users)
 		if err != nil {
-			return Plan{}, err
+			return RevocationPlan{}, err
 		}
 		p.sort(q.Users, users)
 	}
 	known, err := r.managed(ctx)
 	if err != nil {
 		if q.KeepManaged {
-			return Plan{}, fmt.Errorf("reading which PATs patrol manages: %w", err)
+			return RevocationPlan{}, fmt.Errorf("reading which PATs patrol manages: %w", err)
 		}
 		p.warn("The vault could not be read: PATs that patrol manages are not marked.")
 	}
@@ -233,7 +233,7 @@ func (r *Revocations) plan(ctx context.Context, q Request) (Plan, error) {
 		u := &p.Users[i]
 		pats, err := r.organizations.UserPATs(ctx, o, u.Descriptor)
 		if err != nil {
-			return Plan{}, err
+			return RevocationPlan{}, err
 		}
 		u.PATs = []PAT{}
 		for _, listed := range pats {
@@ -292,10 +292,10 @@ func (r *Revocations) plan(ctx context.Context, q Request) (Plan, error) {
 	return p, nil
 }
 
-func (p *Plan) warn(text string) { p.Warnings = append(p.Warnings, text) }
+func (p *RevocationPlan) warn(text string) { p.Warnings = append(p.Warnings, text) }
 
 // sort tells which names mean one user, none, or several.
-func (p *Plan) sort(names []string, users []User) {
+func (p *RevocationPlan) sort(names []string, users []User) {
 	users = slices.Clone(users)
 	slices.SortFunc(users, func(x, y User) int { return cmp.Compare(x.Descriptor, y.Descriptor) })
 	users = slices.CompactFunc(users, func(x, y User) bool { return x.Descriptor == y.Descriptor })

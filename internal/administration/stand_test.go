@@ -142,7 +142,7 @@ func of(users ...string) administration.Request {
 		Trigger: "POST revocations"}
 }
 
-func (s *stand) plan(t *testing.T, q administration.Request) administration.Plan {
+func (s *stand) plan(t *testing.T, q administration.Request) administration.RevocationPlan {
 	t.Helper()
 	p, err := s.Plan(t.Context(), q)
 	if err != nil {
@@ -162,6 +162,6 @@ func wants(t *testing.T, what string, err error, code string) *rotation.Error {
 	return e
 }
 
-func warned(p administration.Plan, part string) bool {
+func warned(p administration.RevocationPlan, part string) bool {
 	return strings.Contains(strings.Join(p.Warnings, "\n"), part)
 }

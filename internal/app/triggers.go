@@ -76,7 +76,7 @@ func (a *App) checkExpiry(ctx context.Context, t customhandler.Timer) error {
 		last = time.Time{}
 	}
 	plan, err := a.reconciler.Sweep(ctx, last, "timer", sweepPauses()...)
-	a.sweeps.Done(plan, len(plan.Commands("timer")), "timer", a.outside.Now(), next)
+	a.sweeps.Record(plan, len(plan.Commands("timer")), "timer", a.outside.Now(), next)
 	return err
 }
 

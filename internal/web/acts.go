@@ -21,7 +21,7 @@ const maxReason = 256
 // Rotate orders to rotate away from the PAT that is current now. Pressing twice before
 // it is done rotates once.
 func (a *API) Rotate(ctx context.Context, by Caller, name string, o RotateRequest) (Order, *Problem) {
-	return do(ctx, a, by, act{name: "rotate", target: name, body: o}, func(operation string) (Order, *Problem) {
+	return do(ctx, a, by, request{name: "rotate", target: name, body: o}, func(operation string) (Order, *Problem) {
 		c := rotation.Command{Reason: rotation.Requested, RevokePrevious: rotation.AfterOverlap, RequestedBy: by.Who,
 			Operation: operation}
 		switch o.RevokePrevious {
@@ -106,14 +106,14 @@ func (a *API) ready(ctx context.Context, item rotation.Item) *Problem {
 // Extend moves the end of a PAT; its value stays.
 func (a *API) Extend(ctx context.Context, by Caller, name string, validTo time.Time) (Extension, *Problem) {
 	validTo = validTo.UTC()
-	return do(ctx, a, by, act{name: "extend", target: name, body: validTo}, func(string) (Extension, *Problem) {
-		x, err := a.acts.Extend(ctx, name, validTo, by.Who)
+	return do(ctx, a, by, request{name: "extend", target: name, body: validTo}, func(string) (Extension, *Problem) {
+		x, err := a.actions.Extend(ctx, name, validTo, by.Who)
 		if err != nil {
-			return Extension{}, a.refusal(ctx, err)
+			return Extension{}, a.refusalProblem(ctx, err)
 		}
 		return Extension{PAT: x.Spec.Name, AuthorizationID: x.AuthorizationID, ValidFrom: x.ValidFrom.UTC(),
 			ValidTo:  x.ValidTo.UTC(),
-			RotateAt: when(x.Due), Clamped: x.Clamped}, nil
+			RotateAt: timeOrNull(x.Due), Clamped: x.Clamped}, nil
 	})
 }
 
@@ -129,16 +129,16 @@ type RevokeRequest struct {
 
 // Revoke ends one PAT of a signed-in user, managed or not.
 func (a *API) Revoke(ctx context.Context, by Caller, o RevokeRequest) (Revocation, *Problem) {
-	return do(ctx, a, by, act{name: "revoke", target: o.AuthorizationID, body: o}, func(operation string) (Revocation,
+	return do(ctx, a, by, request{name: "revoke", target: o.AuthorizationID, body: o}, func(operation string) (Revocation,
 		*Problem) {
 		if !authorizationID(o.AuthorizationID) {
 			return Revocation{}, badQuery("The authorization id must be a GUID.")
 		}
-		x, err := a.acts.Revoke(ctx, reconcile.Target{AuthorizationID: strings.ToLower(o.AuthorizationID),
+		x, err := a.actions.Revoke(ctx, reconcile.Target{AuthorizationID: strings.ToLower(o.AuthorizationID),
 			Identity: o.Identity, Organization: o.Organization,
 			Force: o.Force, RequestedBy: by.Who, Operation: operation})
 		if err != nil {
-			return Revocation{}, a.refusal(ctx, err)
+			return Revocation{}, a.refusalProblem(ctx, err)
 		}
 		out := Revocation{AuthorizationID: o.AuthorizationID, Identity: x.Owner.Identity,
 			Organization: x.Owner.Organization, Already: x.Already, Replacing: x.Replacing}

@@ -57,7 +57,7 @@ func (by Caller) operation() string {
 }
 
 // act is what somebody asks for.
-type act struct {
+type request struct {
 	name   string
 	target string
 	body   any
@@ -68,7 +68,7 @@ type act struct {
 
 // do does one act: at most once for each idempotency key, and with its line in the
 // audit log whatever comes of it.
-func do[T any](ctx context.Context, a *API, by Caller, what act, f func(operation string) (T, *Problem)) (out T,
+func do[T any](ctx context.Context, a *API, by Caller, what request, f func(operation string) (T, *Problem)) (out T,
 	p *Problem) {
 	operation := a.Operation()
 	if by.Key != "" {
@@ -128,7 +128,7 @@ type slot struct {
 }
 
 // enter waits for the same act if it is under way, and gives its slot.
-func (m *answers) enter(ctx context.Context, by Caller, what act, now time.Time) (*slot, *Problem) {
+func (m *answers) enter(ctx context.Context, by Caller, what request, now time.Time) (*slot, *Problem) {
 	body, err := json.Marshal(what.body)
 	if err != nil {
 		return nil, &Problem{Status: http.StatusInternalServerError, Type: "internal", Title: "patrol cannot do this"}

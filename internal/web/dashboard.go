@@ -107,8 +107,8 @@ type notice struct {
 }
 
 type instead struct {
-	Label string
-	Deed  deed
+	Label  string
+	Action action
 }
 
 func (d *dashboard) get(w http.ResponseWriter, r *http.Request) {
@@ -127,29 +127,29 @@ func (d *dashboard) answer(w http.ResponseWriter, r *http.Request) *dashboardPag
 		p = readForm(w, r)
 	}
 	if p != nil {
-		return d.refused(ctx, p, nil)
+		return d.refuse(ctx, p, nil)
 	}
 	form := r.PostForm
 	if form.Get("act") != "" {
-		what, p := deedOf(form)
+		what, p := actionOf(form)
 		if p != nil {
-			return d.refused(ctx, p, nil)
+			return d.refuse(ctx, p, nil)
 		}
-		return d.deed(ctx, by, what, form.Get("token"))
+		return d.perform(ctx, by, what, form.Get("token"))
 	}
 	switch form.Get("view") {
 	case "pat":
 		return d.pat(ctx, strings.TrimSpace(form.Get("name")), nil)
 	case "plan":
-		return d.plan(ctx)
+		return d.dryRun(ctx)
 	case "", "list":
 		f, p := dashboardFilterOf(form)
 		if p != nil {
-			return d.refused(ctx, p, nil)
+			return d.refuse(ctx, p, nil)
 		}
 		return d.overview(ctx, f)
 	}
-	return d.refused(ctx, badForm("There is no such view."), nil)
+	return d.refuse(ctx, badForm("There is no such view."), nil)
 }
 
 func badForm(detail string) *Problem {
@@ -176,19 +176,19 @@ func readForm(w http.ResponseWriter, r *http.Request) *Problem {
 }
 
 // refused shows the overview below what went wrong.
-func (d *dashboard) refused(ctx context.Context, p *Problem, more []instead) *dashboardPage {
+func (d *dashboard) refuse(ctx context.Context, p *Problem, more []instead) *dashboardPage {
 	page := d.overview(ctx, dashboardFilter{})
-	page.Notice = d.trouble(p, more)
+	page.Notice = d.failureNotice(p, more)
 	page.Title = page.Notice.Title
 	return page
 }
 
-func (d *dashboard) trouble(p *Problem, more []instead) *notice {
+func (d *dashboard) failureNotice(p *Problem, more []instead) *notice {
 	n := &notice{Bad: true, Title: p.Title, Instead: more}
 	if p.Detail != "" {
 		n.Text = append(n.Text, sentence(p.Detail))
 	}
-	if todo := whatToDo(p); todo != "" {
+	if todo := nextStep(p); todo != "" {
 		n.Text = append(n.Text, todo)
 	}
 	if p.SignInURL != "" {
@@ -203,7 +203,7 @@ func (d *dashboard) trouble(p *Problem, more []instead) *notice {
 }
 
 // whatToDo is the way on from a problem.
-func whatToDo(p *Problem) string {
+func nextStep(p *Problem) string {
 	switch p.Type {
 	case "upstream":
 		return "Nothing may have been done. Try again in a minute; the list below shows what is so."

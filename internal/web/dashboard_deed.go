@@ -13,7 +13,7 @@ import (
 )
 
 // deed is an act that a form asks for, with all that it needs.
-type deed struct {
+type action struct {
 	Act             string // rotate, extend, revoke, check
 	Name            string // the PAT's, of rotate and extend
 	RevokePrevious  string
@@ -31,7 +31,7 @@ type deed struct {
 type field struct{ Name, Value string }
 
 // Fields are the deed's own, for a form that asks for it.
-func (d deed) Fields() []field {
+func (d action) Fields() []field {
 	var out []field
 	add := func(name, value string) {
 		if value != "" {
@@ -56,7 +56,7 @@ func (d deed) Fields() []field {
 }
 
 // what is the deed as a confirmation permits it.
-func (d deed) what() string {
+func (d action) describe() string {
 	parts := []string{"dashboard"}
 	for _, f := range d.Fields() {
 		parts = append(parts, f.Name+"="+strconv.Quote(f.Value))
@@ -64,8 +64,8 @@ func (d deed) what() string {
 	return strings.Join(parts, " ")
 }
 
-func deedOf(form url.Values) (deed, *Problem) {
-	d := deed{Act: form.Get("act"), Key: form.Get("key")}
+func actionOf(form url.Values) (action, *Problem) {
+	d := action{Act: form.Get("act"), Key: form.Get("key")}
 	if d.Key == "" {
 		d.Key = rand.Text()
 	}
@@ -111,12 +111,12 @@ func deedOf(form url.Values) (deed, *Problem) {
 }
 
 // deed does what was confirmed, and asks for the confirmation of what was not.
-func (d *dashboard) deed(ctx context.Context, by Caller, what deed, token string) *dashboardPage {
+func (d *dashboard) perform(ctx context.Context, by Caller, what action, token string) *dashboardPage {
 	if token == "" {
 		return d.confirm(ctx, by, what, nil)
 	}
-	if p := d.Confirmed(ctx, by, what.what(), token); p != nil {
-		return d.confirm(ctx, by, what, d.trouble(p, nil))
+	if p := d.Confirmed(ctx, by, what.describe(), token); p != nil {
+		return d.confirm(ctx, by, what, d.failureNotice(p, nil))
 	}
 	by.Key = what.Key
 	switch what.Act {
@@ -130,10 +130,10 @@ func (d *dashboard) deed(ctx context.Context, by Caller, what deed, token string
 	return d.check(ctx, by)
 }
 
-func (d *dashboard) rotate(ctx context.Context, by Caller, what deed) *dashboardPage {
+func (d *dashboard) rotate(ctx context.Context, by Caller, what action) *dashboardPage {
 	order, p := d.Rotate(ctx, by, what.Name, RotateRequest{Reason: what.Reason, RevokePrevious: what.RevokePrevious})
 	if p != nil {
-		return d.pat(ctx, what.Name, d.trouble(p, nil))
+		return d.pat(ctx, what.Name, d.failureNotice(p, nil))
 	}
 	n := &notice{Title: "The rotation has been ordered", Detail: []string{"Operation: " + order.Operation},
 		Await: order.PAT}
@@ -145,10 +145,10 @@ func (d *dashboard) rotate(ctx context.Context, by Caller, what deed) *dashboard
 	return d.pat(ctx, what.Name, n)
 }
 
-func (d *dashboard) extend(ctx context.Context, by Caller, what deed) *dashboardPage {
+func (d *dashboard) extend(ctx context.Context, by Caller, what action) *dashboardPage {
 	x, p := d.Extend(ctx, by, what.Name, what.ValidTo)
 	if p != nil {
-		return d.pat(ctx, what.Name, d.trouble(p, nil))
+		return d.pat(ctx, what.Name, d.failureNotice(p, nil))
 	}
 	n := &notice{Title: "The PAT has been extended", Text: []string{"It now ends on " + long(x.ValidTo) +
 		". Its value is the same as before."}}
@@ -158,7 +158,7 @@ func (d *dashboard) extend(ctx context.Context, by Caller, what deed) *dashboard
 	return d.pat(ctx, what.Name, n)
 }
 
-func (d *dashboard) revoke(ctx context.Context, by Caller, what deed) *dashboardPage {
+func (d *dashboard) revoke(ctx context.Context, by Caller, what action) *dashboardPage {
 	x, p := d.Revoke(ctx, by, RevokeRequest{AuthorizationID: what.AuthorizationID, Organization: what.Organization,
 		Identity: what.Identity, Force: what.Force})
 	if p != nil {
@@ -168,11 +168,11 @@ func (d *dashboard) revoke(ctx context.Context, by Caller, what deed) *dashboard
 			forced.Force, forced.Key = true, ""
 			if p.Links != nil && p.Links.Self != "" {
 				more = append(more, instead{"Rotate it instead",
-					deed{Act: "rotate", Name: strings.TrimPrefix(p.Links.Self, "/api/pats/")}})
+					action{Act: "rotate", Name: strings.TrimPrefix(p.Links.Self, "/api/pats/")}})
 			}
 			more = append(more, instead{"Revoke it all the same", forced})
 		}
-		return d.refused(ctx, p, more)
+		return d.refuse(ctx, p, more)
 	}
 	n := &notice{Title: "The PAT has been revoked", Detail: []string{"Authorization id: " + x.AuthorizationID}}
 	switch {
@@ -193,7 +193,7 @@ func (d *dashboard) revoke(ctx context.Context, by Caller, what deed) *dashboard
 func (d *dashboard) check(ctx context.Context, by Caller) *dashboardPage {
 	x, p := d.Sweep(ctx, by)
 	if p != nil {
-		return d.refused(ctx, p, nil)
+		return d.refuse(ctx, p, nil)
 	}
 	n := &notice{Title: "The check has been done", Text: []string{
 		"It looked at " + count1(x.Managed, "managed PAT") + " and sent " + count1(x.Commands, "command") +
@@ -225,15 +225,15 @@ type fact struct {
 	Code        bool
 }
 
-func (d *dashboard) confirm(ctx context.Context, by Caller, what deed, n *notice) *dashboardPage {
+func (d *dashboard) confirm(ctx context.Context, by Caller, what action, n *notice) *dashboardPage {
 	what.Key = rand.Text()
 	v, what, p := d.consequences(ctx, what)
 	if p != nil {
-		return d.refused(ctx, p, nil)
+		return d.refuse(ctx, p, nil)
 	}
-	c, p := d.Confirmation(ctx, by, what.what())
+	c, p := d.Confirmation(ctx, by, what.describe())
 	if p != nil {
-		return d.refused(ctx, p, nil)
+		return d.refuse(ctx, p, nil)
 	}
 	v.Fields = append(what.Fields(), field{"token", c.Token})
 	v.Until = moment{c.Until, d.Now()}
@@ -242,7 +242,7 @@ func (d *dashboard) confirm(ctx context.Context, by Caller, what deed, n *notice
 
 // consequences says plainly what a deed does. It gives the deed back with its
 // target's own spelling.
-func (d *dashboard) consequences(ctx context.Context, what deed) (*confirmView, deed, *Problem) {
+func (d *dashboard) consequences(ctx context.Context, what action) (*confirmView, action, *Problem) {
 	switch what.Act {
 	case "check":
 		return &confirmView{Title: "Check now?", Button: "Check now", Text: []string{
@@ -293,7 +293,7 @@ func (d *dashboard) consequences(ctx context.Context, what deed) (*confirmView, 
 		v.Title, v.Button = "Rotate "+s.Name+"?", "Rotate it"
 		v.Text = []string{
 			"patrol makes a new PAT, proves that it works, stores it as the secret's latest version and tells the subscribers.",
-			"The PAT in use now stays valid for the overlap of " + lasting(s.Overlap) +
+			"The PAT in use now stays valid for the overlap of " + inWords(s.Overlap) +
 				", and is revoked after that. Consumers that read the secret again within that time notice nothing."}
 	}
 	if what.Reason != "" {
@@ -302,11 +302,11 @@ func (d *dashboard) consequences(ctx context.Context, what deed) (*confirmView, 
 	return v, what, nil
 }
 
-func (d *dashboard) consequencesOfRevoking(ctx context.Context, what deed) (*confirmView, *Problem) {
+func (d *dashboard) consequencesOfRevoking(ctx context.Context, what action) (*confirmView, *Problem) {
 	v := &confirmView{Title: "Revoke this PAT?", Button: "Revoke it", Danger: true}
 	last := fact{"Authorization id", what.AuthorizationID, true}
 	// What is said of it comes from the services, not from the form.
-	plan := d.look(ctx, true)
+	plan := d.planForPage(ctx, true)
 	for i := range plan.Items {
 		it := &plan.Items[i]
 		if it.Current == nil || !strings.EqualFold(it.Current.Ledger.AuthorizationID, what.AuthorizationID) {

@@ -24,7 +24,7 @@ func FuzzADeedSurvivesItsOwnForm(f *testing.F) {
 		if err != nil {
 			return
 		}
-		d, p := deedOf(form)
+		d, p := actionOf(form)
 		if p != nil {
 			if p.Type != "bad-request" {
 				t.Fatalf("%+v", p)
@@ -35,8 +35,8 @@ func FuzzADeedSurvivesItsOwnForm(f *testing.F) {
 		for _, x := range d.Fields() {
 			again.Add(x.Name, x.Value)
 		}
-		e, p := deedOf(again)
-		if p != nil || !e.ValidTo.Equal(d.ValidTo) || e.what() != d.what() {
+		e, p := actionOf(again)
+		if p != nil || !e.ValidTo.Equal(d.ValidTo) || e.describe() != d.describe() {
 			t.Fatalf("%+v becomes %+v, %+v", d, e, p)
 		}
 		for _, c := range plain(d.Reason) {

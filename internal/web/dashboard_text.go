@@ -57,7 +57,7 @@ func long(t time.Time) string { return t.UTC().Format("2 Jan 2006, 15:04 UTC") }
 func day(t time.Time) string  { return t.UTC().Format("2 Jan 2006") }
 
 // lasting is a duration of the manifest in words.
-func lasting(d time.Duration) string {
+func inWords(d time.Duration) string {
 	const day = 24 * time.Hour
 	switch {
 	case d > day && d%day == 0:

@@ -58,7 +58,7 @@ func (f dashboardFilter) Kept() []field {
 	return out
 }
 
-func (f dashboardFilter) finds(e entry) bool {
+func (f dashboardFilter) matches(e entry) bool {
 	if f.Search == "" {
 		return true
 	}
@@ -173,7 +173,7 @@ func (d *dashboard) overview(ctx context.Context, f dashboardFilter) *dashboardP
 		both   sync.WaitGroup
 	)
 	both.Go(func() { report = d.Report(ctx) })
-	plan = d.look(ctx, f.Cursor != "")
+	plan = d.planForPage(ctx, f.Cursor != "")
 	both.Wait()
 
 	now := d.Now()
@@ -189,7 +189,7 @@ func (d *dashboard) overview(ctx context.Context, f dashboardFilter) *dashboardP
 		return it.State == rotation.StateBlocked || it.State == rotation.StateUnknown ||
 			failing[strings.ToLower(it.Spec.Name)] != nil
 	}
-	entries := slices.DeleteFunc(d.entries(plan, f.Filter), func(e entry) bool { return !f.finds(e) })
+	entries := slices.DeleteFunc(d.entries(plan, f.Filter), func(e entry) bool { return !f.matches(e) })
 	if !f.Any() {
 		// The overview: first what needs somebody, then the others.
 		v.Others, v.MoreOthers, entries = d.takeOthers(entries, plan.At)
@@ -213,7 +213,7 @@ func (d *dashboard) overview(ctx context.Context, f dashboardFilter) *dashboardP
 	after, p := f.after()
 	var n *notice
 	if p != nil {
-		n = d.trouble(p, nil)
+		n = d.failureNotice(p, nil)
 	}
 	from, found := slices.BinarySearchFunc(entries, after, func(e entry, key string) int {
 		return strings.Compare(e.key,
@@ -236,9 +236,9 @@ func (d *dashboard) overview(ctx context.Context, f dashboardFilter) *dashboardP
 	}
 	if to < len(entries) {
 		v.Next = f.cursor(entries[to-1].key)
-		d.last.keep(plan)
+		d.recent.keep(plan)
 	} else {
-		d.last.keep(rotation.Plan{})
+		d.recent.keep(rotation.Plan{})
 	}
 	return &dashboardPage{Title: "Overview", Notice: n, Overview: v}
 }
@@ -369,7 +369,7 @@ func rowOf(it *rotation.Item, failing map[string]*Failing, now time.Time) row {
 	}
 	if c := it.Current; c != nil {
 		if u := c.Ledger.RevokePreviousAt; u.After(now) && u.After(c.Created) {
-			r.OverlapUntil = when(u)
+			r.OverlapUntil = timeOrNull(u)
 		}
 		r.Bar = newTimeline(c.Created, it.Due, c.Expires, r.OverlapUntil, now)
 	}
@@ -427,7 +427,7 @@ func (d *dashboard) pat(ctx context.Context, name string, n *notice) *dashboardP
 	p, problem := d.Inspect(ctx, name)
 	if problem != nil {
 		if n == nil {
-			n = d.trouble(problem, nil)
+			n = d.failureNotice(problem, nil)
 		}
 		page := d.overview(ctx, dashboardFilter{})
 		page.Notice, page.Title = n, n.Title
@@ -440,7 +440,7 @@ func (d *dashboard) pat(ctx context.Context, name string, n *notice) *dashboardP
 		v.Word, v.Sign, v.Tone = "Failing", "!", "bad"
 	}
 	if s, ok := d.Reconciler.Spec(p.Name); ok {
-		v.Overlap = lasting(s.Overlap)
+		v.Overlap = inWords(s.Overlap)
 	}
 	if p.Problem != nil && p.Problem.Class == string(rotation.SignIn) {
 		v.SignIn = signInAt(d.Identities.State(ctx, p.Identity).SignInURL)
@@ -483,7 +483,7 @@ type changeView struct {
 	Word, Tone string
 }
 
-func (d *dashboard) plan(ctx context.Context) *dashboardPage {
+func (d *dashboard) dryRun(ctx context.Context) *dashboardPage {
 	plan := d.Reconciler.Plan(ctx)
 	changes := Changes(plan)
 	v := &planView{At: plan.At, Problems: blind(plan.Problems), Managed: len(plan.Items),

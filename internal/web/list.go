@@ -175,7 +175,7 @@ func (a *API) List(ctx context.Context, f Filter) (Listing, *Problem) {
 	if p != nil {
 		return Listing{}, p
 	}
-	plan := a.look(ctx, f.Cursor != "")
+	plan := a.planForPage(ctx, f.Cursor != "")
 	entries := a.entries(plan, f)
 	from, found := slices.BinarySearchFunc(entries, after, func(e entry, key string) int {
 		return strings.Compare(e.key,
@@ -195,9 +195,9 @@ func (a *API) List(ctx context.Context, f Filter) (Listing, *Problem) {
 	}
 	if from+limit < len(entries) {
 		out.Next = f.next(page[len(page)-1].key)
-		a.last.keep(plan)
+		a.recent.keep(plan)
 	} else {
-		a.last.keep(rotation.Plan{})
+		a.recent.keep(rotation.Plan{})
 	}
 	return out, nil
 }
@@ -282,16 +282,16 @@ func describe(item rotation.Item) ManagedPAT {
 	s := item.Spec
 	self := "/api/pats/" + s.Name
 	out := ManagedPAT{Name: s.Name, State: string(item.State), Identity: s.Identity, Organization: s.Organization,
-		DisplayName: s.DisplayName, Scopes: s.Scopes, RotateAt: when(item.Due), Clamped: item.Clamped,
+		DisplayName: s.DisplayName, Scopes: s.Scopes, RotateAt: timeOrNull(item.Due), Clamped: item.Clamped,
 		Global: item.Global, FullScope: item.FullScope,
 		Links: &Links{Self: self, Rotate: self + "/rotate", Extend: self + "/extend"}}
 	if c := item.Current; c != nil {
-		out.AuthorizationID, out.ValidTo, out.LastReason = c.Ledger.AuthorizationID, when(c.Expires),
+		out.AuthorizationID, out.ValidTo, out.LastReason = c.Ledger.AuthorizationID, timeOrNull(c.Expires),
 			string(c.Ledger.Reason)
 	}
 	if d := item.Decision; d.Action != "" {
 		out.NextAction = &NextAction{Action: string(d.Action), Rule: d.Rule, Reason: string(d.Reason),
-			Message: d.Message, At: when(d.Next)}
+			Message: d.Message, At: timeOrNull(d.Next)}
 	}
 	if item.Err != nil {
 		c := cause(item.Err)
@@ -306,7 +306,7 @@ func unmanaged(s rotation.Unmanaged, now time.Time) UnmanagedPAT {
 		Scopes:          s.PAT.Scopes, ValidTo: s.PAT.ValidTo.UTC(), Global: s.PAT.Global, FullScope: s.PAT.FullScope(),
 		Expiring: s.PAT.Expiring(now)}
 	if out.Global {
-		out.DeadFrom = when(rotation.GlobalEnd())
+		out.DeadFrom = timeOrNull(rotation.GlobalEnd())
 	}
 	if out.Scopes == nil {
 		out.Scopes = []string{}
@@ -319,32 +319,32 @@ func unmanaged(s rotation.Unmanaged, now time.Time) UnmanagedPAT {
 func (a *API) released(v rotation.Version) ReleasedPAT {
 	return ReleasedPAT{Name: v.Name, Identity: v.Ledger.Identity,
 		Organization:    a.Reconciler.Organization(v.Ledger.ProviderAddress),
-		AuthorizationID: v.Ledger.AuthorizationID, ValidTo: when(v.Expires)}
+		AuthorizationID: v.Ledger.AuthorizationID, ValidTo: timeOrNull(v.Expires)}
 }
 
 // lastLook keeps what a list was made of while somebody turns its pages: another page
 // need not list every PAT and secret again.
-type lastLook struct {
+type recentPlan struct {
 	mu   sync.Mutex
 	plan rotation.Plan
 }
 
 // lookAge is how old that may be.
-const lookAge = time.Minute
+const recentPlanAge = time.Minute
 
-func (l *lastLook) keep(p rotation.Plan) {
+func (l *recentPlan) keep(p rotation.Plan) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.plan = p
 }
 
 // look is a plan of now, or for a further page of a moment ago.
-func (a *API) look(ctx context.Context, further bool) rotation.Plan {
+func (a *API) planForPage(ctx context.Context, further bool) rotation.Plan {
 	if further {
-		a.last.mu.Lock()
-		plan := a.last.plan
-		a.last.mu.Unlock()
-		if !plan.At.IsZero() && a.Now().Sub(plan.At) < lookAge {
+		a.recent.mu.Lock()
+		plan := a.recent.plan
+		a.recent.mu.Unlock()
+		if !plan.At.IsZero() && a.Now().Sub(plan.At) < recentPlanAge {
 			return plan
 		}
 	}

@@ -28,16 +28,16 @@ func (a *API) Inspect(ctx context.Context, name string) (ManagedPAT, *Problem) {
 		l := v.Ledger
 		out.Versions = append(out.Versions, VersionInfo{Version: v.ID, Latest: item.Current != nil &&
 			v.ID == item.Current.ID, Enabled: v.Enabled,
-			Created: v.Created.UTC(), ValidTo: when(v.Expires), AuthorizationID: l.AuthorizationID,
+			Created: v.Created.UTC(), ValidTo: timeOrNull(v.Expires), AuthorizationID: l.AuthorizationID,
 			RotationID: l.RotationID, Reason: string(l.Reason),
 			RequestedBy: l.RequestedBy, Operation: l.Operation,
-			Previous: l.PreviousVersion, RevokePreviousAt: when(l.RevokePreviousAt), AnnouncedAt: when(l.AnnouncedAt),
-			RevokedAt: when(l.RevokedAt)})
+			Previous: l.PreviousVersion, RevokePreviousAt: timeOrNull(l.RevokePreviousAt), AnnouncedAt: timeOrNull(l.AnnouncedAt),
+			RevokedAt: timeOrNull(l.RevokedAt)})
 	}
 	out.History = history(versions)
 	for _, f := range a.Reconciler.Failing() {
 		if strings.EqualFold(f.PAT, item.Spec.Name) {
-			j := failed(f)
+			j := failingOf(f)
 			out.Failure = &j
 			out.History = append(out.History, Act{At: f.At.UTC(), Act: "failed", By: "patrol", Reason: f.Code,
 				Message: f.Message})
@@ -80,7 +80,7 @@ func history(versions []rotation.Version) []Act {
 		}
 		for _, n := range slices.Backward(rotation.Notes(l.History)) {
 			x := about(n.At, n.Act, n.By)
-			x.ValidTo = when(n.Until)
+			x.ValidTo = timeOrNull(n.Until)
 			out = append(out, x)
 		}
 		switch {

@@ -59,7 +59,7 @@ func Changes(plan rotation.Plan) []Change {
 	}
 	for _, v := range plan.Released {
 		out = append(out, Change{Action: "release", PAT: v.Name, Identity: v.Ledger.Identity,
-			AuthorizationID: v.Ledger.AuthorizationID, At: when(v.Expires),
+			AuthorizationID: v.Ledger.AuthorizationID, At: timeOrNull(v.Expires),
 			Message: "it is no longer in the manifest: patrol lets it run out, and revokes nothing"})
 	}
 	slices.SortStableFunc(out, func(x, y Change) int {
@@ -80,5 +80,5 @@ func revocation(it *rotation.Item, plan rotation.Plan) []Change {
 	}
 	return []Change{{Action: "revoke", PAT: it.Spec.Name, Identity: it.Spec.Identity,
 		Organization: it.Spec.Organization, AuthorizationID: l.Previous,
-		Message: "the overlap of the replaced PAT ends", At: when(l.RevokePreviousAt)}}
+		Message: "the overlap of the replaced PAT ends", At: timeOrNull(l.RevokePreviousAt)}}
 }

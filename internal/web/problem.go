@@ -39,8 +39,8 @@ type Problem struct {
 	Errors any    `json:"errors,omitempty"`
 	// Plan is what an administrator's revocation would do now, and Result what
 	// one has done.
-	Plan   *administration.Plan  `json:"plan,omitempty"`
-	Result *UserRevocationReport `json:"result,omitempty"`
+	Plan   *administration.RevocationPlan `json:"plan,omitempty"`
+	Result *UserRevocationReport          `json:"result,omitempty"`
 
 	retryAfter int // seconds
 }
@@ -86,7 +86,7 @@ func (a *API) upstream(ctx context.Context, err error) *Problem {
 }
 
 // refusals are the answers to what the domain refuses; the code is the problem's type.
-func refusalAnswer(code string) (status int, title string) {
+func refusalStatus(code string) (status int, title string) {
 	switch code {
 	case reconcile.UnknownPAT:
 		return http.StatusNotFound, "No such PAT"
@@ -110,13 +110,13 @@ func refusalAnswer(code string) (status int, title string) {
 	return http.StatusConflict, "patrol does not do this"
 }
 
-func (a *API) refusal(ctx context.Context, err error) *Problem {
+func (a *API) refusalProblem(ctx context.Context, err error) *Problem {
 	r, ok := errors.AsType[*reconcile.Refusal](err)
 	if !ok {
 		return a.upstream(ctx, err)
 	}
 	p := &Problem{Type: r.Code, Detail: r.Message}
-	p.Status, p.Title = refusalAnswer(r.Code)
+	p.Status, p.Title = refusalStatus(r.Code)
 	if r.Managed {
 		self := "/api/pats/" + r.PAT
 		p.Links = &Links{Self: self, Rotate: self + "/rotate"}
@@ -124,11 +124,11 @@ func (a *API) refusal(ctx context.Context, err error) *Problem {
 	return p
 }
 
-func cause(err error) Cause {
+func cause(err error) FailureCause {
 	if e := rotation.AsError(err); e != nil {
-		return Cause{string(e.Class), e.Code, e.Message}
+		return FailureCause{string(e.Class), e.Code, e.Message}
 	}
-	return Cause{Class: string(rotation.ClassOf(err)), Message: "an unexpected failure"}
+	return FailureCause{Class: string(rotation.ClassOf(err)), Message: "an unexpected failure"}
 }
 
 // readJSON reads an optional JSON object into v. Its error is a Problem.

@@ -12,7 +12,7 @@ import (
 // Revocations plans and carries out an administrator's revocations;
 // *administration.Revocations does.
 type Revocations interface {
-	Plan(ctx context.Context, q administration.Request) (administration.Plan, error)
+	Plan(ctx context.Context, q administration.Request) (administration.RevocationPlan, error)
 	Execute(ctx context.Context, q administration.Request, confirmation string) (administration.Result, error)
 }
 
@@ -25,12 +25,12 @@ type UserRevocation struct {
 
 // UserRevocationReport is what would be revoked, or has been.
 type UserRevocationReport struct {
-	Executed bool                       `json:"executed"`
-	Plan     administration.Plan        `json:"plan"`
-	Batches  []administration.Batch     `json:"batches,omitempty"`
-	Rule     *administration.RuleResult `json:"rule,omitempty"`
-	Revoked  int                        `json:"revoked"`
-	Verified bool                       `json:"verified"`
+	Executed bool                          `json:"executed"`
+	Plan     administration.RevocationPlan `json:"plan"`
+	Batches  []administration.Batch        `json:"batches,omitempty"`
+	Rule     *administration.RuleResult    `json:"rule,omitempty"`
+	Revoked  int                           `json:"revoked"`
+	Verified bool                          `json:"verified"`
 }
 
 // RevokeUsers plans the revocation of users' PATs, or carries out what a plan's
@@ -41,7 +41,7 @@ func (a *API) RevokeUsers(ctx context.Context, by Caller, o UserRevocation) (Use
 		name = "revoke-users"
 	}
 	// A repeat may well be done again: it goes on where the first one stopped.
-	what := act{name: name, target: strings.Join(o.Users, " "), body: o, anew: true}
+	what := request{name: name, target: strings.Join(o.Users, " "), body: o, anew: true}
 	return do(ctx, a, by, what, func(string) (UserRevocationReport, *Problem) {
 		if a.Administration == nil {
 			return UserRevocationReport{}, &Problem{Status: http.StatusConflict, Type: "no-administrator",
@@ -57,7 +57,7 @@ func (a *API) RevokeUsers(ctx context.Context, by Caller, o UserRevocation) (Use
 		if o.Confirmation == "" {
 			plan, err := r.Plan(ctx, q)
 			if err != nil {
-				return UserRevocationReport{}, a.unrevoked(ctx, err)
+				return UserRevocationReport{}, a.revocationProblem(ctx, err)
 			}
 			return UserRevocationReport{Plan: plan}, nil
 		}
@@ -71,7 +71,7 @@ func (a *API) RevokeUsers(ctx context.Context, by Caller, o UserRevocation) (Use
 		out := UserRevocationReport{Executed: true, Plan: result.Plan, Batches: result.Batches, Rule: result.Rule,
 			Revoked: result.Revoked, Verified: result.Verified}
 		if err != nil {
-			p := a.unrevoked(ctx, err)
+			p := a.revocationProblem(ctx, err)
 			switch p.Type {
 			case "plan-changed":
 				p.Plan = &result.Plan
@@ -85,7 +85,7 @@ func (a *API) RevokeUsers(ctx context.Context, by Caller, o UserRevocation) (Use
 }
 
 // unrevoked maps the codes of package administration.
-func (a *API) unrevoked(ctx context.Context, err error) *Problem {
+func (a *API) revocationProblem(ctx context.Context, err error) *Problem {
 	e := rotation.AsError(err)
 	if e == nil {
 		return a.upstream(ctx, err)

@@ -28,7 +28,7 @@ const (
 	signInLife = 10 * time.Minute
 	// firstLooks is how many PATs of an identity are looked at as soon as it has
 	// signed in; the next sweep sees to the rest.
-	firstLooks = 100
+	maxChecks = 100
 )
 
 // SignIns is the authority's side of a sign-in.
@@ -90,14 +90,14 @@ var objectID = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-
 // start sends the browser to the authority. Whoever calls it holds a function key.
 func (s *signIn) start(w http.ResponseWriter, r *http.Request) {
 	if s.PublicURL == "" {
-		s.tell(w, r, http.StatusServiceUnavailable, "configuration", page{Title: "Sign-in is not set up",
+		s.reply(w, r, http.StatusServiceUnavailable, "configuration", page{Title: "Sign-in is not set up",
 			Text: []string{
 				"The app does not know its own address. Set PUBLIC_URL to the address at which browsers reach it, and register <PUBLIC_URL>/api/signin/callback as its web redirect URI."}})
 		return
 	}
 	confirm := r.URL.Query().Get("confirm")
 	if confirm != "" && !objectID.MatchString(confirm) {
-		s.tell(w, r, http.StatusBadRequest, "bad-request", page{Title: "This link cannot be used",
+		s.reply(w, r, http.StatusBadRequest, "bad-request", page{Title: "This link cannot be used",
 			Text: []string{"confirm must be an object id, as the page that asked for it showed it."}})
 		return
 	}
@@ -141,7 +141,7 @@ func (s *signIn) callback(w http.ResponseWriter, r *http.Request) {
 	again := "Start again with the sign-in link, in one browser, and finish within ten minutes."
 	c, err := entra.ReadCallback(r.URL.Query())
 	if err != nil {
-		s.tell(w, r, http.StatusBadRequest, "sign-in-callback", page{Title: "This is not the end of a sign-in",
+		s.reply(w, r, http.StatusBadRequest, "sign-in-callback", page{Title: "This is not the end of a sign-in",
 			Text: []string{"The address lacks what the authority sends, or has it twice.", again}})
 		return
 	}
@@ -159,12 +159,12 @@ func (s *signIn) callback(w http.ResponseWriter, r *http.Request) {
 		return
 	case why == "" && subtle.ConstantTimeCompare([]byte(f.State), []byte(c.State)) != 1:
 		why = "This browser has begun another sign-in than the one that comes back."
-	case why == "" && !s.first(f):
+	case why == "" && !s.claim(f):
 		why = "This sign-in has come back before."
 	}
 	if why != "" {
 		s.Log.WarnContext(r.Context(), "sign-in refused", "identity", f.Identity, "code", "sign-in-flow")
-		s.tell(w, r, http.StatusBadRequest, "sign-in-flow", page{Title: "This sign-in cannot be finished here",
+		s.reply(w, r, http.StatusBadRequest, "sign-in-flow", page{Title: "This sign-in cannot be finished here",
 			Text: []string{why, again}})
 		return
 	}
@@ -179,7 +179,7 @@ func (s *signIn) callback(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, f.Identity, err)
 		return
 	}
-	s.goOn(r.Context(), f.Identity)
+	s.checkPATs(r.Context(), f.Identity)
 	show(w, http.StatusOK, page{Title: "Signed in", Text: []string{
 		"patrol can now look after the tokens of " + f.Identity + ". It keeps this sign-in alive by itself.",
 		"You can close this page."}})
@@ -210,7 +210,7 @@ func (s *signIn) flow(r *http.Request) (f flow, why string, err error) {
 
 // first reports whether a flow comes back for the first time, as far as this process
 // knows. For the others the authority refuses a code that was redeemed.
-func (s *signIn) first(f flow) bool {
+func (s *signIn) claim(f flow) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.Now()
@@ -226,11 +226,11 @@ func (s *signIn) first(f flow) bool {
 
 // goOn has the identity's PATs looked at now, and not at the next sweep: some may
 // have waited for this.
-func (s *signIn) goOn(ctx context.Context, identity string) {
+func (s *signIn) checkPATs(ctx context.Context, identity string) {
 	var commands []rotation.Command
 	operation := rand.Text()
 	for _, p := range s.Specs() {
-		if p.Identity == identity && len(commands) < firstLooks {
+		if p.Identity == identity && len(commands) < maxChecks {
 			commands = append(commands, rotation.Command{PAT: p.Name, Reason: rotation.Check, RequestedBy: "sign-in",
 				Operation: operation})
 		}
@@ -274,7 +274,7 @@ func (s *signIn) refuse(w http.ResponseWriter, r *http.Request, identity string,
 	if e.Code != "" {
 		p.Text = append(p.Text, "Code: "+e.Code)
 	}
-	s.tell(w, r, status, kind, p)
+	s.reply(w, r, status, kind, p)
 }
 
 // sentence makes an error's message one.
@@ -286,7 +286,7 @@ func sentence(s string) string {
 }
 
 // tell answers a person with a page and a program with a problem.
-func (s *signIn) tell(w http.ResponseWriter, r *http.Request, status int, kind string, p page) {
+func (s *signIn) reply(w http.ResponseWriter, r *http.Request, status int, kind string, p page) {
 	accept := r.Header.Get("Accept")
 	if strings.Contains(accept, "json") && !strings.Contains(accept, "text/html") {
 		fail(w, Problem{Status: status, Type: kind, Title: p.Title, Detail: strings.Join(p.Text, " ")})

@@ -8,22 +8,22 @@ import (
 
 // ManagedPAT is a PAT of the manifest.
 type ManagedPAT struct {
-	Name            string      `json:"name"`
-	State           string      `json:"state"` // missing, current, due, blocked, unknown
-	Identity        string      `json:"identity"`
-	Organization    string      `json:"organization"`
-	DisplayName     string      `json:"displayName"`
-	Scopes          []string    `json:"scopes"`
-	AuthorizationID string      `json:"authorizationId,omitempty"`
-	ValidTo         *time.Time  `json:"validTo"`
-	RotateAt        *time.Time  `json:"rotateAt"`
-	Clamped         bool        `json:"clamped,omitempty"`
-	Global          bool        `json:"global,omitempty"`
-	FullScope       bool        `json:"fullScope,omitempty"`
-	LastReason      string      `json:"lastReason,omitempty"`
-	NextAction      *NextAction `json:"nextAction"`
-	Problem         *Cause      `json:"problem,omitempty"`
-	Links           *Links      `json:"links,omitempty"`
+	Name            string        `json:"name"`
+	State           string        `json:"state"` // missing, current, due, blocked, unknown
+	Identity        string        `json:"identity"`
+	Organization    string        `json:"organization"`
+	DisplayName     string        `json:"displayName"`
+	Scopes          []string      `json:"scopes"`
+	AuthorizationID string        `json:"authorizationId,omitempty"`
+	ValidTo         *time.Time    `json:"validTo"`
+	RotateAt        *time.Time    `json:"rotateAt"`
+	Clamped         bool          `json:"clamped,omitempty"`
+	Global          bool          `json:"global,omitempty"`
+	FullScope       bool          `json:"fullScope,omitempty"`
+	LastReason      string        `json:"lastReason,omitempty"`
+	NextAction      *NextAction   `json:"nextAction"`
+	Problem         *FailureCause `json:"problem,omitempty"`
+	Links           *Links        `json:"links,omitempty"`
 
 	// What follows is in the answer to GetPat only.
 	Versions []VersionInfo `json:"versions,omitempty"`
@@ -44,7 +44,7 @@ type NextAction struct {
 }
 
 // Cause is why something failed.
-type Cause struct {
+type FailureCause struct {
 	Class   string `json:"class"`
 	Code    string `json:"code,omitempty"`
 	Message string `json:"message"`
@@ -120,7 +120,7 @@ type ReleasedPAT struct {
 type BlindSpot struct {
 	Identity     string `json:"identity,omitempty"`
 	Organization string `json:"organization,omitempty"`
-	Cause
+	FailureCause
 }
 
 // Inventory counts all that was found, whatever a list's filter.
@@ -217,14 +217,14 @@ type SweepReport struct {
 
 // IdentityStatus is an identity's sign-in.
 type IdentityStatus struct {
-	Name      string     `json:"name"`
-	User      string     `json:"user"`
-	State     string     `json:"state"` // signed-in, sign-in-required, unknown
-	Since     *time.Time `json:"since"`
-	Until     *time.Time `json:"until"`
-	Code      string     `json:"code,omitempty"`
-	SignInURL string     `json:"signInUrl,omitempty"`
-	Problem   *Cause     `json:"problem,omitempty"`
+	Name      string        `json:"name"`
+	User      string        `json:"user"`
+	State     string        `json:"state"` // signed-in, sign-in-required, unknown
+	Since     *time.Time    `json:"since"`
+	Until     *time.Time    `json:"until"`
+	Code      string        `json:"code,omitempty"`
+	SignInURL string        `json:"signInUrl,omitempty"`
+	Problem   *FailureCause `json:"problem,omitempty"`
 }
 
 // Failing is a PAT that has not come to rest.
@@ -233,7 +233,7 @@ type Failing struct {
 	Step    string    `json:"step"`
 	Attempt int       `json:"attempt"`
 	At      time.Time `json:"at"`
-	Cause
+	FailureCause
 }
 
 // StatusReport is the state of patrol itself.

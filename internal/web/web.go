@@ -21,7 +21,7 @@ import (
 )
 
 // Identity is the state of one identity's sign-in.
-type Identity struct {
+type SignInState struct {
 	Name, User string
 	// Required is the reason for which a person has to sign in; empty if none.
 	Required string
@@ -36,7 +36,7 @@ type Identity struct {
 // Identities tells about sign-ins.
 type Identities interface {
 	Names() []string
-	State(ctx context.Context, identity string) Identity
+	State(ctx context.Context, identity string) SignInState
 }
 
 // Versions lists a secret's versions by their properties.
@@ -72,9 +72,9 @@ type Config struct {
 // API serves the HTTP functions.
 type API struct {
 	Config
-	acts    *reconcile.Actions
+	actions *reconcile.Actions
 	health  healthMemory
-	last    lastLook
+	recent  recentPlan
 	answers answers
 }
 
@@ -86,7 +86,7 @@ func New(c Config) *API {
 	if c.Keys == nil {
 		c.Keys = &processKey{}
 	}
-	return &API{Config: c, acts: &reconcile.Actions{Reconciler: c.Reconciler, Ends: c.Ends}}
+	return &API{Config: c, actions: &reconcile.Actions{Reconciler: c.Reconciler, Ends: c.Ends}}
 }
 
 // Handler routes as the function.json files do. Paths carry the route prefix.
@@ -145,7 +145,7 @@ func write(w http.ResponseWriter, status int, contentType string, body any) {
 }
 
 // when is a time for JSON: null if it is not known.
-func when(t time.Time) *time.Time {
+func timeOrNull(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}

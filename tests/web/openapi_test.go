@@ -232,7 +232,7 @@ func fields(of reflect.Type, nested func(reflect.Type)) map[string]bool {
 // schemas are the structs of the API and their schemas.
 func schemas() map[string]any {
 	return map[string]any{
-		"Problem": web.Problem{}, "Cause": web.Cause{}, "BlindSpot": web.BlindSpot{}, "Links": web.Links{},
+		"Problem": web.Problem{}, "Cause": web.FailureCause{}, "BlindSpot": web.BlindSpot{}, "Links": web.Links{},
 		"NextAction":       web.NextAction{},
 		"ManagedPatDetail": web.ManagedPAT{}, "Version": web.VersionInfo{}, "Act": web.Act{},
 		"TokenEvent":   administration.AuditEntry{},
@@ -246,7 +246,7 @@ func schemas() map[string]any {
 		"Member":     administration.User{},
 		"PlannedPat": administration.PAT{}, "PlannedUser": administration.UserPlan{},
 		"AmbiguousName":  administration.Ambiguity{},
-		"RevocationPlan": administration.Plan{}, "RevocationBatch": administration.Batch{},
+		"RevocationPlan": administration.RevocationPlan{}, "RevocationBatch": administration.Batch{},
 		"UserRevocationReport": web.UserRevocationReport{},
 		"RotateRequest":        web.RotateRequest{}, "ExtendRequest": web.ExtendRequest{},
 		"UserRevocation": web.UserRevocation{},
