@@ -66,7 +66,7 @@ func (a *API) RevokeUsers(ctx context.Context, by Caller, o UserRevocation) (Use
 			rotation.Record{Who: x.RequestedBy, Trigger: x.Trigger, Act: x.Act, Target: strings.Join(x.Target, " "),
 				Outcome: string(x.Outcome), Activity: x.ActivityID}.
 				Write(ctx, a.Log, "organization", x.Organization, "identity", x.Identity, "count",
-					len(x.AuthorizationIDs), "code", x.Code)
+					x.Count, "code", x.Code)
 		}
 		out := UserRevocationReport{Executed: true, Plan: result.Plan, Batches: result.Batches, Rule: result.Rule,
 			Revoked: result.Revoked, Verified: result.Verified}
