@@ -30,9 +30,9 @@ const (
 
 	// life of a key. What it has sealed can be opened for as long again.
 	life = 30 * 24 * time.Hour
-	// fresh is how long the keys are used before the vault is asked again.
+	// maxAge is how long the keys are used before the vault is read again.
 	maxAge = 10 * time.Minute
-	// lookEvery bounds how often sealed text with an unknown key asks the vault:
+	// minRefresh bounds how often sealed text with an unknown key reads the vault:
 	// anybody may send such text.
 	minRefresh = 10 * time.Second
 
@@ -58,8 +58,8 @@ type Keyring struct {
 	now   func() time.Time
 
 	mu        sync.Mutex
-	keys      []key // newest first
-	refreshed time.Time
+	keys      []key     // newest first
+	refreshed time.Time // when the vault was read
 }
 
 type key struct {
@@ -169,7 +169,7 @@ func (r *Keyring) find(ctx context.Context, id string) (key, error) {
 	return key{}, ErrSealed
 }
 
-// look asks the vault, unless it was asked within age. mu is held.
+// refresh reads the vault, unless it was read within age. mu is held.
 func (r *Keyring) refresh(ctx context.Context, age time.Duration) error {
 	now := r.now()
 	if !r.refreshed.IsZero() && now.Sub(r.refreshed) < age {
@@ -180,7 +180,7 @@ func (r *Keyring) refresh(ctx context.Context, age time.Duration) error {
 	case errors.Is(err, rotation.ErrNotFound):
 		r.keys = nil
 	case err != nil:
-		return fmt.Errorf("reading the app's keys: %w", err)
+		return fmt.Errorf("reading the secret "+SecretName+": %w", err)
 	default:
 		r.keys = decode(value.Reveal())
 	}
@@ -218,11 +218,11 @@ func (r *Keyring) replace(ctx context.Context) error {
 		Keys []key `json:"keys"`
 	}{keys})
 	if err != nil {
-		return fmt.Errorf("storing the app's keys: %w", err)
+		return fmt.Errorf("storing the secret "+SecretName+": %w", err)
 	}
-	if _, _, err := r.store.Write(ctx, SecretName, rotation.NewSecret(string(value)), ContentType, nil,
-		k.Made.Add(2*life)); err != nil {
-		return fmt.Errorf("storing the app's keys: %w", err)
+	_, _, err = r.store.Write(ctx, SecretName, rotation.NewSecret(string(value)), ContentType, nil, k.Made.Add(2*life))
+	if err != nil {
+		return fmt.Errorf("storing the secret "+SecretName+": %w", err)
 	}
 	// Of two instances that do this at once the later one's write counts.
 	return r.refresh(ctx, 0)

@@ -25,17 +25,6 @@ const (
 	Known
 )
 
-func (k Kind) String() string {
-	switch k {
-	case Refused:
-		return "refused"
-	case Unknown:
-		return "unknown"
-	default:
-		return "known"
-	}
-}
-
 // FullAccess is the scope of a PAT that may do everything that its owner may.
 const FullAccess = "app_token"
 
@@ -119,15 +108,6 @@ func Redundant(list []string) map[string]string {
 				out[scope] = FullAccess
 			}
 		}
-	}
-	return out
-}
-
-// All are the known scopes, sorted.
-func All() []string {
-	out := make([]string, 0, len(table))
-	for i := range table {
-		out = append(out, table[i].name)
 	}
 	return out
 }
