@@ -37,12 +37,12 @@ func (a *App) handleBroken() {
 		a.mux.HandleServiceBus(name, refuse)
 	}
 	a.mux.HandleHTTP("/api/", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		web.Fail(w, web.Problem{Status: http.StatusServiceUnavailable, Type: "configuration",
+		web.Fail(w, web.Problem{Status: http.StatusServiceUnavailable, Type: web.TypeConfiguration,
 			Title:  "patrol is not configured",
 			Detail: "Settings or the manifest cannot be used; errors says what to do.", Errors: a.broken})
 	}))
 	a.mux.HandleHTTP("GET /api/health",
-		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { web.Unhealthy(w, "configuration") }))
+		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { web.Unhealthy(w, web.TypeConfiguration) }))
 }
 
 // messageFunc works on one message of a queue.

@@ -55,7 +55,7 @@ func show(w http.ResponseWriter, status int, p page) {
 	p.Nonce = rand.Text()
 	var b bytes.Buffer
 	if err := pageTemplate().Execute(&b, p); err != nil {
-		http.Error(w, "the page could not be made", http.StatusInternalServerError)
+		http.Error(w, "patrol could not render the page: report it", http.StatusInternalServerError)
 		return
 	}
 	secure(w.Header(), "style-src 'nonce-"+p.Nonce+"'")

@@ -115,7 +115,7 @@ type ReleasedPAT struct {
 	ValidTo         *time.Time `json:"validTo"`
 }
 
-// BlindSpot is something that could not be looked at: an organization, an identity, or
+// BlindSpot is something that could not be observed: an organization, an identity, or
 // (with neither) the vault.
 type BlindSpot struct {
 	Identity     string `json:"identity,omitempty"`
@@ -190,7 +190,7 @@ type Extension struct {
 	Clamped bool `json:"clamped"`
 }
 
-// Revocation is a PAT that has been revoked by itself.
+// Revocation is a PAT that has been revoked, other than at the end of a rotation.
 type Revocation struct {
 	AuthorizationID string `json:"authorizationId"`
 	Identity        string `json:"identity"`
@@ -227,7 +227,7 @@ type IdentityStatus struct {
 	Problem   *FailureCause `json:"problem,omitempty"`
 }
 
-// Failing is a PAT that has not come to rest.
+// Failing is a PAT on which work fails, and is tried again.
 type Failing struct {
 	PAT     string    `json:"pat"`
 	Step    string    `json:"step"`
@@ -241,12 +241,6 @@ type StatusReport struct {
 	Identities []IdentityStatus `json:"identities"`
 	LastSweep  *SweepReport     `json:"lastSweep"`
 	NextSweep  *time.Time       `json:"nextSweep"`
-	// Failing is what this process has seen fail and not come to rest since.
+	// Failing is what this process has seen fail, and not succeed since.
 	Failing []Failing `json:"failing"`
-}
-
-// Confirmation permits one thing to one person until its end.
-type Confirmation struct {
-	Token string    `json:"token"`
-	Until time.Time `json:"until"`
 }
