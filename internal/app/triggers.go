@@ -75,8 +75,8 @@ func (a *App) checkExpiry(ctx context.Context, t customhandler.Timer) error {
 	if last.Year() < 2000 { // 0001-01-01: the timer's first run
 		last = time.Time{}
 	}
-	plan, err := a.reconciler.Sweep(ctx, last, "timer", sweepPauses()...)
-	a.sweeps.Record(plan, len(plan.Commands("timer")), "timer", a.outside.Now(), next)
+	plan, err := a.reconciler.Sweep(ctx, last, web.ByTimer, sweepPauses()...)
+	a.sweeps.Record(plan, len(plan.Commands(web.ByTimer)), web.ByTimer, a.outside.Now(), next)
 	return err
 }
 
