@@ -14,7 +14,7 @@ func check[T any](t testing.TB, what string, got, want T) {
 	}
 }
 
-// contains looks for a part of a text.
+// contains reports a text that lacks a part.
 func contains(t testing.TB, what, got, part string) {
 	t.Helper()
 	if !strings.Contains(got, part) {

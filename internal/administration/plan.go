@@ -309,7 +309,7 @@ func (p *RevocationPlan) warnOfConsequences() {
 
 func (p *RevocationPlan) warn(text string) { p.Warnings = append(p.Warnings, text) }
 
-// sort tells which names mean one user, none, or several.
+// sort finds the names that mean one user, none, or several.
 func (p *RevocationPlan) sort(names []string, users []User) {
 	users = slices.Clone(users)
 	slices.SortFunc(users, func(x, y User) int { return cmp.Compare(x.Descriptor, y.Descriptor) })

@@ -25,11 +25,12 @@ func TestTheCauseOfARevocationStandsOnTheVersions(t *testing.T) {
 		cause   rotation.RevocationCause
 		by      string
 	}{
-		"its overlap ended":            {2 * rotation.Day, []rotation.Version{overlap}, rotation.OverlapEnded, ""},
-		"an overlap of nothing ended":  {2 * rotation.Day, []rotation.Version{none}, rotation.OverlapEnded, ""},
-		"it ran out":                   {rotation.Day, []rotation.Version{overlap}, rotation.Expired, ""},
-		"its successor ends it":        {2 * rotation.Day, []rotation.Version{leaked}, rotation.CauseRequested, "ada"},
-		"a later one ends all":         {2 * rotation.Day, []rotation.Version{leaked, overlap}, rotation.CauseRequested, "ada"},
+		"its overlap ended":           {2 * rotation.Day, []rotation.Version{overlap}, rotation.OverlapEnded, ""},
+		"an overlap of nothing ended": {2 * rotation.Day, []rotation.Version{none}, rotation.OverlapEnded, ""},
+		"it ran out":                  {rotation.Day, []rotation.Version{overlap}, rotation.Expired, ""},
+		"its successor ends it":       {2 * rotation.Day, []rotation.Version{leaked}, rotation.CauseRequested, "ada"},
+		"a later one ends all": {2 * rotation.Day, []rotation.Version{leaked, overlap}, rotation.CauseRequested,
+			"ada"},
 		"its end is not known":         {0, []rotation.Version{overlap}, rotation.OverlapEnded, ""},
 		"its successor came by itself": {2 * rotation.Day, []rotation.Version{byHand}, rotation.OverlapEnded, ""},
 	} {

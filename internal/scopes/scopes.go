@@ -1,5 +1,5 @@
 // Package scopes knows the scopes that an Azure DevOps personal access token can
-// carry: which exist, which of them include others, which deserve a second look,
+// carry: which exist, which of them include others, which are highly privileged,
 // and which Azure DevOps gives to Microsoft Entra applications only.
 //
 // It is a table and a few questions to it. It must not know the manifest, HTTP

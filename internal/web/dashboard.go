@@ -96,7 +96,7 @@ type notice struct {
 	Bad    bool
 	Title  string
 	Text   []string
-	Detail []string // codes and ids, for whoever looks into it
+	Detail []string // codes and ids, to search the log by
 	SignIn *signInView
 	// Await makes the page ask again until this PAT has another version than it
 	// had.

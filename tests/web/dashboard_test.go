@@ -136,7 +136,7 @@ func with(fields []string, name, value string) []string {
 	return append(fields, name, value)
 }
 
-// untouched tells what an act would change.
+// untouched is what an action would change.
 func (r *fixture) untouched() string {
 	var out []string
 	for _, p := range r.Cloud.DevOps.PATs("", "") {

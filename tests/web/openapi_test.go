@@ -88,7 +88,7 @@ func readDescription(t *testing.T) *openAPI {
 // explained is a type of problem in its description.
 var explained = regexp.MustCompile("(?m)^- `([a-z-]+)` \\(([0-9, ]+)\\): ")
 
-// readOnce is for all tests: they only look at it.
+// readOnce is for all tests: they only read it.
 var readOnce = sync.OnceValues(func() (*openAPI, error) {
 	text, err := os.ReadFile(description)
 	if err != nil {
@@ -205,7 +205,7 @@ func (d *openAPI) properties(t *testing.T, s schema) map[string]bool {
 }
 
 // fields are the JSON names of a struct; true: an answer always has it. nested is
-// told the structs that the fields hold.
+// called with the structs that the fields hold.
 func fields(of reflect.Type, nested func(reflect.Type)) map[string]bool {
 	out := map[string]bool{}
 	for f := range of.Fields() {
@@ -253,7 +253,7 @@ func schemas() map[string]any {
 	}
 }
 
-// misfits tells where a struct and its schema differ: a field that is added to an
+// misfits lists where a struct and its schema differ: a field that is added to an
 // answer and not to its schema is found even if no answer of a test has it.
 func (d *openAPI) misfits(t *testing.T, name string, of any, nested func(reflect.Type)) (out []string) {
 	t.Helper()
