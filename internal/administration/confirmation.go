@@ -1,96 +1,64 @@
 package administration
 
 import (
-	"crypto/hmac"
 	"crypto/sha256"
-	"encoding/base64"
-	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/azure-patrol/patrol/internal/confirmation"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
-const (
-	confirmationFormat = 1
-	minKey             = 32
-	// maxConfirmation is far more than the largest plan needs.
-	maxConfirmation = 64 << 10
-)
-
-type digest [sha256.Size]byte
-
-// confirmation is what a confirmation token says: until when, what was asked, and
-// the digest of each batch of authorization ids. It names no id itself.
+// purpose is what a confirmation of this package is sealed for. Its first digest is
+// that of the request; each other one is that of a batch of authorization ids. It names
+// no id itself.
 //
 // A batch has a digest of its own so that a repeat after a partial failure still
 // fits: what is left then is whole batches that were confirmed.
-type confirmation struct {
-	expires time.Time
-	asked   digest
-	batches []digest
+const purpose = "revocation confirmation"
+
+// seal writes the confirmation of a plan.
+func (r *Revocations) seal(p RevocationPlan, expires time.Time) string {
+	c := confirmation.Confirmation{Expires: expires, Digests: []confirmation.Digest{p.asked}}
+	for _, batch := range p.batches {
+		c.Digests = append(c.Digests, batchDigest(p.asked, batch))
+	}
+	return c.Seal(r.key, purpose)
 }
 
-// confirms reports whether every one of the batches was confirmed.
-func (c confirmation) confirms(asked digest, batches [][]string) bool {
-	if c.asked != asked {
-		return false
+// open reads a confirmation and refuses one that was not given for this request.
+func (r *Revocations) open(token string, asked confirmation.Digest) (confirmation.Confirmation, error) {
+	if token == "" {
+		return confirmation.Confirmation{}, refuse(ConfirmationMissing,
+			"the confirmation is missing: ask for the plan, and send its confirmation along")
 	}
-	for _, b := range batches {
-		if !slices.Contains(c.batches, batchDigest(asked, b)) {
+	c, err := confirmation.Open(r.key, purpose, token)
+	switch {
+	case err != nil || len(c.Digests) == 0:
+		return c, refuse(ConfirmationInvalid, "this app has not given the confirmation: ask for the plan again")
+	case c.Expired(r.now()):
+		return c, refuse(ConfirmationExpired, "the confirmation has expired: ask for the plan again")
+	case c.Digests[0] != asked:
+		return c, refuse(ConfirmationInvalid, "the confirmation belongs to another request: ask for the plan again")
+	}
+	return c, nil
+}
+
+// confirms reports whether every batch of a plan was confirmed.
+func confirms(c confirmation.Confirmation, p RevocationPlan) bool {
+	for _, batch := range p.batches {
+		if !slices.Contains(c.Digests[1:], batchDigest(p.asked, batch)) {
 			return false
 		}
 	}
 	return true
 }
 
-// seal writes a confirmation with its HMAC.
-func (c confirmation) seal(key []byte) string {
-	b := []byte{confirmationFormat}
-	b = binary.BigEndian.AppendUint64(b, uint64(c.expires.Unix()))
-	b = append(b, c.asked[:]...)
-	for _, d := range c.batches {
-		b = append(b, d[:]...)
-	}
-	return base64.RawURLEncoding.EncodeToString(append(b, mac(key, b)...))
-}
-
-var errNotOurs = errors.New("not a confirmation of this patrol")
-
-// open reads a confirmation that seal has made with the same key.
-func open(key []byte, token string) (confirmation, error) {
-	if len(token) > maxConfirmation {
-		return confirmation{}, errNotOurs
-	}
-	b, err := base64.RawURLEncoding.Strict().DecodeString(token)
-	const head = 1 + 8 + sha256.Size
-	if err != nil || len(b) < head+sha256.Size || (len(b)-head)%sha256.Size != 0 {
-		return confirmation{}, errNotOurs
-	}
-	said, sum := b[:len(b)-sha256.Size], b[len(b)-sha256.Size:]
-	if !hmac.Equal(sum, mac(key, said)) || said[0] != confirmationFormat {
-		return confirmation{}, errNotOurs
-	}
-	c := confirmation{expires: time.Unix(int64(binary.BigEndian.Uint64(said[1:9])), 0), asked: digest(said[9:head])}
-	for rest := said[head:]; len(rest) > 0; rest = rest[sha256.Size:] {
-		c.batches = append(c.batches, digest(rest[:sha256.Size]))
-	}
-	return c, nil
-}
-
-func mac(key, said []byte) []byte {
-	h := hmac.New(sha256.New, key)
-	h.Write([]byte("patrol revocation confirmation\n")) // this key may serve other ends
-	h.Write(said)
-	return h.Sum(nil)
-}
-
 // askedDigest stands for what was asked: where, by which administrator, for whom,
 // and with which rule. JSON keeps the parts apart.
-func askedDigest(r Request) digest {
+func askedDigest(r Request) confirmation.Digest {
 	var rule any
 	if r.Rule != nil {
 		rule = []any{r.Rule.Scopes, r.Rule.CreatedBefore.Format(time.RFC3339Nano)}
@@ -102,13 +70,13 @@ func askedDigest(r Request) digest {
 	return sha256.Sum256(b)
 }
 
-func batchDigest(asked digest, ids []string) digest {
+func batchDigest(asked confirmation.Digest, ids []string) confirmation.Digest {
 	h := sha256.New()
 	h.Write(asked[:])
 	for _, id := range ids {
 		h.Write([]byte(id + "\n"))
 	}
-	return digest(h.Sum(nil))
+	return confirmation.Digest(h.Sum(nil))
 }
 
 // refuse makes an error that no repeat mends.

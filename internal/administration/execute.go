@@ -1,10 +1,12 @@
 package administration
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
@@ -36,14 +38,14 @@ type RuleResult struct {
 type Result struct {
 	// Plan is what was to be done. If it was refused as changed, it is the
 	// plan of now, with a confirmation of its own.
-	Plan    Plan        `json:"plan"`
-	Batches []Batch     `json:"batches"`
-	Rule    *RuleResult `json:"rule,omitempty"`
-	Revoked int         `json:"revoked"` // PATs that are known to be revoked
+	Plan    RevocationPlan `json:"plan"`
+	Batches []Batch        `json:"batches"`
+	Rule    *RuleResult    `json:"rule,omitempty"`
+	Revoked int            `json:"revoked"` // PATs that are known to be revoked
 	// Verified: Azure DevOps' lists were read again afterwards. Without it,
 	// Revoked counts what was accepted.
 	Verified bool `json:"verified"`
-	// Acts are for the log, whatever the outcome.
+	// Acts are for the audit log, whatever the outcome.
 	Acts []Act `json:"-"`
 }
 
@@ -55,158 +57,161 @@ type Result struct {
 // An error of code Incomplete comes with a Result that says what was revoked and
 // what was not; with any other error nothing was done.
 func (r *Revocations) Execute(ctx context.Context, q Request, token string) (Result, error) {
-	refusal := r.act(q, ActRevoke)
-	refused := func(p Plan, err error) (Result, error) {
-		refusal.Outcome = Refused
-		return Result{Plan: p, Batches: []Batch{}, Acts: []Act{refusal.failed(err)}}, err
+	refused := func(p RevocationPlan, err error) (Result, error) {
+		act := newAct(q, ActRevoke).withError(err)
+		act.Outcome = Refused
+		return Result{Plan: p, Batches: []Batch{}, Acts: []Act{act}}, err
 	}
-	q, err := q.normal(r.now())
+	normal, err := q.normal(r.now())
 	if err != nil {
-		return refused(Plan{}, err)
+		return refused(RevocationPlan{}, err)
 	}
-	if token == "" {
-		return refused(Plan{},
-			refuse(ConfirmationMissing,
-				"this needs a confirmation: ask for the plan first, and send its confirmation along"))
-	}
-	c, err := open(r.key, token)
-	switch {
-	case err != nil:
-		return refused(Plan{}, refuse(ConfirmationInvalid, "the confirmation is not one that this patrol has given"))
-	case !r.now().Before(c.expires):
-		return refused(Plan{}, refuse(ConfirmationExpired, "the confirmation is too old: ask for the plan again"))
-	case c.asked != askedDigest(q):
-		return refused(Plan{}, refuse(ConfirmationInvalid, "the confirmation belongs to another request"))
-	}
-	p, err := r.plan(ctx, q)
+	c, err := r.open(token, askedDigest(normal))
 	if err != nil {
-		return Result{Batches: []Batch{}, Acts: []Act{refusal.failed(err)}}, err
+		return refused(RevocationPlan{}, err)
 	}
-	if !c.confirms(p.asked, p.batches) {
-		return refused(p,
-			refuse(PlanChanged,
-				"the PATs are not those that were confirmed: look at the plan of now, and confirm that"))
+	p, err := r.plan(ctx, normal)
+	if err != nil {
+		return Result{Batches: []Batch{}, Acts: []Act{newAct(q, ActRevoke).withError(err)}}, err
 	}
-	return r.carryOut(ctx, q, p)
+	if !confirms(c, p) {
+		return refused(p, refuse(PlanChanged, "a PAT has come or gone since the plan was confirmed: "+
+			"read the new plan, and send its confirmation"))
+	}
+	return r.carryOut(ctx, normal, p)
 }
 
-func (r *Revocations) carryOut(ctx context.Context, q Request, p Plan) (Result, error) {
+func (r *Revocations) carryOut(ctx context.Context, q Request, p RevocationPlan) (Result, error) {
 	o := rotation.Owner{Identity: q.Identity, Organization: q.Organization}
 	res := Result{Plan: p, Batches: make([]Batch, len(p.batches))}
 	var first error // that failed
 	for i, ids := range p.batches {
 		b := &res.Batches[i]
 		b.AuthorizationIDs, b.Outcome = ids, NotTried
-		if hopeless(ctx, first) {
+		if failsAgain(ctx, first) {
 			continue
 		}
-		var err error
-		b.ActivityID, err = r.organizations.RevokePATs(ctx, o, ids)
-		b.Outcome = Done
+		activityID, err := r.organizations.RevokePATs(ctx, o, ids)
+		b.Outcome, b.ActivityID = Done, activityID
 		if err != nil {
 			b.Outcome, b.Class = Failed, rotation.ClassOf(err)
-			b.Code, b.Message, b.ActivityID = said(err)
-			if first == nil {
-				first = err
-			}
+			b.Code, b.Message, b.ActivityID = errorText(err)
+			first = cmp.Or(first, err)
 		}
 	}
-	var ruleErr error
 	if q.Rule != nil {
 		res.Rule = &RuleResult{Rule: *q.Rule, Outcome: NotTried}
-		if !hopeless(ctx, first) {
-			res.Rule.ActivityID, ruleErr = r.organizations.AddRevocationRule(ctx, o, *q.Rule)
-			res.Rule.Outcome = Done
-			if ruleErr != nil {
-				res.Rule.Outcome, res.Rule.Class = Failed, rotation.ClassOf(ruleErr)
-				res.Rule.Code, res.Rule.Message, res.Rule.ActivityID = said(ruleErr)
-				if first == nil {
-					first = ruleErr
-				}
-			}
+		if !failsAgain(ctx, first) {
+			first = cmp.Or(first, r.addRule(ctx, o, res.Rule))
 		}
 	}
 	r.verify(ctx, o, &res)
-	res.record(r, q)
+	res.addActs(q)
 	return res, res.verdict(first)
 }
 
-// hopeless reports whether what comes after a failure would fail in the same way.
+func (r *Revocations) addRule(ctx context.Context, o rotation.Owner, result *RuleResult) error {
+	activityID, err := r.organizations.AddRevocationRule(ctx, o, result.Rule)
+	result.Outcome, result.ActivityID = Done, activityID
+	if err != nil {
+		result.Outcome, result.Class = Failed, rotation.ClassOf(err)
+		result.Code, result.Message, result.ActivityID = errorText(err)
+	}
+	return err
+}
+
+// failsAgain reports whether what comes after a failure would fail in the same way.
 // Azure DevOps may refuse one batch for what is in it, and take the next.
-func hopeless(ctx context.Context, failure error) bool {
+func failsAgain(ctx context.Context, failure error) bool {
 	if ctx.Err() != nil {
 		return true
 	}
 	e := rotation.AsError(failure)
-	return e != nil && (e.Class == rotation.Throttled || e.Class == rotation.SignIn ||
-		slices.Contains([]string{NotAdministrator, ScopesMissing, OrganizationUnknown}, e.Code))
+	if e == nil {
+		return false
+	}
+	forAll := []string{NotAdministrator, ScopesMissing, OrganizationUnknown}
+	return e.Class == rotation.Throttled || e.Class == rotation.SignIn || slices.Contains(forAll, e.Code)
 }
 
-// said is what an error may tell: the texts of one without a class are not known
-// to be safe.
-func said(err error) (code, message, activityID string) {
+// errorText is what may be shown of an error: the texts of one without a class are not
+// known to be safe.
+func errorText(err error) (code, message, activityID string) {
 	if e := rotation.AsError(err); e != nil {
 		return e.Code, e.Message, e.ActivityID
 	}
-	return "", "patrol gave up", ""
+	return "", "the request was cancelled or failed unexpectedly: send it again with the same confirmation", ""
 }
 
 // verify reads the lists again: an answer may have been lost after its call took
 // effect, and an accepted call may not have ended every PAT.
 func (r *Revocations) verify(ctx context.Context, o rotation.Owner, res *Result) {
-	valid := map[string]bool{}
-	res.Verified = true
-	tried := slices.ContainsFunc(res.Batches, func(b Batch) bool { return b.Outcome != NotTried })
-	for _, u := range res.Plan.Users {
-		if !tried || !slices.ContainsFunc(u.PATs, func(p PAT) bool { return !p.Kept }) {
-			continue
-		}
-		pats, err := r.organizations.UserPATs(ctx, o, u.Descriptor)
-		if err != nil {
-			res.Verified = false
-			break
-		}
-		for _, p := range pats {
-			valid[strings.ToLower(p.AuthorizationID)] = true
-		}
-	}
+	valid, err := r.stillListed(ctx, o, res)
+	res.Verified = err == nil
 	for i := range res.Batches {
 		b := &res.Batches[i]
 		switch {
 		case b.Outcome == NotTried, !res.Verified && b.Outcome == Failed:
 			b.Remaining = b.AuthorizationIDs
 		case res.Verified:
-			for _, id := range b.AuthorizationIDs {
-				if valid[id] {
-					b.Remaining = append(b.Remaining, id)
-				}
-			}
-			switch {
-			case len(b.Remaining) == 0:
-				b.Outcome = Done // though its answer may have been lost
-			case b.Outcome == Done:
-				b.Outcome = Pending
-			}
+			b.compare(valid)
 		}
 		res.Revoked += len(b.AuthorizationIDs) - len(b.Remaining)
 	}
 }
 
-// record writes down every call, and what was left out.
-func (res *Result) record(r *Revocations, q Request) {
+// stillListed lists the PATs of those users for whom a revocation was tried, as a set
+// of lower-case authorization ids.
+func (r *Revocations) stillListed(ctx context.Context, o rotation.Owner, res *Result) (map[string]bool, error) {
+	valid := map[string]bool{}
+	if !slices.ContainsFunc(res.Batches, func(b Batch) bool { return b.Outcome != NotTried }) {
+		return valid, nil
+	}
+	for _, u := range res.Plan.Users {
+		if !slices.ContainsFunc(u.PATs, func(p PAT) bool { return !p.Kept }) {
+			continue
+		}
+		pats, err := r.organizations.UserPATs(ctx, o, u.Descriptor)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range pats {
+			valid[strings.ToLower(p.AuthorizationID)] = true
+		}
+	}
+	return valid, nil
+}
+
+// compare corrects a batch's outcome by what is still listed.
+func (b *Batch) compare(valid map[string]bool) {
+	for _, id := range b.AuthorizationIDs {
+		if valid[id] {
+			b.Remaining = append(b.Remaining, id)
+		}
+	}
+	switch {
+	case len(b.Remaining) == 0:
+		b.Outcome = Done // though its answer may have been lost
+	case b.Outcome == Done:
+		b.Outcome = Pending
+	}
+}
+
+// addActs records every call, and what was left out.
+func (res *Result) addActs(q Request) {
 	for _, b := range res.Batches {
-		a := r.act(q, ActRevoke)
-		a.AuthorizationIDs, a.Outcome, a.Code, a.ActivityID = b.AuthorizationIDs, b.Outcome, b.Code, b.ActivityID
+		a := newAct(q, ActRevoke)
+		a.Count, a.Outcome, a.Code, a.ActivityID = len(b.AuthorizationIDs), b.Outcome, b.Code, b.ActivityID
 		res.Acts = append(res.Acts, a)
 	}
 	if x := res.Rule; x != nil {
-		a := r.act(q, ActRule)
-		a.Target = append(slices.Clone(x.Scopes), "created before "+x.CreatedBefore.Format("2006-01-02T15:04:05Z07:00"))
+		a := newAct(q, ActRule)
+		a.Target = append(slices.Clone(x.Scopes), "created before "+x.CreatedBefore.Format(time.RFC3339))
 		a.Outcome, a.Code, a.ActivityID = x.Outcome, x.Code, x.ActivityID
 		res.Acts = append(res.Acts, a)
 	}
 	if len(res.Acts) == 0 {
-		a := r.act(q, ActRevoke) // a repeat that found nothing left
+		a := newAct(q, ActRevoke) // a repeat that found nothing left
 		a.Outcome = Done
 		res.Acts = append(res.Acts, a)
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/azure-patrol/patrol/internal/confirmation"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
@@ -47,9 +48,9 @@ func New(cfg Config) (*Revocations, error) {
 	if cfg.Organizations == nil {
 		problems = append(problems, errors.New("no organizations are configured"))
 	}
-	if len(cfg.Key) < minKey {
-		problems = append(problems, fmt.Errorf("the key for confirmations has %d bytes, it needs %d", len(cfg.Key),
-			minKey))
+	if len(cfg.Key) < confirmation.MinKey {
+		problems = append(problems, fmt.Errorf("the key for confirmations has %d bytes, it needs %d",
+			len(cfg.Key), confirmation.MinKey))
 	}
 	if err := errors.Join(problems...); err != nil {
 		return nil, fmt.Errorf("configuring revocations: %w", err)
@@ -112,8 +113,8 @@ type Ambiguity struct {
 	Candidates []User `json:"candidates"`
 }
 
-// Plan is what a revocation would do.
-type Plan struct {
+// RevocationPlan is what a revocation would do.
+type RevocationPlan struct {
 	Organization string      `json:"organization"`
 	Identity     string      `json:"identity"`
 	Users        []UserPlan  `json:"users"`
@@ -127,33 +128,26 @@ type Plan struct {
 	// there is nothing to do.
 	Confirmation string    `json:"confirmation,omitempty"`
 	Expires      time.Time `json:"expires,omitzero"`
-	// Act is the record of the planning itself.
-	Act Act `json:"-"`
 
-	batches [][]string
-	asked   digest
+	global, foreign int // how many of Count are
+	batches         [][]string
+	asked           confirmation.Digest
 }
 
-// Plan looks up what a revocation would do, and does nothing.
-func (r *Revocations) Plan(ctx context.Context, q Request) (Plan, error) {
-	act := r.act(q, ActPlan)
+// Plan finds out what a revocation would do, and revokes nothing.
+func (r *Revocations) Plan(ctx context.Context, q Request) (RevocationPlan, error) {
 	q, err := q.normal(r.now())
-	var p Plan
-	if err == nil {
-		p, err = r.plan(ctx, q)
-	}
 	if err != nil {
-		return Plan{Act: act.failed(err)}, err
+		return RevocationPlan{}, err
 	}
-	act.Outcome = Done
-	p.Act = act
-	return p, nil
+	return r.plan(ctx, q)
 }
 
 // normal checks a request and gives it one form.
 func (q Request) normal(now time.Time) (Request, error) {
 	if q.Organization == "" || q.Identity == "" {
-		return q, refuse(InvalidRequest, "a revocation needs an organization and the identity of an administrator")
+		return q, refuse(InvalidRequest,
+			"organization or identity is missing: name both; the identity is the administrator's")
 	}
 	users := map[string]bool{}
 	for _, name := range q.Users {
@@ -162,38 +156,46 @@ func (q Request) normal(now time.Time) (Request, error) {
 			name = strings.ToLower(name) // a descriptor has none, and its case counts
 		}
 		if name == "" {
-			return q, refuse(InvalidRequest, "a user's name is empty")
+			return q, refuse(InvalidRequest, "a name in users is empty: name a user or leave it out")
 		}
 		users[name] = true
 	}
 	q.Users = sorted(users)
 	switch {
 	case len(q.Users) > maxUsers:
-		return q, refuse(InvalidRequest, fmt.Sprintf("%d users are too many for one revocation: %d is the most",
-			len(q.Users), maxUsers))
+		return q, refuse(InvalidRequest,
+			fmt.Sprintf("users has %d names, and may have %d: ask in several requests", len(q.Users), maxUsers))
 	case len(q.Users) == 0 && q.Rule == nil:
-		return q, refuse(InvalidRequest, "a revocation needs the names of users")
+		return q, refuse(InvalidRequest, "users is empty: name the users whose PATs to revoke")
 	case q.Rule == nil:
 		return q, nil
 	}
+	rule, err := q.Rule.normal(now)
+	q.Rule = &rule
+	return q, err
+}
+
+// normal checks a rule and gives it one form.
+func (r Rule) normal(now time.Time) (Rule, error) {
 	scopes := map[string]bool{}
-	for _, s := range q.Rule.Scopes {
+	for _, s := range r.Scopes {
 		for _, one := range strings.Fields(s) {
 			scopes[one] = true
 		}
 	}
-	rule := Rule{Scopes: sorted(scopes), CreatedBefore: q.Rule.CreatedBefore.UTC().Truncate(time.Millisecond)}
-	q.Rule = &rule
+	rule := Rule{Scopes: sorted(scopes), CreatedBefore: r.CreatedBefore.UTC().Truncate(time.Millisecond)}
 	switch {
 	case len(scopes) == 0 || len(scopes) > maxScopes:
-		return q, refuse(InvalidRequest, "a revocation rule needs the scopes of the tokens that it ends")
+		return rule, refuse(InvalidRequest,
+			fmt.Sprintf("rule.scopes has %d scopes: name 1 to %d, those of the tokens to end", len(scopes), maxScopes))
 	case rule.CreatedBefore.IsZero():
-		return q, refuse(InvalidRequest, "a revocation rule needs a date: it ends tokens that were made before")
+		return rule, refuse(InvalidRequest,
+			"rule.createdBefore is missing: name a past time, the rule ends tokens that were made before it")
 	case rule.CreatedBefore.After(now):
-		return q,
-			refuse(InvalidRequest, "a revocation rule's date must be past: it would end tokens that do not exist yet")
+		return rule, refuse(InvalidRequest,
+			"rule.createdBefore is in the future: name a past time, the rule ends tokens that were made before it")
 	}
-	return q, nil
+	return rule, nil
 }
 
 func sorted(set map[string]bool) []string {
@@ -206,8 +208,8 @@ func sorted(set map[string]bool) []string {
 }
 
 // plan takes a request in its normal form.
-func (r *Revocations) plan(ctx context.Context, q Request) (Plan, error) {
-	p := Plan{
+func (r *Revocations) plan(ctx context.Context, q Request) (RevocationPlan, error) {
+	p := RevocationPlan{
 		Organization: q.Organization, Identity: q.Identity, Rule: q.Rule,
 		Users: []UserPlan{}, NotFound: []string{}, Ambiguous: []Ambiguity{}, Warnings: []string{},
 		asked: askedDigest(q),
@@ -216,86 +218,99 @@ func (r *Revocations) plan(ctx context.Context, q Request) (Plan, error) {
 	if len(q.Users) > 0 {
 		users, err := r.organizations.Users(ctx, o, q.Users)
 		if err != nil {
-			return Plan{}, err
+			return RevocationPlan{}, err
 		}
 		p.sort(q.Users, users)
 	}
 	known, err := r.managed(ctx)
 	if err != nil {
 		if q.KeepManaged {
-			return Plan{}, fmt.Errorf("reading which PATs patrol manages: %w", err)
+			return RevocationPlan{}, fmt.Errorf("reading which PATs patrol manages: %w", err)
 		}
 		p.warn("The vault could not be read: PATs that patrol manages are not marked.")
 	}
+	if err := r.addPATs(ctx, o, &p, known, q.KeepManaged); err != nil {
+		return RevocationPlan{}, err
+	}
+	p.warnOfConsequences()
+	if p.Count > 0 || q.Rule != nil {
+		expires := r.now().Add(ConfirmationLife).Truncate(time.Second)
+		p.Confirmation, p.Expires = r.seal(p, expires), expires.UTC()
+	}
+	return p, nil
+}
+
+// addPATs lists the PATs of the plan's users and counts those that would be revoked.
+func (r *Revocations) addPATs(ctx context.Context, o rotation.Owner, p *RevocationPlan, known map[string]secret,
+	keepManaged bool) error {
 	ids := map[string]bool{}
-	var global, foreign int
 	for i := range p.Users {
 		u := &p.Users[i]
 		pats, err := r.organizations.UserPATs(ctx, o, u.Descriptor)
 		if err != nil {
-			return Plan{}, err
+			return err
 		}
 		u.PATs = []PAT{}
 		for _, listed := range pats {
 			x := mark(listed, known)
-			x.Kept = x.Managed && q.KeepManaged
+			x.Kept = x.Managed && keepManaged
 			u.PATs = append(u.PATs, x)
-			id := strings.ToLower(x.AuthorizationID)
-			if x.Kept || ids[id] {
-				continue
-			}
-			ids[id] = true
-			if x.Managed {
-				p.Managed++
-			}
-			if x.Global {
-				global++
-			}
-			if x.Foreign {
-				foreign++
+			if id := strings.ToLower(x.AuthorizationID); !x.Kept && !ids[id] {
+				ids[id] = true
+				p.count(x)
 			}
 		}
 		slices.SortFunc(u.PATs, func(x, y PAT) int {
 			return cmp.Or(x.ValidTo.Compare(y.ValidTo), cmp.Compare(x.AuthorizationID, y.AuthorizationID))
 		})
 	}
-	p.Count = len(ids)
 	p.batches = slices.Collect(slices.Chunk(sorted(ids), batchSize))
-	if p.Managed > 0 {
-		p.warn(
-			fmt.Sprintf(
-				"%d of these PATs are managed by patrol: what reads them fails until patrol has replaced them, which the next sweep does at once.", p.Managed))
-	}
-	if foreign > 0 {
-		p.warn(fmt.Sprintf("%d of these PATs bear the mark of a patrol, and are not in this one's vault.", foreign))
-	}
-	if global > 0 {
-		p.warn(fmt.Sprintf("%d of these PATs are valid in every organization: they end everywhere.", global))
-	}
-	if len(p.Ambiguous) > 0 {
-		p.warn("Names that mean several users are left alone: name the user by its descriptor.")
-	}
-	if p.Count > 0 {
-		p.warn("It can take up to an hour until Azure DevOps refuses a PAT that an administrator has revoked.")
-	}
-	if q.Rule != nil {
-		p.warn(
-			"The revocation rule ends the session and app tokens (JWTs) of everybody in the organization, whoever was named: people must sign in again, and apps need new tokens. It cannot be undone.")
-	}
-	if p.Count > 0 || q.Rule != nil {
-		c := confirmation{expires: r.now().Add(ConfirmationLife).Truncate(time.Second), asked: p.asked}
-		for _, b := range p.batches {
-			c.batches = append(c.batches, batchDigest(p.asked, b))
-		}
-		p.Confirmation, p.Expires = c.seal(r.key), c.expires.UTC()
-	}
-	return p, nil
+	return nil
 }
 
-func (p *Plan) warn(text string) { p.Warnings = append(p.Warnings, text) }
+// count adds a PAT to those that would be revoked.
+func (p *RevocationPlan) count(x PAT) {
+	p.Count++
+	if x.Managed {
+		p.Managed++
+	}
+	if x.Global {
+		p.global++
+	}
+	if x.Foreign {
+		p.foreign++
+	}
+}
 
-// sort tells which names mean one user, none, or several.
-func (p *Plan) sort(names []string, users []User) {
+// warnOfConsequences says what carrying out the plan leads to.
+func (p *RevocationPlan) warnOfConsequences() {
+	if p.Managed > 0 {
+		p.warn(fmt.Sprintf("%d of these PATs are managed by patrol: their consumers fail until patrol has replaced "+
+			"them, which its next sweep does.", p.Managed))
+	}
+	if p.foreign > 0 {
+		p.warn(fmt.Sprintf("%d of these PATs bear the mark of a patrol and are not in this one's vault: "+
+			"another deployment may use them.", p.foreign))
+	}
+	if p.global > 0 {
+		p.warn(fmt.Sprintf("%d of these PATs are valid in every organization: they end in all of them.", p.global))
+	}
+	if len(p.Ambiguous) > 0 {
+		p.warn("A name that several users have is left out: name the user by its subject descriptor.")
+	}
+	if p.Count > 0 {
+		p.warn("Azure DevOps may accept a PAT for up to an hour after an administrator has revoked it.")
+	}
+	if p.Rule != nil {
+		p.warn("The revocation rule ends the session and app tokens (JWTs) of everybody in the organization, whoever " +
+			"was named: people must sign in again, and apps need new tokens. It cannot be undone.")
+	}
+}
+
+func (p *RevocationPlan) warn(text string) { p.Warnings = append(p.Warnings, text) }
+
+// sort finds the names that mean one user, none, or several.
+func (p *RevocationPlan) sort(names []string, users []User) {
 	users = slices.Clone(users)
 	slices.SortFunc(users, func(x, y User) int { return cmp.Compare(x.Descriptor, y.Descriptor) })
 	users = slices.CompactFunc(users, func(x, y User) bool { return x.Descriptor == y.Descriptor })

@@ -15,7 +15,7 @@ import (
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
-// Codes of a *rotation.Error that a caller tells apart.
+// Codes of a *rotation.Error that a caller distinguishes.
 const (
 	// NotAdministrator: the identity's user may not do this in the organization.
 	NotAdministrator = "not-administrator"
@@ -78,7 +78,7 @@ type Organizations interface {
 	AddRevocationRule(ctx context.Context, o rotation.Owner, r Rule) (activityID string, err error)
 }
 
-// Vault tells which PATs patrol manages. rotation.Vault is one.
+// Vault knows which PATs patrol manages. rotation.Vault is one.
 type Vault interface {
 	Secrets(ctx context.Context) iter.Seq2[rotation.Version, error]
 }

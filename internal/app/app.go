@@ -438,8 +438,8 @@ type signIns struct {
 }
 
 // State shows how an identity's sign-in stands.
-func (s *signIns) State(ctx context.Context, identity string) web.Identity {
-	out := web.Identity{Name: identity, User: s.manifest.Identities[identity].User}
+func (s *signIns) State(ctx context.Context, identity string) web.SignInState {
+	out := web.SignInState{Name: identity, User: s.manifest.Identities[identity].User}
 	st, err := s.Status(ctx, identity)
 	if err != nil {
 		out.Err = err

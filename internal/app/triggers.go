@@ -37,12 +37,12 @@ func (a *App) handleBroken() {
 		a.mux.HandleServiceBus(name, refuse)
 	}
 	a.mux.HandleHTTP("/api/", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		web.Fail(w, web.Problem{Status: http.StatusServiceUnavailable, Type: "configuration",
+		web.Fail(w, web.Problem{Status: http.StatusServiceUnavailable, Type: web.TypeConfiguration,
 			Title:  "patrol is not configured",
 			Detail: "Settings or the manifest cannot be used; errors says what to do.", Errors: a.broken})
 	}))
 	a.mux.HandleHTTP("GET /api/health",
-		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { web.Unhealthy(w, "configuration") }))
+		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { web.Unhealthy(w, web.TypeConfiguration) }))
 }
 
 // messageFunc works on one message of a queue.
@@ -75,8 +75,8 @@ func (a *App) checkExpiry(ctx context.Context, t customhandler.Timer) error {
 	if last.Year() < 2000 { // 0001-01-01: the timer's first run
 		last = time.Time{}
 	}
-	plan, err := a.reconciler.Sweep(ctx, last, "timer", sweepPauses()...)
-	a.sweeps.Done(plan, len(plan.Commands("timer")), "timer", a.outside.Now(), next)
+	plan, err := a.reconciler.Sweep(ctx, last, web.ByTimer, sweepPauses()...)
+	a.sweeps.Record(plan, len(plan.Commands(web.ByTimer)), web.ByTimer, a.outside.Now(), next)
 	return err
 }
 

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -60,8 +59,6 @@ func (t idToken) isOfOtherProvider() bool {
 	return tenant == "" || !strings.Contains(provider, tenant)
 }
 
-var guid = regexp.MustCompile(`^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$`)
-
 // grant is who has signed in.
 type grant struct {
 	user     string
@@ -97,14 +94,14 @@ func (c *Client) grantOf(r public.AuthResult, nonce string) (grant, *rotation.Er
 // areOtherTenants says that two ids name two tenants. A domain can't be compared
 // with an id.
 func areOtherTenants(a, b string) bool {
-	return guid.MatchString(a) && guid.MatchString(b) && !strings.EqualFold(a, b)
+	return rotation.IsGUID(a) && rotation.IsGUID(b) && !strings.EqualFold(a, b)
 }
 
 // checkMember refuses everybody but the manifest's user, as a member of the
 // tenant.
 func (a *account) checkMember(g grant) *rotation.Error {
 	tenant := a.client.cfg.Tenant
-	otherTenant := g.tenantID != "" && guid.MatchString(tenant) && !strings.EqualFold(g.tenantID, tenant)
+	otherTenant := g.tenantID != "" && rotation.IsGUID(tenant) && !strings.EqualFold(g.tenantID, tenant)
 	switch {
 	case otherTenant:
 		return a.refused(codeWrongTenant,

@@ -30,11 +30,11 @@ const (
 
 	// life of a key. What it has sealed can be opened for as long again.
 	life = 30 * 24 * time.Hour
-	// fresh is how long the keys are used before the vault is asked again.
-	fresh = 10 * time.Minute
-	// lookEvery bounds how often sealed text with an unknown key asks the vault:
+	// maxAge is how long the keys are used before the vault is read again.
+	maxAge = 10 * time.Minute
+	// minRefresh bounds how often sealed text with an unknown key reads the vault:
 	// anybody may send such text.
-	lookEvery = 10 * time.Second
+	minRefresh = 10 * time.Second
 
 	keySize = 32 // AES-256
 	idSize  = 6
@@ -57,9 +57,9 @@ type Keyring struct {
 	store Store
 	now   func() time.Time
 
-	mu     sync.Mutex
-	keys   []key // newest first
-	looked time.Time
+	mu        sync.Mutex
+	keys      []key     // newest first
+	refreshed time.Time // when the vault was read
 }
 
 type key struct {
@@ -131,12 +131,12 @@ func (k key) aead(purpose string) (cipher.AEAD, error) {
 func (r *Keyring) current(ctx context.Context) (key, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.look(ctx, fresh); err != nil {
+	if err := r.refresh(ctx, maxAge); err != nil {
 		return key{}, err
 	}
 	if r.old() {
 		// There is no compare-and-swap: another instance may have made one since.
-		if err := r.look(ctx, 0); err != nil {
+		if err := r.refresh(ctx, 0); err != nil {
 			return key{}, err
 		}
 	}
@@ -156,8 +156,8 @@ func (r *Keyring) old() bool {
 func (r *Keyring) find(ctx context.Context, id string) (key, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, age := range []time.Duration{fresh, lookEvery} {
-		if err := r.look(ctx, age); err != nil {
+	for _, age := range []time.Duration{maxAge, minRefresh} {
+		if err := r.refresh(ctx, age); err != nil {
 			return key{}, err
 		}
 		for _, k := range r.keys {
@@ -169,10 +169,10 @@ func (r *Keyring) find(ctx context.Context, id string) (key, error) {
 	return key{}, ErrSealed
 }
 
-// look asks the vault, unless it was asked within age. mu is held.
-func (r *Keyring) look(ctx context.Context, age time.Duration) error {
+// refresh reads the vault, unless it was read within age. mu is held.
+func (r *Keyring) refresh(ctx context.Context, age time.Duration) error {
 	now := r.now()
-	if !r.looked.IsZero() && now.Sub(r.looked) < age {
+	if !r.refreshed.IsZero() && now.Sub(r.refreshed) < age {
 		return nil
 	}
 	value, _, _, _, err := r.store.Read(ctx, SecretName)
@@ -180,11 +180,11 @@ func (r *Keyring) look(ctx context.Context, age time.Duration) error {
 	case errors.Is(err, rotation.ErrNotFound):
 		r.keys = nil
 	case err != nil:
-		return fmt.Errorf("reading the app's keys: %w", err)
+		return fmt.Errorf("reading the secret "+SecretName+": %w", err)
 	default:
 		r.keys = decode(value.Reveal())
 	}
-	r.looked = now
+	r.refreshed = now
 	return nil
 }
 
@@ -218,14 +218,14 @@ func (r *Keyring) replace(ctx context.Context) error {
 		Keys []key `json:"keys"`
 	}{keys})
 	if err != nil {
-		return fmt.Errorf("storing the app's keys: %w", err)
+		return fmt.Errorf("storing the secret "+SecretName+": %w", err)
 	}
-	if _, _, err := r.store.Write(ctx, SecretName, rotation.NewSecret(string(value)), ContentType, nil,
-		k.Made.Add(2*life)); err != nil {
-		return fmt.Errorf("storing the app's keys: %w", err)
+	_, _, err = r.store.Write(ctx, SecretName, rotation.NewSecret(string(value)), ContentType, nil, k.Made.Add(2*life))
+	if err != nil {
+		return fmt.Errorf("storing the secret "+SecretName+": %w", err)
 	}
 	// Of two instances that do this at once the later one's write counts.
-	return r.look(ctx, 0)
+	return r.refresh(ctx, 0)
 }
 
 // Key derives a key for message authentication from the newest one.

@@ -235,7 +235,7 @@ func (p *parser) pats(f field, m *Manifest, defaults times, where *yaml.Node) {
 			const do = "write the authorization id of the PAT to adopt, " +
 				"as rotation-failed with code ambiguous-adoption lists it"
 			if id, ok := p.text(k.at, "adopt of "+is, do); ok {
-				if !validGUID(id) {
+				if !rotation.IsGUID(id) {
 					p.problem(k.at, do, "adopt of %s is not a GUID", is)
 				}
 				spec.Adopt = strings.ToLower(id)
@@ -448,19 +448,6 @@ func validOrganization(s string) bool { return len(s) <= 50 && validLabel(s) }
 
 func validLabel(s string) bool {
 	return s != "" && strings.Trim(s, alphanumeric+"-") == "" && s[0] != '-' && s[len(s)-1] != '-'
-}
-
-func validGUID(s string) bool {
-	if len(s) != 36 {
-		return false
-	}
-	for i := range len(s) {
-		dash := i == 8 || i == 13 || i == 18 || i == 23
-		if dash != (s[i] == '-') || !dash && !strings.Contains("0123456789abcdefABCDEF", s[i:i+1]) {
-			return false
-		}
-	}
-	return true
 }
 
 // organizationOf finds the organization in an address of one.

@@ -21,6 +21,6 @@ func (r Record) Write(ctx context.Context, log *slog.Logger, more ...any) {
 	if who == "" {
 		who = "patrol"
 	}
-	log.InfoContext(ctx, "act", append([]any{"who", who, "trigger", r.Trigger, "act", r.Act, "target", r.Target,
+	log.InfoContext(ctx, "audit", append([]any{"who", who, "trigger", r.Trigger, "act", r.Act, "target", r.Target,
 		"outcome", r.Outcome, "activity", r.Activity}, more...)...)
 }

@@ -267,12 +267,12 @@ func replacedRule(_ Spec, o Observed, now time.Time) (Decision, bool) {
 		if at.After(now) || !v.Ledger.RevokedAt.IsZero() || o.Failed[v.Ledger.AuthorizationID] {
 			continue
 		}
-		d := Decision{Action: Revoke, Version: &v, Cause: OverlapEnded, RotationID: o.successor(i).Ledger.RotationID}
-		switch listed := o.Lists(v.Ledger.AuthorizationID); {
-		case !v.Expires.IsZero() && !v.Expires.After(now) && !o.livesAt(v.Ledger.AuthorizationID, now):
-			d.Cause, d.Message = Expired, "the replaced PAT has run out"
-		case o.endsNow(i) || !listed:
-			d.Cause, d.Message = CauseRequested, "the replaced PAT was to end at once"
+		d := Decision{Action: Revoke, Version: &v, RotationID: o.successor(i).Ledger.RotationID}
+		switch d.Cause = o.revocationCause(i, now); d.Cause {
+		case Expired:
+			d.Message = "the replaced PAT has run out"
+		case CauseRequested:
+			d.Message = "the replaced PAT was to end at once"
 		default:
 			d.Message = "the overlap ended at " + at.UTC().Format(time.RFC3339)
 		}
@@ -294,13 +294,6 @@ func (o Observed) Find(authorizationID string) (PAT, bool) {
 func (o Observed) Lists(authorizationID string) bool {
 	_, ok := o.Find(authorizationID)
 	return ok
-}
-
-// livesAt reports whether a PAT is listed with an end after t: its end may have been
-// moved after its version's properties were read.
-func (o Observed) livesAt(authorizationID string, t time.Time) bool {
-	p, ok := o.Find(authorizationID)
-	return ok && p.ValidTo.After(t)
 }
 
 // conclusive reports whether the list is so much younger than the current version
@@ -343,17 +336,45 @@ func (o Observed) revocations() []time.Time {
 	return out
 }
 
-// endsNow reports whether the replaced PAT i, or one after it, was to end at the
-// moment of its replacement.
-func (o Observed) endsNow(i int) bool {
-	for ; i >= 0; i-- {
-		next := o.successor(i)
-		if at := next.Ledger.RevokePreviousAt; !at.IsZero() && (next.Ledger.Reason == Compromised ||
-			!at.After(next.Created.Add(StoreSlack/2))) {
-			return true
+// revocationCause says why the replaced PAT i is revoked now. The list knows more than
+// the versions: an end may have been moved after its version's properties were read,
+// and a PAT that is no longer listed was revoked by somebody before its time.
+func (o Observed) revocationCause(i int, now time.Time) RevocationCause {
+	v := o.Replaced[i]
+	listed, ok := o.Find(v.Ledger.AuthorizationID)
+	if ok && !v.Expires.IsZero() && listed.ValidTo.After(v.Expires) {
+		v.Expires = listed.ValidTo
+	}
+	cause, _ := CauseOfRevocation(v, append([]Version{*o.Current}, o.Replaced[:i]...), now)
+	if cause == OverlapEnded && !ok {
+		return CauseRequested
+	}
+	return cause
+}
+
+// CauseOfRevocation says why a replaced PAT was revoked at a time, as far as versions
+// know: newer are those after its own, newest first. order is the one that came with
+// the order to end the PAT at once; nil for any other cause.
+func CauseOfRevocation(v Version, newer []Version, at time.Time) (cause RevocationCause, order *Version) {
+	if !v.Expires.IsZero() && !v.Expires.After(at) {
+		return Expired, nil
+	}
+	for i := len(newer) - 1; i >= 0; i-- {
+		if newer[i].endsPrevious() {
+			return CauseRequested, &newer[i]
 		}
 	}
-	return false
+	return OverlapEnded, nil
+}
+
+// endsPrevious reports whether all PATs before a version's own were to end at the
+// moment of their replacement.
+func (v *Version) endsPrevious() bool {
+	at := v.Ledger.RevokePreviousAt
+	if at.IsZero() {
+		return false
+	}
+	return v.Ledger.Reason == Compromised || !at.After(v.Created.Add(StoreSlack/2))
 }
 
 // successor is the version that replaced Replaced[i].

@@ -1,5 +1,5 @@
 // Package scopes knows the scopes that an Azure DevOps personal access token can
-// carry: which exist, which of them include others, which deserve a second look,
+// carry: which exist, which of them include others, which are highly privileged,
 // and which Azure DevOps gives to Microsoft Entra applications only.
 //
 // It is a table and a few questions to it. It must not know the manifest, HTTP
@@ -24,17 +24,6 @@ const (
 	// Known: in the documentation's list.
 	Known
 )
-
-func (k Kind) String() string {
-	switch k {
-	case Refused:
-		return "refused"
-	case Unknown:
-		return "unknown"
-	default:
-		return "known"
-	}
-}
 
 // FullAccess is the scope of a PAT that may do everything that its owner may.
 const FullAccess = "app_token"
@@ -119,15 +108,6 @@ func Redundant(list []string) map[string]string {
 				out[scope] = FullAccess
 			}
 		}
-	}
-	return out
-}
-
-// All are the known scopes, sorted.
-func All() []string {
-	out := make([]string, 0, len(table))
-	for i := range table {
-		out = append(out, table[i].name)
 	}
 	return out
 }

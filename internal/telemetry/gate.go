@@ -3,7 +3,6 @@ package telemetry
 import (
 	"context"
 	"net/url"
-	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -11,6 +10,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/azure-patrol/patrol/internal/customhandler"
+	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
 // gate is before every exporter. The Azure SDKs write into their spans what upstream
@@ -93,23 +93,9 @@ func pass(a attribute.KeyValue) (attribute.KeyValue, bool) {
 		return attribute.String(keyURL, customhandler.Redact(clean.String())), true
 	case "az.client_request_id", "az.service_request_id":
 		// A service may answer with anything: what is no GUID is none.
-		return a, guid(a.Value.AsString())
+		return a, rotation.IsGUID(a.Value.AsString())
 	}
 	return a, false
-}
-
-// guid is true of 8-4-4-4-12 hexadecimal digits.
-func guid(s string) bool {
-	groups := strings.Split(s, "-")
-	if len(groups) != 5 {
-		return false
-	}
-	for i, n := range []int{8, 4, 4, 4, 12} {
-		if len(groups[i]) != n || strings.Trim(groups[i], "0123456789abcdefABCDEF") != "" {
-			return false
-		}
-	}
-	return true
 }
 
 // The attributes of spans and metrics: OpenTelemetry's semantic conventions, and

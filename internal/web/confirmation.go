@@ -2,30 +2,32 @@ package web
 
 import (
 	"context"
-	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/base64"
-	"encoding/binary"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
+
+	"github.com/azure-patrol/patrol/internal/confirmation"
 )
 
-// Keys gives the key of confirmations, 32 bytes or more: every instance of the app
-// needs the same one.
+// Keys gives the key of confirmations, of confirmation.MinKey bytes or more: every
+// instance of the app needs the same one.
 type Keys interface {
 	Key(ctx context.Context) ([]byte, error)
 }
 
-// confirmationLife is how long somebody may think it over.
-const confirmationLife = 10 * time.Minute
+const (
+	// confirmationLife is how long somebody may think it over.
+	confirmationLife = 10 * time.Minute
+	// confirmationPurpose is what a confirmation of the dashboard is sealed for.
+	confirmationPurpose = "dashboard confirmation"
+)
 
 // processKey is the key of one process, where no other is configured.
 type processKey struct {
 	once sync.Once
-	key  [32]byte
+	key  [confirmation.MinKey]byte
 }
 
 func (k *processKey) Key(context.Context) ([]byte, error) {
@@ -33,45 +35,34 @@ func (k *processKey) Key(context.Context) ([]byte, error) {
 	return k.key[:], nil
 }
 
-// Confirmation permits this caller to do what is named, and nothing else.
-func (a *API) Confirmation(ctx context.Context, by Caller, what string) (Confirmation, *Problem) {
-	until := a.Now().Add(confirmationLife).UTC().Truncate(time.Second)
-	end := binary.BigEndian.AppendUint64(nil, uint64(until.Unix()))
-	sum, p := a.seal(ctx, by, what, end)
-	if p != nil {
-		return Confirmation{}, p
-	}
-	return Confirmation{Token: base64.RawURLEncoding.EncodeToString(append(end, sum...)), Until: until}, nil
+// permission stands for what one caller may do.
+func permission(by Caller, what string) confirmation.Digest {
+	return sha256.Sum256([]byte(by.Who + "\x00" + what))
 }
 
-// Confirmed is nil if the token was given to this caller for exactly this, and its
-// time has not run out.
-func (a *API) Confirmed(ctx context.Context, by Caller, what, token string) *Problem {
-	wrong := &Problem{Status: http.StatusUnprocessableEntity, Type: "confirmation",
-		Title:  "The confirmation does not fit",
-		Detail: "It is too old, or belongs to something else: ask again."}
-	b, err := base64.RawURLEncoding.Strict().DecodeString(token)
-	if err != nil || len(b) != 8+sha256.Size {
-		return wrong
-	}
-	sum, p := a.seal(ctx, by, what, b[:8])
-	switch {
-	case p != nil:
-		return p
-	case !hmac.Equal(sum, b[8:]) || !a.Now().Before(time.Unix(int64(binary.BigEndian.Uint64(b[:8])), 0)):
-		return wrong
-	}
-	return nil
-}
-
-func (a *API) seal(ctx context.Context, by Caller, what string, end []byte) ([]byte, *Problem) {
+// confirmationFor permits this caller to do what is described, and nothing else.
+func (a *API) confirmationFor(ctx context.Context, by Caller, what string) (token string, until time.Time, p *Problem) {
 	key, err := a.Keys.Key(ctx)
 	if err != nil {
-		return nil, a.upstream(ctx, err)
+		return "", until, a.upstream(ctx, err)
 	}
-	h := hmac.New(sha256.New, key)
-	// this key may serve other ends
-	h.Write([]byte(strings.Join([]string{"patrol confirmation", by.Who, what, ""}, "\x00")))
-	h.Write(end)
-	return h.Sum(nil), nil
+	until = a.Now().Add(confirmationLife).UTC().Truncate(time.Second)
+	c := confirmation.Confirmation{Expires: until, Digests: []confirmation.Digest{permission(by, what)}}
+	return c.Seal(key, confirmationPurpose), until, nil
+}
+
+// checkConfirmation is nil if the token was given to this caller for exactly this, and
+// has not expired.
+func (a *API) checkConfirmation(ctx context.Context, by Caller, what, token string) *Problem {
+	key, err := a.Keys.Key(ctx)
+	if err != nil {
+		return a.upstream(ctx, err)
+	}
+	c, err := confirmation.Open(key, confirmationPurpose, token)
+	fits := err == nil && len(c.Digests) == 1 && c.Digests[0] == permission(by, what)
+	if !fits || c.Expired(a.Now()) {
+		return &Problem{Status: http.StatusUnprocessableEntity, Type: typeConfirmation, Title: titleConfirmation,
+			Detail: "It has expired, or was given for something else."}
+	}
+	return nil
 }

@@ -19,7 +19,7 @@ import (
 // The dashboard is one address with two functions: GET shows the overview, POST does
 // everything else. The address that the browser shows may carry a function key, which
 // the page itself must not: every form posts to the very address of the page, and
-// every answer is a page (a redirect would have to repeat the key). Acts happen in
+// every answer is a page (a redirect would have to repeat the key). An action takes
 // two steps: the first shows what would happen and gives out a confirmation, which
 // permits exactly this to this person; the second does it.
 
@@ -35,26 +35,25 @@ var (
 // parseDashboard is left to the first who asks for the page: the app starts without.
 func parseDashboard() (*template.Template, error) {
 	return template.New("dashboard").Funcs(template.FuncMap{
-		"plain":    plain,
-		"moment":   func(at, now time.Time) moment { return moment{at, now} },
-		"momentOf": func(at *time.Time, now time.Time) moment { return momentOf(at, now) },
-		"part":     func(page *dashboardPage, v any) inPage { return inPage{page, v} },
-		"join":     strings.Join,
-		"kindName": kindName,
-		"kinds":    func() []string { return kinds },
-		"states": func() map[string]string {
-			return map[string]string{"current": "Up to date", "due": "Due", "missing": "Not made yet",
-				"blocked": "Blocked", "unknown": "Unknown", "released": "Released", "unmanaged": "Unmanaged"}
-		},
+		"plain":      plain,
+		"moment":     func(at, now time.Time) moment { return moment{at, now} },
+		"momentOf":   func(at *time.Time, now time.Time) moment { return momentOf(at, now) },
+		"part":       func(page *dashboardPage, v any) inPage { return inPage{page, v} },
+		"join":       strings.Join,
+		"kindName":   kindName,
+		"kinds":      func() []string { return kinds },
+		"states":     stateNames,
 		"sentence":   sentence,
 		"actionWord": actionWord,
 		"actWord":    actWord,
 		"who":        who,
-		"percent": func(units int) string {
-			return strconv.FormatFloat(float64(units)*100/barWidth, 'f', 1, 64) +
-				"%"
-		},
+		"percent":    percent,
 	}).Parse(dashboardHTML)
+}
+
+// percent is a width of the bar for SVG.
+func percent(units int) string {
+	return strconv.FormatFloat(float64(units)*100/barWidth, 'f', 1, 64) + "%"
 }
 
 // inPage gives a part of the page what belongs to the whole.
@@ -97,18 +96,18 @@ type notice struct {
 	Bad    bool
 	Title  string
 	Text   []string
-	Detail []string // codes and ids, for whoever looks into it
+	Detail []string // codes and ids, to search the log by
 	SignIn *signInView
-	// Await makes the page look again until this PAT has another version than it
+	// Await makes the page ask again until this PAT has another version than it
 	// had.
 	Await string
-	// Instead are other acts that may be what is wanted.
+	// Instead are other actions that may be what is wanted.
 	Instead []instead
 }
 
 type instead struct {
-	Label string
-	Deed  deed
+	Label  string
+	Action action
 }
 
 func (d *dashboard) get(w http.ResponseWriter, r *http.Request) {
@@ -122,38 +121,38 @@ func (d *dashboard) post(w http.ResponseWriter, r *http.Request) {
 // answer does what a form asks for.
 func (d *dashboard) answer(w http.ResponseWriter, r *http.Request) *dashboardPage {
 	ctx := r.Context()
-	by, p := CallerOf(r, "dashboard")
+	by, p := CallerOf(r, triggerDashboard)
 	if p == nil {
 		p = readForm(w, r)
 	}
 	if p != nil {
-		return d.refused(ctx, p, nil)
+		return d.refuse(ctx, p)
 	}
 	form := r.PostForm
 	if form.Get("act") != "" {
-		what, p := deedOf(form)
+		act, p := actionOf(form)
 		if p != nil {
-			return d.refused(ctx, p, nil)
+			return d.refuse(ctx, p)
 		}
-		return d.deed(ctx, by, what, form.Get("token"))
+		return d.perform(ctx, by, act, form.Get("token"))
 	}
 	switch form.Get("view") {
 	case "pat":
 		return d.pat(ctx, strings.TrimSpace(form.Get("name")), nil)
 	case "plan":
-		return d.plan(ctx)
+		return d.dryRun(ctx)
 	case "", "list":
 		f, p := dashboardFilterOf(form)
 		if p != nil {
-			return d.refused(ctx, p, nil)
+			return d.refuse(ctx, p)
 		}
 		return d.overview(ctx, f)
 	}
-	return d.refused(ctx, badForm("There is no such view."), nil)
+	return d.refuse(ctx, badForm("The dashboard has no view of this name: press one of its buttons."))
 }
 
 func badForm(detail string) *Problem {
-	return &Problem{Status: http.StatusBadRequest, Type: "bad-request", Title: "The form cannot be used",
+	return &Problem{Status: http.StatusBadRequest, Type: typeBadRequest, Title: "The form cannot be used",
 		Detail: detail}
 }
 
@@ -164,56 +163,53 @@ func readForm(w http.ResponseWriter, r *http.Request) *Problem {
 	default:
 		return badForm("It came from another site. Use the dashboard's own buttons.")
 	}
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil ||
-		kind != "application/x-www-form-urlencoded" {
+	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || kind != "application/x-www-form-urlencoded" {
 		return badForm("It must be sent as application/x-www-form-urlencoded.")
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, MaxBody)
 	if err := r.ParseForm(); err != nil {
-		return badForm("It cannot be read, or has over 64 KiB.")
+		return badForm("It cannot be read, or has more than 64 KiB.")
 	}
 	return nil
 }
 
-// refused shows the overview below what went wrong.
-func (d *dashboard) refused(ctx context.Context, p *Problem, more []instead) *dashboardPage {
-	page := d.overview(ctx, dashboardFilter{})
-	page.Notice = d.trouble(p, more)
-	page.Title = page.Notice.Title
-	return page
+// refuse shows the overview below what went wrong.
+func (d *dashboard) refuse(ctx context.Context, p *Problem) *dashboardPage {
+	return d.withNotice(ctx, d.failureNotice(p, nil))
 }
 
-func (d *dashboard) trouble(p *Problem, more []instead) *notice {
-	n := &notice{Bad: true, Title: p.Title, Instead: more}
+func (d *dashboard) failureNotice(p *Problem, other []instead) *notice {
+	n := &notice{Bad: true, Title: p.Title, Instead: other}
 	if p.Detail != "" {
 		n.Text = append(n.Text, sentence(p.Detail))
 	}
-	if todo := whatToDo(p); todo != "" {
-		n.Text = append(n.Text, todo)
+	if step := nextStep(p); step != "" {
+		n.Text = append(n.Text, step)
 	}
 	if p.SignInURL != "" {
 		n.SignIn = signInAt(p.SignInURL)
 	}
-	for _, x := range [][2]string{{"Code", p.Code}, {"Activity", p.ActivityID}} {
-		if x[1] != "" {
-			n.Detail = append(n.Detail, x[0]+": "+x[1])
+	for _, x := range []field{{"Code", p.Code}, {"Activity", p.ActivityID}} {
+		if x.Value != "" {
+			n.Detail = append(n.Detail, x.Name+": "+x.Value)
 		}
 	}
 	return n
 }
 
-// whatToDo is the way on from a problem.
-func whatToDo(p *Problem) string {
+// nextStep is what a person does next after a problem.
+func nextStep(p *Problem) string {
 	switch p.Type {
-	case "upstream":
-		return "Nothing may have been done. Try again in a minute; the list below shows what is so."
-	case "throttled":
+	case typeUpstream:
+		return "It may have been done in part. The list below shows how things are now; try again in a minute."
+	case typeThrottled:
 		return "Nothing was done. Try again in a minute."
-	case "confirmation":
+	case typeConfirmation:
 		return "Nothing was done. Read what would happen, and confirm it again."
-	case "sign-in-required":
+	case typeSignInRequired:
 		return "Nothing was done. After the sign-in, ask again."
-	case "idempotency-key-reused":
+	case typeKeyReused:
 		return "Nothing was done. Start again from the list."
 	}
 	return ""
@@ -225,7 +221,7 @@ func (d *dashboard) show(w http.ResponseWriter, r *http.Request, page *dashboard
 	page.Nonce = rand.Text()
 	page.Style, page.JS = template.CSS(dashboardCSS), template.JS(dashboardJS)
 	page.Now = d.Now().UTC()
-	if who := actor(r); who != "http" {
+	if who := actor(r); who != byFunctionKey {
 		page.Actor = who
 	}
 	var b bytes.Buffer
@@ -234,8 +230,9 @@ func (d *dashboard) show(w http.ResponseWriter, r *http.Request, page *dashboard
 		err = t.Execute(&b, page)
 	}
 	if err != nil {
-		d.Log.ErrorContext(r.Context(), "the dashboard could not be made", "class", string(rotation.ClassOf(err)))
-		http.Error(w, "the page could not be made", http.StatusInternalServerError)
+		d.Log.ErrorContext(r.Context(), "the dashboard's page could not be rendered", "class",
+			string(rotation.ClassOf(err)))
+		http.Error(w, "patrol could not render the page: report it", http.StatusInternalServerError)
 		return
 	}
 	h := w.Header()

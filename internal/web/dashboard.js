@@ -48,19 +48,21 @@
       li.hidden = want !== "" && !li.dataset.text.toLowerCase().includes(want);
       if (!li.hidden) shown++;
     }
-    $("shown").textContent = want === "" ? "" : shown + " of " + all + " on this page. Show looks at all pages.";
+    $("shown").textContent = want === "" ? "" : shown + " of " + all + " on this page. Show searches all pages.";
   });
 
-  // After an order: look again until the PAT has another version.
+  // After a rotation was ordered: ask again until the PAT has another version.
   const notice = $("notice");
   const awaited = notice?.dataset.await;
   if (awaited && $("pat")) {
     const before = $("pat").dataset.version;
     let left = 60;
-    const look = async () => {
+    const poll = async () => {
       try {
-        const got = await fetch(here, {method: "POST", body: new URLSearchParams({view: "pat", name: awaited}), cache: "no-store"});
-        const text = (await got.text()).replace(/<(style|script)\b[^]*?<\/\1>/g, ""); // this page's policy would refuse them
+        const body = new URLSearchParams({view: "pat", name: awaited});
+        const got = await fetch(here, {method: "POST", body, cache: "no-store"});
+        // This page's policy would refuse the other page's style and script.
+        const text = (await got.text()).replace(/<(style|script)\b[^]*?<\/\1>/g, "");
         const page = new DOMParser().parseFromString(text, "text/html");
         const fresh = page.getElementById("pat");
         if (fresh && fresh.dataset.version !== before) {
@@ -76,11 +78,11 @@
           return;
         }
       } catch {
-        // The next look may succeed.
+        // The next request may succeed.
       }
-      if (--left > 0) setTimeout(look, 3000);
+      if (--left > 0) setTimeout(poll, 3000);
     };
-    setTimeout(look, 2000);
+    setTimeout(poll, 2000);
   }
 
   const form = $("revocations");
@@ -114,13 +116,20 @@
     add(result, "p", plan.count === 1 ? "1 PAT would be revoked." : plan.count + " PATs would be revoked.", "lead");
     for (const w of plan.warnings ?? []) add(result, "p", w);
     for (const n of plan.notFound ?? []) add(result, "p", "Not found: " + n);
-    for (const a of plan.ambiguous ?? []) add(result, "p", a.name + " means several users: " + a.candidates.map((c) => c.descriptor).join(", ") + ". None of them is touched.");
+    for (const a of plan.ambiguous ?? []) {
+      const candidates = a.candidates.map((c) => c.descriptor).join(", ");
+      add(result, "p", a.name + " means several users: " + candidates + ". None of them is touched.");
+    }
     for (const u of plan.users ?? []) {
-      add(result, "h3", u.displayName && u.displayName !== u.principalName ? u.displayName + ", " + u.principalName : u.principalName);
+      const named = u.displayName && u.displayName !== u.principalName;
+      add(result, "h3", named ? u.displayName + ", " + u.principalName : u.principalName);
       const list = add(result, "ul");
       for (const p of u.pats ?? []) {
         const ends = p.validTo ? ", ends " + formats.day.format(new Date(p.validTo)) : "";
-        const note = p.kept ? " (stays)" : p.managed ? " (patrol manages it as " + p.name + ", and replaces it)" : p.foreign ? " (made by another patrol)" : "";
+        const note = p.kept ? " (stays)"
+          : p.managed ? " (patrol manages it as " + p.name + ", and replaces it)"
+          : p.foreign ? " (made by another patrol)"
+          : "";
         add(add(list, "li"), "bdi", p.displayName).after(ends + note);
       }
       if (!u.pats?.length) add(list, "li", "no PATs");
@@ -141,12 +150,13 @@
     running = true;
     form.setAttribute("aria-busy", "true");
     result.replaceChildren();
-    add(result, "p", body.confirmation ? "Revoking…" : "Looking…");
+    add(result, "p", body.confirmation ? "Revoking…" : "Asking Azure DevOps…");
     let got;
     try {
       got = await ask(body);
     } catch {
-      got = {problem: {title: "No answer came", detail: body.confirmation ? "It is not known what was revoked: look at the plan again." : "Try again."}};
+      const detail = body.confirmation ? "It is not known what was revoked: ask for the plan again." : "Try again.";
+      got = {problem: {title: "No answer came", detail}};
     }
     running = false;
     form.removeAttribute("aria-busy");
@@ -157,8 +167,10 @@
       if (got.problem.plan) show(request, got.problem.plan);
     } else if (got.answer.executed) {
       const box = add(result, "div", undefined, "notice");
-      add(box, "p", "✓ " + (got.answer.revoked === 1 ? "1 PAT was revoked" : got.answer.revoked + " PATs were revoked"), "lead");
-      add(box, "p", got.answer.verified ? "Azure DevOps lists none of them any more." : "Whether Azure DevOps lists some of them still is not known: look at the plan again.");
+      const count = got.answer.revoked;
+      add(box, "p", "✓ " + (count === 1 ? "1 PAT was revoked" : count + " PATs were revoked"), "lead");
+      add(box, "p", got.answer.verified ? "Azure DevOps does not list any of them any more."
+        : "Azure DevOps could not be asked whether it still lists some of them: ask for the plan again.");
       $("rv-key").value = "";
     } else {
       show(request, got.answer.plan);

@@ -1,20 +1,93 @@
 package web
 
 import (
+	"bytes"
+	"fmt"
 	"net/url"
+	"strings"
 	"testing"
+	"time"
 	"unicode"
+
+	"github.com/azure-patrol/patrol/internal/administration"
 )
 
-func TestTheDashboardsTemplateIsSound(t *testing.T) {
-	if _, err := parseDashboard(); err != nil {
+// Many parts of the page show only when something is wrong: a field that they name and
+// that is not there would be found by nobody before.
+func TestEveryPartOfTheDashboardIsRendered(t *testing.T) {
+	t.Parallel()
+	tmpl, err := parseDashboard()
+	if err != nil {
 		t.Fatal(err)
 	}
+	for name, page := range fullPages() {
+		var b bytes.Buffer
+		if err := tmpl.Execute(&b, page); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		for _, trace := range []string{"%!", "<nil>", "0x"} {
+			if strings.Contains(b.String(), trace) {
+				t.Errorf("%s shows a value's inside: %q", name, trace)
+			}
+		}
+	}
+}
+
+// fullPages show everything that a page can show.
+func fullPages() map[string]*dashboardPage {
+	now := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	soon := now.AddDate(0, 0, 9)
+	cause := FailureCause{"transient", "http-502", "it failed"}
+	pat := ManagedPAT{Name: "a", DisplayName: "A", AuthorizationID: "id", Scopes: []string{"vso.code"}, ValidTo: &soon,
+		RotateAt: &soon, Clamped: true, Global: true, FullScope: true, LastReason: "expiring",
+		NextAction: &NextAction{Action: "nothing"}}
+	healthy := row{ManagedPAT: pat, OverlapUntil: &soon,
+		Bar: newTimeline(now.AddDate(0, 0, -1), soon, soon, &soon, now)}
+	failing := row{ManagedPAT: pat,
+		Failing: &Failing{PAT: "a", Step: "prove", Attempt: 2, At: now, FailureCause: cause}}
+	blocked := healthy
+	blocked.Problem, blocked.NextAction = &cause, &NextAction{Action: "rotate", Message: "it is due"}
+	link := signInAt("https://patrol.example/api/identities/a/signin")
+	other := otherRow{UnmanagedPAT{DisplayName: "o", ValidTo: soon, Global: true, DeadFrom: &soon, Expiring: true},
+		"warn"}
+	narrow := otherRow{UnmanagedPAT{DisplayName: "n", ValidTo: soon, Scopes: []string{"vso.code"}}, ""}
+	blind := []BlindSpot{{"", "", cause}, {"a", "", cause}, {"", "contoso", cause}, {"a", "contoso", cause}}
+	notice := &notice{Bad: true, Title: "t", Text: []string{"x"}, Detail: []string{"Code: c"}, SignIn: link, Await: "a",
+		Instead: []instead{{"Revoke it", action{Act: doRevoke}}}}
+	overview := &overview{LastSweep: &SweepReport{At: now, Problems: blind}, NextSweep: &soon, Blind: blind,
+		Attention: []row{blocked, failing}, MoreBad: 1, Managed: []row{healthy}, Found: 1, From: 1, To: 1,
+		Others: []otherRow{other, narrow}, MoreOthers: 1, Released: []ReleasedPAT{{Name: "r", ValidTo: &soon}},
+		MoreGone: 1, Next: "c", Orgs: []string{"contoso"}, Tiles: tiles(Inventory{Managed: 1}, dashboardFilter{})}
+	overview.Identities = identityViews([]IdentityStatus{{State: stateSignedIn, Until: &soon},
+		{State: stateSignInRequired, Code: "AADSTS50173", Since: &now, SignInURL: link.URL},
+		{State: stateSignInRequired, Code: "not-signed-in"}, {State: stateUnknown, Problem: &cause}}, now)
+	filtered := *overview
+	filtered.Filter = dashboardFilter{Filter: Filter{State: "due", Kind: kindGlobal, Cursor: "c"}, Search: "x"}
+	view := &patView{row: blocked, Overlap: "1 day", NewEnd: "2027-01-01T00:00", Extendable: true, SignIn: link,
+		TokenEvents: []administration.AuditEntry{{At: now, Action: "Token.PatCreateEvent"}},
+		Versions: []VersionInfo{{Latest: true, ValidTo: &soon, RotationID: "r", Reason: "due", RequestedBy: ByTimer},
+			{Enabled: true}, {RevokedAt: &now}}}
+	view.History = []Act{{At: now, Act: actFailed, Message: "m"}, {Act: "extended", ValidTo: &soon}}
+	pages := map[string]*dashboardPage{
+		"the overview": {Overview: overview, Notice: notice, Actor: "ann"}, "a list": {Overview: &filtered},
+		"a PAT": {PAT: view}, "a PAT that is not made": {PAT: &patView{}},
+		"a confirmation": {Confirm: &confirmView{Text: []string{"x"},
+			Facts:  []fact{{"n", "v", true}, {"m", "w", false}},
+			Danger: true, Fields: []field{{"a", "b"}}, Back: "a", Until: moment{soon, now}}},
+		"a dry run": {Plan: &planView{At: now, Problems: blind, More: 1,
+			Changes: []changeView{{Change{Reason: "r", Message: "m", At: &soon}, "Rotate", ""}, {Word: "Make"}}}},
+		"an empty dry run": {Plan: &planView{At: now}},
+	}
+	for _, p := range pages {
+		p.Now, p.Nonce = now, "n"
+	}
+	return pages
 }
 
 // What a form asks for is what its confirmation asks for: the hidden fields say all
 // of it.
-func FuzzADeedSurvivesItsOwnForm(f *testing.F) {
+func FuzzAnActionSurvivesItsOwnForm(f *testing.F) {
 	f.Add("act=rotate&name=a&revokePrevious=now&reason=%00x&key=k")
 	f.Add("act=extend&name=a&validTo=2027-01-31T00%3A00")
 	f.Add("act=revoke&authorizationId=00000000-0000-4000-8000-00000000dead&force=true")
@@ -24,24 +97,30 @@ func FuzzADeedSurvivesItsOwnForm(f *testing.F) {
 		if err != nil {
 			return
 		}
-		d, p := deedOf(form)
+		act, p := actionOf(form)
 		if p != nil {
-			if p.Type != "bad-request" {
-				t.Fatalf("%+v", p)
+			if p.Type != typeBadRequest {
+				t.Fatalf("problem of type %s, want %s", p.Type, typeBadRequest)
 			}
 			return
 		}
 		again := url.Values{}
-		for _, x := range d.Fields() {
+		for _, x := range act.Fields() {
 			again.Add(x.Name, x.Value)
 		}
-		e, p := deedOf(again)
-		if p != nil || !e.ValidTo.Equal(d.ValidTo) || e.what() != d.what() {
-			t.Fatalf("%+v becomes %+v, %+v", d, e, p)
+		reread, p := actionOf(again)
+		if p != nil {
+			t.Fatalf("%+v gives a form that is refused: %s", act, p.Detail)
 		}
-		for _, c := range plain(d.Reason) {
+		if got, want := fmt.Sprintf("%+v", reread), fmt.Sprintf("%+v", act); got != want {
+			t.Fatalf("the form gives\n%s, want\n%s", got, want)
+		}
+		if reread.describe() != act.describe() {
+			t.Fatalf("the form is confirmed as %q, want %q", reread.describe(), act.describe())
+		}
+		for _, c := range plain(act.Reason) {
 			if unicode.Is(unicode.Bidi_Control, c) || unicode.IsControl(c) {
-				t.Fatalf("%q is not plain", d.Reason)
+				t.Fatalf("%q is not plain", act.Reason)
 			}
 		}
 	})

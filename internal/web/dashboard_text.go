@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
 // moment is a time as a person reads it. The page's script shows it in the person's
@@ -56,8 +58,8 @@ func count1(n int, what string) string {
 func long(t time.Time) string { return t.UTC().Format("2 Jan 2006, 15:04 UTC") }
 func day(t time.Time) string  { return t.UTC().Format("2 Jan 2006") }
 
-// lasting is a duration of the manifest in words.
-func lasting(d time.Duration) string {
+// inWords is a duration of the manifest, for a person.
+func inWords(d time.Duration) string {
 	const day = 24 * time.Hour
 	switch {
 	case d > day && d%day == 0:
@@ -70,7 +72,7 @@ func lasting(d time.Duration) string {
 	return d.String()
 }
 
-// plain makes a text from outside harmless to look at: what turns the direction of
+// plain makes a text from outside harmless to read: what turns the direction of
 // writing, hides or controls is shown as a mark. Markup stays text by the template.
 func plain(s string) string {
 	const joiner, nonJoiner = '\u200D', '\u200C' // scripts need them
@@ -78,7 +80,7 @@ func plain(s string) string {
 		if c == joiner || c == nonJoiner {
 			return c
 		}
-		if unicode.IsControl(c) || unicode.Is(unicode.Cf, c) || unicode.Is(unicode.Zl, c) || unicode.Is(unicode.Zp, c) {
+		if unicode.IsControl(c) || unicode.In(c, unicode.Cf, unicode.Zl, unicode.Zp) {
 			return '\uFFFD'
 		}
 		return c
@@ -87,20 +89,20 @@ func plain(s string) string {
 
 // actionWord names what patrol does next.
 func actionWord(action string) string {
-	switch action {
-	case "rotate":
+	switch rotation.Action(action) {
+	case rotation.Rotate:
 		return "To be rotated now"
-	case "revoke":
+	case rotation.Revoke:
 		return "The replaced PAT is to be revoked now"
-	case "revoke-orphan":
-		return "A leftover is to be revoked"
-	case "adopt":
+	case rotation.RevokeOrphan:
+		return "A PAT of an interrupted rotation is to be revoked"
+	case rotation.Adopt:
 		return "To be adopted"
-	case "announce":
-		return "To be announced"
-	case "refuse":
+	case rotation.Announce:
+		return "The event of its rotation is to be published"
+	case rotation.Refuse:
 		return "Somebody must decide"
-	case "report-sign-in":
+	case rotation.ReportSignIn:
 		return "Waits for a sign-in"
 	}
 	return action
@@ -109,7 +111,7 @@ func actionWord(action string) string {
 // actWord names what was done.
 func actWord(act string) string {
 	switch act {
-	case "provisioned":
+	case actProvisioned:
 		return "Made"
 	case "":
 		return ""
@@ -120,9 +122,9 @@ func actWord(act string) string {
 // who names who asked for something.
 func who(by string) string {
 	switch by {
-	case "http":
+	case byFunctionKey:
 		return "somebody with a function key"
-	case "timer":
+	case ByTimer:
 		return "the schedule"
 	}
 	return plain(by)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/internal/administration"
+	"github.com/azure-patrol/patrol/internal/entra"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
@@ -19,6 +20,8 @@ const (
 	// those that patrol does not manage before somebody asks for all.
 	dashboardRows = 50
 	otherRows     = 10
+	// maxChanges is how many changes a dry run shows.
+	maxChanges = 200
 	// signInSoon is how long before its end a sign-in is worth a warning.
 	signInSoon = 14 * 24 * time.Hour
 )
@@ -32,18 +35,20 @@ type dashboardFilter struct {
 const maxSearch = 128
 
 func dashboardFilterOf(form url.Values) (dashboardFilter, *Problem) {
-	f := dashboardFilter{Filter{State: form.Get("state"), Organization: form.Get("organization"),
-		Identity: form.Get("identity"), Kind: form.Get("kind"), Cursor: form.Get("cursor")},
-		strings.TrimSpace(form.Get("search"))}
+	f := dashboardFilter{
+		Filter: Filter{State: form.Get("state"), Organization: form.Get("organization"),
+			Identity: form.Get("identity"), Kind: form.Get("kind"), Cursor: form.Get("cursor")},
+		Search: strings.TrimSpace(form.Get("search")),
+	}
 	if len(f.Search) > maxSearch {
-		return f, badForm("The search may have " + strconv.Itoa(maxSearch) + " bytes.")
+		return f, badForm("The text to search for may have " + strconv.Itoa(maxSearch) + " bytes at most.")
 	}
 	return f, f.check()
 }
 
 // Any reports whether anything is filtered.
 func (f dashboardFilter) Any() bool {
-	return f.State != "" || f.Organization != "" || f.Identity != "" || f.Kind != "" || f.Search != ""
+	return len(f.Kept()) > 0
 }
 
 // Kept are the fields that lead to the same list again.
@@ -58,7 +63,7 @@ func (f dashboardFilter) Kept() []field {
 	return out
 }
 
-func (f dashboardFilter) finds(e entry) bool {
+func (f dashboardFilter) matches(e entry) bool {
 	if f.Search == "" {
 		return true
 	}
@@ -111,6 +116,8 @@ type identityView struct {
 	IdentityStatus
 	Tone, Word string
 	SignIn     *signInView
+	// Never: nobody has ever signed in.
+	SignedIn, Required, Never bool
 }
 
 // signInView says how to sign in. The link carries no key: the page's script adds
@@ -139,6 +146,17 @@ type otherRow struct {
 	Tone string
 }
 
+// stateNames are the words for the states to choose by.
+func stateNames() map[string]string {
+	out := map[string]string{string(rotation.StateOther): "Unmanaged"}
+	for _, state := range states {
+		if out[state] == "" {
+			out[state], _, _ = stateWords(state)
+		}
+	}
+	return out
+}
+
 // stateWords are a state's word, its sign and its tone: colour is never alone.
 func stateWords(state string) (word, sign, tone string) {
 	switch state {
@@ -158,7 +176,7 @@ func stateWords(state string) (word, sign, tone string) {
 
 func kindName(kind string) string {
 	switch kind {
-	case "full-scope":
+	case kindFullScope:
 		return "Full access"
 	case "":
 		return ""
@@ -173,7 +191,7 @@ func (d *dashboard) overview(ctx context.Context, f dashboardFilter) *dashboardP
 		both   sync.WaitGroup
 	)
 	both.Go(func() { report = d.Report(ctx) })
-	plan = d.look(ctx, f.Cursor != "")
+	plan = d.planForPage(ctx, f.Cursor != "")
 	both.Wait()
 
 	now := d.Now()
@@ -181,74 +199,87 @@ func (d *dashboard) overview(ctx context.Context, f dashboardFilter) *dashboardP
 		Identities: identityViews(report.Identities, now), Blind: blind(plan.Problems)}
 	v.Tiles = tiles(v.Counts, f)
 	v.Orgs = organizations(plan)
-	failing := map[string]*Failing{}
-	for i := range report.Failing {
-		failing[strings.ToLower(report.Failing[i].PAT)] = &report.Failing[i]
-	}
-	bad := func(it *rotation.Item) bool {
-		return it.State == rotation.StateBlocked || it.State == rotation.StateUnknown ||
-			failing[strings.ToLower(it.Spec.Name)] != nil
-	}
-	entries := slices.DeleteFunc(d.entries(plan, f.Filter), func(e entry) bool { return !f.finds(e) })
+	failing := failingByName(report.Failing)
+	entries := slices.DeleteFunc(d.entries(plan, f.Filter), func(e entry) bool { return !f.matches(e) })
 	if !f.Any() {
-		// The overview: first what needs somebody, then the others.
-		v.Others, v.MoreOthers, entries = d.takeOthers(entries, plan.At)
-		var rest []entry
-		for _, e := range entries {
-			switch {
-			case e.released != nil && len(v.Released) < otherRows:
-				v.Released = append(v.Released, *e.released)
-			case e.released != nil:
-				v.MoreGone++
-			case !bad(e.managed):
-				rest = append(rest, e)
-			case len(v.Attention) < dashboardRows:
-				v.Attention = append(v.Attention, rowOf(e.managed, failing, now))
-			default:
-				v.MoreBad++
-			}
-		}
-		entries = rest
+		entries = v.takeAside(entries, failing, plan.At, now)
 	}
 	after, p := f.after()
 	var n *notice
 	if p != nil {
-		n = d.trouble(p, nil)
+		n = d.failureNotice(p, nil)
 	}
-	from, found := slices.BinarySearchFunc(entries, after, func(e entry, key string) int {
-		return strings.Compare(e.key,
-			key)
-	})
-	if found {
-		from++
-	}
+	from := start(entries, after)
 	to := min(from+dashboardRows, len(entries))
 	v.Found, v.From, v.To = len(entries), from+1, to
 	for _, e := range entries[from:to] {
-		switch {
-		case e.managed != nil:
-			v.Managed = append(v.Managed, rowOf(e.managed, failing, now))
-		case e.released != nil:
-			v.Released = append(v.Released, *e.released)
-		default:
-			v.Others = append(v.Others, otherOf(*e.other, plan.At))
-		}
+		v.add(e, failing, plan.At, now)
 	}
 	if to < len(entries) {
 		v.Next = f.cursor(entries[to-1].key)
-		d.last.keep(plan)
+		d.recent.keep(plan)
 	} else {
-		d.last.keep(rotation.Plan{})
+		d.recent.keep(rotation.Plan{})
 	}
 	return &dashboardPage{Title: "Overview", Notice: n, Overview: v}
 }
 
-// blind are the blind spots other than missing sign-ins, which the page tells by
+// failures are the failing PATs by their names in lower case.
+type failures map[string]*Failing
+
+func failingByName(all []Failing) failures {
+	out := failures{}
+	for i := range all {
+		out[strings.ToLower(all[i].PAT)] = &all[i]
+	}
+	return out
+}
+
+func (f failures) of(it *rotation.Item) *Failing { return f[strings.ToLower(it.Spec.Name)] }
+
+// needAttention reports whether somebody should see to a PAT.
+func (f failures) needAttention(it *rotation.Item) bool {
+	return it.State == rotation.StateBlocked || it.State == rotation.StateUnknown || f.of(it) != nil
+}
+
+// takeAside gives the overview's own sections what belongs to them: what needs somebody,
+// what is released and what patrol does not manage. rest is for the list.
+func (v *overview) takeAside(entries []entry, failing failures, at, now time.Time) (rest []entry) {
+	v.Others, v.MoreOthers, entries = takeOthers(entries, at)
+	for _, e := range entries {
+		switch {
+		case e.released != nil && len(v.Released) < otherRows:
+			v.Released = append(v.Released, *e.released)
+		case e.released != nil:
+			v.MoreGone++
+		case !failing.needAttention(e.managed):
+			rest = append(rest, e)
+		case len(v.Attention) < dashboardRows:
+			v.Attention = append(v.Attention, rowOf(e.managed, failing, now))
+		default:
+			v.MoreBad++
+		}
+	}
+	return rest
+}
+
+// add shows an entry on the page.
+func (v *overview) add(e entry, failing failures, at, now time.Time) {
+	switch {
+	case e.managed != nil:
+		v.Managed = append(v.Managed, rowOf(e.managed, failing, now))
+	case e.released != nil:
+		v.Released = append(v.Released, *e.released)
+	default:
+		v.Others = append(v.Others, otherOf(*e.other, at))
+	}
+}
+
+// blind are the blind spots other than missing sign-ins, which the page shows by
 // identity.
 func blind(problems []rotation.Unobserved) []BlindSpot {
 	return slices.DeleteFunc(blindSpots(problems), func(b BlindSpot) bool {
-		return b.Identity != "" &&
-			b.Class == string(rotation.SignIn)
+		return b.Identity != "" && b.Class == string(rotation.SignIn)
 	})
 }
 
@@ -261,9 +292,9 @@ func (f Filter) cursor(key string) string {
 	return u.Query().Get("cursor")
 }
 
-// takeOthers takes the PATs that patrol does not manage out of a list: those that
-// somebody should look at first.
-func (d *dashboard) takeOthers(entries []entry, now time.Time) (first []otherRow, more int, rest []entry) {
+// takeOthers takes the PATs that patrol does not manage out of a list: first are those
+// that are most worth a check.
+func takeOthers(entries []entry, now time.Time) (first []otherRow, more int, rest []entry) {
 	var others []rotation.Unmanaged
 	for _, e := range entries {
 		if e.other != nil {
@@ -316,39 +347,43 @@ func organizations(plan rotation.Plan) []string {
 
 func tiles(n Inventory, f dashboardFilter) []tile {
 	out := []tile{
-		{Label: "Managed", Count: n.Managed, Field: field{"kind", "managed"}, Hint: "in the manifest"},
-		{Label: "Blocked", Count: n.Blocked, Field: field{"state", "blocked"}, Tone: "bad", Hint: "somebody must act"},
-		{Label: "Unknown", Count: n.Unknown, Field: field{"state", "unknown"}, Tone: "bad",
-			Hint: "could not be looked at"},
-		{Label: "Due", Count: n.Due, Field: field{"state", "due"}, Tone: "warn", Hint: "rotated next"},
-		{Label: "Not made yet", Count: n.Missing, Field: field{"state", "missing"}, Tone: "warn", Hint: "made next"},
-		{Label: "Unmanaged", Count: n.Unmanaged, Field: field{"kind", "unmanaged"}, Hint: "not in the manifest"},
-		{Label: "Expiring", Count: n.Expiring, Field: field{"kind", "expiring"}, Tone: "warn", Hint: "end soon"},
-		{Label: "Global", Count: n.Global, Field: field{"kind", "global"}, Tone: "warn", Hint: "end on " +
-			rotation.GlobalEnd().Format("2 Jan 2006")},
-		{Label: "Full access", Count: n.FullScope, Field: field{"kind", "full-scope"}, Tone: "warn",
-			Hint: "every scope"},
-		{Label: "Released", Count: n.Released, Field: field{"state", "released"}, Hint: "run out by themselves"},
+		{Label: "Managed", Count: n.Managed, Field: ofKind(kindManaged), Hint: "in the manifest"},
+		{Label: "Blocked", Count: n.Blocked, Field: inState(rotation.StateBlocked), Tone: "bad",
+			Hint: "somebody must act"},
+		{Label: "Unknown", Count: n.Unknown, Field: inState(rotation.StateUnknown), Tone: "bad",
+			Hint: "could not be checked"},
+		{Label: "Due", Count: n.Due, Field: inState(rotation.StateDue), Tone: "warn", Hint: "rotated next"},
+		{Label: "Not made yet", Count: n.Missing, Field: inState(rotation.StateMissing), Tone: "warn",
+			Hint: "made next"},
+		{Label: "Unmanaged", Count: n.Unmanaged, Field: ofKind(kindUnmanaged), Hint: "not in the manifest"},
+		{Label: "Expiring", Count: n.Expiring, Field: ofKind(kindExpiring), Tone: "warn", Hint: "end soon"},
+		{Label: "Global", Count: n.Global, Field: ofKind(kindGlobal), Tone: "warn",
+			Hint: "end on " + rotation.GlobalEnd().Format("2 Jan 2006")},
+		{Label: "Full access", Count: n.FullScope, Field: ofKind(kindFullScope), Tone: "warn", Hint: "every scope"},
+		{Label: "Released", Count: n.Released, Field: inState(rotation.StateReleased), Hint: "run out by themselves"},
 	}
 	for i := range out {
 		t := &out[i]
 		if t.Count == 0 {
 			t.Tone = ""
 		}
-		t.On = t.Field.Name == "kind" && f.Kind == t.Field.Value || t.Field.Name == "state" && f.State == t.Field.Value
+		t.On = slices.Contains(f.Kept(), t.Field)
 	}
 	return out
 }
 
+func ofKind(kind string) field           { return field{"kind", kind} }
+func inState(state rotation.State) field { return field{"state", string(state)} }
+
 func identityViews(all []IdentityStatus, now time.Time) []identityView {
 	var out []identityView
 	for _, s := range all {
-		v := identityView{IdentityStatus: s, Tone: "good", Word: "Signed in"}
+		v := identityView{IdentityStatus: s, Tone: "good", Word: "Signed in", SignedIn: s.State == stateSignedIn}
 		switch {
-		case s.State == "sign-in-required":
+		case s.State == stateSignInRequired:
 			v.Tone, v.Word = "bad", "Sign-in needed"
-			v.SignIn = signInAt(s.SignInURL)
-		case s.State == "unknown":
+			v.SignIn, v.Required, v.Never = signInAt(s.SignInURL), true, s.Code == string(entra.NotSignedIn)
+		case s.State == stateUnknown:
 			v.Tone, v.Word = "bad", "Unknown"
 		case s.Until != nil && s.Until.Sub(now) < signInSoon:
 			v.Tone, v.Word = "warn", "Ends soon"
@@ -361,15 +396,20 @@ func identityViews(all []IdentityStatus, now time.Time) []identityView {
 
 func toneOrder(tone string) int { return strings.Index("bad warn good", tone) }
 
-func rowOf(it *rotation.Item, failing map[string]*Failing, now time.Time) row {
-	r := row{ManagedPAT: describe(*it), Failing: failing[strings.ToLower(it.Spec.Name)]}
+// setState says how the PAT stands.
+func (r *row) setState() {
 	r.Word, r.Sign, r.Tone = stateWords(r.State)
 	if r.Failing != nil && r.Tone != "bad" {
 		r.Word, r.Sign, r.Tone = "Failing", "!", "bad"
 	}
+}
+
+func rowOf(it *rotation.Item, failing failures, now time.Time) row {
+	r := row{ManagedPAT: describe(*it), Failing: failing.of(it)}
+	r.setState()
 	if c := it.Current; c != nil {
 		if u := c.Ledger.RevokePreviousAt; u.After(now) && u.After(c.Created) {
-			r.OverlapUntil = when(u)
+			r.OverlapUntil = timeOrNull(u)
 		}
 		r.Bar = newTimeline(c.Created, it.Due, c.Expires, r.OverlapUntil, now)
 	}
@@ -427,46 +467,44 @@ func (d *dashboard) pat(ctx context.Context, name string, n *notice) *dashboardP
 	p, problem := d.Inspect(ctx, name)
 	if problem != nil {
 		if n == nil {
-			n = d.trouble(problem, nil)
+			n = d.failureNotice(problem, nil)
 		}
-		page := d.overview(ctx, dashboardFilter{})
-		page.Notice, page.Title = n, n.Title
-		return page
+		return d.withNotice(ctx, n)
 	}
-	now := d.Now()
 	v := &patView{row: row{ManagedPAT: p, Failing: p.Failure}, Versions: p.Versions, TokenEvents: p.TokenEvents}
-	v.Word, v.Sign, v.Tone = stateWords(p.State)
-	if v.Failing != nil && v.Tone != "bad" {
-		v.Word, v.Sign, v.Tone = "Failing", "!", "bad"
-	}
+	v.setState()
 	if s, ok := d.Reconciler.Spec(p.Name); ok {
-		v.Overlap = lasting(s.Overlap)
+		v.Overlap = inWords(s.Overlap)
 	}
 	if p.Problem != nil && p.Problem.Class == string(rotation.SignIn) {
 		v.SignIn = signInAt(d.Identities.State(ctx, p.Identity).SignInURL)
 	}
-	for _, x := range p.Versions {
-		if !x.Latest {
-			continue
-		}
-		var due time.Time
-		if p.RotateAt != nil {
-			due = *p.RotateAt
-		}
-		if x.RevokePreviousAt != nil && x.RevokePreviousAt.After(now) && x.RevokePreviousAt.After(x.Created) {
-			v.OverlapUntil = x.RevokePreviousAt
-		}
-		if x.ValidTo != nil {
-			v.Bar = newTimeline(x.Created, due, *x.ValidTo, v.OverlapUntil, now)
-			v.Extendable, v.NewEnd = true, x.ValidTo.Add(x.ValidTo.Sub(x.Created)).UTC().Truncate(time.Minute).
-				Format("2006-01-02T15:04")
-		}
+	if i := slices.IndexFunc(p.Versions, func(x VersionInfo) bool { return x.Latest }); i >= 0 {
+		v.showLife(p.Versions[i], d.Now())
 	}
 	page := &dashboardPage{Title: p.Name, Notice: n, PAT: v}
 	if n != nil {
 		page.Title = n.Title
 	}
 	return page
+}
+
+// showLife draws the life of the PAT in use.
+func (v *patView) showLife(x VersionInfo, now time.Time) {
+	if until := x.RevokePreviousAt; until != nil && until.After(now) && until.After(x.Created) {
+		v.OverlapUntil = until
+	}
+	if x.ValidTo == nil {
+		return
+	}
+	var due time.Time
+	if v.RotateAt != nil {
+		due = *v.RotateAt
+	}
+	v.Bar = newTimeline(x.Created, due, *x.ValidTo, v.OverlapUntil, now)
+	// As long a life again, to begin with.
+	v.Extendable = true
+	v.NewEnd = x.ValidTo.Add(x.ValidTo.Sub(x.Created)).UTC().Truncate(time.Minute).Format("2006-01-02T15:04")
 }
 
 // planView is a dry run.
@@ -483,21 +521,41 @@ type changeView struct {
 	Word, Tone string
 }
 
-func (d *dashboard) plan(ctx context.Context) *dashboardPage {
+// changeWord names what a change does, and its tone.
+func changeWord(action string) (word, tone string) {
+	switch action {
+	case changeCreate:
+		return "Make", ""
+	case changeRotate:
+		return "Rotate", ""
+	case changeRevoke:
+		return "Revoke the replaced one", ""
+	case changeSignIn:
+		return "Ask for a sign-in", "bad"
+	case changeRelease:
+		return "Let run out", ""
+	}
+	switch rotation.Action(action) {
+	case rotation.RevokeOrphan:
+		return "Revoke the PAT of an interrupted rotation", ""
+	case rotation.Adopt:
+		return "Adopt", ""
+	case rotation.Announce:
+		return "Publish the event of its rotation", ""
+	case rotation.Refuse:
+		return "Refuse: somebody must decide", "bad"
+	}
+	return action, ""
+}
+
+func (d *dashboard) dryRun(ctx context.Context) *dashboardPage {
 	plan := d.Reconciler.Plan(ctx)
 	changes := Changes(plan)
 	v := &planView{At: plan.At, Problems: blind(plan.Problems), Managed: len(plan.Items),
-		More: max(0, len(changes)-4*dashboardRows)}
-	words := map[string][2]string{"create": {"Make", ""}, "rotate": {"Rotate", ""},
-		"revoke": {"Revoke the replaced one", ""}, "revoke-orphan": {"Revoke a leftover", ""},
-		"adopt": {"Adopt", ""}, "announce": {"Announce", ""}, "refuse": {"Refuse: somebody must decide", "bad"},
-		"sign-in": {"Ask for a sign-in", "bad"}, "release": {"Let run out", ""}}
+		More: max(0, len(changes)-maxChanges)}
 	for _, c := range changes[:len(changes)-v.More] {
-		w, ok := words[c.Action]
-		if !ok {
-			w[0] = c.Action
-		}
-		v.Changes = append(v.Changes, changeView{c, w[0], w[1]})
+		word, tone := changeWord(c.Action)
+		v.Changes = append(v.Changes, changeView{c, word, tone})
 	}
 	return &dashboardPage{Title: "Dry run", Plan: v}
 }

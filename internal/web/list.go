@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -24,16 +25,25 @@ type Filter struct {
 	State        string // missing, current, due, blocked, unknown, released, unmanaged
 	Organization string
 	Identity     string
-	Kind         string // managed, unmanaged, global, full-scope, expiring
+	Kind         string // kindManaged ...
 	Cursor       string // where the page before ended
 	Limit        int    // 0: MaxPage
 }
 
+// Kinds of PATs to choose by.
+const (
+	kindManaged   = "managed"
+	kindUnmanaged = "unmanaged"
+	kindGlobal    = "global"
+	kindFullScope = "full-scope"
+	kindExpiring  = "expiring"
+)
+
 var (
 	states = []string{string(rotation.StateMissing), string(rotation.StateCurrent), string(rotation.StateDue),
-		string(rotation.StateBlocked),
-		string(rotation.StateUnknown), string(rotation.StateReleased), string(rotation.StateOther)}
-	kinds = []string{"managed", "unmanaged", "global", "full-scope", "expiring"}
+		string(rotation.StateBlocked), string(rotation.StateUnknown), string(rotation.StateReleased),
+		string(rotation.StateOther)}
+	kinds = []string{kindManaged, kindUnmanaged, kindGlobal, kindFullScope, kindExpiring}
 )
 
 // filterOf reads a query. What it does not know it refuses: a misspelt filter would
@@ -44,10 +54,10 @@ func filterOf(q url.Values) (Filter, *Problem) {
 		at := map[string]*string{"state": &f.State, "organization": &f.Organization, "identity": &f.Identity,
 			"kind": &f.Kind, "cursor": &f.Cursor, "limit": new(string)}[name]
 		switch {
-		case name == "code" || name == "clientId": // the caller's key, which the host has checked
+		case isKeyParameter(name):
 			continue
 		case at == nil:
-			return f, badQuery("There is no parameter " + strconv.Quote(clip(name)) + " here.")
+			return f, badQuery(noParameter(name))
 		case len(values) != 1:
 			return f, badQuery(name + " may be given once.")
 		}
@@ -64,8 +74,15 @@ func filterOf(q url.Values) (Filter, *Problem) {
 	return f, nil
 }
 
+// isKeyParameter knows the parameters of the caller's key, which the host has checked.
+func isKeyParameter(name string) bool { return name == "code" || name == "clientId" }
+
+func noParameter(name string) string {
+	return "This function knows no parameter " + strconv.Quote(clip(name)) + "."
+}
+
 func badQuery(detail string) *Problem {
-	return &Problem{Status: http.StatusBadRequest, Type: "bad-request", Title: "The query cannot be used",
+	return &Problem{Status: http.StatusBadRequest, Type: typeBadRequest, Title: "The query cannot be used",
 		Detail: detail}
 }
 
@@ -100,8 +117,9 @@ func (f Filter) after() (key string, p *Problem) {
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(f.Cursor)
 	mark, key, ok := strings.Cut(string(b), "\n")
-	if err != nil || !ok || key == "" || mark != f.mark() {
-		return "", badQuery("cursor does not belong to this list: take it from the list's own next.")
+	ours := err == nil && ok && mark == f.mark()
+	if !ours || key == "" {
+		return "", badQuery("cursor does not belong to this list: follow the list's own next.")
 	}
 	return key, nil
 }
@@ -114,6 +132,9 @@ func (f Filter) next(key string) string {
 	q.Set("cursor", base64.RawURLEncoding.EncodeToString([]byte(f.mark()+"\n"+key)))
 	return "/api/pats?" + q.Encode()
 }
+
+// linkTo is where the API has a managed PAT.
+func linkTo(name string) string { return "/api/pats/" + name }
 
 func (f Filter) check() *Problem {
 	switch {
@@ -133,10 +154,26 @@ func (f Filter) owned(identity, organization string) bool {
 }
 
 func (f Filter) managed(i *rotation.Item) bool {
-	return f.owned(i.Spec.Identity, i.Spec.Organization) && (f.State == "" || f.State == string(i.State)) &&
-		slices.Contains(
-			[]bool{f.Kind == "" || f.Kind == "managed", f.Kind == "global" && i.Global, f.Kind == "full-scope" &&
-				i.FullScope, f.Kind == "expiring" && expiring(i)}, true)
+	return f.owned(i.Spec.Identity, i.Spec.Organization) && f.has(i.State) &&
+		f.chooses(kindManaged, i.Global, i.FullScope, expiring(i))
+}
+
+func (f Filter) has(s rotation.State) bool { return f.State == "" || f.State == string(s) }
+
+// chooses reports whether a PAT is of the filter's kind. own is the kind by which every
+// PAT of its list is chosen.
+func (f Filter) chooses(own string, global, fullScope, expiring bool) bool {
+	switch f.Kind {
+	case "", own:
+		return true
+	case kindGlobal:
+		return global
+	case kindFullScope:
+		return fullScope
+	case kindExpiring:
+		return expiring
+	}
+	return false
 }
 
 // expiring: a managed PAT is replaced in time, so only one whose time has come counts.
@@ -145,15 +182,12 @@ func expiring(i *rotation.Item) bool {
 }
 
 func (f Filter) unmanaged(s rotation.Unmanaged, now time.Time) bool {
-	return f.owned(s.Owner.Identity, s.Owner.Organization) &&
-		(f.State == "" || f.State == string(rotation.StateOther)) && slices.Contains(
-		[]bool{f.Kind == "" || f.Kind == "unmanaged", f.Kind == "global" && s.PAT.Global, f.Kind == "full-scope" &&
-			s.PAT.FullScope(), f.Kind == "expiring" && s.PAT.Expiring(now)}, true)
+	return f.owned(s.Owner.Identity, s.Owner.Organization) && f.has(rotation.StateOther) &&
+		f.chooses(kindUnmanaged, s.PAT.Global, s.PAT.FullScope(), s.PAT.Expiring(now))
 }
 
 func (f Filter) released(r ReleasedPAT) bool {
-	return f.owned(r.Identity, r.Organization) && (f.State == "" || f.State == string(rotation.StateReleased)) &&
-		f.Kind == ""
+	return f.owned(r.Identity, r.Organization) && f.has(rotation.StateReleased) && f.Kind == ""
 }
 
 // entry is one line of the list of all PATs. Its key gives the order, which stays the
@@ -175,19 +209,10 @@ func (a *API) List(ctx context.Context, f Filter) (Listing, *Problem) {
 	if p != nil {
 		return Listing{}, p
 	}
-	plan := a.look(ctx, f.Cursor != "")
+	plan := a.planForPage(ctx, f.Cursor != "")
 	entries := a.entries(plan, f)
-	from, found := slices.BinarySearchFunc(entries, after, func(e entry, key string) int {
-		return strings.Compare(e.key,
-			key)
-	})
-	if found {
-		from++
-	}
-	limit := f.Limit
-	if limit == 0 {
-		limit = MaxPage
-	}
+	from := start(entries, after)
+	limit := cmp.Or(f.Limit, MaxPage)
 	page := entries[from:min(from+limit, len(entries))]
 	out := a.listing(plan)
 	for _, e := range page {
@@ -195,11 +220,21 @@ func (a *API) List(ctx context.Context, f Filter) (Listing, *Problem) {
 	}
 	if from+limit < len(entries) {
 		out.Next = f.next(page[len(page)-1].key)
-		a.last.keep(plan)
+		a.recent.keep(plan)
 	} else {
-		a.last.keep(rotation.Plan{})
+		a.recent.keep(rotation.Plan{})
 	}
 	return out, nil
+}
+
+// start finds where the page after a key begins.
+func start(entries []entry, after string) int {
+	byKey := func(e entry, key string) int { return strings.Compare(e.key, key) }
+	from, found := slices.BinarySearchFunc(entries, after, byKey)
+	if found {
+		from++
+	}
+	return from
 }
 
 func (a *API) entries(plan rotation.Plan, f Filter) []entry {
@@ -216,9 +251,9 @@ func (a *API) entries(plan rotation.Plan, f Filter) []entry {
 	}
 	for _, s := range plan.Unmanaged {
 		if f.unmanaged(s, plan.At) {
-			out = append(out,
-				entry{key: strings.Join([]string{"3", s.PAT.ValidTo.UTC().Format(time.RFC3339),
-					strings.ToLower(s.PAT.AuthorizationID), s.Owner.Identity, s.Owner.Organization}, "/"), other: &s})
+			key := strings.Join([]string{"3", s.PAT.ValidTo.UTC().Format(time.RFC3339),
+				strings.ToLower(s.PAT.AuthorizationID), s.Owner.Identity, s.Owner.Organization}, "/")
+			out = append(out, entry{key: key, other: &s})
 		}
 	}
 	slices.SortFunc(out, func(x, y entry) int { return strings.Compare(x.key, y.key) })
@@ -227,9 +262,8 @@ func (a *API) entries(plan rotation.Plan, f Filter) []entry {
 
 // listing is an empty page with what every page says.
 func (a *API) listing(plan rotation.Plan) Listing {
-	out := Listing{At: plan.At.UTC(), PATs: []ManagedPAT{}, Unmanaged: []UnmanagedPAT{}, Released: []ReleasedPAT{},
+	return Listing{At: plan.At.UTC(), PATs: []ManagedPAT{}, Unmanaged: []UnmanagedPAT{}, Released: []ReleasedPAT{},
 		Problems: blindSpots(plan.Problems), Counts: count(plan)}
-	return out
 }
 
 func (l *Listing) add(e entry, now time.Time) {
@@ -280,18 +314,18 @@ func count(plan rotation.Plan) Inventory {
 
 func describe(item rotation.Item) ManagedPAT {
 	s := item.Spec
-	self := "/api/pats/" + s.Name
+	self := linkTo(s.Name)
 	out := ManagedPAT{Name: s.Name, State: string(item.State), Identity: s.Identity, Organization: s.Organization,
-		DisplayName: s.DisplayName, Scopes: s.Scopes, RotateAt: when(item.Due), Clamped: item.Clamped,
+		DisplayName: s.DisplayName, Scopes: s.Scopes, RotateAt: timeOrNull(item.Due), Clamped: item.Clamped,
 		Global: item.Global, FullScope: item.FullScope,
 		Links: &Links{Self: self, Rotate: self + "/rotate", Extend: self + "/extend"}}
 	if c := item.Current; c != nil {
-		out.AuthorizationID, out.ValidTo, out.LastReason = c.Ledger.AuthorizationID, when(c.Expires),
+		out.AuthorizationID, out.ValidTo, out.LastReason = c.Ledger.AuthorizationID, timeOrNull(c.Expires),
 			string(c.Ledger.Reason)
 	}
 	if d := item.Decision; d.Action != "" {
 		out.NextAction = &NextAction{Action: string(d.Action), Rule: d.Rule, Reason: string(d.Reason),
-			Message: d.Message, At: when(d.Next)}
+			Message: d.Message, At: timeOrNull(d.Next)}
 	}
 	if item.Err != nil {
 		c := cause(item.Err)
@@ -302,11 +336,10 @@ func describe(item rotation.Item) ManagedPAT {
 
 func unmanaged(s rotation.Unmanaged, now time.Time) UnmanagedPAT {
 	out := UnmanagedPAT{DisplayName: s.PAT.DisplayName, Identity: s.Owner.Identity, Organization: s.Owner.Organization,
-		AuthorizationID: s.PAT.AuthorizationID,
-		Scopes:          s.PAT.Scopes, ValidTo: s.PAT.ValidTo.UTC(), Global: s.PAT.Global, FullScope: s.PAT.FullScope(),
-		Expiring: s.PAT.Expiring(now)}
+		AuthorizationID: s.PAT.AuthorizationID, Scopes: s.PAT.Scopes, ValidTo: s.PAT.ValidTo.UTC(),
+		Global: s.PAT.Global, FullScope: s.PAT.FullScope(), Expiring: s.PAT.Expiring(now)}
 	if out.Global {
-		out.DeadFrom = when(rotation.GlobalEnd())
+		out.DeadFrom = timeOrNull(rotation.GlobalEnd())
 	}
 	if out.Scopes == nil {
 		out.Scopes = []string{}
@@ -319,32 +352,32 @@ func unmanaged(s rotation.Unmanaged, now time.Time) UnmanagedPAT {
 func (a *API) released(v rotation.Version) ReleasedPAT {
 	return ReleasedPAT{Name: v.Name, Identity: v.Ledger.Identity,
 		Organization:    a.Reconciler.Organization(v.Ledger.ProviderAddress),
-		AuthorizationID: v.Ledger.AuthorizationID, ValidTo: when(v.Expires)}
+		AuthorizationID: v.Ledger.AuthorizationID, ValidTo: timeOrNull(v.Expires)}
 }
 
-// lastLook keeps what a list was made of while somebody turns its pages: another page
+// recentPlan keeps what a list was made of while somebody turns its pages: another page
 // need not list every PAT and secret again.
-type lastLook struct {
+type recentPlan struct {
 	mu   sync.Mutex
 	plan rotation.Plan
 }
 
-// lookAge is how old that may be.
-const lookAge = time.Minute
+// recentPlanAge is how old that may be.
+const recentPlanAge = time.Minute
 
-func (l *lastLook) keep(p rotation.Plan) {
+func (l *recentPlan) keep(p rotation.Plan) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.plan = p
 }
 
-// look is a plan of now, or for a further page of a moment ago.
-func (a *API) look(ctx context.Context, further bool) rotation.Plan {
+// planForPage is a new plan, or for a further page the one of a moment ago.
+func (a *API) planForPage(ctx context.Context, further bool) rotation.Plan {
 	if further {
-		a.last.mu.Lock()
-		plan := a.last.plan
-		a.last.mu.Unlock()
-		if !plan.At.IsZero() && a.Now().Sub(plan.At) < lookAge {
+		a.recent.mu.Lock()
+		plan := a.recent.plan
+		a.recent.mu.Unlock()
+		if !plan.At.IsZero() && a.Now().Sub(plan.At) < recentPlanAge {
 			return plan
 		}
 	}

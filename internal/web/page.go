@@ -31,7 +31,10 @@ var pageTemplate = sync.OnceValue(func() *template.Template {
 <style nonce="{{.Nonce}}">
 :root { color-scheme: light dark; --paper: #fff; --ink: #1b1b1b; --link: #0b57a4 }
 @media (prefers-color-scheme: dark) { :root { --paper: #16181b; --ink: #e7e7e7; --link: #8ab8f0 } }
-body { background: var(--paper); color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; max-width: 40rem; margin: 12vh auto 4rem; padding: 0 1rem }
+body {
+  background: var(--paper); color: var(--ink); font: 1rem/1.5 system-ui, sans-serif;
+  max-width: 40rem; margin: 12vh auto 4rem; padding: 0 1rem;
+}
 a { color: var(--link) }
 h1 { font-size: 1.5rem; line-height: 1.25 }
 </style>
@@ -52,7 +55,7 @@ func show(w http.ResponseWriter, status int, p page) {
 	p.Nonce = rand.Text()
 	var b bytes.Buffer
 	if err := pageTemplate().Execute(&b, p); err != nil {
-		http.Error(w, "the page could not be made", http.StatusInternalServerError)
+		http.Error(w, "patrol could not render the page: report it", http.StatusInternalServerError)
 		return
 	}
 	secure(w.Header(), "style-src 'nonce-"+p.Nonce+"'")

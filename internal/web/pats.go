@@ -12,7 +12,7 @@ import (
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
-// Inspect looks at one PAT: its versions, what was done to it, and what comes next.
+// Inspect describes one PAT: its versions, what was done to it, and what comes next.
 func (a *API) Inspect(ctx context.Context, name string) (ManagedPAT, *Problem) {
 	item, ok := a.Reconciler.Inspect(ctx, name)
 	if !ok {
@@ -26,20 +26,20 @@ func (a *API) Inspect(ctx context.Context, name string) (ManagedPAT, *Problem) {
 	out.Versions = []VersionInfo{}
 	for _, v := range versions {
 		l := v.Ledger
-		out.Versions = append(out.Versions, VersionInfo{Version: v.ID, Latest: item.Current != nil &&
-			v.ID == item.Current.ID, Enabled: v.Enabled,
-			Created: v.Created.UTC(), ValidTo: when(v.Expires), AuthorizationID: l.AuthorizationID,
-			RotationID: l.RotationID, Reason: string(l.Reason),
-			RequestedBy: l.RequestedBy, Operation: l.Operation,
-			Previous: l.PreviousVersion, RevokePreviousAt: when(l.RevokePreviousAt), AnnouncedAt: when(l.AnnouncedAt),
-			RevokedAt: when(l.RevokedAt)})
+		out.Versions = append(out.Versions, VersionInfo{Version: v.ID,
+			Latest:  item.Current != nil && v.ID == item.Current.ID,
+			Enabled: v.Enabled, Created: v.Created.UTC(), ValidTo: timeOrNull(v.Expires),
+			AuthorizationID: l.AuthorizationID, RotationID: l.RotationID, Reason: string(l.Reason),
+			RequestedBy: l.RequestedBy, Operation: l.Operation, Previous: l.PreviousVersion,
+			RevokePreviousAt: timeOrNull(l.RevokePreviousAt), AnnouncedAt: timeOrNull(l.AnnouncedAt),
+			RevokedAt: timeOrNull(l.RevokedAt)})
 	}
 	out.History = history(versions)
 	for _, f := range a.Reconciler.Failing() {
 		if strings.EqualFold(f.PAT, item.Spec.Name) {
-			j := failed(f)
+			j := failingOf(f)
 			out.Failure = &j
-			out.History = append(out.History, Act{At: f.At.UTC(), Act: "failed", By: "patrol", Reason: f.Code,
+			out.History = append(out.History, Act{At: f.At.UTC(), Act: actFailed, By: byPatrol, Reason: f.Code,
 				Message: f.Message})
 		}
 	}
@@ -48,61 +48,79 @@ func (a *API) Inspect(ctx context.Context, name string) (ManagedPAT, *Problem) {
 	return out, nil
 }
 
-// history tells from a PAT's versions, newest first, what was done to it.
+// What an Act of a PAT's history can be, beside those of the versions' own notes.
+const (
+	actStored      = "stored"
+	actAdopted     = "adopted"
+	actProvisioned = "provisioned"
+	actRotated     = "rotated"
+	actRevoked     = "revoked"
+	actFailed      = "failed"
+)
+
+// history reads from a PAT's versions, newest first, what was done to it.
 func history(versions []rotation.Version) []Act {
 	out := []Act{}
-	var next *rotation.Version // the version of another PAT that came after
 	for i := range versions {
 		v := &versions[i]
-		l := v.Ledger
-		if i > 0 && l.AuthorizationID != "" && strings.EqualFold(l.AuthorizationID,
-			versions[i-1].Ledger.AuthorizationID) {
-			continue // the same PAT, stored twice: an answer of the vault was lost
+		if i > 0 && sameToken(v, &versions[i-1]) {
+			continue // stored twice: an answer of the vault was lost
 		}
-		if i > 0 {
-			next = &versions[i-1]
+		if !v.Ledger.RevokedAt.IsZero() {
+			out = append(out, revoked(v, versions[:i]))
 		}
-		about := func(at time.Time, act, by string) Act {
-			return Act{At: at.UTC(), Act: act, By: by, AuthorizationID: l.AuthorizationID, Version: v.ID}
-		}
-		if !l.RevokedAt.IsZero() {
-			x := about(l.RevokedAt, "revoked", "patrol")
-			switch {
-			case !v.Expires.IsZero() && !v.Expires.After(l.RevokedAt):
-				x.Reason = string(rotation.Expired)
-			case next != nil && (next.Ledger.Reason == rotation.Compromised || !next.Ledger.RevokePreviousAt.IsZero() &&
-				next.Ledger.RevokePreviousAt.Before(next.Created.Add(time.Minute))):
-				x.Reason, x.By = string(rotation.CauseRequested), cmp.Or(next.Ledger.RequestedBy, "patrol")
-			default:
-				x.Reason = string(rotation.OverlapEnded)
-			}
+		for _, n := range slices.Backward(rotation.Notes(v.Ledger.History)) {
+			x := actOn(v, n.At, n.Act, n.By)
+			x.ValidTo = timeOrNull(n.Until)
 			out = append(out, x)
 		}
-		for _, n := range slices.Backward(rotation.Notes(l.History)) {
-			x := about(n.At, n.Act, n.By)
-			x.ValidTo = when(n.Until)
-			out = append(out, x)
-		}
-		switch {
-		case l.RotationID != "":
-			x := about(v.Created, "rotated", cmp.Or(l.RequestedBy, "patrol"))
-			if x.Reason = string(l.Reason); l.Previous == "" {
-				x.Act = "provisioned"
-			}
-			out = append(out, x)
-		case l.Ours():
-			out = append(out, about(l.AnnouncedAt, "adopted", cmp.Or(l.RequestedBy, "patrol")),
-				about(v.Created, "stored", ""))
-		default:
-			out = append(out, about(v.Created, "stored", ""))
-		}
+		out = append(out, beginning(v)...)
 	}
 	return out
 }
 
+// sameToken reports whether two versions hold the same PAT.
+func sameToken(v, newer *rotation.Version) bool {
+	id := v.Ledger.AuthorizationID
+	return id != "" && strings.EqualFold(id, newer.Ledger.AuthorizationID)
+}
+
+func actOn(v *rotation.Version, at time.Time, act, by string) Act {
+	return Act{At: at.UTC(), Act: act, By: by, AuthorizationID: v.Ledger.AuthorizationID, Version: v.ID}
+}
+
+// revoked is the end of a version's PAT; newer are the versions after it.
+func revoked(v *rotation.Version, newer []rotation.Version) Act {
+	x := actOn(v, v.Ledger.RevokedAt, actRevoked, byPatrol)
+	cause, order := rotation.CauseOfRevocation(*v, newer, v.Ledger.RevokedAt)
+	x.Reason = string(cause)
+	if order != nil {
+		x.By = cmp.Or(order.Ledger.RequestedBy, byPatrol)
+	}
+	return x
+}
+
+// beginning is how a version's PAT came into the vault, newest first.
+func beginning(v *rotation.Version) []Act {
+	l := v.Ledger
+	by := cmp.Or(l.RequestedBy, byPatrol)
+	switch {
+	case l.RotationID != "":
+		x := actOn(v, v.Created, actRotated, by)
+		if l.Previous == "" {
+			x.Act = actProvisioned
+		}
+		x.Reason = string(l.Reason)
+		return []Act{x}
+	case l.Ours():
+		return []Act{actOn(v, l.AnnouncedAt, actAdopted, by), actOn(v, v.Created, actStored, "")}
+	}
+	return []Act{actOn(v, v.Created, actStored, "")}
+}
+
 const (
-	// auditDays is how far back the organization's audit log is asked, and
-	// auditTimeout how long: it is a look aside.
+	// auditDays is how far back the organization's audit log is read, and
+	// auditTimeout for how long: the answer does not depend on it.
 	auditDays    = 30
 	auditLimit   = 200
 	auditTimeout = 10 * time.Second
@@ -110,13 +128,12 @@ const (
 
 // tokenEvents are what the organization's own audit log says of this PAT's versions;
 // nil where nobody may read it.
-func (a *API) tokenEvents(ctx context.Context, s rotation.Spec,
-	versions []rotation.Version) []administration.AuditEntry {
+func (a *API) tokenEvents(ctx context.Context, s rotation.Spec, vs []rotation.Version) []administration.AuditEntry {
 	if a.Audit == nil {
 		return nil
 	}
 	ids := map[string]bool{}
-	for _, v := range versions {
+	for _, v := range vs {
 		if id := v.Ledger.AuthorizationID; id != "" {
 			ids[strings.ToLower(id)] = true
 		}
@@ -129,8 +146,8 @@ func (a *API) tokenEvents(ctx context.Context, s rotation.Spec,
 	page, err := a.Audit(ctx, s.Owner(), administration.AuditQuery{From: a.Now().AddDate(0, 0, -auditDays),
 		Limit: auditLimit})
 	if err != nil {
-		a.Log.DebugContext(ctx, "the organization's audit log is left out", "organization", s.Organization, "class",
-			string(rotation.ClassOf(err)))
+		a.Log.DebugContext(ctx, "token events left out: the organization's audit log could not be read",
+			"organization", s.Organization, "class", string(rotation.ClassOf(err)))
 		return nil
 	}
 	var out []administration.AuditEntry

@@ -14,7 +14,7 @@ func (a *API) Plan(ctx context.Context) PlanReport {
 	return a.report(a.Reconciler.Plan(ctx))
 }
 
-// Report is what Plan answers, of a look that somebody else has taken with r.
+// Report is what Plan answers, for a plan that somebody else has made with r.
 func Report(r *reconcile.Reconciler, plan rotation.Plan) PlanReport {
 	return (&API{Config: Config{Reconciler: r}}).report(plan)
 }
@@ -26,6 +26,15 @@ func (a *API) report(plan rotation.Plan) PlanReport {
 	}
 	return out
 }
+
+// Actions of a Change, beside those of the domain that keep their word.
+const (
+	changeCreate  = "create"
+	changeRotate  = string(rotation.Rotate)
+	changeRevoke  = string(rotation.Revoke)
+	changeSignIn  = "sign-in"
+	changeRelease = "release"
+)
 
 // Changes are what a plan would do, by PAT. An empty list: nothing.
 func Changes(plan rotation.Plan) []Change {
@@ -39,14 +48,15 @@ func Changes(plan rotation.Plan) []Change {
 		}
 		switch it.Decision.Action {
 		case rotation.Rotate:
-			if c.Action = "rotate"; it.Current == nil {
-				c.Action = "create"
+			c.Action = changeRotate
+			if it.Current == nil {
+				c.Action = changeCreate
 			}
 		case rotation.ReportSignIn:
-			c.Action = "sign-in"
+			c.Action = changeSignIn
 		case rotation.Revoke:
 			// The list of secrets names the replaced PAT, no more.
-			c.Action, c.AuthorizationID = "revoke", it.Current.Ledger.Previous
+			c.Action, c.AuthorizationID = changeRevoke, it.Current.Ledger.Previous
 		case rotation.RevokeOrphan, rotation.Adopt:
 			c.Action, c.AuthorizationID = string(it.Decision.Action), it.Decision.PAT.AuthorizationID
 		case rotation.Announce, rotation.Refuse:
@@ -58,13 +68,12 @@ func Changes(plan rotation.Plan) []Change {
 		out = append(out, revocation(it, plan)...)
 	}
 	for _, v := range plan.Released {
-		out = append(out, Change{Action: "release", PAT: v.Name, Identity: v.Ledger.Identity,
-			AuthorizationID: v.Ledger.AuthorizationID, At: when(v.Expires),
+		out = append(out, Change{Action: changeRelease, PAT: v.Name, Identity: v.Ledger.Identity,
+			AuthorizationID: v.Ledger.AuthorizationID, At: timeOrNull(v.Expires),
 			Message: "it is no longer in the manifest: patrol lets it run out, and revokes nothing"})
 	}
 	slices.SortStableFunc(out, func(x, y Change) int {
-		return strings.Compare(strings.ToLower(x.PAT),
-			strings.ToLower(y.PAT))
+		return strings.Compare(strings.ToLower(x.PAT), strings.ToLower(y.PAT))
 	})
 	return out
 }
@@ -78,7 +87,7 @@ func revocation(it *rotation.Item, plan rotation.Plan) []Change {
 	if l.Previous == "" || !l.RevokePreviousAt.After(plan.At) {
 		return nil
 	}
-	return []Change{{Action: "revoke", PAT: it.Spec.Name, Identity: it.Spec.Identity,
+	return []Change{{Action: changeRevoke, PAT: it.Spec.Name, Identity: it.Spec.Identity,
 		Organization: it.Spec.Organization, AuthorizationID: l.Previous,
-		Message: "the overlap of the replaced PAT ends", At: when(l.RevokePreviousAt)}}
+		Message: "the overlap of the replaced PAT ends", At: timeOrNull(l.RevokePreviousAt)}}
 }

@@ -19,6 +19,41 @@ const (
 	problemPrefix = "urn:patrol:problem:"
 	// MaxBody is how large a request's body may be, in bytes.
 	MaxBody = 64 << 10
+	// minPause is the shortest Retry-After when a service asks for a pause.
+	minPause = 30
+)
+
+// The types of problems, beside the codes of a reconcile.Refusal. docs/openapi.yaml
+// explains each.
+const (
+	typeBadRequest      = "bad-request"
+	typeBusy            = "busy"
+	typeConfirmation    = "confirmation"
+	typeIncomplete      = "revocation-incomplete"
+	typeInternal        = "internal"
+	typeKeyReused       = "idempotency-key-reused"
+	typeNoAdministrator = "no-administrator"
+	typeNotAdmin        = "not-administrator"
+	typeNotFound        = "not-found"
+	typePlanChanged     = "plan-changed"
+	typeSignInCallback  = "sign-in-callback"
+	typeSignInFlow      = "sign-in-flow"
+	typeSignInRefused   = "sign-in-refused"
+	typeSignInRequired  = "sign-in-required"
+	typeThrottled       = "throttled"
+	typeTooLarge        = "too-large"
+	typeUnknownIdentity = "unknown-identity"
+	typeUnknownMember   = "unknown-member"
+	typeUnknownPAT      = reconcile.UnknownPAT
+	typeUpstream        = "upstream"
+
+	// TypeConfiguration: settings or the manifest cannot be used.
+	TypeConfiguration = "configuration"
+)
+
+const (
+	titleSignIn       = "A person has to sign in"
+	titleConfirmation = "The confirmation does not fit"
 )
 
 // Problem is an error answer, RFC 9457. Type is made a URN: it is a stable name and
@@ -39,8 +74,8 @@ type Problem struct {
 	Errors any    `json:"errors,omitempty"`
 	// Plan is what an administrator's revocation would do now, and Result what
 	// one has done.
-	Plan   *administration.Plan  `json:"plan,omitempty"`
-	Result *UserRevocationReport `json:"result,omitempty"`
+	Plan   *administration.RevocationPlan `json:"plan,omitempty"`
+	Result *UserRevocationReport          `json:"result,omitempty"`
 
 	retryAfter int // seconds
 }
@@ -57,40 +92,37 @@ func fail(w http.ResponseWriter, p Problem) {
 func Fail(w http.ResponseWriter, p Problem) { fail(w, p) }
 
 func unknownPAT() *Problem {
-	return &Problem{Status: http.StatusNotFound, Type: "unknown-pat", Title: "No such PAT",
-		Detail: "The manifest has no PAT of this name."}
+	return &Problem{Status: http.StatusNotFound, Type: typeUnknownPAT, Title: "No such PAT",
+		Detail: "The manifest declares no PAT of this name."}
 }
 
 func badBody(detail string) *Problem {
-	return &Problem{Status: http.StatusBadRequest, Type: "bad-request", Title: "The body cannot be used",
+	return &Problem{Status: http.StatusBadRequest, Type: typeBadRequest, Title: "The body cannot be used",
 		Detail: detail}
 }
 
-// upstream is the problem of a service that could not be asked.
+// upstream is the problem of a service that patrol has called without success.
 func (a *API) upstream(ctx context.Context, err error) *Problem {
-	p := &Problem{Status: http.StatusBadGateway, Type: "upstream",
-		Title: "A service that patrol depends on did not answer as it should"}
+	p := &Problem{Status: http.StatusBadGateway, Type: typeUpstream, Title: "A service that patrol calls has failed"}
 	if e := rotation.AsError(err); e != nil {
 		p.Class, p.Code, p.Detail, p.ActivityID = string(e.Class), e.Code, e.Message, e.ActivityID
 		switch e.Class {
 		case rotation.SignIn:
-			p.Status, p.Type, p.Title = http.StatusConflict, "sign-in-required", "A person has to sign in"
+			p.Status, p.Type, p.Title = http.StatusConflict, typeSignInRequired, titleSignIn
 		case rotation.Throttled:
-			p.Status, p.Type, p.Title = http.StatusServiceUnavailable, "throttled",
-				"A service that patrol depends on asks for a pause"
-			p.retryAfter = max(30, int(e.After.Seconds()))
+			p.Status, p.Type, p.Title = http.StatusServiceUnavailable, typeThrottled,
+				"A service that patrol calls asks for a pause"
+			p.retryAfter = max(minPause, int(e.After.Seconds()))
 		}
 	}
 	a.Log.WarnContext(ctx, "request failed", "class", p.Class, "code", p.Code, "activity", p.ActivityID)
 	return p
 }
 
-// refusals are the answers to what the domain refuses; the code is the problem's type.
-func refusalAnswer(code string) (status int, title string) {
+// refusalStatus is how to answer what the domain refuses; the code is the problem's type.
+func refusalStatus(code string) (status int, title string) {
 	switch code {
-	case reconcile.UnknownPAT:
-		return http.StatusNotFound, "No such PAT"
-	case reconcile.UnknownToken:
+	case reconcile.UnknownPAT, reconcile.UnknownToken:
 		return http.StatusNotFound, "No such PAT"
 	case reconcile.InUse:
 		return http.StatusConflict, "The PAT is in use"
@@ -101,37 +133,37 @@ func refusalAnswer(code string) (status int, title string) {
 	case reconcile.NotProvisioned:
 		return http.StatusUnprocessableEntity, "There is no PAT yet"
 	case reconcile.NotOurs:
-		return http.StatusUnprocessableEntity, "The secret is not one that patrol can extend"
+		return http.StatusUnprocessableEntity, "patrol does not know which PAT the secret holds"
 	case reconcile.BadEnd:
-		return http.StatusUnprocessableEntity, "The end cannot be used"
+		return http.StatusUnprocessableEntity, "The new end cannot be used"
 	case reconcile.ExtensionRefused:
-		return http.StatusUnprocessableEntity, "Azure DevOps refuses the end"
+		return http.StatusUnprocessableEntity, "Azure DevOps refuses the new end"
 	}
-	return http.StatusConflict, "patrol does not do this"
+	return http.StatusConflict, "patrol refuses the request"
 }
 
-func (a *API) refusal(ctx context.Context, err error) *Problem {
+func (a *API) refusalProblem(ctx context.Context, err error) *Problem {
 	r, ok := errors.AsType[*reconcile.Refusal](err)
 	if !ok {
 		return a.upstream(ctx, err)
 	}
 	p := &Problem{Type: r.Code, Detail: r.Message}
-	p.Status, p.Title = refusalAnswer(r.Code)
+	p.Status, p.Title = refusalStatus(r.Code)
 	if r.Managed {
-		self := "/api/pats/" + r.PAT
+		self := linkTo(r.PAT)
 		p.Links = &Links{Self: self, Rotate: self + "/rotate"}
 	}
 	return p
 }
 
-func cause(err error) Cause {
+func cause(err error) FailureCause {
 	if e := rotation.AsError(err); e != nil {
-		return Cause{string(e.Class), e.Code, e.Message}
+		return FailureCause{string(e.Class), e.Code, e.Message}
 	}
-	return Cause{Class: string(rotation.ClassOf(err)), Message: "an unexpected failure"}
+	return FailureCause{Class: string(rotation.ClassOf(err)), Message: "patrol met an unexpected error: see its log"}
 }
 
-// readJSON reads an optional JSON object into v. Its error is a Problem.
+// readJSON reads an optional JSON object into v.
 func readJSON(w http.ResponseWriter, r *http.Request, v any) *Problem {
 	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, MaxBody))
 	dec.DisallowUnknownFields()
@@ -143,14 +175,14 @@ func readJSON(w http.ResponseWriter, r *http.Request, v any) *Problem {
 		return nil
 	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return &Problem{Status: http.StatusRequestEntityTooLarge, Type: "too-large", Title: "The body is too large",
-			Detail: "A body may have 64 KiB."}
+		return &Problem{Status: http.StatusRequestEntityTooLarge, Type: typeTooLarge, Title: "The body is too large",
+			Detail: "A body may have 64 KiB at most."}
 	}
-	p := badBody("The body must be a JSON object.")
 	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && e.Field != "" {
-		p.Detail = "The field " + e.Field + " has the wrong type."
-	} else if field, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
-		p.Detail = "There is no field " + clip(field) + " here."
+		return badBody("The field " + e.Field + " has the wrong type.")
 	}
-	return p
+	if field, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+		return badBody("This function knows no field " + clip(field) + ".")
+	}
+	return badBody("The body must be one JSON object.")
 }

@@ -12,7 +12,7 @@ import (
 // Revocations plans and carries out an administrator's revocations;
 // *administration.Revocations does.
 type Revocations interface {
-	Plan(ctx context.Context, q administration.Request) (administration.Plan, error)
+	Plan(ctx context.Context, q administration.Request) (administration.RevocationPlan, error)
 	Execute(ctx context.Context, q administration.Request, confirmation string) (administration.Result, error)
 }
 
@@ -25,28 +25,28 @@ type UserRevocation struct {
 
 // UserRevocationReport is what would be revoked, or has been.
 type UserRevocationReport struct {
-	Executed bool                       `json:"executed"`
-	Plan     administration.Plan        `json:"plan"`
-	Batches  []administration.Batch     `json:"batches,omitempty"`
-	Rule     *administration.RuleResult `json:"rule,omitempty"`
-	Revoked  int                        `json:"revoked"`
-	Verified bool                       `json:"verified"`
+	Executed bool                          `json:"executed"`
+	Plan     administration.RevocationPlan `json:"plan"`
+	Batches  []administration.Batch        `json:"batches,omitempty"`
+	Rule     *administration.RuleResult    `json:"rule,omitempty"`
+	Revoked  int                           `json:"revoked"`
+	Verified bool                          `json:"verified"`
 }
 
 // RevokeUsers plans the revocation of users' PATs, or carries out what a plan's
 // confirmation permits.
 func (a *API) RevokeUsers(ctx context.Context, by Caller, o UserRevocation) (UserRevocationReport, *Problem) {
-	name := "plan-revocation"
+	// A repeat may well be carried out again: it goes on where the first one stopped.
+	asked := request{name: "plan-revocation", target: strings.Join(o.Users, " "), body: o, repeatable: true}
 	if o.Confirmation != "" {
-		name = "revoke-users"
+		asked.name = "revoke-users"
 	}
-	// A repeat may well be done again: it goes on where the first one stopped.
-	what := act{name: name, target: strings.Join(o.Users, " "), body: o, anew: true}
-	return do(ctx, a, by, what, func(string) (UserRevocationReport, *Problem) {
+	return do(ctx, a, by, asked, func(string) (UserRevocationReport, *Problem) {
 		if a.Administration == nil {
-			return UserRevocationReport{}, &Problem{Status: http.StatusConflict, Type: "no-administrator",
-				Title:  "Nobody administers",
-				Detail: "No identity of the manifest is marked administrator: true."}
+			return UserRevocationReport{}, &Problem{Status: http.StatusConflict, Type: typeNoAdministrator,
+				Title: "No identity is an administrator",
+				Detail: "Mark the identity of a Project Collection Administrator with administrator: true in the " +
+					"manifest, and let its user sign in."}
 		}
 		r, err := a.Administration(ctx)
 		if err != nil {
@@ -57,7 +57,7 @@ func (a *API) RevokeUsers(ctx context.Context, by Caller, o UserRevocation) (Use
 		if o.Confirmation == "" {
 			plan, err := r.Plan(ctx, q)
 			if err != nil {
-				return UserRevocationReport{}, a.unrevoked(ctx, err)
+				return UserRevocationReport{}, a.revocationProblem(ctx, err)
 			}
 			return UserRevocationReport{Plan: plan}, nil
 		}
@@ -65,17 +65,17 @@ func (a *API) RevokeUsers(ctx context.Context, by Caller, o UserRevocation) (Use
 		for _, x := range result.Acts {
 			rotation.Record{Who: x.RequestedBy, Trigger: x.Trigger, Act: x.Act, Target: strings.Join(x.Target, " "),
 				Outcome: string(x.Outcome), Activity: x.ActivityID}.
-				Write(ctx, a.Log, "organization", x.Organization, "identity", x.Identity, "count",
-					len(x.AuthorizationIDs), "code", x.Code)
+				Write(ctx, a.Log, "organization", x.Organization, "identity", x.Identity, "count", x.Count,
+					"code", x.Code)
 		}
 		out := UserRevocationReport{Executed: true, Plan: result.Plan, Batches: result.Batches, Rule: result.Rule,
 			Revoked: result.Revoked, Verified: result.Verified}
 		if err != nil {
-			p := a.unrevoked(ctx, err)
+			p := a.revocationProblem(ctx, err)
 			switch p.Type {
-			case "plan-changed":
+			case typePlanChanged:
 				p.Plan = &result.Plan
-			case "revocation-incomplete":
+			case typeIncomplete:
 				p.Result = &out
 			}
 			return UserRevocationReport{}, p
@@ -84,8 +84,8 @@ func (a *API) RevokeUsers(ctx context.Context, by Caller, o UserRevocation) (Use
 	})
 }
 
-// unrevoked maps the codes of package administration.
-func (a *API) unrevoked(ctx context.Context, err error) *Problem {
+// revocationProblem maps the codes of package administration.
+func (a *API) revocationProblem(ctx context.Context, err error) *Problem {
 	e := rotation.AsError(err)
 	if e == nil {
 		return a.upstream(ctx, err)
@@ -93,19 +93,19 @@ func (a *API) unrevoked(ctx context.Context, err error) *Problem {
 	p := &Problem{Detail: e.Message, Class: string(e.Class), Code: e.Code, ActivityID: e.ActivityID}
 	switch e.Code {
 	case administration.InvalidRequest:
-		p.Status, p.Type, p.Title = http.StatusBadRequest, "bad-request", "The body cannot be used"
+		p.Status, p.Type, p.Title = http.StatusBadRequest, typeBadRequest, "The body cannot be used"
 	case administration.ConfirmationMissing, administration.ConfirmationInvalid, administration.ConfirmationExpired:
-		p.Status, p.Type, p.Title = http.StatusUnprocessableEntity, "confirmation", "The confirmation does not fit"
+		p.Status, p.Type, p.Title = http.StatusUnprocessableEntity, typeConfirmation, titleConfirmation
 	case administration.PlanChanged:
-		p.Status, p.Type, p.Title = http.StatusConflict, "plan-changed",
+		p.Status, p.Type, p.Title = http.StatusConflict, typePlanChanged,
 			"What would be revoked is not what was confirmed"
 	case administration.NotAdministrator, administration.ScopesMissing:
-		p.Status, p.Type, p.Title = http.StatusForbidden, "not-administrator", "The identity may not do this"
+		p.Status, p.Type, p.Title = http.StatusForbidden, typeNotAdmin, "The identity may not do this"
 	case administration.UserUnknown, administration.OrganizationUnknown:
-		p.Status, p.Type, p.Title = http.StatusUnprocessableEntity, "unknown-member",
+		p.Status, p.Type, p.Title = http.StatusUnprocessableEntity, typeUnknownMember,
 			"Azure DevOps knows no such user or organization"
 	case administration.Incomplete:
-		p.Status, p.Type, p.Title = http.StatusBadGateway, "revocation-incomplete", "Not everything was revoked"
+		p.Status, p.Type, p.Title = http.StatusBadGateway, typeIncomplete, "Not everything was revoked"
 	default:
 		return a.upstream(ctx, err)
 	}

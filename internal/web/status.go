@@ -17,11 +17,11 @@ type Sweeps struct {
 	next time.Time
 }
 
-// Done notes a sweep, and when the next one will be (zero: not known).
-func (s *Sweeps) Done(p rotation.Plan, commands int, by string, ended, next time.Time) {
+// Record keeps a sweep, and when the next one will be (zero: not known).
+func (s *Sweeps) Record(p rotation.Plan, commands int, by string, ended, next time.Time) {
 	j := &SweepReport{At: p.At.UTC(), Took: ended.Sub(p.At).Round(time.Millisecond).String(), By: by,
-		Managed:  len(p.Items),
-		Commands: commands, Unmanaged: len(p.Unmanaged), Released: len(p.Released), Problems: blindSpots(p.Problems)}
+		Managed: len(p.Items), Commands: commands, Unmanaged: len(p.Unmanaged), Released: len(p.Released),
+		Problems: blindSpots(p.Problems)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.last = j
@@ -43,9 +43,9 @@ func (s *Sweeps) Last() time.Time {
 // Sweep is the timer's sweep on demand. Its commands carry its minute, so that two in
 // one minute are one.
 func (a *API) Sweep(ctx context.Context, by Caller) (SweepReport, *Problem) {
-	return do(ctx, a, by, act{name: "sweep"}, func(string) (SweepReport, *Problem) {
+	return do(ctx, a, by, request{name: "sweep"}, func(string) (SweepReport, *Problem) {
 		plan, err := a.Reconciler.Sweep(ctx, a.Sweeps.Last(), by.Who)
-		a.Sweeps.Done(plan, len(plan.Commands(by.Who)), by.Who, a.Now(), time.Time{})
+		a.Sweeps.Record(plan, len(plan.Commands(by.Who)), by.Who, a.Now(), time.Time{})
 		if err != nil && len(plan.Problems) == 0 {
 			return SweepReport{}, a.upstream(ctx, err) // the commands could not be sent
 		}
@@ -57,7 +57,7 @@ func (a *API) Sweep(ctx context.Context, by Caller) (SweepReport, *Problem) {
 
 // check is a sweep, or with dryRun the plan of one.
 func (a *API) check(w http.ResponseWriter, r *http.Request) {
-	by, p := CallerOf(r, "http")
+	by, p := CallerOf(r, triggerHTTP)
 	if p != nil {
 		fail(w, *p)
 		return
@@ -73,33 +73,40 @@ func (a *API) check(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func failed(f rotation.Failure) Failing {
-	return Failing{PAT: f.PAT, Step: string(f.Step), Attempt: f.Attempt, At: f.At.UTC(), Cause: Cause{string(f.Class), f.Code,
-		f.Message}}
+func failingOf(f rotation.Failure) Failing {
+	return Failing{PAT: f.PAT, Step: string(f.Step), Attempt: f.Attempt, At: f.At.UTC(),
+		FailureCause: FailureCause{string(f.Class), f.Code, f.Message}}
 }
+
+// States of an IdentityStatus.
+const (
+	stateSignedIn       = "signed-in"
+	stateSignInRequired = "sign-in-required"
+	stateUnknown        = "unknown"
+)
 
 // Report is the state of patrol itself: identities, last and next sweep, what is
 // failing, and why.
 func (a *API) Report(ctx context.Context) StatusReport {
 	out := StatusReport{Identities: []IdentityStatus{}, Failing: []Failing{}}
 	for _, id := range a.identities(ctx) {
-		j := IdentityStatus{Name: id.Name, User: id.User, State: "signed-in", Since: when(id.Since),
-			Until: when(id.Until)}
+		j := IdentityStatus{Name: id.Name, User: id.User, State: stateSignedIn, Since: timeOrNull(id.Since),
+			Until: timeOrNull(id.Until)}
 		switch {
 		case id.Err != nil:
 			c := cause(id.Err)
-			j.State, j.Problem = "unknown", &c
+			j.State, j.Problem = stateUnknown, &c
 		case id.Required != "":
-			j.State, j.Code, j.SignInURL = "sign-in-required", id.Required, id.SignInURL
+			j.State, j.Code, j.SignInURL = stateSignInRequired, id.Required, id.SignInURL
 		}
 		out.Identities = append(out.Identities, j)
 	}
 	for _, f := range a.Reconciler.Failing() {
-		out.Failing = append(out.Failing, failed(f))
+		out.Failing = append(out.Failing, failingOf(f))
 	}
 	a.Sweeps.mu.Lock()
 	defer a.Sweeps.mu.Unlock()
-	out.LastSweep, out.NextSweep = a.Sweeps.last, when(a.Sweeps.next)
+	out.LastSweep, out.NextSweep = a.Sweeps.last, timeOrNull(a.Sweeps.next)
 	return out
 }
 
@@ -108,9 +115,9 @@ func (a *API) status(w http.ResponseWriter, r *http.Request) {
 }
 
 // identities asks for all of them side by side.
-func (a *API) identities(ctx context.Context) []Identity {
+func (a *API) identities(ctx context.Context) []SignInState {
 	names := slices.Sorted(slices.Values(a.Identities.Names()))
-	out := make([]Identity, len(names))
+	out := make([]SignInState, len(names))
 	var wg sync.WaitGroup
 	for i, name := range names {
 		wg.Go(func() { out[i] = a.Identities.State(ctx, name) })
@@ -119,8 +126,8 @@ func (a *API) identities(ctx context.Context) []Identity {
 	return out
 }
 
-// healthAge is how long a health answer counts: everybody may ask for it, and each
-// look costs calls.
+// healthAge is how long a health answer counts: everybody may ask for it, and to find
+// out costs calls.
 const healthAge = time.Minute
 
 type healthMemory struct {

@@ -8,22 +8,22 @@ import (
 
 // ManagedPAT is a PAT of the manifest.
 type ManagedPAT struct {
-	Name            string      `json:"name"`
-	State           string      `json:"state"` // missing, current, due, blocked, unknown
-	Identity        string      `json:"identity"`
-	Organization    string      `json:"organization"`
-	DisplayName     string      `json:"displayName"`
-	Scopes          []string    `json:"scopes"`
-	AuthorizationID string      `json:"authorizationId,omitempty"`
-	ValidTo         *time.Time  `json:"validTo"`
-	RotateAt        *time.Time  `json:"rotateAt"`
-	Clamped         bool        `json:"clamped,omitempty"`
-	Global          bool        `json:"global,omitempty"`
-	FullScope       bool        `json:"fullScope,omitempty"`
-	LastReason      string      `json:"lastReason,omitempty"`
-	NextAction      *NextAction `json:"nextAction"`
-	Problem         *Cause      `json:"problem,omitempty"`
-	Links           *Links      `json:"links,omitempty"`
+	Name            string        `json:"name"`
+	State           string        `json:"state"` // missing, current, due, blocked, unknown
+	Identity        string        `json:"identity"`
+	Organization    string        `json:"organization"`
+	DisplayName     string        `json:"displayName"`
+	Scopes          []string      `json:"scopes"`
+	AuthorizationID string        `json:"authorizationId,omitempty"`
+	ValidTo         *time.Time    `json:"validTo"`
+	RotateAt        *time.Time    `json:"rotateAt"`
+	Clamped         bool          `json:"clamped,omitempty"`
+	Global          bool          `json:"global,omitempty"`
+	FullScope       bool          `json:"fullScope,omitempty"`
+	LastReason      string        `json:"lastReason,omitempty"`
+	NextAction      *NextAction   `json:"nextAction"`
+	Problem         *FailureCause `json:"problem,omitempty"`
+	Links           *Links        `json:"links,omitempty"`
 
 	// What follows is in the answer to GetPat only.
 	Versions []VersionInfo `json:"versions,omitempty"`
@@ -44,7 +44,7 @@ type NextAction struct {
 }
 
 // Cause is why something failed.
-type Cause struct {
+type FailureCause struct {
 	Class   string `json:"class"`
 	Code    string `json:"code,omitempty"`
 	Message string `json:"message"`
@@ -115,12 +115,12 @@ type ReleasedPAT struct {
 	ValidTo         *time.Time `json:"validTo"`
 }
 
-// BlindSpot is something that could not be looked at: an organization, an identity, or
+// BlindSpot is something that could not be observed: an organization, an identity, or
 // (with neither) the vault.
 type BlindSpot struct {
 	Identity     string `json:"identity,omitempty"`
 	Organization string `json:"organization,omitempty"`
-	Cause
+	FailureCause
 }
 
 // Inventory counts all that was found, whatever a list's filter.
@@ -190,7 +190,7 @@ type Extension struct {
 	Clamped bool `json:"clamped"`
 }
 
-// Revocation is a PAT that has been revoked by itself.
+// Revocation is a PAT that has been revoked, other than at the end of a rotation.
 type Revocation struct {
 	AuthorizationID string `json:"authorizationId"`
 	Identity        string `json:"identity"`
@@ -217,23 +217,23 @@ type SweepReport struct {
 
 // IdentityStatus is an identity's sign-in.
 type IdentityStatus struct {
-	Name      string     `json:"name"`
-	User      string     `json:"user"`
-	State     string     `json:"state"` // signed-in, sign-in-required, unknown
-	Since     *time.Time `json:"since"`
-	Until     *time.Time `json:"until"`
-	Code      string     `json:"code,omitempty"`
-	SignInURL string     `json:"signInUrl,omitempty"`
-	Problem   *Cause     `json:"problem,omitempty"`
+	Name      string        `json:"name"`
+	User      string        `json:"user"`
+	State     string        `json:"state"` // signed-in, sign-in-required, unknown
+	Since     *time.Time    `json:"since"`
+	Until     *time.Time    `json:"until"`
+	Code      string        `json:"code,omitempty"`
+	SignInURL string        `json:"signInUrl,omitempty"`
+	Problem   *FailureCause `json:"problem,omitempty"`
 }
 
-// Failing is a PAT that has not come to rest.
+// Failing is a PAT on which work fails, and is tried again.
 type Failing struct {
 	PAT     string    `json:"pat"`
 	Step    string    `json:"step"`
 	Attempt int       `json:"attempt"`
 	At      time.Time `json:"at"`
-	Cause
+	FailureCause
 }
 
 // StatusReport is the state of patrol itself.
@@ -241,12 +241,6 @@ type StatusReport struct {
 	Identities []IdentityStatus `json:"identities"`
 	LastSweep  *SweepReport     `json:"lastSweep"`
 	NextSweep  *time.Time       `json:"nextSweep"`
-	// Failing is what this process has seen fail and not come to rest since.
+	// Failing is what this process has seen fail, and not succeed since.
 	Failing []Failing `json:"failing"`
-}
-
-// Confirmation permits one thing to one person until its end.
-type Confirmation struct {
-	Token string    `json:"token"`
-	Until time.Time `json:"until"`
 }

@@ -20,8 +20,8 @@ import (
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
-// Identity is the state of one identity's sign-in.
-type Identity struct {
+// SignInState is how one identity's sign-in stands.
+type SignInState struct {
 	Name, User string
 	// Required is the reason for which a person has to sign in; empty if none.
 	Required string
@@ -33,10 +33,10 @@ type Identity struct {
 	Err error
 }
 
-// Identities tells about sign-ins.
+// Identities are those of the manifest, with their sign-ins.
 type Identities interface {
 	Names() []string
-	State(ctx context.Context, identity string) Identity
+	State(ctx context.Context, identity string) SignInState
 }
 
 // Versions lists a secret's versions by their properties.
@@ -54,7 +54,7 @@ type Config struct {
 	Ends   reconcile.Ends
 	Sweeps *Sweeps
 	Now    func() time.Time
-	// Operation makes ids for orders; nil: random ones.
+	// Operation makes ids for requests; nil: random ones.
 	Operation func() string
 	// Keys seals confirmations; nil: with a key of this process, which another
 	// instance does not know.
@@ -72,9 +72,9 @@ type Config struct {
 // API serves the HTTP functions.
 type API struct {
 	Config
-	acts    *reconcile.Actions
+	actions *reconcile.Actions
 	health  healthMemory
-	last    lastLook
+	recent  recentPlan
 	answers answers
 }
 
@@ -86,7 +86,7 @@ func New(c Config) *API {
 	if c.Keys == nil {
 		c.Keys = &processKey{}
 	}
-	return &API{Config: c, acts: &reconcile.Actions{Reconciler: c.Reconciler, Ends: c.Ends}}
+	return &API{Config: c, actions: &reconcile.Actions{Reconciler: c.Reconciler, Ends: c.Ends}}
 }
 
 // Handler routes as the function.json files do. Paths carry the route prefix.
@@ -105,8 +105,8 @@ func (a *API) Handler() http.Handler {
 		add(a, mux)
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		fail(w, Problem{Status: http.StatusNotFound, Type: "not-found", Title: "No such page",
-			Detail: "patrol has no function at this path with this method."})
+		fail(w, Problem{Status: http.StatusNotFound, Type: typeNotFound, Title: "No such function",
+			Detail: "patrol has no function with this path and method."})
 	})
 	return mux
 }
@@ -137,7 +137,8 @@ func write(w http.ResponseWriter, status int, contentType string, body any) {
 	b, err := json.MarshalIndent(body, "", "  ")
 	if err != nil {
 		status, contentType = http.StatusInternalServerError, problemType
-		b = []byte(`{"type":"` + problemPrefix + `internal","title":"The answer cannot be written","status":500}`)
+		b = []byte(`{"type":"` + problemPrefix + typeInternal +
+			`","title":"patrol cannot write the answer: report it","status":500}`)
 	}
 	h.Set("Content-Type", contentType)
 	w.WriteHeader(status)
@@ -145,7 +146,7 @@ func write(w http.ResponseWriter, status int, contentType string, body any) {
 }
 
 // when is a time for JSON: null if it is not known.
-func when(t time.Time) *time.Time {
+func timeOrNull(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}

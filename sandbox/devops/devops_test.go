@@ -17,7 +17,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/azure-patrol/patrol/internal/scopes"
 	"github.com/azure-patrol/patrol/sandbox/devops"
 	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/memnet"
@@ -794,14 +793,6 @@ func TestAdministratorsListAndRevokeAnybodysPATs(t *testing.T) {
 		s.Switch(func(sw *devops.Switches) { sw.RefuseUnknownRevocation = true })
 		if r := s.call("POST", revoke, bearer(admin), one); r.status != 400 {
 			t.Errorf("unknown ids: %d", r.status)
-		}
-	})
-}
-
-func TestTheScopesAreThoseThatTheManifestKnows(t *testing.T) {
-	run(t, devops.Switches{}, func(t *testing.T, s *fixture) {
-		if r := s.create("all", strings.Join(scopes.All(), " "), time.Now().Add(days(1)), ""); r.failure() != "none" {
-			t.Errorf("the sandbox does not take every known scope: %s", r.failure())
 		}
 	})
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/azure-patrol/patrol/sandbox/simulation"
 )
 
-// faults tells where an answer differs from the description. The rig holds every
+// faults lists where an answer differs from the description. The fixture holds every
 // answer of every test against it.
 func (d *openAPI) faults(a *answer) (out []string) {
 	r := a.request.Clone(a.request.Context())
@@ -105,9 +105,11 @@ func TestEveryErrorIsAProblem(t *testing.T) {
 	for _, answer := range readDescription(t).answers {
 		f := strings.SplitN(answer, " ", 4)
 		path, code, media := f[1], f[2], f[3]
+		problem := media == "application/problem+json"
 		page := media == "text/html" && (strings.HasSuffix(path, "/signin") || path == "/signin/callback")
-		if code >= "400" && media != "application/problem+json" && !page && (code != "401" || media != "") &&
-			path != "/health" {
+		nothing := code == "401" && media == ""
+		fits := problem || page || nothing || path == "/health"
+		if code >= "400" && !fits {
 			t.Errorf("%q", answer)
 		}
 	}
@@ -119,7 +121,7 @@ type coverage struct {
 	seen map[string]bool
 }
 
-// check notes an answer, which the rig has held against the description.
+// check notes an answer, which the fixture has held against the description.
 func (c *coverage) check(a *answer) *answer {
 	c.seen[c.kind(a)] = true
 	return a
@@ -161,9 +163,11 @@ func TestAnAnswerThatDiffersFromItsDescriptionIsFound(t *testing.T) {
 	const (
 		jsonType, problem, text = "application/json", "application/problem+json", "text/plain"
 		health                  = `{"status":"ok"}`
-		pat                     = `{"name":"a","state":"current","identity":"b","organization":"c","displayName":"d","scopes":[],"validTo":null,"rotateAt":null,"nextAction":null%s}`
-		list                    = `{"at":"2026-01-01T00:00:00Z","pats":[` + pat +
-			`],"unmanaged":[],"released":[],"problems":[],"counts":{"managed":1,"unmanaged":0,"released":0,"missing":0,"due":0,"blocked":0,"unknown":0,"global":0,"fullScope":0,"expiring":0}}`
+		pat                     = `{"name":"a","state":"current","identity":"b","organization":"c",` +
+			`"displayName":"d","scopes":[],"validTo":null,"rotateAt":null,"nextAction":null%s}`
+		list = `{"at":"2026-01-01T00:00:00Z","pats":[` + pat + `],"unmanaged":[],"released":[],"problems":[],` +
+			`"counts":{"managed":1,"unmanaged":0,"released":0,"missing":0,"due":0,"blocked":0,"unknown":0,` +
+			`"global":0,"fullScope":0,"expiring":0}}`
 		bad = `{"type":"urn:patrol:problem:%s","title":"x","status":400}`
 	)
 	for what, tt := range map[string]struct {
@@ -213,7 +217,7 @@ func end(days int) string {
 	return fmt.Sprintf(`{"validTo":%q}`, time.Now().AddDate(0, 0, days).UTC().Format(time.RFC3339))
 }
 
-func (c *coverage) successes(t *testing.T, r *rig) {
+func (c *coverage) successes(t *testing.T, r *fixture) {
 	ask := func(method, path, body string, headers ...string) *answer {
 		t.Helper()
 		return c.check(r.ask(method, path, body, headers...))
@@ -225,7 +229,7 @@ func (c *coverage) successes(t *testing.T, r *rig) {
 	ask("POST", "/api/check?dryRun=true", "").want(200, "")
 	ask("POST", "/api/check", "").want(202, "")
 	r.Settle()
-	stray := r.byHand("by hand", "app_token", 5, true)
+	unmanaged := r.byHand("by hand", "app_token", 5, true)
 	ask("GET", "/api/pats?limit=1", "").want(200, "")
 	ask("GET", "/api/pats?kind=full-scope", "").want(200, "")
 	ask("POST", "/api/pats/jenkins-agents/extend", end(40)).want(200, "")
@@ -233,7 +237,7 @@ func (c *coverage) successes(t *testing.T, r *rig) {
 	r.Settle()
 	ask("POST", "/api/check?dryRun=true", "").want(200, "")
 	ask("GET", "/api/pats/jenkins-agents", "").want(200, "")
-	ask("DELETE", "/api/tokens/"+stray, "").want(204, "")
+	ask("DELETE", "/api/tokens/"+unmanaged, "").want(204, "")
 	ask("DELETE", "/api/tokens/"+r.latest(name).Tags["CredentialId"]+"?force=true", "").want(202, "")
 	r.Settle()
 	ask("GET", "/api/status", "").want(200, "")
@@ -246,7 +250,7 @@ func (c *coverage) successes(t *testing.T, r *rig) {
 	ask("POST", "/api/check?dryRun=true", "").want(200, "")
 	for path, methods := range c.Paths {
 		for method := range methods {
-			path := strings.NewReplacer("{name}", name, "{authorizationId}", stray, "{identity}", "build-bot").
+			path := strings.NewReplacer("{name}", name, "{authorizationId}", unmanaged, "{identity}", "build-bot").
 				Replace("/api" + path)
 			if a := r.ask(strings.ToUpper(method), path, "", "X-Functions-Key: "); a.code == 401 {
 				c.check(a)
@@ -255,7 +259,7 @@ func (c *coverage) successes(t *testing.T, r *rig) {
 	}
 }
 
-func (c *coverage) refusals(t *testing.T, r *rig) {
+func (c *coverage) refusals(t *testing.T, r *fixture) {
 	ask := func(method, path, body string, headers ...string) *answer {
 		t.Helper()
 		return c.check(r.ask(method, path, body, headers...))
@@ -277,9 +281,9 @@ func (c *coverage) refusals(t *testing.T, r *rig) {
 	r.sweep()
 	id := r.latest(name).Tags["CredentialId"]
 	ask("DELETE", "/api/tokens/"+id, "").want(409, "pat-in-use")
-	stray := r.byHand("by hand", "vso.code", 30, false)
+	unmanaged := r.byHand("by hand", "vso.code", 30, false)
 	key := "Idempotency-Key: k"
-	ask("DELETE", "/api/tokens/"+stray, "", key).want(204, "")
+	ask("DELETE", "/api/tokens/"+unmanaged, "", key).want(204, "")
 	ask("DELETE", "/api/tokens/"+id, "", key).want(422, "idempotency-key-reused")
 	ask("POST", "/api/check", "", key).want(422, "idempotency-key-reused")
 	ask("POST", "/api/pats/jenkins-agents/rotate", "", key).want(422, "idempotency-key-reused")
@@ -289,7 +293,7 @@ func (c *coverage) refusals(t *testing.T, r *rig) {
 }
 
 // signedOut is how patrol answers when the identity's refresh token is dead.
-func (c *coverage) signedOut(t *testing.T, r *rig) {
+func (c *coverage) signedOut(t *testing.T, r *fixture) {
 	r.Cloud.Entra.Revoke("build-bot@contoso.com")
 	r.Restart()
 	time.Sleep(2 * time.Minute)
@@ -301,7 +305,7 @@ func (c *coverage) signedOut(t *testing.T, r *rig) {
 	c.check(r.ask("POST", "/api/check?dryRun=true", "")).want(200, "")
 }
 
-func (c *coverage) upstream(t *testing.T, r *rig) {
+func (c *coverage) upstream(t *testing.T, r *fixture) {
 	ask := func(method, path, body string) *answer {
 		t.Helper()
 		return c.check(r.ask(method, path, body))
@@ -323,17 +327,17 @@ func (c *coverage) upstream(t *testing.T, r *rig) {
 		Times: -1})
 	ask("DELETE", "/api/tokens/"+unknownID, "").want(502, "upstream")
 	r.Cloud.Injector.ClearFaults()
-	stray := r.byHand("by hand", "vso.code", 30, false)
+	unmanaged := r.byHand("by hand", "vso.code", 30, false)
 	r.inject(faults.Fault{Service: devops.ServiceName, Operation: devops.RevokePat, Mode: faults.Status, Status: 429,
 		Times: -1})
-	if a := ask("DELETE", "/api/tokens/"+stray, "").want(503, "throttled"); a.header.Get("Retry-After") == "" {
+	if a := ask("DELETE", "/api/tokens/"+unmanaged, "").want(503, "throttled"); a.header.Get("Retry-After") == "" {
 		t.Error("no Retry-After")
 	}
 	r.Cloud.Injector.ClearFaults()
 }
 
 // broken: the manifest cannot be used.
-func (c *coverage) broken(t *testing.T, r *rig) {
+func (c *coverage) broken(t *testing.T, r *fixture) {
 	for path, methods := range c.Paths {
 		for method := range methods {
 			path := strings.NewReplacer("{name}", name, "{authorizationId}", unknownID, "{identity}", "build-bot").
@@ -350,7 +354,7 @@ const (
 	callback = "/api/signin/callback"
 )
 
-func (c *coverage) signIns(t *testing.T, r *rig) {
+func (c *coverage) signIns(t *testing.T, r *fixture) {
 	// Each comes as a page and as a problem.
 	refused := func(code int, problem string, ask func(headers ...string) *answer) {
 		t.Helper()
@@ -405,7 +409,7 @@ func (c *coverage) signIns(t *testing.T, r *rig) {
 }
 
 // nowhere: the app does not know its own address.
-func (c *coverage) nowhere(_ *testing.T, r *rig) {
+func (c *coverage) nowhere(_ *testing.T, r *fixture) {
 	c.check(r.ask("GET", signIn, "")).want(503, "")
 	c.check(r.ask("GET", signIn, "", asJSON)).want(503, "configuration")
 }
@@ -421,7 +425,7 @@ pats:
 // ada asks for the revocation of her PATs.
 const ada = `{"organization":"contoso","identity":"root-bot","users":["ada@contoso.com"]}`
 
-func (c *coverage) revocations(t *testing.T, r *rig) {
+func (c *coverage) revocations(t *testing.T, r *fixture) {
 	ask := func(body string, headers ...string) *answer {
 		t.Helper()
 		return c.check(r.ask("POST", "/api/revocations", body, headers...))

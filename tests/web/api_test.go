@@ -46,7 +46,7 @@ func names(l web.Listing) []string {
 }
 
 func TestAListIsFilteredByEachPartOfItsQuery(t *testing.T) {
-	story(t, simulation.Config{Manifest: twoPeople}, func(t *testing.T, r *rig) {
+	run(t, simulation.Config{Manifest: twoPeople}, func(t *testing.T, r *fixture) {
 		r.Cloud.AddOrganization("fabrikam")
 		r.Cloud.AddUser("night-bot@contoso.com")
 		if err := r.Cloud.SignIn("night-bot", "night-bot@contoso.com"); err != nil {
@@ -61,16 +61,17 @@ func TestAListIsFilteredByEachPartOfItsQuery(t *testing.T) {
 			"patrol-rotation": "aaaaaaaaaa", "patrol-identity": "night-bot"}}); err != nil {
 			t.Fatal(err)
 		}
+		const byHand = "unmanaged soon, unmanaged everywhere, unmanaged may do all"
 		for query, want := range map[string]string{
-			"":                      "a, b, c, released former, unmanaged soon, unmanaged everywhere, unmanaged may do all",
+			"":                      "a, b, c, released former, " + byHand,
 			"state=current":         "a, b, c",
 			"state=due":             "",
 			"state=released":        "released former",
-			"state=unmanaged":       "unmanaged soon, unmanaged everywhere, unmanaged may do all",
+			"state=unmanaged":       byHand,
 			"organization=Fabrikam": "b",
 			"identity=night-bot":    "c, released former",
 			"kind=managed":          "a, b, c",
-			"kind=unmanaged":        "unmanaged soon, unmanaged everywhere, unmanaged may do all",
+			"kind=unmanaged":        byHand,
 			"kind=global":           "unmanaged everywhere",
 			"kind=full-scope":       "unmanaged may do all",
 			"kind=expiring":         "unmanaged soon",
@@ -81,10 +82,8 @@ func TestAListIsFilteredByEachPartOfItsQuery(t *testing.T) {
 			if got := strings.Join(names(l), ", "); got != want {
 				t.Errorf("?%s lists %s, want %s", query, got, want)
 			}
-			if n := l.Counts; n.Managed != 3 || n.Unmanaged != 3 || n.Released != 1 || n.Global != 1 ||
-				n.FullScope != 1 || n.Expiring != 1 {
-				t.Errorf("?%s counts %+v", query, n)
-			}
+			check(t, "counts of ?"+query, l.Counts, web.Inventory{Managed: 3, Unmanaged: 3, Released: 1, Global: 1,
+				FullScope: 1, Expiring: 1})
 		}
 		for _, query := range []string{"state=old", "kind=x", "limit=0", "limit=501", "limit=x", "cursor=x", "cursor=",
 			"organisation=contoso", "kind=managed&kind=managed"} {
@@ -94,14 +93,14 @@ func TestAListIsFilteredByEachPartOfItsQuery(t *testing.T) {
 			}
 			r.ask("GET", "/api/pats?"+query, "").want(400, "bad-request")
 		}
-		for _, p := range []string{"everywhere"} {
-			var l web.Listing
-			r.ask("GET", "/api/pats?kind=global", "").into(&l)
-			if l.Unmanaged[0].DisplayName != p || l.Unmanaged[0].DeadFrom == nil ||
-				!l.Unmanaged[0].DeadFrom.Equal(rotation.GlobalEnd()) {
-				t.Errorf("the global PAT: %+v", l.Unmanaged[0])
-			}
+		var l web.Listing
+		r.ask("GET", "/api/pats?kind=global", "").into(&l)
+		global := l.Unmanaged[0]
+		check(t, "the global PAT", global.DisplayName, "everywhere")
+		if global.DeadFrom == nil {
+			t.Fatal("it is not said when the global PAT ceases to work")
 		}
+		check(t, "the end of global PATs", *global.DeadFrom, rotation.GlobalEnd().UTC())
 	})
 }
 
@@ -114,7 +113,7 @@ func TestPagesShowEveryPATOnce(t *testing.T) {
 			want[i])
 	}
 	slices.Sort(want)
-	story(t, simulation.Config{Manifest: manifest}, func(t *testing.T, r *rig) {
+	run(t, simulation.Config{Manifest: manifest}, func(t *testing.T, r *fixture) {
 		for i := range 9 {
 			want = append(want, fmt.Sprintf("unmanaged by hand %d", i))
 			r.byHand(fmt.Sprintf("by hand %d", i), "vso.code", 30+i, false)
@@ -134,9 +133,8 @@ func TestPagesShowEveryPATOnce(t *testing.T) {
 			got, next = append(got, names(l)...), l.Next
 			pages++
 		}
-		if !slices.Equal(got, want) || pages != 7 {
-			t.Errorf("%d pages show\n%q, want\n%q", pages, got, want)
-		}
+		check(t, "what the pages show", got, want)
+		check(t, "pages", pages, 7)
 		if n := r.Cloud.Injector.Count(devops.ServiceName, devops.ListPats); n != 1 {
 			t.Errorf("turning %d pages listed the PATs %d times", pages, n)
 		}
@@ -154,8 +152,8 @@ func TestPagesShowEveryPATOnce(t *testing.T) {
 	})
 }
 
-func TestAPATsHistoryTellsWhoAskedForWhat(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, r *rig) {
+func TestAPATsHistorySaysWhoAskedForWhat(t *testing.T) {
+	run(t, simulation.Config{}, func(t *testing.T, r *fixture) {
 		r.sweep()
 		ada := "X-Ms-Client-Principal-Name: ada@contoso.com"
 		time.Sleep(time.Hour)
@@ -174,31 +172,30 @@ func TestAPATsHistoryTellsWhoAskedForWhat(t *testing.T) {
 			"extended  by ada@contoso.com", "provisioned provision by timer"}
 		slices.Sort(got[:2]) // of one second
 		slices.Sort(want[:2])
-		if !slices.Equal(got, want) {
-			t.Errorf("history\n got %q\nwant %q", got, want)
+		check(t, "history", got, want)
+		if len(p.Versions) != 2 || p.NextAction == nil {
+			t.Fatalf("versions %+v, next action %+v, want two and one", p.Versions, p.NextAction)
 		}
-		if len(p.Versions) != 2 || !p.Versions[0].Latest || p.Versions[0].RequestedBy != "ada@contoso.com" ||
-			p.Versions[1].RevokedAt == nil {
-			t.Errorf("versions %+v", p.Versions)
-		}
-		if p.NextAction == nil || p.NextAction.Action != "nothing" || p.NextAction.Message == "" ||
-			p.State != "current" {
-			t.Errorf("next action %+v", p.NextAction)
-		}
+		check(t, "the first version is the latest", p.Versions[0].Latest, true)
+		check(t, "who asked for it", p.Versions[0].RequestedBy, "ada@contoso.com")
+		check(t, "the second version is revoked", p.Versions[1].RevokedAt != nil, true)
+		check(t, "state", p.State, "current")
+		check(t, "next action", p.NextAction.Action, "nothing")
+		check(t, "the next action's message is empty", p.NextAction.Message == "", false)
 		// The failure that stands is there too.
 		r.inject(faults.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: faults.Status,
 			Status: 400, Times: -1})
 		r.ask("POST", "/api/pats/jenkins-agents/rotate", "", ada).want(202, "")
 		r.Settle()
 		r.ask("GET", "/api/pats/jenkins-agents", "").into(&p)
-		if p.Failure == nil || p.History[0].Act != "failed" || p.History[0].Message == "" {
-			t.Errorf("failure %+v, history %+v", p.Failure, p.History[0])
-		}
+		check(t, "there is a failure", p.Failure != nil, true)
+		check(t, "the last act", p.History[0].Act, "failed")
+		check(t, "the last act's message is empty", p.History[0].Message == "", false)
 	})
 }
 
 func TestTheSameKeyRotatesOnce(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, r *rig) {
+	run(t, simulation.Config{}, func(t *testing.T, r *fixture) {
 		r.sweep()
 		key := "Idempotency-Key: deploy-4711"
 		before := r.commands()
@@ -239,7 +236,7 @@ func TestTheSameKeyRotatesOnce(t *testing.T) {
 }
 
 func TestAFailedActLeavesItsKeyFree(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, r *rig) {
+	run(t, simulation.Config{}, func(t *testing.T, r *fixture) {
 		key := "Idempotency-Key: k1"
 		r.ask("POST", "/api/pats/nobody/rotate", "", key).want(404, "unknown-pat")
 		r.ask("POST", "/api/pats/jenkins-agents/rotate", "", key).want(202, "")
@@ -247,7 +244,7 @@ func TestAFailedActLeavesItsKeyFree(t *testing.T) {
 }
 
 func TestRequestsWithOneKeyAtOnceAreOne(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, r *rig) {
+	run(t, simulation.Config{}, func(t *testing.T, r *fixture) {
 		r.sweep()
 		before := r.commands()
 		var wg sync.WaitGroup
@@ -264,15 +261,13 @@ func TestRequestsWithOneKeyAtOnceAreOne(t *testing.T) {
 				t.Errorf("answers differ: %s and %s", bodies[0], b)
 			}
 		}
-		if n := r.commands() - before; n != 1 {
-			t.Errorf("%d commands were sent", n)
-		}
 		r.Settle()
+		check(t, "commands: the order, and the scheduled revocation", r.commands()-before, 2)
 	})
 }
 
 func TestAnExtendedPATKeepsItsValueAndIsRotatedLater(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, r *rig) {
+	run(t, simulation.Config{}, func(t *testing.T, r *fixture) {
 		r.sweep()
 		before := r.latest(name)
 		time.Sleep(5 * rotation.Day)
@@ -287,10 +282,10 @@ func TestAnExtendedPATKeepsItsValueAndIsRotatedLater(t *testing.T) {
 		if after.ID != before.ID || after.Value != before.Value {
 			t.Error("the value changed")
 		}
-		if got := r.pat(x.AuthorizationID); !got.ValidTo.Equal(end) || !x.ValidTo.Equal(end) ||
-			!after.Expires.Equal(end) || x.Clamped {
-			t.Errorf("ends: Azure DevOps %s, answer %s, secret %s; want %s", got.ValidTo, x.ValidTo, after.Expires, end)
-		}
+		check(t, "the end at Azure DevOps", r.pat(x.AuthorizationID).ValidTo.UTC(), end)
+		check(t, "the end in the answer", x.ValidTo, end)
+		check(t, "the secret's end", after.Expires.UTC(), end)
+		check(t, "clamped", x.Clamped, false)
 		if after.Tags["ValidityPeriodDays"] != "65" {
 			t.Errorf("a life of %s days in the tag, want 65", after.Tags["ValidityPeriodDays"])
 		}
@@ -324,7 +319,7 @@ func TestAnExtendedPATKeepsItsValueAndIsRotatedLater(t *testing.T) {
 }
 
 func TestAnEndThatCannotBeGivenIsRefused(t *testing.T) {
-	story(t, simulation.Config{Manifest: twoPATs}, func(t *testing.T, r *rig) {
+	run(t, simulation.Config{Manifest: twoPATs}, func(t *testing.T, r *fixture) {
 		r.ask("POST", "/api/pats/jenkins-agents/extend", `{"validTo":"2099-01-01T00:00:00Z"}`).want(422, "bad-valid-to")
 		in := func(days int) string {
 			return fmt.Sprintf(`{"validTo":%q}`, time.Now().AddDate(0, 0, days).UTC().Format(time.RFC3339))
@@ -350,9 +345,10 @@ func TestAnEndThatCannotBeGivenIsRefused(t *testing.T) {
 		r.Cloud.DevOps.SetPolicies(cloud.Organization, devops.Policies{MaxLifespanDays: 33})
 		var x web.Extension
 		r.ask("POST", "/api/pats/jenkins-agents/extend", in(60)).want(200, "").into(&x)
-		if days := time.Until(x.ValidTo) / rotation.Day; !x.Clamped || days > 33 ||
-			!r.latest(name).Expires.Equal(x.ValidTo.Truncate(time.Second)) {
-			t.Errorf("clamped to %v: %+v, the secret says %v", days, x, r.latest(name).Expires)
+		check(t, "clamped", x.Clamped, true)
+		check(t, "the secret's end", r.latest(name).Expires.UTC(), x.ValidTo.Truncate(time.Second))
+		if days := time.Until(x.ValidTo) / rotation.Day; days > 33 {
+			t.Errorf("clamped to %d days, want 33 at most", days)
 		}
 		r.Cloud.DevOps.Switch(func(s *devops.Switches) { s.LifespanError = true })
 		r.ask("POST", "/api/pats/jenkins-agents/extend", in(60)).want(422, "extension-refused")
@@ -363,7 +359,7 @@ func TestAnEndThatCannotBeGivenIsRefused(t *testing.T) {
 }
 
 func TestAnExtensionThatTheVaultDoesNotTakeIsRepairedByARepeat(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, r *rig) {
+	run(t, simulation.Config{}, func(t *testing.T, r *fixture) {
 		r.sweep()
 		end := time.Now().AddDate(0, 0, 50).UTC().Truncate(time.Second)
 		body := fmt.Sprintf(`{"validTo":%q}`, end.Format(time.RFC3339))
@@ -388,13 +384,13 @@ func TestAnExtensionThatTheVaultDoesNotTakeIsRepairedByARepeat(t *testing.T) {
 }
 
 func TestAnExtensionThatMeetsARotationDoesNotProlongTheReplacedPAT(t *testing.T) {
-	story(t, simulation.Config{Hosts: 2}, func(t *testing.T, r *rig) {
+	run(t, simulation.Config{Hosts: 2}, func(t *testing.T, r *fixture) {
 		r.sweep()
 		was := r.latest(name)
 		id := was.Tags["CredentialId"]
 		end := r.pat(id).ValidTo
 		// The other instance rotates between the extension at Azure DevOps and the
-		// second look at the secret.
+		// second read of the secret.
 		r.inject(faults.Fault{Service: devops.ServiceName, Operation: devops.UpdatePat, Mode: faults.Slow,
 			Delay: 20 * time.Second})
 		done := make(chan *answer)
@@ -422,46 +418,45 @@ func TestAnExtensionThatMeetsARotationDoesNotProlongTheReplacedPAT(t *testing.T)
 }
 
 func TestARevocationSparesWhatReadersUse(t *testing.T) {
-	story(t, simulation.Config{Manifest: twoPATs}, func(t *testing.T, r *rig) {
+	run(t, simulation.Config{Manifest: twoPATs}, func(t *testing.T, r *fixture) {
 		r.sweep()
-		stray := r.byHand("by hand", "vso.code", 30, false)
-		r.ask("DELETE", "/api/tokens/"+stray, "").want(204, "")
-		if r.pat(stray).State != devops.Revoked {
+		unmanaged := r.byHand("by hand", "vso.code", 30, false)
+		r.ask("DELETE", "/api/tokens/"+unmanaged, "").want(204, "")
+		if r.pat(unmanaged).State != devops.Revoked {
 			t.Error("still alive")
 		}
-		r.ask("DELETE", "/api/tokens/"+strings.ToUpper(stray), "").want(204, "") // and again
-		r.ask("DELETE", "/api/tokens/"+stray+"?organization=contoso&identity=build-bot", "").want(204, "")
+		r.ask("DELETE", "/api/tokens/"+strings.ToUpper(unmanaged), "").want(204, "") // and again
+		r.ask("DELETE", "/api/tokens/"+unmanaged+"?organization=contoso&identity=build-bot", "").want(204, "")
 		r.ask("DELETE", "/api/tokens/"+unknownID, "").want(404, "unknown-token")
 		r.ask("DELETE", "/api/tokens/"+unknownID+"?organization=nowhere", "").want(404, "unknown-token")
 		r.ask("DELETE", "/api/tokens/abc", "").want(400, "bad-request")
 		for _, query := range []string{"force=yes", "x=1", "identity=a&identity=b"} {
-			r.ask("DELETE", "/api/tokens/"+stray+"?"+query, "").want(400, "bad-request")
+			r.ask("DELETE", "/api/tokens/"+unmanaged+"?"+query, "").want(400, "bad-request")
 		}
 
 		was := r.latest(name)
 		current := was.Tags["CredentialId"]
 		var refusal struct{ Links web.Links }
 		r.ask("DELETE", "/api/tokens/"+current, "").want(409, "pat-in-use").into(&refusal)
-		if refusal.Links.Rotate != "/api/pats/jenkins-agents/rotate" || r.pat(current).State != devops.Active {
-			t.Errorf("links %+v, state %s", refusal.Links, r.pat(current).State)
-		}
+		check(t, "the link to rotate", refusal.Links.Rotate, "/api/pats/jenkins-agents/rotate")
+		check(t, "the current PAT", r.pat(current).State, devops.Active)
 		var done web.Revocation
 		a := r.ask("DELETE", "/api/tokens/"+current+"?force=true", "", "X-Ms-Client-Principal-Name: ada@contoso.com").
 			want(202, "").into(&done)
-		if done.Replacing != name || done.Operation == "" || a.header.Get("Location") != "/api/pats/jenkins-agents" {
-			t.Errorf("%+v, Location %s", done, a.header.Get("Location"))
-		}
+		check(t, "replacing", done.Replacing, name)
+		check(t, "Location", a.header.Get("Location"), "/api/pats/jenkins-agents")
+		check(t, "the operation is missing", done.Operation == "", false)
 		r.Settle()
 		now := r.latest(name)
-		if now.ID == was.ID || !r.Cloud.DevOps.Works(cloud.Organization, now.Value) ||
-			r.pat(current).State != devops.Revoked || now.Tags["patrol-operation"] != done.Operation {
-			t.Errorf("after the forced revocation: %v", now.Tags)
-		}
+		check(t, "the version is the one before", now.ID == was.ID, false)
+		check(t, "the new PAT works", r.Cloud.DevOps.Works(cloud.Organization, now.Value), true)
+		check(t, "the revoked PAT", r.pat(current).State, devops.Revoked)
+		check(t, "the operation", now.Tags["patrol-operation"], done.Operation)
 	})
 }
 
 func TestAPATThatIsBeingStoredIsNotRevoked(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, r *rig) {
+	run(t, simulation.Config{}, func(t *testing.T, r *fixture) {
 		r.inject(faults.Fault{Service: keyvault.Service, Operation: keyvault.SetSecret, Mode: faults.Slow,
 			Delay: 15 * time.Second})
 		r.ask("POST", "/api/pats/jenkins-agents/rotate", "").want(202, "")
@@ -481,7 +476,7 @@ func TestAPATThatIsBeingStoredIsNotRevoked(t *testing.T) {
 }
 
 func TestAReleasedSecretsPATIsNotRevokedUnforced(t *testing.T) {
-	story(t, simulation.Config{Manifest: twoPATs}, func(t *testing.T, r *rig) {
+	run(t, simulation.Config{Manifest: twoPATs}, func(t *testing.T, r *fixture) {
 		r.sweep()
 		id := r.latest("nuget-feed").Tags["CredentialId"]
 		r.SetManifest(onePAT)
@@ -495,8 +490,8 @@ func TestAReleasedSecretsPATIsNotRevokedUnforced(t *testing.T) {
 	})
 }
 
-func TestADryRunTellsWhatASweepWouldDo(t *testing.T) {
-	story(t, simulation.Config{Manifest: twoPATs}, func(t *testing.T, r *rig) {
+func TestADryRunShowsWhatASweepWouldDo(t *testing.T) {
+	run(t, simulation.Config{Manifest: twoPATs}, func(t *testing.T, r *fixture) {
 		changes := func() []string {
 			t.Helper()
 			var p web.PlanReport
@@ -534,7 +529,7 @@ func TestADryRunTellsWhatASweepWouldDo(t *testing.T) {
 }
 
 func TestEveryActLeavesOneLineInTheLog(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, r *rig) {
+	run(t, simulation.Config{}, func(t *testing.T, r *fixture) {
 		r.sweep()
 		ada := "X-Ms-Client-Principal-Name: ada@contoso.com"
 		r.ask("POST", "/api/pats/jenkins-agents/rotate", "", ada, "Idempotency-Key: a1").want(202, "")
@@ -548,7 +543,7 @@ func TestEveryActLeavesOneLineInTheLog(t *testing.T) {
 		var got []string
 		for text := range strings.Lines(r.Output()) {
 			var l line
-			if json.Unmarshal([]byte(text), &l) == nil && l.Msg == "act" && l.Who != "timer" {
+			if json.Unmarshal([]byte(text), &l) == nil && l.Msg == "audit" && l.Who != "timer" {
 				if l.Activity == "" {
 					t.Errorf("no activity: %s", text)
 				}
@@ -566,14 +561,12 @@ func TestEveryActLeavesOneLineInTheLog(t *testing.T) {
 		}
 		slices.Sort(got)
 		slices.Sort(want)
-		if !slices.Equal(got, want) {
-			t.Errorf("lines\n got %q\nwant %q", got, want)
-		}
+		check(t, "lines", got, want)
 	})
 }
 
 func TestTooLargeABodyIsRefused(t *testing.T) {
-	story(t, simulation.Config{}, func(t *testing.T, r *rig) {
+	run(t, simulation.Config{}, func(t *testing.T, r *fixture) {
 		r.ask("POST", "/api/pats/jenkins-agents/rotate", `{"reason":"`+strings.Repeat("x", web.MaxBody)+`"}`).want(413,
 			"too-large")
 		r.ask("POST", "/api/pats/jenkins-agents/rotate", `{"reason":"`+strings.Repeat("x", 257)+`"}`).want(400,

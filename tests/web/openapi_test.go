@@ -88,7 +88,7 @@ func readDescription(t *testing.T) *openAPI {
 // explained is a type of problem in its description.
 var explained = regexp.MustCompile("(?m)^- `([a-z-]+)` \\(([0-9, ]+)\\): ")
 
-// readOnce is for all tests: they only look at it.
+// readOnce is for all tests: they only read it.
 var readOnce = sync.OnceValues(func() (*openAPI, error) {
 	text, err := os.ReadFile(description)
 	if err != nil {
@@ -205,7 +205,7 @@ func (d *openAPI) properties(t *testing.T, s schema) map[string]bool {
 }
 
 // fields are the JSON names of a struct; true: an answer always has it. nested is
-// told the structs that the fields hold.
+// called with the structs that the fields hold.
 func fields(of reflect.Type, nested func(reflect.Type)) map[string]bool {
 	out := map[string]bool{}
 	for f := range of.Fields() {
@@ -232,7 +232,7 @@ func fields(of reflect.Type, nested func(reflect.Type)) map[string]bool {
 // schemas are the structs of the API and their schemas.
 func schemas() map[string]any {
 	return map[string]any{
-		"Problem": web.Problem{}, "Cause": web.Cause{}, "BlindSpot": web.BlindSpot{}, "Links": web.Links{},
+		"Problem": web.Problem{}, "Cause": web.FailureCause{}, "BlindSpot": web.BlindSpot{}, "Links": web.Links{},
 		"NextAction":       web.NextAction{},
 		"ManagedPatDetail": web.ManagedPAT{}, "Version": web.VersionInfo{}, "Act": web.Act{},
 		"TokenEvent":   administration.AuditEntry{},
@@ -246,14 +246,14 @@ func schemas() map[string]any {
 		"Member":     administration.User{},
 		"PlannedPat": administration.PAT{}, "PlannedUser": administration.UserPlan{},
 		"AmbiguousName":  administration.Ambiguity{},
-		"RevocationPlan": administration.Plan{}, "RevocationBatch": administration.Batch{},
+		"RevocationPlan": administration.RevocationPlan{}, "RevocationBatch": administration.Batch{},
 		"UserRevocationReport": web.UserRevocationReport{},
 		"RotateRequest":        web.RotateRequest{}, "ExtendRequest": web.ExtendRequest{},
 		"UserRevocation": web.UserRevocation{},
 	}
 }
 
-// misfits tells where a struct and its schema differ: a field that is added to an
+// misfits lists where a struct and its schema differ: a field that is added to an
 // answer and not to its schema is found even if no answer of a test has it.
 func (d *openAPI) misfits(t *testing.T, name string, of any, nested func(reflect.Type)) (out []string) {
 	t.Helper()
@@ -351,22 +351,14 @@ func TestEveryProblemTypeIsListed(t *testing.T) {
 	for _, urn := range d.Components.Schemas["Problem"].Properties["type"].Enum {
 		listed = append(listed, strings.TrimPrefix(urn, "urn:patrol:problem:"))
 	}
-	used := map[string]bool{"internal": true}
+	used := map[string]bool{}
 	for _, code := range []string{reconcile.UnknownPAT, reconcile.UnknownToken, reconcile.NotProvisioned,
 		reconcile.NotOurs, reconcile.BadEnd, reconcile.Gone,
 		reconcile.Overtaken, reconcile.ExtensionRefused, reconcile.InUse} {
 		used[code] = true
 	}
-	for _, dir := range []string{"../../internal/web", "../../internal/app"} {
-		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, file := range files {
-			if !strings.HasSuffix(file, "_test.go") {
-				problemTypes(t, file, used)
-			}
-		}
+	for _, problem := range problemTypes(t) {
+		used[problem] = true
 	}
 	for _, name := range listed {
 		if d.statuses["urn:patrol:problem:"+name] == nil {
@@ -382,50 +374,92 @@ func TestEveryProblemTypeIsListed(t *testing.T) {
 	}
 }
 
-// problemTypes finds the words that a file uses as a Problem's Type: in the literal,
-// in assignments to p.Type, and as what the sign-in pages tell.
-func problemTypes(t *testing.T, file string, used map[string]bool) {
+// problemTypes are the constants for the types of problems. A Problem's Type is one of
+// them, or the code of a refusal, and never written out.
+func problemTypes(t *testing.T) []string {
 	t.Helper()
-	f, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := func(e ast.Expr) {
-		if l, ok := e.(*ast.BasicLit); ok && l.Kind == token.STRING {
-			if s, err := strconv.Unquote(l.Value); err == nil {
-				used[s] = true
-			}
+	constants, uses := map[string]string{}, map[string]int{}
+	for _, dir := range []string{"../../internal/web", "../../internal/app"} {
+		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	ast.Inspect(f, func(n ast.Node) bool {
-		switch n := n.(type) {
-		case *ast.CompositeLit:
-			name, _ := n.Type.(*ast.Ident)
-			if s, ok := n.Type.(*ast.SelectorExpr); ok {
-				name = s.Sel
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
 			}
-			if name == nil || name.Name != "Problem" {
+			fset := token.NewFileSet()
+			f, err := parser.ParseFile(fset, file, nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ast.Inspect(f, func(n ast.Node) bool {
+				readTypes(n, constants, uses, func(at ast.Node) {
+					t.Errorf("%s: a problem's type is written out", fset.Position(at.Pos()))
+				})
 				return true
+			})
+		}
+	}
+	var out []string
+	for name, value := range constants {
+		if uses[name] < 2 {
+			t.Errorf("no problem is of the type %s", name)
+		}
+		if value != "" {
+			out = append(out, value)
+		}
+	}
+	return out
+}
+
+// readTypes notes the constants for problems' types, and counts names: other packages
+// use the constants too.
+func readTypes(n ast.Node, constants map[string]string, uses map[string]int, writtenOut func(ast.Node)) {
+	switch n := n.(type) {
+	case *ast.ValueSpec:
+		for i, name := range n.Names {
+			if i >= len(n.Values) || !isTypeName(name.Name) {
+				continue
 			}
-			for _, e := range n.Elts {
-				if kv, ok := e.(*ast.KeyValueExpr); ok && kv.Key.(*ast.Ident).Name == "Type" {
-					text(kv.Value)
-				}
-			}
-		case *ast.AssignStmt:
-			for i, left := range n.Lhs {
-				selector, isType := left.(*ast.SelectorExpr)
-				variable, isKind := left.(*ast.Ident)
-				if len(n.Lhs) == len(n.Rhs) && (isType && selector.Sel.Name == "Type" || isKind &&
-					variable.Name == "kind") {
-					text(n.Rhs[i])
-				}
-			}
-		case *ast.CallExpr:
-			if s, ok := n.Fun.(*ast.SelectorExpr); ok && s.Sel.Name == "tell" && len(n.Args) == 5 {
-				text(n.Args[3])
+			constants[name.Name] = "" // another constant's value
+			if l, ok := n.Values[i].(*ast.BasicLit); ok {
+				constants[name.Name], _ = strconv.Unquote(l.Value)
 			}
 		}
-		return true
-	})
+	case *ast.KeyValueExpr:
+		key, _ := n.Key.(*ast.Ident)
+		if key != nil && key.Name == "Type" && isString(n.Value) {
+			writtenOut(n)
+		}
+	case *ast.AssignStmt:
+		for i, right := range n.Rhs {
+			to := n.Lhs[i]
+			if s, ok := to.(*ast.SelectorExpr); ok {
+				to = s.Sel
+			}
+			name, _ := to.(*ast.Ident)
+			isType := name != nil && (name.Name == "Type" || name.Name == "kind")
+			if isType && isString(right) {
+				writtenOut(n)
+			}
+		}
+	case *ast.CallExpr: // of the sign-in pages
+		s, ok := n.Fun.(*ast.SelectorExpr)
+		if ok && s.Sel.Name == "reply" && isString(n.Args[3]) {
+			writtenOut(n)
+		}
+	case *ast.Ident:
+		uses[n.Name]++ // a constant's declaration is one
+	}
+}
+
+func isTypeName(name string) bool {
+	rest, ok := strings.CutPrefix(strings.ToLower(name[:1])+name[1:], "type")
+	return ok && rest != "" && rest[:1] != strings.ToLower(rest[:1])
+}
+
+func isString(e ast.Expr) bool {
+	l, ok := e.(*ast.BasicLit)
+	return ok && l.Kind == token.STRING
 }

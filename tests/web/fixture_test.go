@@ -42,21 +42,21 @@ const twoPATs = onePAT + `  - name: nuget-feed
     scopes: [vso.packaging]
 `
 
-// rig is the app with the whole local Azure, asked through the Functions host.
-type rig struct {
+// fixture is the app with the whole local Azure, asked through the Functions host.
+type fixture struct {
 	*simulation.World
 	t   *testing.T
 	api *openAPI
 }
 
-// story runs one rig in its own bubble of virtual time.
-func story(t *testing.T, c simulation.Config, tell func(t *testing.T, r *rig)) {
+// run tests one fixture in its own bubble of virtual time.
+func run(t *testing.T, c simulation.Config, test func(t *testing.T, r *fixture)) {
 	t.Helper()
 	t.Parallel()
-	bubble(t, c, tell)
+	bubble(t, c, test)
 }
 
-func bubble(t *testing.T, c simulation.Config, tell func(t *testing.T, r *rig)) {
+func bubble(t *testing.T, c simulation.Config, test func(t *testing.T, r *fixture)) {
 	t.Helper()
 	api := readDescription(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -70,12 +70,12 @@ func bubble(t *testing.T, c simulation.Config, tell func(t *testing.T, r *rig)) 
 				t.Logf("the handler said:\n%s", w.Output())
 			}
 		}()
-		tell(t, &rig{World: w, t: t, api: api})
+		test(t, &fixture{World: w, t: t, api: api})
 	})
 }
 
 // sweep runs the timer a minute later, and waits for its commands.
-func (r *rig) sweep() {
+func (r *fixture) sweep() {
 	r.t.Helper()
 	time.Sleep(61 * time.Second)
 	if err := r.Sweep(); err != nil {
@@ -95,7 +95,7 @@ type answer struct {
 }
 
 // ask sends a request through the host. Of headers each is "Name: value".
-func (r *rig) ask(method, path, body string, headers ...string) *answer {
+func (r *fixture) ask(method, path, body string, headers ...string) *answer {
 	r.t.Helper()
 	var reader io.Reader = http.NoBody
 	if body != "" {
@@ -126,7 +126,7 @@ func (r *rig) ask(method, path, body string, headers ...string) *answer {
 // away begins a sign-in in a browser and walks through the authority's pages. path is
 // where the authority sends the browser back to, and cookie the header that the
 // browser comes with.
-func (r *rig) away(link, user string) (path, cookie string) {
+func (r *fixture) away(link, user string) (path, cookie string) {
 	r.t.Helper()
 	begun := r.ask("GET", link, "").want(http.StatusSeeOther, "")
 	transport := r.Transport()
@@ -170,7 +170,7 @@ func (a *answer) into(v any) *answer {
 	return a
 }
 
-func (r *rig) latest(name string) keyvault.Version {
+func (r *fixture) latest(name string) keyvault.Version {
 	r.t.Helper()
 	v, ok := r.Latest(name)
 	if !ok {
@@ -180,7 +180,7 @@ func (r *rig) latest(name string) keyvault.Version {
 }
 
 // pat finds a PAT at Azure DevOps.
-func (r *rig) pat(id string) devops.PAT {
+func (r *fixture) pat(id string) devops.PAT {
 	r.t.Helper()
 	for _, p := range r.Cloud.DevOps.PATs(cloud.Organization, cloud.User) {
 		if p.AuthorizationID == id {
@@ -192,13 +192,13 @@ func (r *rig) pat(id string) devops.PAT {
 }
 
 // byHand makes a PAT that patrol knows nothing of.
-func (r *rig) byHand(displayName, scopes string, days int, global bool) (id string) {
+func (r *fixture) byHand(displayName, scopes string, days int, global bool) (id string) {
 	id, _ = r.Cloud.DevOps.Seed(cloud.Organization, cloud.User, displayName, scopes, time.Now().AddDate(0, 0, days),
 		global)
 	return id
 }
 
-func (r *rig) inject(f faults.Fault) {
+func (r *fixture) inject(f faults.Fault) {
 	r.t.Helper()
 	if err := r.Cloud.Injector.Inject(f); err != nil {
 		r.t.Fatal(err)
@@ -206,4 +206,4 @@ func (r *rig) inject(f faults.Fault) {
 }
 
 // commands counts what is and was on the command queue.
-func (r *rig) commands() int { return len(r.Cloud.Messages(cloud.CommandQueue)) }
+func (r *fixture) commands() int { return len(r.Cloud.Messages(cloud.CommandQueue)) }

@@ -56,22 +56,22 @@ func (v *vault) Secrets(context.Context) iter.Seq2[rotation.Version, error] {
 	}
 }
 
-// stand is Revocations before a sandbox.
-type stand struct {
+// fixture is Revocations in front of a sandbox of Azure DevOps.
+type fixture struct {
 	*administration.Revocations
-	azure  *azure.Service
-	panel  *faults.Injector
-	client *devops.Client
-	vault  *vault
-	config administration.Config
+	azure    *azure.Service
+	injector *faults.Injector
+	client   *devops.Client
+	vault    *vault
+	config   administration.Config
 }
 
-func story(t *testing.T, tell func(*testing.T, *stand)) {
+func run(t *testing.T, test func(*testing.T, *fixture)) {
 	t.Helper()
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &stand{panel: &faults.Injector{}, vault: &vault{}}
-		s.azure = azure.New(azure.Config{Injector: s.panel, Verify: func(token string) (azure.Claims, error) {
+		s := &fixture{injector: &faults.Injector{}, vault: &vault{}}
+		s.azure = azure.New(azure.Config{Injector: s.injector, Verify: func(token string) (azure.Claims, error) {
 			if token != "root" {
 				return azure.Claims{}, errors.New("not accepted")
 			}
@@ -92,7 +92,8 @@ func story(t *testing.T, tell func(*testing.T, *stand)) {
 			t.Fatal(err)
 		}
 		s.config = administration.Config{Organizations: s.client.Administration(), Vault: s.vault, Key: key}
-		if s.Revocations, err = administration.New(s.config); err != nil {
+		s.Revocations, err = administration.New(s.config)
+		if err != nil {
 			t.Fatal(err)
 		}
 		server := &http.Server{Handler: s.azure}
@@ -106,12 +107,12 @@ func story(t *testing.T, tell func(*testing.T, *stand)) {
 			_ = server.Close()
 			synctest.Wait()
 		}()
-		tell(t, s)
+		test(t, s)
 	})
 }
 
 // seed gives a user a number of PATs.
-func (s *stand) seed(user string, n int) (ids []string) {
+func (s *fixture) seed(user string, n int) (ids []string) {
 	for range n {
 		id, _ := s.azure.Seed("contoso", user, "p", "vso.code", time.Now().Add(48*time.Hour), false)
 		ids = append(ids, id)
@@ -119,7 +120,7 @@ func (s *stand) seed(user string, n int) (ids []string) {
 	return ids
 }
 
-func (s *stand) active(user string) (n int) {
+func (s *fixture) active(user string) (n int) {
 	for _, p := range s.azure.PATs("contoso", user) {
 		if p.State == azure.Active {
 			n++
@@ -128,21 +129,21 @@ func (s *stand) active(user string) (n int) {
 	return n
 }
 
-func (s *stand) fault(t *testing.T, f faults.Fault) {
+func (s *fixture) fault(t *testing.T, f faults.Fault) {
 	t.Helper()
-	if err := s.panel.Inject(f); err != nil {
+	if err := s.injector.Inject(f); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (s *stand) calls(operation string) int { return s.panel.Count(azure.ServiceName, operation) }
+func (s *fixture) calls(operation string) int { return s.injector.Count(azure.ServiceName, operation) }
 
 func of(users ...string) administration.Request {
 	return administration.Request{Organization: "contoso", Identity: "root-bot", Users: users, RequestedBy: "on-call",
 		Trigger: "POST revocations"}
 }
 
-func (s *stand) plan(t *testing.T, q administration.Request) administration.Plan {
+func (s *fixture) plan(t *testing.T, q administration.Request) administration.RevocationPlan {
 	t.Helper()
 	p, err := s.Plan(t.Context(), q)
 	if err != nil {
@@ -162,6 +163,6 @@ func wants(t *testing.T, what string, err error, code string) *rotation.Error {
 	return e
 }
 
-func warned(p administration.Plan, part string) bool {
+func warned(p administration.RevocationPlan, part string) bool {
 	return strings.Contains(strings.Join(p.Warnings, "\n"), part)
 }

@@ -1,0 +1,173 @@
+package web
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/azure-patrol/patrol/internal/rotation"
+)
+
+// request is what somebody asks for.
+type request struct {
+	name   string // as audit lines have it
+	target string
+	body   any
+	// repeatable is for a request that may well be carried out again, and whose
+	// answer would be much to remember.
+	repeatable bool
+}
+
+// Outcomes of an audit line beside a problem's type.
+const (
+	outcomeDone     = "done"
+	outcomeRepeated = "repeated"
+	outcomeFailed   = "failed"
+)
+
+// do carries out one request: at most once for each idempotency key, and with its line
+// in the audit log whatever comes of it.
+func do[T any](ctx context.Context, a *API, by Caller, asked request, f func(operation string) (T, *Problem)) (out T,
+	p *Problem) {
+	operation := a.Operation()
+	if by.Key != "" {
+		operation = by.operation()
+	}
+	record := rotation.Record{Who: by.Who, Trigger: by.Trigger, Act: asked.name, Target: clip(asked.target),
+		Outcome: outcomeFailed, Activity: operation} // what stays if f panics
+	defer func() { record.Write(ctx, a.Log) }()
+
+	if by.Key != "" {
+		s, p := a.answers.enter(ctx, by, asked, a.Now())
+		if p != nil {
+			record.Outcome = p.Type
+			return out, p
+		}
+		if s.kept {
+			record.Outcome = outcomeRepeated
+			return s.value.(T), nil
+		}
+		defer func() { a.answers.leave(s, out, record.Outcome == outcomeDone, asked.repeatable) }()
+	}
+	out, p = f(operation)
+	if p != nil {
+		record.Outcome = p.Type
+		if p.ActivityID != "" {
+			record.Activity = p.ActivityID
+		}
+		return out, p
+	}
+	record.Outcome = outcomeDone
+	return out, nil
+}
+
+const (
+	// maxAnswers and answerAge bound what is remembered of requests with a key.
+	maxAnswers = 1000
+	answerAge  = 24 * time.Hour
+)
+
+// answers remembers what this process has answered to requests with an idempotency
+// key. What another process has answered it does not know: there the same key gives
+// the same operation, which drops a repeated command and finds a rotation that was
+// done; but another body with the key is taken for another request.
+type answers struct {
+	mu    sync.Mutex
+	slots map[string]*slot
+	order []*slot
+}
+
+// slot is one key.
+type slot struct {
+	id    string
+	asked [sha256.Size]byte
+	at    time.Time
+	done  chan struct{} // closed when the request has been carried out, or has failed
+	kept  bool          // value is the answer
+	value any
+}
+
+// enter gives a request's slot. If the same one is being carried out, it waits for that.
+func (m *answers) enter(ctx context.Context, by Caller, asked request, now time.Time) (*slot, *Problem) {
+	body, err := json.Marshal(asked.body)
+	if err != nil {
+		return nil, &Problem{Status: http.StatusInternalServerError, Type: typeInternal,
+			Title: "patrol could not read back the request", Detail: "Report it, with the body that was sent."}
+	}
+	id := by.Who + "\n" + by.Key
+	sum := sha256.Sum256([]byte(asked.name + "\n" + strings.ToLower(asked.target) + "\n" + string(body)))
+	for {
+		s, isNew := m.slot(id, sum, now)
+		if isNew {
+			return s, nil
+		}
+		if s.asked != sum {
+			return nil, &Problem{Status: http.StatusUnprocessableEntity, Type: typeKeyReused,
+				Title: "This Idempotency-Key belongs to another request",
+				Detail: "It was sent with another function, target or body before. " +
+					"Send a new key with each new request."}
+		}
+		select {
+		case <-s.done:
+			if s.kept {
+				return s, nil
+			}
+			m.drop(s) // it failed, or may be carried out again
+		case <-ctx.Done():
+			return nil, &Problem{Status: http.StatusServiceUnavailable, Type: typeBusy,
+				Title: "The same request is being carried out", Detail: "Send it again in a few seconds.",
+				retryAfter: 5}
+		}
+	}
+}
+
+// slot finds a key's slot, or makes one.
+func (m *answers) slot(id string, asked [sha256.Size]byte, now time.Time) (s *slot, isNew bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s := m.slots[id]; s != nil && now.Sub(s.at) <= answerAge {
+		return s, false
+	}
+	s = &slot{id: id, asked: asked, at: now, done: make(chan struct{})}
+	if m.slots == nil {
+		m.slots = map[string]*slot{}
+	}
+	m.slots[id] = s
+	m.order = append(m.order, s)
+	if len(m.order) > maxAnswers {
+		m.remove(m.order[0])
+		m.order = m.order[1:]
+	}
+	return s, true
+}
+
+func (m *answers) drop(s *slot) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.remove(s)
+}
+
+// remove frees a slot's key, unless another slot has it. mu is held.
+func (m *answers) remove(s *slot) {
+	if m.slots[s.id] == s {
+		delete(m.slots, s.id)
+	}
+}
+
+// leave keeps a request's answer. One that failed leaves its key free for another try.
+func (m *answers) leave(s *slot, value any, ok, repeatable bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s.kept = ok && !repeatable
+	if s.kept {
+		s.value = value
+	}
+	if !ok {
+		m.remove(s)
+	}
+	close(s.done)
+}

@@ -1,0 +1,119 @@
+package web
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/azure-patrol/patrol/internal/rotation"
+)
+
+// RotateRequest says how to rotate.
+type RotateRequest struct {
+	Reason         string `json:"reason,omitempty"`         // free text, for the log
+	RevokePrevious string `json:"revokePrevious,omitempty"` // overlap (default) or now
+}
+
+const maxReason = 256
+
+// Rotate orders to rotate away from the PAT that is current now. Pressing twice before
+// it is done rotates once.
+func (a *API) Rotate(ctx context.Context, by Caller, name string, o RotateRequest) (Order, *Problem) {
+	asked := request{name: "rotate", target: name, body: o}
+	return do(ctx, a, by, asked, func(operation string) (Order, *Problem) {
+		c := rotation.Command{Reason: rotation.Requested, RevokePrevious: rotation.AfterOverlap, RequestedBy: by.Who,
+			Operation: operation}
+		switch o.RevokePrevious {
+		case "", string(rotation.AfterOverlap):
+		case string(rotation.Now):
+			c.Reason, c.RevokePrevious = rotation.Compromised, rotation.Now
+		default:
+			return Order{}, badBody(`revokePrevious must be "overlap" or "now".`)
+		}
+		if len(o.Reason) > maxReason {
+			return Order{}, badBody("reason may have 256 bytes at most.")
+		}
+		item, ok := a.Reconciler.Inspect(ctx, name)
+		if !ok {
+			return Order{}, unknownPAT()
+		}
+		c.PAT = item.Spec.Name
+		if p := a.ready(ctx, item); p != nil {
+			return Order{}, p
+		}
+		if item.Current == nil {
+			c.Reason = rotation.Provision
+		} else {
+			c.From = item.Current.Ledger.AuthorizationID
+		}
+		if by.Key != "" {
+			// Another process may have taken the same order, and it may have been
+			// carried out since: the version that came of it says so.
+			done, p := a.carriedOut(ctx, c)
+			if p != nil {
+				return Order{}, p
+			}
+			if done != nil {
+				return *done, nil
+			}
+		}
+		a.Log.InfoContext(ctx, "rotation ordered", "pat", c.PAT, "from", c.From, "by", c.RequestedBy,
+			"why", o.Reason, "revokePrevious", string(c.RevokePrevious), "operation", c.Operation)
+		if err := a.Outbox.Send(ctx, c); err != nil {
+			return Order{}, a.upstream(ctx, err)
+		}
+		return orderOf(c), nil
+	})
+}
+
+func orderOf(c rotation.Command) Order {
+	return Order{Operation: c.Operation, PAT: c.PAT, Reason: string(c.Reason), From: c.From,
+		RevokePrevious: string(c.RevokePrevious), Status: linkTo(c.PAT)}
+}
+
+// carriedOut finds the version that an order has led to; nil: none.
+func (a *API) carriedOut(ctx context.Context, c rotation.Command) (*Order, *Problem) {
+	versions, err := a.Versions.Versions(ctx, c.PAT)
+	if err != nil {
+		return nil, a.upstream(ctx, err)
+	}
+	for _, v := range versions {
+		if v.Ledger.Operation == c.Operation && v.Ledger.RotationID != "" {
+			c.Reason, c.From = v.Ledger.Reason, v.Ledger.Previous
+			out := orderOf(c)
+			return &out, nil
+		}
+	}
+	return nil, nil
+}
+
+// ready refuses what cannot be done before somebody signs in, and what could not be
+// observed.
+func (a *API) ready(ctx context.Context, item rotation.Item) *Problem {
+	id := a.Identities.State(ctx, item.Spec.Identity)
+	needsSignIn := item.Err != nil && rotation.ClassOf(item.Err) == rotation.SignIn
+	if id.Required != "" || needsSignIn {
+		return &Problem{Status: http.StatusConflict, Type: typeSignInRequired, Title: titleSignIn,
+			Detail: "patrol cannot act as the identity " + item.Spec.Identity + " before " + id.User +
+				" has signed in.",
+			SignInURL: id.SignInURL, Class: string(rotation.SignIn), Code: id.Required}
+	}
+	if item.Err != nil {
+		return a.upstream(ctx, item.Err)
+	}
+	return nil
+}
+
+// rotatePAT: POST pats/{name}/rotate.
+func (a *API) rotatePAT(w http.ResponseWriter, r *http.Request) {
+	var body RotateRequest
+	by, p := a.posted(w, r, &body)
+	if p != nil {
+		fail(w, *p)
+		return
+	}
+	out, p := a.Rotate(r.Context(), by, r.PathValue("name"), body)
+	if p == nil {
+		w.Header().Set("Location", out.Status)
+	}
+	a.reply(w, r, http.StatusAccepted, out, p)
+}
