@@ -45,7 +45,8 @@ func (s *Server) failure(upn, client string) *refusal {
 			continue
 		}
 		if f.Times > 0 {
-			if f.Times--; f.Times == 0 {
+			f.Times--
+			if f.Times == 0 {
 				s.failures = append(s.failures[:i:i], s.failures[i+1:]...)
 			}
 		}

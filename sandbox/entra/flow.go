@@ -359,7 +359,8 @@ func (s *Server) act(f *flow, v *visitor, form url.Values) reply {
 		}
 	case stepMFA:
 		if form.Get("code") != f.code {
-			if f.tries++; f.tries == maxMFATries {
+			f.tries++
+			if f.tries == maxMFATries {
 				return trouble(refuse(500121, ""))
 			}
 			return s.next(f, "That code is wrong. Try again.")

@@ -308,7 +308,8 @@ func TestOnlyAnAdministratorGrantsWhatUsersMayNot(t *testing.T) {
 			// The administrator's own consent is the administrator's alone.
 			for _, everybody := range []bool{false, true} {
 				change := append([]string{"prompt", "consent"}, scope...)
-				at, _ = visit(t, client, htmlclient.Person{User: boss, ForEverybody: everybody}, request("web", change...))
+				person := htmlclient.Person{User: boss, ForEverybody: everybody}
+				at, _ = visit(t, client, person, request("web", change...))
 				check(t, "the administrator has a code", back(t, at).Has("code"), true)
 				want := "account sign-in approval"
 				if everybody {
@@ -350,7 +351,8 @@ func TestTheAdminConsentEndpoint(t *testing.T) {
 	p, _ = visit(t, client, htmlclient.Person{User: boss, CancelAt: "consent"}, at("/adminconsent"))
 	checkQuery(t, "declined", back(t, p),
 		"error", "access_denied", "admin_consent", "True", "tenant", entra.DefaultTenant)
-	p, _ = visit(t, client, htmlclient.Person{User: boss}, at("/v2.0/adminconsent", "scope", entra.DevOps+"/vso.nothing"))
+	p, _ = visit(t, client, htmlclient.Person{User: boss},
+		at("/v2.0/adminconsent", "scope", entra.DevOps+"/vso.nothing"))
 	checkHas(t, "a scope that does not exist", back(t, p).Get("error_description"), "AADSTS650053")
 	p, steps = visit(t, client, htmlclient.Person{User: boss}, at("/v2.0/adminconsent", "scope", pats))
 	check(t, "one scope: pages", steps, "account sign-in consent")

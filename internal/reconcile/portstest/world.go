@@ -148,7 +148,8 @@ func (w *World) List(ctx context.Context, o rotation.Owner) (out []rotation.PAT,
 }
 
 // Create is rotation.Tokens'.
-func (w *World) Create(ctx context.Context, o rotation.Owner, r rotation.PATRequest) (out rotation.IssuedPAT, err error) {
+func (w *World) Create(ctx context.Context, o rotation.Owner, r rotation.PATRequest) (out rotation.IssuedPAT,
+	err error) {
 	err = w.call(ctx, "devops.Create", o.Identity+"/"+o.Organization, func() error {
 		p := w.makePAT(o, r.DisplayName, r.Scopes, r.ValidTo)
 		out = rotation.IssuedPAT{PAT: p.PAT, Token: rotation.NewSecret(p.Value)}

@@ -36,7 +36,8 @@ func (p Person) Walk(ctx context.Context, b *Browser, page string) (*Page, error
 		if p.Saw != nil {
 			p.Saw(step)
 		}
-		if seen[step]++; seen[step] > 1 { // it did not help
+		seen[step]++
+		if seen[step] > 1 { // it did not help
 			return at, nil
 		}
 	}

@@ -154,7 +154,7 @@ func (a *authority) close() {
 
 // clients are the app registrations.
 func (a *authority) clients() []map[string]any {
-	common := func(more map[string]any) map[string]any {
+	client := func(more map[string]any) map[string]any {
 		c := map[string]any{
 			"redirect_uris": []string{redirect}, "response_types": []string{"code"},
 			"grant_types": []string{"authorization_code", "refresh_token"},
@@ -166,8 +166,8 @@ func (a *authority) clients() []map[string]any {
 	}
 	number := func(n *big.Int) string { return base64.RawURLEncoding.EncodeToString(n.Bytes()) }
 	return []map[string]any{
-		common(map[string]any{"client_id": publicClient, "token_endpoint_auth_method": "none"}),
-		common(map[string]any{"client_id": confidentialClient, "token_endpoint_auth_method": "private_key_jwt",
+		client(map[string]any{"client_id": publicClient, "token_endpoint_auth_method": "none"}),
+		client(map[string]any{"client_id": confidentialClient, "token_endpoint_auth_method": "private_key_jwt",
 			"jwks": map[string]any{"keys": []any{map[string]any{
 				"kty": "RSA", "use": "sig", "n": number(a.key.N), "e": number(big.NewInt(int64(a.key.E)))}}}}),
 	}
