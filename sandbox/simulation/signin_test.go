@@ -122,7 +122,8 @@ func TestOnlyTheFlowThatThisBrowserBeganIsFinished(t *testing.T) {
 		says   string
 		back   func(t *testing.T, w *simulation.World) (*http.Response, string)
 	}{
-		"another browser": {400, "did not begin it", func(t *testing.T, w *simulation.World) (*http.Response, string) {
+		"another browser": {400, "has not started a sign-in", func(t *testing.T, w *simulation.World) (*http.Response,
+			string) {
 			victim, thief := begin(t, w), begin(t, w)
 			defer victim.close()
 			defer thief.close()
@@ -146,7 +147,7 @@ func TestOnlyTheFlowThatThisBrowserBeganIsFinished(t *testing.T) {
 			q.Set("state", "AAAAAAAAAAAAAAAAAAAAAAAAAA")
 			return k.get(callback + "?" + q.Encode())
 		}},
-		"a forged cookie": {400, "not made by this app", func(t *testing.T, w *simulation.World) (*http.Response,
+		"a forged cookie": {400, "has not made the browser", func(t *testing.T, w *simulation.World) (*http.Response,
 			string) {
 			k := begin(t, w)
 			defer k.close()
