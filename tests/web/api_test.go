@@ -246,6 +246,7 @@ func TestAFailedActLeavesItsKeyFree(t *testing.T) {
 func TestRequestsWithOneKeyAtOnceAreOne(t *testing.T) {
 	run(t, simulation.Config{}, func(t *testing.T, r *fixture) {
 		r.sweep()
+		r.Settle() // the sweep's own commands are there
 		before := r.commands()
 		var wg sync.WaitGroup
 		bodies := make([]string, 8)
