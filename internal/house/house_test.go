@@ -135,6 +135,47 @@ func TestProductionDoesNotImportTheSandbox(t *testing.T) {
 	}
 }
 
+func TestTheLayoutInTheREADMEIsTrue(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, layout, _ := strings.Cut(string(text), "## Layout")
+	layout, _, _ = strings.Cut(layout, "\n## ")
+	named := map[string]bool{}
+	for line := range strings.Lines(layout) {
+		folder, rest, found := strings.Cut(line, "/")
+		if !found || rest == "" || strings.Contains(strings.TrimSpace(folder), " ") {
+			continue
+		}
+		name := strings.TrimSpace(folder)
+		if strings.HasPrefix(line, "  ") {
+			name = "internal/" + name
+		}
+		named[name] = true
+	}
+	for _, folder := range []string{".", "internal"} {
+		entries, err := os.ReadDir(filepath.Join(root, folder))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			name := filepath.ToSlash(filepath.Join(folder, e.Name()))
+			isOurs := e.IsDir() && !strings.HasPrefix(e.Name(), ".") && e.Name() != "dist"
+			if isOurs && name != "internal" && !named[name] {
+				t.Errorf("the layout in README.md has no folder %s", name)
+			}
+			delete(named, name)
+		}
+	}
+	for name := range named {
+		if strings.Contains(name, "`") {
+			continue
+		}
+		t.Errorf("the layout in README.md has a folder %s that is not there", name)
+	}
+}
+
 // dependencies are all packages that a package links and that are not the standard
 // library's.
 func dependencies(t *testing.T, pkg string) []string {
