@@ -26,6 +26,7 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/administration"
 	"github.com/azure-patrol/patrol/internal/reconcile"
+	"github.com/azure-patrol/patrol/internal/rotation"
 	"github.com/azure-patrol/patrol/internal/web"
 )
 
@@ -353,8 +354,9 @@ func TestEveryProblemTypeIsListed(t *testing.T) {
 	}
 	used := map[string]bool{}
 	for _, code := range []string{reconcile.UnknownPAT, reconcile.UnknownToken, reconcile.NotProvisioned,
-		reconcile.NotOurs, reconcile.BadEnd, reconcile.Gone,
-		reconcile.Overtaken, reconcile.ExtensionRefused, reconcile.InUse} {
+		reconcile.NotOurs, reconcile.BadEnd, reconcile.Gone, reconcile.Overtaken, reconcile.ExtensionRefused,
+		reconcile.InUse, administration.Incomplete, administration.NotAdministrator, administration.PlanChanged,
+		rotation.UnknownIdentity} {
 		used[code] = true
 	}
 	for _, problem := range problemTypes(t) {
