@@ -207,6 +207,7 @@ func (a *App) wire(s Settings) error {
 	core := reconcile.Config{
 		Spec: m.PAT, Specs: func() []rotation.Spec { return m.PATs },
 		Vault: a.vault, Tokens: tokens, Outbox: a.bus, Identities: signIns, Observer: a.telemetry.Observer(),
+		IdentityNames:   signIns.Names,
 		VaultTag:        rotation.VaultTag(s.Vault.Host),
 		ProviderAddress: func(organization string) string { return providers + organization },
 		Organization: func(address string) string {

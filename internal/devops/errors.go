@@ -21,7 +21,8 @@ func (e *previewError) Unwrap() error { return e.refusal }
 // fail makes an error of this call.
 func (k *call) fail(class rotation.Class, code, message string, cause error) *rotation.Error {
 	return &rotation.Error{
-		Class: class, Code: code, Err: cause,
+		Service: rotation.AzureDevOps,
+		Class:   class, Code: code, Err: cause,
 		Message: fmt.Sprintf("%s of %s in %s: %s", k.doing, k.owner.Identity, k.owner.Organization, message),
 	}
 }

@@ -12,6 +12,7 @@ import (
 type Status struct {
 	Identity string
 	User     string
+	UserID   string    // object id of who has signed in; empty: not known
 	SignedIn time.Time // zero: nobody has signed in
 	Until    time.Time // the refresh token's end, unless it is used before
 	Required bool      // a person must sign in
@@ -42,6 +43,17 @@ func (c *Client) Status(ctx context.Context, identity string) (Status, error) {
 	}
 	s, _ := a.published.view()
 	return s, nil
+}
+
+// User is the object id of the user who has signed in as an identity; empty: not known
+// to this process yet. It calls nobody.
+func (c *Client) User(identity string) string {
+	a, err := c.account(identity)
+	if err != nil {
+		return ""
+	}
+	s, _ := a.published.view()
+	return s.UserID
 }
 
 // isOld says that what was read of the vault at readAt should be read again.
@@ -88,7 +100,8 @@ func (a *account) publish() {
 	if !a.stored.wasRead() {
 		return
 	}
-	s := Status{Identity: a.name, User: a.user, SignInLink: a.client.SignInLink(a.name)}
+	s := Status{Identity: a.name, User: a.user, UserID: printable(a.stored.tags[tagUserID]),
+		SignInLink: a.client.SignInLink(a.name)}
 	if at, err := time.Parse(time.RFC3339, a.stored.tags[tagSignedInAt]); err == nil {
 		s.SignedIn = at
 	}

@@ -44,5 +44,7 @@ const (
 	Gone             = "pat-gone"          // Azure DevOps does not know the current PAT any more
 	Overtaken        = "pat-replaced"      // it was replaced meanwhile
 	ExtensionRefused = "extension-refused" // Azure DevOps or a policy refuses
+	NothingReplaced  = "nothing-replaced"  // no overlap is under way
+	OrderedToEnd     = "ordered-to-end"    // somebody ordered that the replaced PAT ends at once
 	InUse            = "pat-in-use"        // a secret's readers would hold a dead token
 )

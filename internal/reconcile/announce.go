@@ -6,39 +6,74 @@ import (
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
-// announce publishes the event and schedules the revocation, and then notes on the
-// version that both were done. If the process ends before that note, both are sent
-// again, with the same ids.
-func (w *work) announce(ctx context.Context) error {
-	c := *w.seen.Current
-	event := &rotation.Rotated{
-		Spec: w.spec, RotationID: c.Ledger.RotationID, Reason: c.Ledger.Reason,
-		SecretID: c.URL, SecretVersion: c.ID, AuthorizationID: c.Ledger.AuthorizationID,
-		ValidFrom: c.Created, ValidTo: c.Expires, At: w.Now(),
-	}
-	if p, ok := w.seen.Find(c.Ledger.AuthorizationID); ok {
-		event.ValidFrom = p.ValidFrom
-	}
+// announce publishes the event of a rotation and schedules the revocation, and then
+// notes on the version that both were done. If the process ends before that note, both
+// are sent again, with the same ids.
+func (w *work) announce(ctx context.Context, d rotation.Decision) error {
+	v := *d.Version
+	event := w.rotated(v)
 	sends := []func() error{func() error { return w.Outbox.Publish(ctx, event) }}
-	if c.Ledger.Previous != "" {
-		at := c.Ledger.RevokePreviousAt
-		event.Previous = &rotation.Replaced{Version: c.Ledger.PreviousVersion, AuthorizationID: c.Ledger.Previous,
-			RevokeAt: at}
-		if at.After(w.Now()) {
-			revocation := w.check("revocation", c.Ledger.RotationID, at)
-			sends = append(sends, func() error { return w.Outbox.Send(ctx, revocation) })
-		}
+	if event.Previous != nil && event.Previous.RevokeAt.After(w.Now()) {
+		revocation := w.check("revocation", v.Ledger.RotationID, event.Previous.RevokeAt)
+		sends = append(sends, func() error { return w.Outbox.Send(ctx, revocation) })
 	}
 	err := inParallel(sends)
 	if err != nil {
 		return err
 	}
-	c.Ledger.AnnouncedAt = w.Now()
-	c.Value = rotation.Secret{}
-	updated, err := w.Vault.Update(ctx, c)
+	v.Ledger.AnnouncedAt = w.Now()
+	v.Value = rotation.Secret{}
+	updated, err := w.Vault.Update(ctx, v)
 	if err != nil {
 		return err
 	}
-	w.seen.Current = &updated
+	w.replace(updated)
 	return nil
+}
+
+// rotated is the event of a version. Copies of it are equal: it says what the version
+// says, and its time is the version's creation.
+func (w *work) rotated(v rotation.Version) *rotation.Rotated {
+	event := &rotation.Rotated{
+		Spec: w.spec, RotationID: v.Ledger.RotationID, Reason: v.Ledger.Reason,
+		SecretID: v.URL, SecretVersion: v.ID, AuthorizationID: v.Ledger.AuthorizationID,
+		ValidFrom: v.Created, ValidTo: v.Expires, At: v.Created,
+	}
+	if event.Reason == "" {
+		event.Reason = rotation.Expiring // the tag gave way to others
+	}
+	l := v.Ledger
+	if l.PreviousVersion == "" {
+		return event
+	}
+	event.Previous = &rotation.Replaced{Version: l.PreviousVersion, AuthorizationID: l.Previous,
+		RevokeAt: rotation.RevocationTime(w.spec, v)}
+	if l.Previous == "" {
+		event.Previous.AuthorizationID = w.authorizationOf(l.PreviousVersion)
+	}
+	return event
+}
+
+// authorizationOf is the authorization id that a replaced version names.
+func (w *work) authorizationOf(version string) string {
+	for _, v := range w.seen.Replaced {
+		if v.ID == version {
+			return v.Ledger.AuthorizationID
+		}
+	}
+	return ""
+}
+
+// replace brings one version of what has been observed up to date.
+func (w *work) replace(v rotation.Version) {
+	if v.ID == w.seen.Current.ID {
+		v.Value = w.seen.Current.Value
+		w.seen.Current = &v
+		return
+	}
+	for i := range w.seen.Replaced {
+		if w.seen.Replaced[i].ID == v.ID {
+			w.seen.Replaced[i] = v
+		}
+	}
 }

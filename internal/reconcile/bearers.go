@@ -1,29 +1,30 @@
 package reconcile
 
-import (
-	"sync"
+import "sync"
 
-	"github.com/azure-patrol/patrol/internal/rotation"
-)
-
-// bearers remembers who bears the PATs that this process has proved, by owner. All PATs
-// of one owner belong to one user.
+// bearers remembers who bears the PATs that this process has made, by identity and by
+// the user who has signed in as it: another user's PATs have another bearer. A value that
+// was put into the vault by hand says nothing of that.
 type bearers struct {
 	mu sync.Mutex
-	of map[rotation.Owner]string
+	of map[signedIn]string
 }
 
-// agrees reports whether a PAT of this owner may have this bearer. The first one that
-// is seen decides.
-func (b *bearers) agrees(o rotation.Owner, bearer string) bool {
+// signedIn is a user (by object id) who has signed in as an identity.
+type signedIn struct{ identity, user string }
+
+// agrees reports whether a PAT made for this identity may have this bearer. The first
+// one that is seen decides.
+func (b *bearers) agrees(identity, user, bearer string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if known, ok := b.of[o]; ok {
+	who := signedIn{identity, user}
+	if known, ok := b.of[who]; ok {
 		return known == bearer
 	}
 	if b.of == nil {
-		b.of = map[rotation.Owner]string{}
+		b.of = map[signedIn]string{}
 	}
-	b.of[o] = bearer
+	b.of[who] = bearer
 	return true
 }

@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// closedPATs are replaced PATs whose versions this process has closed: a sweep, whose
-// list shows the latest versions only, need not send a command for them again.
+// closedPATs remembers PATs by their authorization ids with the time at which something
+// was done to them: closed (a sweep, whose list shows the latest versions only, need not
+// send a command for them again), or ended on a person's word.
 type closedPATs struct {
 	mu sync.Mutex
 	at map[string]time.Time // by authorization id

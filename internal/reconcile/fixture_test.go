@@ -26,6 +26,7 @@ type fixture struct {
 	r     *reconcile.Reconciler
 	specs []rotation.Spec
 	log   strings.Builder
+	swept time.Time // the last sweep
 }
 
 // agents is an entry of the manifest.
@@ -83,6 +84,15 @@ func (f *fixture) reconcile(c rotation.Command) {
 	if err != nil {
 		f.Fatalf("reconcile of %s: %v", c.PAT, err)
 	}
+}
+
+// sweep sweeps as the timer does, and works on what it sends.
+func (f *fixture) sweep() rotation.Plan {
+	f.Helper()
+	plan, _ := f.r.Sweep(f.Context(), f.swept, "timer")
+	f.swept = time.Now()
+	f.pass(time.Second)
+	return plan
 }
 
 // pass lets time go by; each command in the queue is worked on when it is due.

@@ -96,7 +96,7 @@ func TestAPATThatIsNotStoredIsEndedOnceItIsOldEnough(t *testing.T) {
 		f.check(s.Name)
 		f.refuseNothing()
 		f.pass(time.Hour)
-		f.check(s.Name)
+		f.sweep()
 		orphan := f.world.PATs()[0]
 		want(f, "orphan works", orphan.Works(time.Now()), false)
 		if age := orphan.Revoked.Sub(orphan.ValidFrom); age < rotation.OrphanAge {

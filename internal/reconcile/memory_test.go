@@ -84,17 +84,16 @@ func TestANoticeIsDueOnceADayAndAtOnceAfterTheFailureIsOver(t *testing.T) {
 
 func TestTheFirstBearerDecides(t *testing.T) {
 	var b bearers
-	contoso := rotation.Owner{Identity: "bot", Organization: "contoso"}
-	fabrikam := rotation.Owner{Identity: "bot", Organization: "fabrikam"}
 	for _, s := range []struct {
-		owner  rotation.Owner
-		bearer string
-		want   bool
+		identity, user, bearer string
+		want                   bool
 	}{
-		{contoso, "alice", true}, {contoso, "alice", true}, {contoso, "bob", false}, {fabrikam, "bob", true},
+		{"bot", "oid-1", "alice", true}, {"bot", "oid-1", "alice", true}, {"bot", "oid-1", "bob", false},
+		{"other", "oid-1", "bob", true},
+		{"bot", "oid-2", "bob", true}, // the account was made anew
 	} {
-		if got := b.agrees(s.owner, s.bearer); got != s.want {
-			t.Errorf("%s of %s: agrees %v, want %v", s.bearer, s.owner.Organization, got, s.want)
+		if got := b.agrees(s.identity, s.user, s.bearer); got != s.want {
+			t.Errorf("%s for %s as %s: agrees %v, want %v", s.bearer, s.identity, s.user, got, s.want)
 		}
 	}
 }

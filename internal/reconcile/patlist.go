@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -186,125 +187,94 @@ func (r *patlist) note(o rotation.Owner, c change) {
 	}
 }
 
-// index is an owner's list of PATs with an index of what is asked of it, so that a
-// PAT among ten thousand is found without reading the others.
+// index is an owner's list of PATs by what is asked of it: ids and names.
 type index struct {
 	at time.Time
 
-	mu   sync.Mutex
-	pats []rotation.PAT // one without an id has been taken out
-	byID map[string]int32
-	// The PATs of one name, and of one rotation, are chained.
-	byName, byRotation     map[string]int32
-	nextName, nextRotation []int32
+	mu     sync.Mutex
+	byID   map[string]rotation.PAT // in lower case
+	byName map[string][]string     // ids, by declared name
 }
 
-const nowhere int32 = -1
-
 func newIndex(at time.Time, pats []rotation.PAT) *index {
-	l := &index{at: at, byID: make(map[string]int32, len(pats)), byName: make(map[string]int32, len(pats)),
-		byRotation: map[string]int32{}}
-	l.pats = pats
-	l.nextName, l.nextRotation = make([]int32, 0, len(pats)), make([]int32, 0, len(pats))
-	for i := range pats {
-		l.enter(int32(i))
+	l := &index{at: at, byID: make(map[string]rotation.PAT, len(pats)), byName: make(map[string][]string, len(pats))}
+	for _, p := range pats {
+		l.enter(p)
 	}
 	return l
 }
 
-// enter takes in the PAT at i, the next one in turn.
-func (l *index) enter(i int32) {
-	p := &l.pats[i]
-	l.byID[strings.ToLower(p.AuthorizationID)] = i
-	declared, _, rotation, marked := rotation.ParseDisplayName(p.DisplayName)
-	l.nextName = append(l.nextName, link(l.byName, fold(declared), i))
-	next := nowhere
-	if marked {
-		next = link(l.byRotation, rotation, i)
+// enter takes a PAT in; the lock is held, or nobody else knows the index.
+func (l *index) enter(p rotation.PAT) {
+	id := strings.ToLower(p.AuthorizationID)
+	_, known := l.byID[id]
+	l.byID[id] = p
+	if known {
+		return
 	}
-	l.nextRotation = append(l.nextRotation, next)
-}
-
-func link(heads map[string]int32, key string, i int32) (next int32) {
-	next, ok := heads[key]
-	if !ok {
-		next = nowhere
-	}
-	heads[key] = i
-	return next
+	declared, _, _, _ := rotation.ParseDisplayName(p.DisplayName)
+	name := fold(declared)
+	l.byName[name] = append(l.byName[name], id)
 }
 
 func (l *index) apply(c change) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	id := c.revoked
 	if c.created != nil {
-		id = c.created.AuthorizationID
+		l.enter(*c.created)
+		return
 	}
-	id = strings.ToLower(id)
-	if i, ok := l.byID[id]; ok {
-		l.pats[i] = rotation.PAT{}
-		delete(l.byID, id)
-	}
-	if c.created != nil {
-		l.pats = append(l.pats, *c.created)
-		l.enter(int32(len(l.pats) - 1))
-	}
+	delete(l.byID, strings.ToLower(c.revoked))
 }
 
-// about gives the PATs that matter to one entry of the manifest, in the list's order:
-// those that its versions name, those that bear its name, and those that an attempt
-// to replace one of the versions has made.
-func (l *index) about(s rotation.Spec, versions ...rotation.Version) []rotation.PAT {
-	var found []int32
+// find finds one PAT.
+func (l *index) find(authorizationID string) (rotation.PAT, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	id := func(authorizationID string) {
-		if i, ok := l.byID[strings.ToLower(authorizationID)]; ok && authorizationID != "" {
-			found = append(found, i)
-		}
-	}
-	chain := func(heads map[string]int32, next []int32, key string) {
-		i, ok := heads[key]
-		for ; ok && i != nowhere; i = next[i] {
-			if l.pats[i].AuthorizationID != "" {
-				found = append(found, i)
-			}
-		}
-	}
-	id(s.Adopt)
-	name := fold(s.DisplayName)
-	chain(l.byName, l.nextName, name)
-	if declared, _, _, marked := rotation.ParseDisplayName(s.DisplayName); marked {
-		chain(l.byName, l.nextName, fold(declared))
-	}
-	chain(l.byRotation, l.nextRotation, rotation.RotationID(s.Name, ""))
+	p, ok := l.byID[strings.ToLower(authorizationID)]
+	return p, ok
+}
+
+// about gives the PATs that matter to one entry of the manifest, by their ids: those
+// that its versions name, and those that bear its name.
+func (l *index) about(s rotation.Spec, versions ...rotation.Version) []rotation.PAT {
+	ids := []string{s.Adopt}
 	for _, v := range versions {
-		id(v.Ledger.AuthorizationID)
-		id(v.Ledger.Previous)
-		if v.ID != "" {
-			chain(l.byRotation, l.nextRotation, rotation.RotationID(s.Name, v.ID))
-		}
+		ids = append(ids, v.Ledger.AuthorizationID, v.Ledger.Previous)
 	}
-	slices.Sort(found)
-	found = slices.Compact(found)
-	out := make([]rotation.PAT, len(found))
-	for i, at := range found {
-		out[i] = l.pats[at]
+	for i := range ids {
+		ids[i] = strings.ToLower(ids[i])
+	}
+	declared, _, _, _ := rotation.ParseDisplayName(s.DisplayName)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ids = append(ids, l.byName[fold(s.DisplayName)]...)
+	ids = append(ids, l.byName[fold(declared)]...)
+	slices.Sort(ids)
+	var out []rotation.PAT
+	for _, id := range slices.Compact(ids) {
+		p, ok := l.byID[id]
+		if ok {
+			out = append(out, p)
+		}
 	}
 	return out
 }
 
-// each passes every PAT.
+// each passes every PAT, by their ids.
 func (l *index) each(f func(rotation.PAT)) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, p := range l.pats {
-		if p.AuthorizationID != "" {
-			f(p)
-		}
+	pats := slices.SortedFunc(maps.Values(l.byID), func(a, b rotation.PAT) int {
+		return strings.Compare(a.AuthorizationID, b.AuthorizationID)
+	})
+	l.mu.Unlock()
+	for _, p := range pats {
+		f(p)
 	}
 }
+
+// sameScopes reports whether a PAT has the scopes that the manifest asks for.
+func sameScopes(p rotation.PAT, s rotation.Spec) bool { return slices.Equal(p.Scopes, s.Scopes) }
 
 // fold makes strings that differ in case only the same, as strings.EqualFold sees it.
 func fold(s string) string {

@@ -20,6 +20,7 @@ func (r *Reconciler) Plan(ctx context.Context) rotation.Plan {
 	for l := range lists {
 		p.judge(l)
 	}
+	p.findGarbage(ctx)
 	return p.result()
 }
 
@@ -28,14 +29,17 @@ func (r *Reconciler) Plan(ctx context.Context) rotation.Plan {
 // hold up the others.
 type planning struct {
 	*Reconciler
-	pauses  []time.Duration // between attempts at what fails for a reason that may pass
-	plan    rotation.Plan
-	specs   []rotation.Spec
-	owners  []*ownersPart
-	secrets []*rotation.Version // of the specs, in their order
+	pauses   []time.Duration // between attempts at what fails for a reason that may pass
+	accepted rotation.MassChange
+	plan     rotation.Plan
+	specs    []rotation.Spec
+	owners   []*ownersPart
+	latest   []*rotation.Version // of the specs, in their order
 	// released are secrets that patrol wrote and the manifest does not have.
 	released []*rotation.Version
+	all      []rotation.Version // of every secret
 	vaultErr error
+	garbage  []garbage
 }
 
 // ownersPart is what a plan has of one owner.
@@ -101,14 +105,16 @@ func (p *planning) readSecrets(ctx context.Context) {
 	for i, s := range p.specs {
 		wanted[strings.ToLower(s.Name)] = i
 	}
+	at := p.Now()
 	p.vaultErr = p.retrying(ctx, p.pauses, func() error {
-		p.secrets, p.released = make([]*rotation.Version, len(p.specs)), nil
+		p.latest, p.released, p.all = make([]*rotation.Version, len(p.specs)), nil, nil
 		for v, err := range p.Vault.Secrets(ctx) {
 			if err != nil {
 				return err
 			}
+			p.all = append(p.all, v)
 			if i, ok := wanted[strings.ToLower(v.Name)]; ok {
-				p.secrets[i] = &v
+				p.latest[i] = &v
 			} else if v.Ledger.RotationID != "" {
 				p.released = append(p.released, &v)
 			}
@@ -117,7 +123,9 @@ func (p *planning) readSecrets(ctx context.Context) {
 	})
 	if p.vaultErr != nil {
 		p.plan.Problems = append(p.plan.Problems, rotation.Unobserved{Err: p.vaultErr})
+		return
 	}
+	p.secrets.keep(at, p.all)
 }
 
 // judge decides for each PAT of an owner, and gives those that want something.
@@ -126,13 +134,14 @@ func (p *planning) judge(o *ownersPart) (wanting []*rotation.Item) {
 		p.plan.Problems = append(p.plan.Problems,
 			rotation.Unobserved{Identity: o.owner.Identity, Organization: o.owner.Organization, Err: o.err})
 	}
+	braked := p.brakes(o)
 	for _, i := range o.specs {
 		item := &p.plan.Items[i]
 		*item = rotation.Item{Spec: p.specs[i], State: rotation.StateUnknown, Err: cmp.Or(p.vaultErr, o.err),
-			Current: p.secrets[i]}
+			Current: p.latest[i]}
 		needsSignIn := p.vaultErr == nil && rotation.ClassOf(item.Err) == rotation.SignIn
 		if item.Err == nil || needsSignIn {
-			p.judgeOne(item, o.pats)
+			p.judgeOne(item, o.pats, braked)
 		}
 		if item.Wants() {
 			wanting = append(wanting, item)
@@ -141,21 +150,45 @@ func (p *planning) judge(o *ownersPart) (wanting []*rotation.Item) {
 	return wanting
 }
 
+// brakes counts how many of an owner's PATs are gone or drifted by the lists, and
+// reports whether a person has to say that this is meant.
+func (p *planning) brakes(o *ownersPart) bool {
+	if o.pats == nil || p.vaultErr != nil {
+		return false
+	}
+	var m massChange
+	for _, i := range o.specs {
+		if v := p.latest[i]; v != nil {
+			m.add(p.Reconciler, p.specs[i], *v, o.pats, p.plan.At)
+		}
+	}
+	if !m.brakes(p.accepted, p.plan.At) {
+		return false
+	}
+	p.plan.MassChanges = append(p.plan.MassChanges, rotation.MassChanged{Owner: o.owner, PATs: m.changed, Of: m.total})
+	return true
+}
+
 // judgeOne decides for one PAT from the pages alone: the list of secrets shows the
-// latest version's tags, which name the PAT before it.
-func (p *planning) judgeOne(item *rotation.Item, pats *index) {
+// latest version's tags, which name the PAT before it. What rests on a PAT that is not
+// listed is what would be done if a second witness agrees.
+func (p *planning) judgeOne(item *rotation.Item, pats *index, braked bool) {
 	o := rotation.Observed{Current: item.Current, VaultTag: p.VaultTag,
-		ProviderAddress: p.ProviderAddress(item.Spec.Organization), SignIn: rotation.AsError(item.Err)}
+		ProviderAddress: p.ProviderAddress(item.Spec.Organization), SignIn: rotation.AsError(item.Err), Braked: braked}
 	if pats != nil {
 		var versions []rotation.Version
 		if item.Current != nil {
 			versions = append(versions, *item.Current)
 		}
 		o.PATs, o.ListedAt = pats.about(item.Spec, versions...), pats.at
+		o.Gone = o.Missing(p.Now())
 	}
-	if c := item.Current; c != nil && p.previousMayLive(o, c.Ledger) {
-		o.Replaced = []rotation.Version{{Name: c.Name, ID: c.Ledger.PreviousVersion,
-			Ledger: rotation.Ledger{AuthorizationID: c.Ledger.Previous}}}
+	if c := item.Current; c != nil {
+		o.Order = c.Ledger.Facts.Order
+		if p.previousMayLive(o, c.Ledger) {
+			o.Replaced = []rotation.Version{{Name: c.Name, ID: c.Ledger.PreviousVersion,
+				Ledger: rotation.Ledger{AuthorizationID: c.Ledger.Previous, AnnouncedAt: c.Created}}}
+		}
 	}
 	item.Settle(o, p.Now())
 }
@@ -188,12 +221,10 @@ func (p *planning) unmanaged() []rotation.Unmanaged {
 	if p.vaultErr != nil {
 		return nil
 	}
-	managed := make(map[string]bool, 2*len(p.specs))
-	for _, v := range append(p.secrets, p.released...) {
-		if v != nil {
-			managed[strings.ToLower(v.Ledger.AuthorizationID)] = true
-			managed[strings.ToLower(v.Ledger.Previous)] = true
-		}
+	named := namedBy(p.all)
+	hidden := map[string]bool{}
+	for _, g := range p.garbage {
+		hidden[strings.ToLower(g.pat.AuthorizationID)] = !g.isKept
 	}
 	var out []rotation.Unmanaged
 	for _, o := range p.owners {
@@ -201,11 +232,11 @@ func (p *planning) unmanaged() []rotation.Unmanaged {
 			continue
 		}
 		o.pats.each(func(pat rotation.PAT) {
-			_, tag, _, marked := rotation.ParseDisplayName(pat.DisplayName)
-			ours := marked && tag == p.VaultTag
-			if !ours && !managed[strings.ToLower(pat.AuthorizationID)] {
-				out = append(out, rotation.Unmanaged{Owner: o.owner, PAT: pat})
+			isYoungOfOurs := p.isOurs(pat) && p.plan.At.Sub(pat.ValidFrom) < rotation.OrphanAge
+			if isYoungOfOurs || hidden[strings.ToLower(pat.AuthorizationID)] || named.has(pat.AuthorizationID) {
+				return
 			}
+			out = append(out, rotation.Unmanaged{Owner: o.owner, PAT: pat})
 		})
 	}
 	slices.SortFunc(out, func(a, b rotation.Unmanaged) int {

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -20,6 +21,13 @@ type Config struct {
 	Identities rotation.Identities
 	// Observer hears of the work; nil: nobody does.
 	Observer rotation.Observer
+	// IdentityNames are those of the manifest, also of identities without a PAT; nil:
+	// those of the specs.
+	IdentityNames func() []string
+	// Interval is the time between two sweeps; 0: six hours. DefaultOverlap is that of
+	// PATs whose entry is gone.
+	Interval       time.Duration
+	DefaultOverlap time.Duration
 	// VaultTag marks the PATs of this deployment.
 	VaultTag string
 	// ProviderAddress gives an organization's URL, and Organization the
@@ -45,7 +53,11 @@ type Reconciler struct {
 	bearers   bearers
 	notices   notices
 	failures  failures
-	closed    closedPATs
+	closed    closedPATs // replaced, their versions closed
+	ended     closedPATs // by a person's revocation
+	proofs    proofs
+	troubles  troubles
+	secrets   *secretList
 	marks     marks
 }
 
@@ -57,7 +69,7 @@ func NewReconciler(c Config) *Reconciler {
 	if c.Observer == nil {
 		c.Observer = rotation.NoObserver{}
 	}
-	return &Reconciler{Config: c, lists: newPatlist(c.Tokens, c.Now)}
+	return &Reconciler{Config: c, lists: newPatlist(c.Tokens, c.Now), secrets: &secretList{vault: c.Vault, now: c.Now}}
 }
 
 // Reconcile works on one PAT until nothing is left to do. A failure upstream is not
@@ -65,28 +77,94 @@ func NewReconciler(c Config) *Reconciler {
 // among the failing. The error says that not even that was possible, so that the
 // message must be delivered again.
 func (r *Reconciler) Reconcile(ctx context.Context, c rotation.Command) error {
+	if c.From != "" && !c.IsOrder() {
+		c = c.AsCheck() // an older patrol's sweep
+	}
 	log := r.Log.With("pat", c.PAT, "reason", string(c.Reason), "attempt", c.Attempt)
-	s, ok := r.Spec(c.PAT)
-	if !ok {
-		log.WarnContext(ctx, "a command names a PAT that is not in the manifest")
-		e := &rotation.Error{Class: rotation.Configuration, Code: rotation.NotInManifest,
-			Message: "a command names a PAT that is not in the manifest: add it there, or stop asking for it"}
-		return r.notify(ctx, rotation.Spec{Name: c.PAT}, c, rotation.StepObserve, e, nil)
+	s, declared := r.Spec(c.PAT)
+	if !declared {
+		s.Name = c.PAT
 	}
 	if paused, _ := r.throttles.state(s.Identity, r.Now()); paused {
-		c = r.postpone(s.Identity, c)
-		log.InfoContext(ctx, "Azure DevOps throttles the identity: the command is postponed",
-			"identity", s.Identity, "until", c.At)
-		return r.Outbox.Send(ctx, c)
+		return r.postponeThrottled(ctx, s, c, log)
 	}
-
 	leave, err := r.turns.take(ctx, s.Name)
 	if err != nil {
 		return err
 	}
 	defer leave()
+	if !declared {
+		return r.reconcileUndeclared(ctx, c, log)
+	}
 	w := work{Reconciler: r, spec: s, order: c, log: log}
 	return w.run(ctx)
+}
+
+// postponeThrottled postpones a command of an identity that Azure DevOps throttles. After an hour that
+// is published.
+func (r *Reconciler) postponeThrottled(ctx context.Context, s rotation.Spec, c rotation.Command,
+	log *slog.Logger) error {
+	if c.Since.IsZero() {
+		c.Since = r.Now()
+	}
+	if r.isLeftToSweeps(c) {
+		log.InfoContext(ctx, "Azure DevOps throttles the identity: the next sweep checks the PAT again",
+			"identity", s.Identity)
+		return nil
+	}
+	next := r.postpone(s.Identity, c)
+	log.InfoContext(ctx, "Azure DevOps throttles the identity: the command is postponed",
+		"identity", s.Identity, "until", next.At)
+	err := r.Outbox.Send(ctx, next)
+	if err != nil || r.Now().Sub(c.Since) < standsAfter {
+		return err
+	}
+	e := &rotation.Error{Class: rotation.Throttled, Code: rotation.StillThrottled,
+		Message: "Azure DevOps has throttled the identity for more than an hour: see what else uses it"}
+	r.notify(ctx, s, c, failure{step: rotation.StepObserve, err: e}, next.At, nil)
+	return nil
+}
+
+const (
+	// unknownPause is how long a command for an entry that this process does not know
+	// is put off: another process may have a newer manifest.
+	unknownPause = 15 * time.Minute
+	// unknownFor is how long it is put off in all.
+	unknownFor = rotation.Day
+)
+
+// reconcileUndeclared works on a PAT that the manifest of this process does not have. A
+// secret with our ledger was in it once: what was begun is finished. Another one may be
+// in a newer manifest.
+func (r *Reconciler) reconcileUndeclared(ctx context.Context, c rotation.Command, log *slog.Logger) error {
+	v, err := r.Vault.Current(ctx, c.PAT)
+	switch {
+	case err == nil && v.Ledger.Ours():
+		w := work{Reconciler: r, spec: r.releasedSpec(v), order: c, log: log, released: true}
+		return w.run(ctx)
+	case err != nil && !errors.Is(err, rotation.ErrNotFound):
+		log.WarnContext(ctx, "the secret of a PAT that is not in the manifest could not be read",
+			"class", string(rotation.ClassOf(err)))
+	}
+	if c.Since.IsZero() {
+		c.Since = r.Now()
+	}
+	if r.Now().Sub(c.Since) < unknownFor {
+		c.At = r.Now().Add(unknownPause)
+		log.InfoContext(ctx, "a command names a PAT that this instance's manifest does not have: postponed",
+			"until", c.At)
+		return r.Outbox.Send(ctx, c.Again(c.At))
+	}
+	e := &rotation.Error{Class: rotation.Configuration, Code: rotation.UnknownEntry,
+		Message: "for a day a command named a PAT that is not in the manifest: add it there, or stop asking for it"}
+	r.notify(ctx, rotation.Spec{Name: c.PAT}, c, failure{step: rotation.StepObserve, err: e}, time.Time{}, nil)
+	return nil
+}
+
+// releasedSpec is what is known of an entry that was taken out of the manifest.
+func (r *Reconciler) releasedSpec(v rotation.Version) rotation.Spec {
+	return rotation.Spec{Name: v.Name, Identity: v.Ledger.Identity,
+		Organization: r.Organization(v.Ledger.ProviderAddress), DisplayName: v.Name}
 }
 
 // Inspect observes one PAT and says what a reconcile would do. It changes nothing.
@@ -120,6 +198,7 @@ func (r *Reconciler) jitter(d time.Duration) time.Duration {
 func (r *Reconciler) prune() {
 	before := r.Now().Add(-2 * rotation.SettleWindow)
 	r.closed.prune(before)
+	r.ended.prune(before)
 	r.notices.prune(before)
 	r.throttles.prune(before)
 }

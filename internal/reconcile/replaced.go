@@ -12,52 +12,114 @@ import (
 
 // revoke ends a replaced PAT, publishes that, and closes its version. The note on the
 // version comes last: if the process ends before it, the revocation finds the PAT gone
-// and the event is sent again, with the same id.
+// and the event is sent again, with the same id. An order `now` ends the PAT alone first;
+// the rest follows when the rotation has been announced.
 func (w *work) revoke(ctx context.Context, d rotation.Decision) error {
 	v := *d.Version
 	id := v.Ledger.AuthorizationID
-	if d.Cause != rotation.Expired {
-		err := w.Tokens.Revoke(ctx, w.ownerOf(v), id)
+	if d.Cause != rotation.Expired && !w.seen.Ended[id] {
+		err := w.endAtAzureDevOps(ctx, d, v)
 		if err != nil {
 			w.seen.Failed[id] = true
-			return w.ownerGone(v, err)
+			return err
 		}
-		w.lists.removeRevoked(w.ownerOf(v), id)
 	}
-	err := w.Outbox.Publish(ctx, &rotation.Revoked{Spec: w.spec, RotationID: d.RotationID, AuthorizationID: id,
-		SecretVersion: v.ID, Cause: d.Cause, At: w.Now()})
-	if err == nil {
-		v.Ledger.RevokedAt, v.Enabled, v.Value = w.Now(), false, rotation.Secret{}
-		_, err = w.Vault.Update(ctx, v)
+	w.seen.Ended[id] = true
+	if d.EndOnly {
+		return nil
 	}
+	err := w.close(ctx, d, v)
 	if err != nil {
 		w.seen.Failed[id] = true
+	}
+	return err
+}
+
+// endAtAzureDevOps ends one replaced PAT at Azure DevOps, by the owner who made it.
+func (w *work) endAtAzureDevOps(ctx context.Context, d rotation.Decision, v rotation.Version) error {
+	id := v.Ledger.AuthorizationID
+	if d.EndOnly {
+		w.keepNow(ctx, d)
+	}
+	owner := w.ownerOf(v)
+	err := w.sameUser(owner, v)
+	if err == nil {
+		err = w.Tokens.Revoke(ctx, owner, id)
+	}
+	if err != nil {
+		return w.ownerGone(v, err)
+	}
+	w.lists.removeRevoked(owner, id)
+	return nil
+}
+
+// close publishes that a replaced PAT has ended and disables its version.
+func (w *work) close(ctx context.Context, d rotation.Decision, v rotation.Version) error {
+	id := v.Ledger.AuthorizationID
+	err := w.Outbox.Publish(ctx, &rotation.Revoked{Spec: w.spec, RotationID: d.RotationID, AuthorizationID: id,
+		SecretVersion: v.ID, Cause: d.Cause, At: w.Now()})
+	if err != nil {
+		return err
+	}
+	v.Ledger.RevokedAt, v.Enabled, v.Value = w.Now(), false, rotation.Secret{}
+	_, err = w.Vault.Update(ctx, v)
+	if err != nil {
 		return err
 	}
 	w.closed.add(id, w.Now())
 	w.Observer.Revoked(ctx, &w.spec, d.Cause)
-	i := slices.IndexFunc(w.seen.Replaced, func(r rotation.Version) bool { return r.ID == v.ID })
-	if i >= 0 {
-		w.seen.Replaced[i] = v // closed, and still the successor of the one before it
-	}
+	w.replace(v) // closed, and still the successor of the one before it
 	w.forget(id)
 	return nil
 }
 
-// ownerGone says so if a PAT cannot be revoked because the identity that made it,
-// which the PAT has been moved away from, cannot sign in any more.
+// keepNow writes an order `now` about a replaced PAT onto its successor before it is
+// carried out. If it cannot be written, the command goes on carrying it.
+func (w *work) keepNow(ctx context.Context, d rotation.Decision) {
+	next := *d.Successor
+	isNamed := w.seen.Now[strings.ToLower(d.Version.Ledger.AuthorizationID)]
+	if !isNamed || next.Ledger.Facts.PreviousEnds == rotation.EndsNow {
+		return
+	}
+	next.Value = rotation.Secret{}
+	next.Ledger.Facts.PreviousEnds = rotation.EndsNow
+	updated, err := w.Vault.Update(ctx, next)
+	if err != nil {
+		w.log.WarnContext(ctx, "an order to end a replaced PAT could not be written down; the command carries it",
+			"authorizationId", d.Version.Ledger.AuthorizationID, "class", string(rotation.ClassOf(err)))
+		return
+	}
+	w.replace(updated)
+}
+
+// sameUser refuses to end a PAT by another user's sign-in: Azure DevOps would say that
+// there is no such PAT, and it would live on.
+func (w *work) sameUser(o rotation.Owner, v rotation.Version) error {
+	made, today := v.Ledger.Facts.Owner, w.Identities.User(o.Identity)
+	if made == "" || today == "" || strings.EqualFold(made, today) {
+		return nil
+	}
+	return &rotation.Error{Class: rotation.Configuration, Code: rotation.OtherUser,
+		Message: "another user has signed in as the identity since the PAT was made"}
+}
+
+// ownerGone says so if a PAT cannot be revoked because the user who made it has not
+// signed in: as an identity that the PAT has been moved away from, or as this one before
+// somebody else did.
 func (w *work) ownerGone(v rotation.Version, err error) error {
 	e := rotation.AsError(err)
 	was := v.Ledger.Identity
-	if e == nil || was == "" || was == w.spec.Identity {
+	if e == nil || was == "" {
 		return err
 	}
-	if e.Class != rotation.SignIn && e.Code != rotation.UnknownIdentity {
+	cannotSignIn := e.Class == rotation.SignIn && was != w.spec.Identity
+	if !cannotSignIn && e.Code != rotation.UnknownIdentity && e.Code != rotation.OtherUser {
 		return err
 	}
 	return &rotation.Error{Class: rotation.Configuration, Code: rotation.OwnerGone, Err: err,
-		Message: fmt.Sprintf("the replaced PAT %s was made by the identity %s, which cannot sign in: let its user "+
-			"sign in, or let an administrator revoke the PAT (POST /api/revocations); it ends by itself at %s",
+		Message: fmt.Sprintf("the replaced PAT %s was made by the identity %s as another user, or as one who cannot "+
+			"sign in: let that user sign in, or let an administrator revoke the PAT (POST /api/revocations); "+
+			"it ends by itself at %s",
 			v.Ledger.AuthorizationID, was, v.Expires.UTC().Format(time.RFC3339))}
 }
 
@@ -71,51 +133,6 @@ func (w *work) ownerOf(v rotation.Version) rotation.Owner {
 		o.Organization = org
 	}
 	return o
-}
-
-// revokeOrphan ends a PAT that no version knows. The observation has followed the
-// versions by their links; two instances at once may have stored a version that no
-// other links to, so all of them are asked before.
-func (w *work) revokeOrphan(ctx context.Context, p rotation.PAT) error {
-	versions, err := w.Vault.Versions(ctx, w.spec.Name)
-	if err != nil {
-		w.seen.Failed[p.AuthorizationID] = true
-		return err
-	}
-	for i, v := range versions {
-		if strings.EqualFold(v.Ledger.AuthorizationID, p.AuthorizationID) {
-			return w.revokeUnlinked(ctx, v, versions[:i])
-		}
-	}
-	err = w.Tokens.Revoke(ctx, w.spec.Owner(), p.AuthorizationID)
-	if err == nil {
-		w.lists.removeRevoked(w.spec.Owner(), p.AuthorizationID)
-		_, _, id, _ := rotation.ParseDisplayName(p.DisplayName)
-		err = w.Outbox.Publish(ctx, &rotation.Revoked{Spec: w.spec, RotationID: id, AuthorizationID: p.AuthorizationID,
-			Cause: rotation.Orphan, At: w.Now()})
-	}
-	if err != nil {
-		w.seen.Failed[p.AuthorizationID] = true
-		return err
-	}
-	w.Observer.Revoked(ctx, &w.spec, rotation.Orphan)
-	w.forget(p.AuthorizationID)
-	return nil
-}
-
-// revokeUnlinked ends a replaced PAT whose version is not linked, once the overlap
-// after its replacement has passed. newer are the versions after it, newest first.
-func (w *work) revokeUnlinked(ctx context.Context, v rotation.Version, newer []rotation.Version) error {
-	at, rotationID := w.Now(), v.Ledger.RotationID
-	if len(newer) > 0 {
-		next := newer[len(newer)-1]
-		at, rotationID = next.Created.Add(w.spec.Overlap+rotation.StoreSlack), next.Ledger.RotationID
-	}
-	if at.After(w.Now()) {
-		w.forget(v.Ledger.AuthorizationID)
-		return w.Outbox.Send(ctx, w.check("unlinked", v.ID, at))
-	}
-	return w.revoke(ctx, rotation.Decision{Version: &v, Cause: rotation.OverlapEnded, RotationID: rotationID})
 }
 
 // forget takes a revoked PAT out of the observation.

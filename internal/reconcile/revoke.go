@@ -106,6 +106,7 @@ func (a *Actions) end(ctx context.Context, o rotation.Owner, p rotation.PAT, t T
 	if err := a.Tokens.Revoke(ctx, o, p.AuthorizationID); err != nil {
 		return Ended{}, err
 	}
+	a.ended.add(p.AuthorizationID, a.Now())
 	a.lists.removeRevoked(o, p.AuthorizationID)
 	return out, nil
 }

@@ -10,9 +10,10 @@ import (
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
-// proofPauses lie between attempts to use a new PAT: it is normally known at once, and
-// rarely takes seconds.
-var proofPauses = [...]time.Duration{250 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second}
+// proofPauses lie between attempts to use a PAT: a new one is normally known at once, and
+// rarely takes seconds; ten in all.
+var proofPauses = [...]time.Duration{250 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second,
+	3 * time.Second, 3250 * time.Millisecond}
 
 // rotate makes the replacement: create, prove, store. What follows (announce, wait,
 // revoke) is decided anew from what has been stored.
@@ -36,7 +37,7 @@ func (w *work) rotate(ctx context.Context, d rotation.Decision) (step rotation.S
 		return rotation.StepStore, err
 	}
 	// If the process ends here, a PAT exists that no version knows: its display name
-	// carries the rotation id, and it is ended as an orphan.
+	// carries the rotation id, and the sweep collects it.
 	storing, done := w.Observer.Step(ctx, &w.spec, rotation.StepStore)
 	stored, err := w.Vault.Store(storing, w.spec.Name, rotation.Content{Value: issued.Token, Expires: issued.ValidTo,
 		Ledger: w.ledger(d, issued, from), Foreign: from.Foreign})
@@ -50,7 +51,8 @@ func (w *work) rotate(ctx context.Context, d rotation.Decision) (step rotation.S
 		w.seen.Replaced = slices.Insert(w.seen.Replaced, 0, from)
 	}
 	w.readAt = w.Now()
-	w.seen.Current = &stored
+	w.seen.Current, w.seen.Order = &stored, rotation.Order{}
+	w.seen.Gone, w.seen.Refused = false, false
 	w.seen.PATs = append(w.seen.PATs, issued.PAT)
 	if rotation.Clamped(w.spec, issued.ValidFrom, issued.ValidTo) {
 		w.log.WarnContext(ctx, "a policy gave the PAT a shorter life than the manifest asks for",
@@ -92,7 +94,8 @@ func (w *work) proven(ctx context.Context, from rotation.Version) (rotation.Issu
 	return issued, "", nil
 }
 
-// ledger is what is written beside a new PAT that replaces a version's.
+// ledger is what is written beside a new PAT that replaces a version's. The order that
+// it carries out goes with the replaced version; its operation stays, as done.
 func (w *work) ledger(d rotation.Decision, issued rotation.IssuedPAT, from rotation.Version) rotation.Ledger {
 	l := rotation.Ledger{
 		AuthorizationID: issued.AuthorizationID,
@@ -101,23 +104,31 @@ func (w *work) ledger(d rotation.Decision, issued rotation.IssuedPAT, from rotat
 		RotationID:      rotation.RotationID(w.spec.Name, from.ID),
 		Identity:        w.spec.Identity,
 		Reason:          d.Reason,
+		Facts: rotation.Facts{
+			Digest: rotation.Digest(issued.Token), Owner: w.Identities.User(w.spec.Identity)},
 	}
-	l.RequestedBy, l.Operation = w.order.Origin()
+	l.RequestedBy, l.Operation = w.origin()
+	if w.seen.Order.Stands() {
+		l.Facts.Done = w.seen.Order.Operation
+	}
 	if from.Ledger.AuthorizationID == "" {
 		return l
 	}
+	l.Previous, l.PreviousVersion = from.Ledger.AuthorizationID, from.ID
+	l.Facts.Previous = rotation.ShortID(from.Ledger.AuthorizationID)
 	// The overlap counts from now by the later of two clocks: ours may be slow.
 	now := w.Now()
 	if issued.ValidFrom.After(now) && issued.ValidFrom.Before(now.Add(5*rotation.ClockSkew)) {
 		now = issued.ValidFrom
 	}
-	l.Previous, l.PreviousVersion = from.Ledger.AuthorizationID, from.ID
-	l.RevokePreviousAt = now
-	if d.RevokePrevious != rotation.Now {
-		l.RevokePreviousAt = now.Add(w.spec.Overlap + rotation.StoreSlack)
-		if !from.Expires.IsZero() && from.Expires.Before(l.RevokePreviousAt) {
-			l.RevokePreviousAt = from.Expires
-		}
+	if d.RevokePrevious == rotation.Now {
+		l.RevokePreviousAt, l.Facts.PreviousEnds = now, rotation.EndsNow
+		return l
+	}
+	l.RevokePreviousAt = now.Add(w.spec.Overlap + rotation.StoreSlack)
+	l.Facts.PreviousEnds = rotation.EndsAfterOverlap
+	if end, known := w.end(); known && end.Before(l.RevokePreviousAt) {
+		l.RevokePreviousAt, l.Facts.PreviousEnds = end, rotation.EndsByItself
 	}
 	return l
 }
@@ -162,65 +173,60 @@ func (w *work) acceptable(p rotation.IssuedPAT) error {
 	return nil
 }
 
-// prove uses a PAT: it must be accepted, and as the identity whose PATs this process
-// has proved before.
-func (w *work) prove(ctx context.Context, token rotation.Secret) (err error) {
-	ctx, done := w.Observer.Step(ctx, &w.spec, rotation.StepProve)
-	defer func() { done(err) }()
-	for i := 0; ; i++ {
-		bearer, err := w.Tokens.Prove(ctx, w.spec.Owner(), token)
-		if err == nil {
-			return w.sameBearer(bearer)
-		}
-		if i == len(proofPauses) || rotation.ClassOf(err) != rotation.Transient {
-			return err
-		}
-		err = w.Wait(ctx, proofPauses[i])
-		if err != nil {
-			return err
-		}
+// prove uses a new PAT: it must be accepted, and as the user whose PATs this process has
+// made for this identity before.
+func (w *work) prove(ctx context.Context, token rotation.Secret) error {
+	bearer, err := w.bearerOf(ctx, token)
+	if err != nil {
+		return err
 	}
-}
-
-func (w *work) sameBearer(bearer string) error {
-	if w.bearers.agrees(w.spec.Owner(), bearer) {
+	signedInAs := w.Identities.User(w.spec.Identity)
+	if w.bearers.agrees(w.spec.Identity, signedInAs, bearer) {
 		return nil
 	}
 	return &rotation.Error{Class: rotation.Policy, Code: rotation.OtherBearer,
 		Message: "the new PAT belongs to another user than the PATs before it: see who is signed in as this identity"}
 }
 
+// bearerOf uses a PAT and says whose it is. What is not yet known in an organization
+// may be in some seconds.
+func (w *work) bearerOf(ctx context.Context, token rotation.Secret) (bearer string, err error) {
+	ctx, done := w.Observer.Step(ctx, &w.spec, rotation.StepProve)
+	defer func() { done(err) }()
+	for i := 0; ; i++ {
+		bearer, err = w.Tokens.Prove(ctx, w.spec.Owner(), token)
+		if err == nil || i == len(proofPauses) || !isNotYetKnown(err) {
+			return bearer, err
+		}
+		waited := w.Wait(ctx, proofPauses[i])
+		if waited != nil {
+			return "", waited
+		}
+	}
+}
+
+func isNotYetKnown(err error) bool { return rotation.ClassOf(err) == rotation.Transient }
+
 // lostStore handles a failed store. A refusal has stored nothing, and the new PAT
 // is ended at once. After anything else the version may exist, now or in a moment:
-// then the PAT must live, and the orphan rule will find it if it is not stored.
+// then the PAT must live, and the sweep collects it if it is not stored.
 func (w *work) lostStore(ctx context.Context, p rotation.PAT, err error) error {
 	switch rotation.ClassOf(err) {
 	case rotation.Configuration, rotation.Policy:
 		w.discard(ctx, p)
-		return err
-	}
-	// Check soon after the PAT would be an orphan.
-	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterDeadline)
-	defer cancel()
-	at := w.Now().Add(rotation.OrphanAge + rotation.ClockSkew)
-	unsent := w.Outbox.Send(after, w.check("orphan", p.AuthorizationID, at))
-	if unsent != nil {
-		w.log.WarnContext(ctx, "a check for a possible orphan could not be scheduled; the next sweep finds it",
-			"authorizationId", p.AuthorizationID)
 	}
 	return err
 }
 
-// discard ends a PAT that will not be stored. If that fails, the orphan rule finds
-// it later.
+// discard ends a PAT that this work has made and will not store. If that fails, the
+// sweep collects it later.
 func (w *work) discard(ctx context.Context, p rotation.PAT) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterDeadline)
 	defer cancel()
 	err := w.Tokens.Revoke(ctx, w.spec.Owner(), p.AuthorizationID)
 	if err != nil {
-		w.log.WarnContext(ctx, "a PAT that is not used could not be revoked; it will be found as an orphan",
+		w.log.WarnContext(ctx, "a PAT that is not used could not be revoked; a sweep will collect it",
 			"authorizationId", p.AuthorizationID, "class", string(rotation.ClassOf(err)))
-		w.seen.PATs = append(w.seen.PATs, p)
 		return
 	}
 	w.lists.removeRevoked(w.spec.Owner(), p.AuthorizationID)

@@ -136,6 +136,11 @@ func (t *throttles) prune(before time.Time) {
 func (r *Reconciler) postpone(identity string, c rotation.Command) rotation.Command {
 	ordered := c.Reason == rotation.Requested || c.Reason == rotation.Compromised
 	at, spread := r.throttles.slot(identity, ordered)
+	if !c.Since.IsZero() {
+		// What has waited for long waits longer: it will not pass in seconds.
+		longer := min(r.Now().Sub(c.Since)/8, maxDelay)
+		at = later(at, r.Now().Add(longer))
+	}
 	c.At = at.Add(r.jitter(spread))
 	operation, _, _ := strings.Cut(c.Operation, "~")
 	c.Operation = fmt.Sprintf("%s~%d", operation, c.At.Unix())

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -26,25 +27,36 @@ type work struct {
 	log   *slog.Logger
 	// readOnly observes without bringing a deleted secret back.
 	readOnly bool
+	// released: the manifest does not have the entry any more.
+	released bool
 	readAt   time.Time // when the secret was read, or written by this work
 	seen     rotation.Observed
 	listed   *index
+	failed   []failure // of this work, in their order
+}
+
+// failure is a step that failed.
+type failure struct {
+	step rotation.Step
+	err  error
 }
 
 // run observes once and then takes one step after another. Each step brings what has
-// been observed up to date by the services' own answers.
+// been observed up to date by the services' own answers. A step that fails does not keep
+// the others from being taken: a leaked PAT is ended although its successor's event
+// cannot be sent, an overlap ends although the next rotation is refused.
 func (w *work) run(ctx context.Context) error {
 	observing, observed := w.Observer.Step(ctx, &w.spec, rotation.StepObserve)
 	err := w.observe(observing)
 	observed(err)
 	if err != nil {
-		return w.settle(ctx, rotation.StepObserve, err)
+		w.failed = append(w.failed, failure{rotation.StepObserve, err})
+		return w.settle(ctx)
 	}
-	var failed error // the first revocation that failed; the others go on
 	for range maxSteps {
 		d := rotation.Decide(w.spec, w.seen, w.Now())
 		if d.Action == rotation.Nothing {
-			return w.rest(ctx, d, failed)
+			return w.rest(ctx, d)
 		}
 		w.log.InfoContext(ctx, d.Message, "action", string(d.Action), "rule", d.Rule)
 		step, err := w.perform(ctx, d)
@@ -52,35 +64,41 @@ func (w *work) run(ctx context.Context) error {
 		if err == nil {
 			continue
 		}
-		if step != rotation.StepRevoke || ctx.Err() != nil {
-			return w.settle(ctx, step, err)
+		w.failed = append(w.failed, failure{step, err})
+		if d.Action == rotation.ReportSignIn || ctx.Err() != nil {
+			return w.settle(ctx)
 		}
-		if failed == nil {
-			failed = err
+		switch d.Action {
+		case rotation.Rotate, rotation.Adopt, rotation.Refuse:
+			w.seen.Stuck = true
+		case rotation.Announce:
+			w.seen.Silent = true
 		}
 	}
-	if failed == nil {
-		failed = &rotation.Error{Class: rotation.Configuration, Code: rotation.NoRest,
-			Message: fmt.Sprintf("after %d steps there was still something to do: this is a fault of patrol", maxSteps)}
+	if len(w.failed) == 0 {
+		w.failed = append(w.failed, failure{rotation.StepObserve, &rotation.Error{Class: rotation.Configuration,
+			Code: rotation.NoRest, Message: fmt.Sprintf(
+				"after %d steps there was still something to do: this is a fault of patrol", maxSteps)}})
 	}
-	return w.settle(ctx, rotation.StepObserve, failed)
+	return w.settle(ctx)
 }
 
 // rest ends a reconcile that has nothing left to do now.
-func (w *work) rest(ctx context.Context, d rotation.Decision, failed error) error {
+func (w *work) rest(ctx context.Context, d rotation.Decision) error {
 	w.log.DebugContext(ctx, d.Message, "action", string(d.Action), "rule", d.Rule)
-	if failed != nil {
-		return w.settle(ctx, rotation.StepRevoke, failed)
+	var err error
+	if d.Schedule {
+		// A little later than the earliest moment, whose clock is another one; and later
+		// than now, or the id would be that of the check that is under way.
+		at := later(d.Next, w.Now()).Add(rotation.ClockSkew / 4)
+		err = w.Outbox.Send(ctx, w.check("look", at.Unix(), at))
+	}
+	if len(w.failed) > 0 {
+		return errors.Join(err, w.settle(ctx))
 	}
 	w.failures.remove(w.spec.Name)
 	w.notices.forgetPAT(w.spec.Name)
-	if !d.Schedule {
-		return nil
-	}
-	// A little later than the earliest moment, whose clock is another one; and later
-	// than now, or the id would be that of the check that is under way.
-	at := later(d.Next, w.Now()).Add(rotation.ClockSkew / 4)
-	return w.Outbox.Send(ctx, w.check("look", at.Unix(), at))
+	return err
 }
 
 // check is a command to reconcile this PAT at a later time. Its operation, which is in
@@ -105,28 +123,44 @@ func (w *work) perform(ctx context.Context, d rotation.Decision) (step rotation.
 	case rotation.ReportSignIn:
 		return rotation.StepObserve, w.seen.SignIn
 	case rotation.Refuse:
-		return rotation.StepAdopt, &rotation.Error{Class: rotation.Ambiguous, Code: rotation.AmbiguousAdoption,
-			Message: d.Message}
+		return rotation.StepAdopt, refusal(d)
 	case rotation.Announce:
-		return rotation.StepAnnounce, w.announce(ctx)
+		return rotation.StepAnnounce, w.announce(ctx, d)
 	case rotation.Adopt:
 		return rotation.StepAdopt, w.adopt(ctx, d.PAT)
 	case rotation.Rotate:
 		return w.rotate(ctx, d)
 	case rotation.Revoke:
 		return rotation.StepRevoke, w.revoke(ctx, d)
-	case rotation.RevokeOrphan:
-		return rotation.StepRevoke, w.revokeOrphan(ctx, d.PAT)
 	}
 	return rotation.StepObserve, fmt.Errorf("no such action: %q", d.Action)
+}
+
+// refusal is what a person must settle: several PATs could be the one that a secret
+// holds, or two manifests may be in force.
+func refusal(d rotation.Decision) error {
+	class := rotation.Ambiguous
+	if d.Code == rotation.ManifestConflict {
+		class = rotation.Configuration
+	}
+	return &rotation.Error{Class: class, Code: d.Code, Message: d.Message}
+}
+
+// origin is who asked for what is being done, and by which operation: the order that
+// stands, or else the command.
+func (w *work) origin() (by, operation string) {
+	if o := w.seen.Order; o.Stands() && !w.order.IsOrder() {
+		return o.By, o.Operation
+	}
+	return w.order.Origin()
 }
 
 // audit writes down what a reconcile has done to PATs.
 func (w *work) audit(ctx context.Context, d rotation.Decision, err error) {
 	r := rotation.Record{Trigger: "command", Act: string(d.Action), Target: w.spec.Name, Outcome: "done"}
-	r.Who, r.Activity = w.order.Origin()
+	r.Who, r.Activity = w.origin()
 	switch d.Action {
-	case rotation.Rotate, rotation.Adopt, rotation.RevokeOrphan:
+	case rotation.Rotate, rotation.Adopt:
 	case rotation.Revoke:
 		if d.Cause != rotation.CauseRequested {
 			r.Who = "" // its time has come: nobody asked today

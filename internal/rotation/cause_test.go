@@ -18,6 +18,8 @@ func TestTheCauseOfARevocationStandsOnTheVersions(t *testing.T) {
 	overlap := version("timer", rotation.Expiring, rotation.Day)
 	none := version("timer", rotation.Expiring, rotation.StoreSlack) // a manifest with an overlap of nothing
 	leaked := version("ada", rotation.Compromised, 0)
+	leaked.Ledger.Facts.PreviousEnds = rotation.EndsNow
+	edited := version("timer", rotation.Expiring, 0) // a person has moved the time
 	byHand := rotation.Version{Created: stored}
 	for name, tt := range map[string]struct {
 		expires time.Duration
@@ -27,6 +29,7 @@ func TestTheCauseOfARevocationStandsOnTheVersions(t *testing.T) {
 	}{
 		"its overlap ended":           {2 * rotation.Day, []rotation.Version{overlap}, rotation.OverlapEnded, ""},
 		"an overlap of nothing ended": {2 * rotation.Day, []rotation.Version{none}, rotation.OverlapEnded, ""},
+		"an edited time is no order":  {2 * rotation.Day, []rotation.Version{edited}, rotation.OverlapEnded, ""},
 		"it ran out":                  {rotation.Day, []rotation.Version{overlap}, rotation.Expired, ""},
 		"its successor ends it":       {2 * rotation.Day, []rotation.Version{leaked}, rotation.CauseRequested, "ada"},
 		"a later one ends all": {2 * rotation.Day, []rotation.Version{leaked, overlap}, rotation.CauseRequested,

@@ -1,6 +1,11 @@
 package rotation
 
-import "time"
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
 
 // Reason says why a PAT is rotated, or checked.
 type Reason string
@@ -50,13 +55,57 @@ type Command struct {
 	RevokePrevious RevokePrevious
 	RequestedBy    string
 	Attempt        int
-	Operation      string    // the sweep's minute or an operation id: last part of the message id
-	At             time.Time // scheduled enqueue time; zero: now
+	Operation      string // the sweep's minute or an operation id: last part of the message id
+	// Since is when this command, or the one that it repeats, met its first failure;
+	// zero: it has met none.
+	Since time.Time
+	// Prove asks to try the current PAT's value, although nothing is due.
+	Prove bool
+	// Accepted is a person's word that a mass change is meant.
+	Accepted MassChange
+	At       time.Time // scheduled enqueue time; zero: now
+}
+
+// MassChange is what a person has accepted: for so many PATs of an owner to be gone or
+// drifted at once, until a time. The zero value is nothing.
+type MassChange struct {
+	PATs  int
+	Until time.Time
+}
+
+// ownWords are what patrol calls itself where a command says who asked for it. http and
+// dashboard are not among them: they stand for people who gave no name.
+var ownWords = []string{"timer", "patrol", "vault-event", "sign-in", "sweep"}
+
+// IsOrder reports whether a person asks to rotate away from a PAT. Sweeps of an older
+// patrol sent orders of their own; theirs are checks.
+func (c Command) IsOrder() bool { return c.From != "" && !slices.Contains(ownWords, c.RequestedBy) }
+
+// maxAttempts is what a command's attempt may say; the bus refuses more than 1000.
+const maxAttempts = 900
+
+// Again is the command for another attempt, at a later time. The attempt is in the
+// message id, so that a doubled message makes one retry.
+func (c Command) Again(at time.Time) Command {
+	c.At = at
+	if c.Attempt < maxAttempts {
+		c.Attempt++
+		return c
+	}
+	operation, _, _ := strings.Cut(c.Operation, "~")
+	c.Operation = fmt.Sprintf("%s~%d", operation, at.Unix())
+	return c
+}
+
+// AsCheck is the command without what it orders.
+func (c Command) AsCheck() Command {
+	c.Reason, c.From, c.RevokePrevious = Check, "", ""
+	return c
 }
 
 // Event is something that subscribers are told. It is one of *Rotated,
 // *Revoked, *RotationFailed, *ExpiringPAT, *SignedIn, *SignInRequired,
-// *SignInExpiring.
+// *SignInExpiring, *CheckIncomplete, *CheckRecovered.
 type Event interface{ event() }
 
 // Rotated: a new PAT is in the vault (patrol.pat.rotated).
@@ -147,10 +196,53 @@ type SignInExpiring struct {
 	At             time.Time
 }
 
-func (*Rotated) event()        {}
-func (*Revoked) event()        {}
-func (*RotationFailed) event() {}
-func (*ExpiringPAT) event()    {}
-func (*SignedIn) event()       {}
-func (*SignInRequired) event() {}
-func (*SignInExpiring) event() {}
+// Scope says what a check could not observe, or must not act on.
+type Scope string
+
+const (
+	ScopeVault        Scope = "vault"
+	ScopeBus          Scope = "bus"
+	ScopeState        Scope = "state"
+	ScopeManifest     Scope = "manifest"
+	ScopeIdentity     Scope = "identity"
+	ScopeOrganization Scope = "organization"
+)
+
+// Trouble is what a standing refusal is told apart by.
+type Trouble struct {
+	Scope        Scope
+	Identity     string
+	Organization string
+	Code         string
+}
+
+// CheckIncomplete: patrol cannot observe something, or waits for a person before it acts
+// (patrol.check.incomplete).
+type CheckIncomplete struct {
+	Trouble
+	Class   Class
+	Message string
+	Since   time.Time // part of the event's id
+	PATs    int       // how many are affected
+	NextEnd time.Time // the earliest end among them; zero: not known
+	At      time.Time
+}
+
+// CheckRecovered: it is over (patrol.check.recovered).
+type CheckRecovered struct {
+	Trouble
+	Since   time.Time
+	PATs    int
+	NextEnd time.Time
+	At      time.Time
+}
+
+func (*CheckIncomplete) event() {}
+func (*CheckRecovered) event()  {}
+func (*Rotated) event()         {}
+func (*Revoked) event()         {}
+func (*RotationFailed) event()  {}
+func (*ExpiringPAT) event()     {}
+func (*SignedIn) event()        {}
+func (*SignInRequired) event()  {}
+func (*SignInExpiring) event()  {}

@@ -11,10 +11,12 @@ import (
 type Observed struct {
 	// SignIn is set when the identity needs a person to sign in.
 	SignIn *Error
-	// Current is the secret's latest version; nil: there is no secret.
+	// Current is the secret's latest version; nil: there is no secret. Beside a value
+	// that its digest does not know, its ledger is void and has been left out.
 	Current *Version
 	// Replaced are the versions before the current one as far as their PATs may
-	// still be alive, newest first. Closed ones may lie between them.
+	// still be alive or their events unsent, newest first. Closed ones may lie between
+	// them.
 	Replaced []Version
 	// PATs are the owner's active PATs as they were at ListedAt, with what this
 	// process has created and revoked since.
@@ -23,12 +25,28 @@ type Observed struct {
 	// VaultTag and ProviderAddress are this deployment's own.
 	VaultTag        string
 	ProviderAddress string
-	// Order is the command that asked. Its From, if it names the current PAT,
-	// is an order to rotate.
-	Order Command
-	// Failed holds authorization ids whose revocation has just failed: other
+
+	// Order is the order to rotate away from the current PAT that stands.
+	Order Order
+	// Now are the replaced PATs that an order names to end now (authorization ids in
+	// lower case), beside those whose versions say so.
+	Now map[string]bool
+	// Gone: a new list is without the current PAT, and a witness of another kind says
+	// the same. Refused: the organization lists it and refuses its value.
+	Gone, Refused bool
+	// Braked: so many PATs of the owner are gone or drifted at once that a person has
+	// to say whether that is meant.
+	Braked bool
+	// Released: the manifest has no such entry any more. What has been begun is
+	// finished, nothing new is made.
+	Released bool
+
+	// What this run has met already: Failed are PATs whose revocation has failed,
+	// Ended those that it has ended (authorization ids); Stuck: a rotation or an
+	// adoption has failed or been refused; Silent: an event could not be sent. Other
 	// work goes on.
-	Failed map[string]bool
+	Failed, Ended map[string]bool
+	Stuck, Silent bool
 }
 
 // Action is what to do next.
@@ -37,7 +55,6 @@ type Action string
 const (
 	ReportSignIn Action = "report-sign-in"
 	Announce     Action = "announce"
-	RevokeOrphan Action = "revoke-orphan"
 	Adopt        Action = "adopt"
 	Refuse       Action = "refuse" // a person must settle something first
 	Rotate       Action = "rotate"
@@ -53,42 +70,54 @@ type Decision struct {
 	Message string // for people
 
 	RevokePrevious RevokePrevious  // Rotate: when the replaced PAT ends
-	PAT            PAT             // RevokeOrphan, Adopt
-	Version        *Version        // Revoke: the replaced version
+	PAT            PAT             // Adopt
+	Version        *Version        // Revoke: the replaced version; Announce: the one to announce
+	Successor      *Version        // Revoke, Announce: what came after it; nil: it is the latest
+	EndOnly        bool            // Revoke: end the PAT now; the event and the closing come later
 	Cause          RevocationCause // Revoke
 	RotationID     string          // Revoke: of the rotation that replaced it
-	Candidates     []string        // Refuse: authorization ids
+	Code           string          // Refuse: what a person must settle
 	Next           time.Time       // Nothing: when there may be something to do
 	Schedule       bool            // Nothing: Next is worth a scheduled command, the sweeps may come too late
 }
 
-// A rule looks at one thing. ok is false when it does not apply.
+// A rule judges one thing. ok is false when it does not apply.
 type rule struct {
 	name  string
 	apply func(s Spec, o Observed, now time.Time) (d Decision, ok bool)
+	// makes: the rule may create or adopt something. Such rules rest once one of them
+	// has failed, and for an entry that the manifest does not have.
+	makes bool
 }
 
-// rules in their order: the first that applies wins.
+// rules in their order: the first that applies wins. What ends a leaked PAT depends on
+// nothing but the store of its successor, so it stands before all that can fail.
 var rules = [...]rule{
-	{"sign-in", signInRule},
-	{"unannounced", unannouncedRule},
-	{"orphan", orphanRule},
-	{"missing", missingRule},
-	{"adoption", adoptionRule},
-	{"ordered", orderedRule},
-	{"disabled", disabledRule},
-	{"moved", movedRule},
-	{"gone", goneRule},
-	{"scopes", scopesRule},
-	{"due", dueRule},
-	{"replaced", replacedRule},
+	{name: "sign-in", apply: signInRule},
+	{name: "now", apply: nowRule},
+	{name: "missing", apply: missingRule, makes: true},
+	{name: "adoption", apply: adoptionRule, makes: true},
+	{name: "ordered", apply: orderedRule, makes: true},
+	{name: "disabled", apply: disabledRule, makes: true},
+	{name: "moved", apply: movedRule, makes: true},
+	{name: "gone", apply: goneRule, makes: true},
+	{name: "refused", apply: refusedRule, makes: true},
+	{name: "scopes", apply: scopesRule, makes: true},
+	{name: "due", apply: dueRule, makes: true},
+	{name: "unannounced", apply: unannouncedRule},
+	{name: "replaced", apply: replacedRule},
 }
 
 // Decide names the next action. It is pure: the same observation at the same time
 // gives the same decision.
 func Decide(s Spec, o Observed, now time.Time) Decision {
 	for _, r := range rules {
-		if d, ok := r.apply(s, o, now); ok {
+		rests := r.makes && (o.Stuck || o.Released)
+		if rests {
+			continue
+		}
+		d, ok := r.apply(s, o, now)
+		if ok {
 			d.Rule = r.name
 			return d
 		}
@@ -98,33 +127,32 @@ func Decide(s Spec, o Observed, now time.Time) Decision {
 		Message: "nothing to do before " + next.UTC().Format(time.RFC3339)}
 }
 
-// signInRule: without a delegated token nothing can be done.
-func signInRule(_ Spec, o Observed, _ time.Time) (Decision, bool) {
+// signInRule: without a delegated token nothing can be made or ended. An event needs
+// none.
+func signInRule(s Spec, o Observed, now time.Time) (Decision, bool) {
 	if o.SignIn == nil {
 		return Decision{}, false
+	}
+	d, ok := unannouncedRule(s, o, now)
+	if ok {
+		return d, true
 	}
 	return Decision{Action: ReportSignIn, Message: o.SignIn.Error()}, true
 }
 
-// unannouncedRule: a stored rotation whose event may not have been sent. A
-// version that patrol did not make has nothing to announce.
-func unannouncedRule(_ Spec, o Observed, _ time.Time) (Decision, bool) {
-	c := o.Current
-	if c == nil || c.Ledger.RotationID == "" || !c.Ledger.AnnouncedAt.IsZero() {
-		return Decision{}, false
-	}
-	return Decision{Action: Announce, Message: "rotation " + c.Ledger.RotationID + " is stored and not yet announced"},
-		true
-}
-
-// orphanRule: a PAT with this entry's marker that no version knows, left by an
-// attempt that ended between create and store.
-func orphanRule(s Spec, o Observed, now time.Time) (Decision, bool) {
-	for _, p := range Orphans(s, o) {
-		if now.Sub(p.ValidFrom) >= OrphanAge && !o.Failed[p.AuthorizationID] {
-			return Decision{Action: RevokeOrphan, PAT: p,
-				Message: "no version of the secret knows this PAT of an interrupted attempt"}, true
+// nowRule: somebody ordered that a replaced PAT ends at once. It ends before anything
+// else is tried; the event and the closing of its version follow in their turn.
+func nowRule(_ Spec, o Observed, _ time.Time) (Decision, bool) {
+	for i, v := range slices.Backward(o.Replaced) {
+		id := v.Ledger.AuthorizationID
+		if !o.endsNow(i) || !v.Ledger.RevokedAt.IsZero() {
+			continue
 		}
+		if id == "" || o.Ended[id] || o.Failed[id] {
+			continue
+		}
+		return Decision{Action: Revoke, Version: &v, Successor: o.successor(i), EndOnly: true, Cause: CauseRequested,
+			RotationID: o.replacedBy(i), Message: "the replaced PAT was ordered to end at once"}, true
 	}
 	return Decision{}, false
 }
@@ -164,29 +192,27 @@ func adoptionRule(s Spec, o Observed, _ time.Time) (Decision, bool) {
 	case len(found) == 1:
 		return Decision{Action: Adopt, PAT: found[0], Message: "exactly one active PAT bears the declared name"}, true
 	}
-	d := Decision{Action: Refuse, Message: fmt.Sprintf("%d active PATs are named %q: "+
-		"say which one the secret holds with `adopt: <authorization id>` in the manifest; candidates: ", len(found),
-		s.DisplayName)}
-	for _, p := range found {
-		d.Candidates = append(d.Candidates, p.AuthorizationID)
+	ids := make([]string, len(found))
+	for i, p := range found {
+		ids[i] = p.AuthorizationID
 	}
-	slices.Sort(d.Candidates)
-	d.Message += strings.Join(d.Candidates, ", ")
-	return d, true
+	slices.Sort(ids)
+	return Decision{Action: Refuse, Code: AmbiguousAdoption, Message: fmt.Sprintf("%d active PATs are named %q: "+
+		"say which one the secret holds with `adopt: <authorization id>` in the manifest; candidates: %s",
+		len(found), s.DisplayName, strings.Join(ids, ", "))}, true
 }
 
-// orderedRule: somebody ordered to rotate away from the current PAT. An order
-// away from another one has been carried out already.
+// orderedRule: a person's order to rotate away from the current PAT stands.
 func orderedRule(_ Spec, o Observed, _ time.Time) (Decision, bool) {
-	if o.Order.From == "" || !strings.EqualFold(o.Order.From, o.Current.Ledger.AuthorizationID) {
+	if !o.Order.Stands() {
 		return Decision{}, false
 	}
-	d := Decision{Action: Rotate, Reason: o.Order.Reason, RevokePrevious: o.Order.RevokePrevious, Message: "ordered"}
-	if o.Order.RequestedBy != "" {
-		d.Message += " by " + o.Order.RequestedBy
+	d := Decision{Action: Rotate, Reason: Requested, RevokePrevious: o.Order.RevokePrevious, Message: "ordered"}
+	if o.Order.RevokePrevious == Now {
+		d.Reason = Compromised
 	}
-	if d.Reason == "" || d.Reason == Check {
-		d.Reason = Requested
+	if o.Order.By != "" {
+		d.Message += " by " + o.Order.By
 	}
 	return d, true
 }
@@ -202,46 +228,102 @@ func disabledRule(_ Spec, o Observed, _ time.Time) (Decision, bool) {
 
 // movedRule: the manifest names another identity or organization than the one
 // that the current PAT belongs to.
-func movedRule(s Spec, o Observed, _ time.Time) (Decision, bool) {
+func movedRule(s Spec, o Observed, now time.Time) (Decision, bool) {
 	l := o.Current.Ledger
+	where, from, to := "", "", ""
 	switch {
 	case !strings.EqualFold(l.ProviderAddress, o.ProviderAddress):
-		return Decision{Action: Rotate, Reason: Drift, RevokePrevious: AfterOverlap,
-				Message: fmt.Sprintf("the manifest moved the PAT from %s to %s", l.ProviderAddress, o.ProviderAddress)},
-			true
+		from, to = l.ProviderAddress, o.ProviderAddress
 	case l.Identity != s.Identity:
-		return Decision{Action: Rotate, Reason: Drift, RevokePrevious: AfterOverlap,
-			Message: fmt.Sprintf("the manifest moved the PAT from identity %s to %s", l.Identity, s.Identity)}, true
+		where, from, to = "identity ", l.Identity, s.Identity
+	default:
+		return Decision{}, false
 	}
-	return Decision{}, false
+	what := fmt.Sprintf("the manifest moved the PAT from %s%s to %s", where, from, to)
+	if o.youngBesides(now) {
+		before := o.Replaced[0].Ledger
+		if before.Identity == s.Identity && strings.EqualFold(before.ProviderAddress, o.ProviderAddress) {
+			return manifestConflict(what), true
+		}
+	}
+	return o.drift(what)
 }
 
-// goneRule: the current PAT has run out, or somebody revoked it.
+// scopesRule: the manifest asks for other scopes than the current PAT has.
+func scopesRule(s Spec, o Observed, now time.Time) (Decision, bool) {
+	p, ok := o.Find(o.Current.Ledger.AuthorizationID)
+	if !ok || slices.Equal(p.Scopes, s.Scopes) {
+		return Decision{}, false
+	}
+	what := fmt.Sprintf("the manifest asks for scopes %s, the PAT has %s", strings.Join(s.Scopes, " "),
+		strings.Join(p.Scopes, " "))
+	if o.youngBesides(now) {
+		before, listed := o.Find(o.Replaced[0].Ledger.AuthorizationID)
+		if listed && slices.Equal(before.Scopes, s.Scopes) {
+			return manifestConflict(what), true
+		}
+	}
+	if o.isRestored(p) {
+		return Decision{Action: Refuse, Code: ManifestConflict, Message: what + ", but a person has restored this " +
+			"PAT: it is replaced when it is due, or when somebody orders a rotation"}, true
+	}
+	return o.drift(what)
+}
+
+// isRestored reports whether a person has made an earlier PAT current again: the version
+// belongs to another rotation than the PAT's own mark.
+func (o Observed) isRestored(p PAT) bool {
+	_, tag, made, marked := ParseDisplayName(p.DisplayName)
+	stored := o.Current.Ledger.RotationID
+	return marked && tag == o.VaultTag && stored != "" && made != stored
+}
+
+// drift is a rotation because the PAT is not what it should be; it waits while the
+// brake is on.
+func (o Observed) drift(what string) (Decision, bool) {
+	if o.Braked {
+		return Decision{}, false
+	}
+	return Decision{Action: Rotate, Reason: Drift, RevokePrevious: AfterOverlap, Message: what}, true
+}
+
+// youngBesides reports whether the current PAT has replaced another one within a day.
+func (o Observed) youngBesides(now time.Time) bool {
+	return len(o.Replaced) > 0 && now.Sub(o.Current.Created) < Day
+}
+
+// manifestConflict: what the manifest asks for is what the version before had. Two
+// manifests may be in force at once, and each would undo the other's rotation.
+func manifestConflict(what string) Decision {
+	return Decision{Action: Refuse, Code: ManifestConflict, Message: what + ", which the PAT before it had until its " +
+		"replacement within the last day: two manifests may be in force. See that all instances run one deployment; " +
+		"if it is meant, order a rotation"}
+}
+
+// goneRule: the current PAT has run out, or somebody else ended it. Absence from one
+// list is not believed, and never a reason to end another PAT.
 func goneRule(_ Spec, o Observed, now time.Time) (Decision, bool) {
 	c := o.Current
-	if _, ok := o.Find(c.Ledger.AuthorizationID); ok {
+	if o.Lists(c.Ledger.AuthorizationID) {
 		return Decision{}, false
 	}
 	if !c.Expires.IsZero() && !c.Expires.After(now) {
 		return Decision{Action: Rotate, Reason: Expiring, RevokePrevious: AfterOverlap,
 			Message: "the current PAT has run out"}, true
 	}
-	if !o.conclusive() {
+	if !o.Gone || o.Braked {
 		return Decision{}, false
 	}
-	return Decision{Action: Rotate, Reason: Compromised, RevokePrevious: Now,
+	return Decision{Action: Rotate, Reason: Compromised, RevokePrevious: AfterOverlap,
 		Message: "the current PAT is not active any more: somebody else revoked it"}, true
 }
 
-// scopesRule: the manifest asks for other scopes than the current PAT has.
-func scopesRule(s Spec, o Observed, _ time.Time) (Decision, bool) {
-	p, ok := o.Find(o.Current.Ledger.AuthorizationID)
-	if !ok || slices.Equal(p.Scopes, s.Scopes) {
+// refusedRule: Azure DevOps lists the current PAT, and the organization refuses it.
+func refusedRule(_ Spec, o Observed, _ time.Time) (Decision, bool) {
+	if !o.Refused {
 		return Decision{}, false
 	}
-	return Decision{Action: Rotate, Reason: Drift, RevokePrevious: AfterOverlap,
-		Message: fmt.Sprintf("the manifest asks for scopes %s, the PAT has %s", strings.Join(s.Scopes, " "),
-			strings.Join(p.Scopes, " "))}, true
+	return o.drift("Azure DevOps lists the current PAT, and the organization refuses it")
 }
 
 // dueRule: the PAT comes near its end.
@@ -253,26 +335,56 @@ func dueRule(s Spec, o Observed, now time.Time) (Decision, bool) {
 	d := Decision{Action: Rotate, Reason: Expiring, RevokePrevious: AfterOverlap,
 		Message: "due since " + due.UTC().Format(time.RFC3339)}
 	if clamped {
-		d.Message += "; a policy shortened its life, so it is rotated at the same fraction of that life"
+		d.Message += "; its life is shorter than the manifest asks for, so it is rotated at the same fraction of it"
 	}
 	return d, true
 }
 
+// unannouncedRule: a stored rotation whose event may not have been sent, the oldest
+// first. A version that patrol did not make has nothing to announce.
+func unannouncedRule(_ Spec, o Observed, _ time.Time) (Decision, bool) {
+	if o.Silent || o.Current == nil {
+		return Decision{}, false
+	}
+	announce := func(v, successor *Version) Decision {
+		return Decision{Action: Announce, Version: v, Successor: successor,
+			Message: "rotation " + v.Ledger.RotationID + " is stored and not yet announced"}
+	}
+	for i, v := range slices.Backward(o.Replaced) {
+		if v.Ledger.unannounced() {
+			return announce(&v, o.successor(i)), true
+		}
+	}
+	if o.Current.Ledger.unannounced() {
+		return announce(o.Current, nil), true
+	}
+	return Decision{}, false
+}
+
+func (l Ledger) unannounced() bool { return l.RotationID != "" && l.AnnouncedAt.IsZero() }
+
 // replacedRule: the time of a replaced PAT has come.
-func replacedRule(_ Spec, o Observed, now time.Time) (Decision, bool) {
+func replacedRule(s Spec, o Observed, now time.Time) (Decision, bool) {
 	// The oldest first: whoever reads the versions back from the latest may stop at
 	// one that is closed.
-	for i, at := range slices.Backward(o.revocations()) {
-		v := o.Replaced[i]
-		if at.After(now) || !v.Ledger.RevokedAt.IsZero() || o.Failed[v.Ledger.AuthorizationID] {
+	for i, v := range slices.Backward(o.Replaced) {
+		id := v.Ledger.AuthorizationID
+		if !v.Ledger.RevokedAt.IsZero() || o.Failed[id] {
 			continue
 		}
-		d := Decision{Action: Revoke, Version: &v, RotationID: o.successor(i).Ledger.RotationID}
-		switch d.Cause = o.revocationCause(i, now); d.Cause {
-		case Expired:
-			d.Message = "the replaced PAT has run out"
-		case CauseRequested:
-			d.Message = "the replaced PAT was to end at once"
+		at := o.endOf(s, i)
+		ended := o.Ended[id]
+		if !ended && at.After(now) {
+			continue
+		}
+		d := Decision{Action: Revoke, Version: &v, Successor: o.successor(i), Cause: OverlapEnded,
+			RotationID: o.replacedBy(i)}
+		hasRunOut := !v.Expires.IsZero() && !v.Expires.After(now) && !o.livesAt(id, now)
+		switch {
+		case o.endsNow(i):
+			d.Cause, d.Message = CauseRequested, "the replaced PAT was ordered to end at once"
+		case hasRunOut:
+			d.Cause, d.Message = Expired, "the replaced PAT has run out"
 		default:
 			d.Message = "the overlap ended at " + at.UTC().Format(time.RFC3339)
 		}
@@ -281,7 +393,7 @@ func replacedRule(_ Spec, o Observed, now time.Time) (Decision, bool) {
 	return Decision{}, false
 }
 
-// pat finds an active PAT.
+// Find finds an active PAT.
 func (o Observed) Find(authorizationID string) (PAT, bool) {
 	for _, p := range o.PATs {
 		if strings.EqualFold(p.AuthorizationID, authorizationID) {
@@ -291,19 +403,38 @@ func (o Observed) Find(authorizationID string) (PAT, bool) {
 	return PAT{}, false
 }
 
+// Lists reports whether an active PAT is listed.
 func (o Observed) Lists(authorizationID string) bool {
 	_, ok := o.Find(authorizationID)
 	return ok
 }
 
+// livesAt reports whether a PAT is listed with an end after t: its end may have been
+// moved after its version's properties were read.
+func (o Observed) livesAt(authorizationID string, t time.Time) bool {
+	p, ok := o.Find(authorizationID)
+	return ok && p.ValidTo.After(t)
+}
+
 // conclusive reports whether the list is so much younger than the current version
 // that a PAT missing in it is gone. Another instance may have stored the version
 // after this process fetched the list.
-func (o Observed) conclusive() bool {
-	return o.ListedAt.After(o.Current.Created.Add(ClockSkew))
+func (o Observed) conclusive() bool { return o.Current != nil && o.conclusiveAbout(*o.Current) }
+
+func (o Observed) conclusiveAbout(v Version) bool { return o.ListedAt.After(v.Created.Add(ClockSkew)) }
+
+// Missing reports whether the current PAT, whose end has not come by the vault's word,
+// is not in a list that would show it: a witness of another kind must say more.
+func (o Observed) Missing(now time.Time) bool {
+	c := o.Current
+	if c == nil || !c.Ledger.Ours() || !o.conclusive() {
+		return false
+	}
+	hasRunOut := !c.Expires.IsZero() && !c.Expires.After(now)
+	return !hasRunOut && !o.Lists(c.Ledger.AuthorizationID)
 }
 
-// due is when the current PAT shall be replaced. ok is false when its end is not
+// DueAt is when the current PAT shall be replaced. ok is false when its end is not
 // known.
 func (o Observed) DueAt(s Spec) (due time.Time, clamped, ok bool) {
 	from, to := o.Current.Created, o.Current.Expires
@@ -313,123 +444,151 @@ func (o Observed) DueAt(s Spec) (due time.Time, clamped, ok bool) {
 	if to.IsZero() {
 		return time.Time{}, false, false
 	}
+	shortened := s.Lifetime > 0 && to.After(from.Add(s.Lifetime)) && !o.Current.Ledger.extendedTo(to)
+	if shortened {
+		// The manifest asks for a shorter life than the PAT was given: its end counts
+		// as if it had been asked for today. One that a person has extended keeps its
+		// end.
+		to = from.Add(s.Lifetime)
+	}
 	return Due(s, from, to), Clamped(s, from, to), true
 }
 
-// revocations gives the time at which each replaced PAT ends. Its own time stands
-// on its successor; a later order to end everything at once (a time that is not
-// after the successor's creation) counts for all that came before it.
-func (o Observed) revocations() []time.Time {
-	out := make([]time.Time, len(o.Replaced))
-	var earliest time.Time
-	for i := range o.Replaced {
-		at := o.successor(i).Ledger.RevokePreviousAt
-		if at.IsZero() {
-			// A ledger without the time: the PAT's own end is the safe answer.
-			at = o.Replaced[i].Expires
+// extendedTo reports whether a person has moved the PAT's end to this time.
+func (l Ledger) extendedTo(end time.Time) bool {
+	for _, n := range Notes(l.History) {
+		if n.Act == NoteExtended && n.Until.Sub(end).Abs() < time.Minute {
+			return true
 		}
-		if earliest.IsZero() || at.Before(earliest) {
-			earliest = at
+	}
+	return false
+}
+
+// endOf is when the replaced PAT i ends: when its successor says, at the earliest after
+// its overlap and a while after its event, or at once if somebody ordered that. Without
+// its event it lives to its own end. The zero time: nobody knows, and it is left alone.
+func (o Observed) endOf(s Spec, i int) time.Time {
+	if o.endsNow(i) {
+		return o.newestSuccessor(i).Created
+	}
+	next, v := o.newestSuccessor(i), o.Replaced[i]
+	own := v.Expires
+	if p, listed := o.Find(v.Ledger.AuthorizationID); listed {
+		own = p.ValidTo
+	}
+	at := next.Ledger.RevokePreviousAt
+	if at.IsZero() {
+		at = own // a ledger without the time: the PAT's own end is the safe answer
+	}
+	switch {
+	case next.Ledger.unannounced():
+		return latest(at, own, next.Created.Add(s.Overlap))
+	case next.Ledger.RotationID == "":
+		return latest(at, next.Created.Add(s.Overlap))
+	}
+	return latest(at, next.Created.Add(s.Overlap), next.Ledger.AnnouncedAt.Add(min(s.Overlap, AnnouncedFor)))
+}
+
+// RevocationTime is when a version says that the PAT before it ends, as its event has it.
+func RevocationTime(s Spec, v Version) time.Time {
+	if at := v.Ledger.RevokePreviousAt; !at.IsZero() {
+		return at
+	}
+	return v.Created.Add(s.Overlap + StoreSlack)
+}
+
+func latest(times ...time.Time) time.Time {
+	var out time.Time
+	for _, t := range times {
+		if t.After(out) {
+			out = t
 		}
-		out[i] = earliest
 	}
 	return out
 }
 
-// revocationCause says why the replaced PAT i is revoked now. The list knows more than
-// the versions: an end may have been moved after its version's properties were read,
-// and a PAT that is no longer listed was revoked by somebody before its time.
-func (o Observed) revocationCause(i int, now time.Time) RevocationCause {
-	v := o.Replaced[i]
-	listed, ok := o.Find(v.Ledger.AuthorizationID)
-	if ok && !v.Expires.IsZero() && listed.ValidTo.After(v.Expires) {
-		v.Expires = listed.ValidTo
+// endsNow reports whether somebody ordered that the replaced PAT i, or one after it,
+// ends at once: only that reaches back to those before it.
+func (o Observed) endsNow(i int) bool {
+	for ; i >= 0; i-- {
+		l := o.Replaced[i].Ledger
+		if o.successor(i).Ledger.Facts.PreviousEnds == EndsNow || l.Facts.Order.RevokePrevious == Now {
+			return true
+		}
+		if o.Now[strings.ToLower(l.AuthorizationID)] {
+			return true
+		}
 	}
-	cause, _ := CauseOfRevocation(v, append([]Version{*o.Current}, o.Replaced[:i]...), now)
-	if cause == OverlapEnded && !ok {
-		return CauseRequested
-	}
-	return cause
+	return false
 }
 
 // CauseOfRevocation says why a replaced PAT was revoked at a time, as far as versions
-// know: newer are those after its own, newest first. order is the one that came with
-// the order to end the PAT at once; nil for any other cause.
+// know: newer are those after its own, newest first. order is the one that says who
+// ordered that it ends at once; nil for any other cause.
 func CauseOfRevocation(v Version, newer []Version, at time.Time) (cause RevocationCause, order *Version) {
 	if !v.Expires.IsZero() && !v.Expires.After(at) {
 		return Expired, nil
 	}
+	if v.Ledger.Facts.Order.RevokePrevious == Now {
+		return CauseRequested, &v
+	}
 	for i := len(newer) - 1; i >= 0; i-- {
-		if newer[i].endsPrevious() {
+		if newer[i].Ledger.Facts.PreviousEnds == EndsNow {
 			return CauseRequested, &newer[i]
 		}
 	}
 	return OverlapEnded, nil
 }
 
-// endsPrevious reports whether all PATs before a version's own were to end at the
-// moment of their replacement.
-func (v *Version) endsPrevious() bool {
-	at := v.Ledger.RevokePreviousAt
-	if at.IsZero() {
-		return false
-	}
-	return v.Ledger.Reason == Compromised || !at.After(v.Created.Add(StoreSlack/2))
-}
-
 // successor is the version that replaced Replaced[i].
-func (o Observed) successor(i int) Version {
+func (o Observed) successor(i int) *Version {
 	if i == 0 {
-		return *o.Current
+		return o.Current
 	}
-	return o.Replaced[i-1]
+	return &o.Replaced[i-1]
 }
 
-// orphans are the PATs of this entry that no version knows, whatever their age.
-func Orphans(s Spec, o Observed) []PAT {
-	known := map[string]bool{}
-	attempts := map[string]bool{RotationID(s.Name, ""): true}
-	if c := o.Current; c != nil {
-		attempts[RotationID(s.Name, c.ID)] = true
-		known[strings.ToLower(c.Ledger.AuthorizationID)] = true
-		known[strings.ToLower(c.Ledger.Previous)] = true
-	}
-	for _, v := range o.Replaced {
-		attempts[RotationID(s.Name, v.ID)] = true
-		known[strings.ToLower(v.Ledger.AuthorizationID)] = true
-		known[strings.ToLower(v.Ledger.Previous)] = true
-	}
-	var out []PAT
-	for _, p := range o.PATs {
-		declared, tag, id, ok := ParseDisplayName(p.DisplayName)
-		if !ok || tag != o.VaultTag || known[strings.ToLower(p.AuthorizationID)] {
-			continue
-		}
-		// The rotation id finds the orphan of an entry whose name was changed
-		// in between.
-		if strings.EqualFold(declared, s.DisplayName) || attempts[id] {
-			out = append(out, p)
-		}
-	}
-	return out
+// newestSuccessor is what replaced the PAT of Replaced[i] for the last time: it may have
+// been current more than once.
+func (o Observed) newestSuccessor(i int) *Version {
+	id := o.Replaced[i].Ledger.AuthorizationID
+	newest := slices.IndexFunc(o.Replaced, func(v Version) bool {
+		return strings.EqualFold(v.Ledger.AuthorizationID, id)
+	})
+	return o.successor(newest)
 }
 
-// nextCheck is when something may have to be done. schedule is true when that is a young
-// orphan, for which nobody has scheduled anything yet.
+// replacedBy is the id of the rotation that replaced the PAT of Replaced[i]. The id
+// follows from the version that was replaced, whatever the tags say.
+func (o Observed) replacedBy(i int) string {
+	next := o.newestSuccessor(i)
+	if next.Ledger.RotationID != "" {
+		return next.Ledger.RotationID
+	}
+	return RotationID(next.Name, next.Ledger.PreviousVersion)
+}
+
+// nextCheck is when something may have to be done. schedule is true when nobody has
+// scheduled a command for then.
 func nextCheck(s Spec, o Observed, now time.Time) (next time.Time, schedule bool) {
 	next = now.Add(Day)
-	if due, _, ok := o.DueAt(s); ok {
+	if o.Current == nil {
+		return next, false
+	}
+	if due, _, ok := o.DueAt(s); ok && !o.Released {
 		next = due
 	}
-	for _, at := range o.revocations() {
-		if at.After(now) && at.Before(next) {
-			next = at
+	for i, v := range o.Replaced {
+		if !v.Ledger.RevokedAt.IsZero() {
+			continue
 		}
-	}
-	for _, p := range Orphans(s, o) {
-		if at := p.ValidFrom.Add(OrphanAge); at.After(now) && at.Before(next) {
-			next, schedule = at, true
+		at := o.endOf(s, i)
+		if !at.After(now) || !at.Before(next) {
+			continue
 		}
+		// A command was sent for the time on the tag; a later end, or one after an
+		// extension of the overlap, needs one of its own.
+		next, schedule = at, at.After(o.successor(i).Ledger.RevokePreviousAt)
 	}
 	return next, schedule
 }

@@ -45,12 +45,13 @@ func settled(now time.Time) rotation.Observed {
 		VaultTag:        vaultTag,
 		ProviderAddress: address,
 		Failed:          map[string]bool{},
+		Ended:           map[string]bool{},
 	}
 }
 
 func pat(id string, from, to float64) rotation.PAT {
 	return rotation.PAT{AuthorizationID: id, DisplayName: rotation.DisplayName("Jenkins agents", vaultTag,
-		"aaaaaaaaaa"),
+		rotation.RotationID("jenkins-agents", "")),
 		Scopes: spec().Scopes, ValidFrom: day(from), ValidTo: day(to)}
 }
 
@@ -67,7 +68,28 @@ func replaced(o rotation.Observed, revokeAt float64) rotation.Observed {
 	return o
 }
 
-func TestEachRuleDecidesAsTheDesignSays(t *testing.T) {
+// endsNow is replaced, and ordered to end at once.
+func endsNow(o rotation.Observed) rotation.Observed {
+	o = replaced(o, 0)
+	o.Current.Ledger.Facts.PreviousEnds = rotation.EndsNow
+	return o
+}
+
+// twice puts one more version before the replaced one, to be revoked at the given day.
+func twice(o rotation.Observed, revokeAt float64) rotation.Observed {
+	o.Replaced[0].Ledger.Previous, o.Replaced[0].Ledger.PreviousVersion = id3, "v00"
+	o.Replaced[0].Ledger.RevokePreviousAt = day(revokeAt)
+	o.Replaced = append(o.Replaced, rotation.Version{ID: "v00", Created: day(-25), Expires: day(5),
+		Ledger: rotation.Ledger{AuthorizationID: id3}})
+	o.PATs = append(o.PATs, pat(id3, -25, 5))
+	return o
+}
+
+func lostSignIn() *rotation.Error {
+	return &rotation.Error{Class: rotation.SignIn, Code: "AADSTS700082", Message: "sign in again"}
+}
+
+func TestEachRuleDecides(t *testing.T) {
 	t.Parallel()
 	type situation struct {
 		name   string
@@ -84,68 +106,41 @@ func TestEachRuleDecidesAsTheDesignSays(t *testing.T) {
 	for _, tc := range []situation{
 		{name: "at rest there is nothing to do", now: 5, action: rotation.Nothing, rule: "nothing"},
 
-		{name: "a lost sign-in comes before everything", now: 25, action: rotation.ReportSignIn, rule: "sign-in",
-			text: "AADSTS700082",
+		{name: "without a sign-in nothing can be made", now: 25, action: rotation.ReportSignIn, rule: "sign-in",
+			text:   "AADSTS700082",
+			change: func(_ *rotation.Spec, o *rotation.Observed) { o.SignIn = lostSignIn() }},
+		{name: "an event needs no sign-in", now: 25, action: rotation.Announce, rule: "sign-in",
 			change: func(_ *rotation.Spec, o *rotation.Observed) {
-				o.SignIn = &rotation.Error{Class: rotation.SignIn, Code: "AADSTS700082", Message: "sign in again"}
+				o.SignIn = lostSignIn()
 				o.Current.Ledger.AnnouncedAt = time.Time{}
 			}},
-
-		{name: "an unannounced version is announced before it is looked at any further", now: 25,
-			action: rotation.Announce, rule: "unannounced",
+		{name: "a stored rotation is announced", now: 5, action: rotation.Announce, rule: "unannounced",
 			change: func(_ *rotation.Spec, o *rotation.Observed) { o.Current.Ledger.AnnouncedAt = time.Time{} }},
+		{name: "a due rotation does not wait for an event", now: 25, action: rotation.Rotate, rule: "due",
+			reason: rotation.Expiring, revoke: rotation.AfterOverlap,
+			change: func(_ *rotation.Spec, o *rotation.Observed) { o.Current.Ledger.AnnouncedAt = time.Time{} }},
+		{name: "an event that could not be sent waits for the next run", now: 5, action: rotation.Nothing,
+			rule: "nothing",
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				o.Current.Ledger.AnnouncedAt, o.Silent = time.Time{}, true
+			}},
+		{name: "the oldest rotation is announced first", now: 5, action: rotation.Announce, rule: "unannounced",
+			text: "zzzzzzzzzz",
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				*o = replaced(*o, 6)
+				o.Current.Ledger.AnnouncedAt, o.Replaced[0].Ledger.AnnouncedAt = time.Time{}, time.Time{}
+			}},
 		{name: "an adopted version has nothing to announce", now: 5, action: rotation.Nothing, rule: "nothing",
 			change: func(_ *rotation.Spec, o *rotation.Observed) {
 				o.Current.Ledger.AnnouncedAt, o.Current.Ledger.RotationID = time.Time{}, ""
 			}},
 
-		{name: "an unknown PAT with our marker is revoked once it is 15 minutes old", now: 5,
-			action: rotation.RevokeOrphan, rule: "orphan", id: idX,
-			change: func(_ *rotation.Spec, o *rotation.Observed) {
-				p := pat(idX, 0, 35)
-				p.ValidFrom = day(5).Add(-rotation.OrphanAge)
-				o.PATs = append(o.PATs, p)
-			}},
-		{name: "a younger one is left alone, and looked at again", now: 5, action: rotation.Nothing, rule: "nothing",
-			change: func(_ *rotation.Spec, o *rotation.Observed) {
-				p := pat(idX, 0, 35)
-				p.ValidFrom = day(5).Add(-rotation.OrphanAge + time.Second)
-				o.PATs = append(o.PATs, p)
-			}},
-		{name: "an orphan goes even before the first provision", now: 5, action: rotation.RevokeOrphan, rule: "orphan",
-			id: idX,
-			change: func(_ *rotation.Spec, o *rotation.Observed) {
-				o.Current, o.PATs = nil,
-					[]rotation.PAT{pat(idX, 0, 30)}
-			}},
-		{name: "an orphan that was named before the manifest renamed the entry is known by its rotation id", now: 5,
-			action: rotation.RevokeOrphan, rule: "orphan", id: idX,
-			change: func(_ *rotation.Spec, o *rotation.Observed) {
-				p := pat(idX, 0, 30)
-				p.DisplayName = rotation.DisplayName("Old name", vaultTag, rotation.RotationID("jenkins-agents", "v1"))
-				o.PATs = append(o.PATs, p)
-			}},
-		{name: "another deployment's PAT of the same name is not ours", now: 5, action: rotation.Nothing,
+		{name: "a PAT with our marker that nobody knows is the sweep's matter", now: 5, action: rotation.Nothing,
 			rule: "nothing",
 			change: func(_ *rotation.Spec, o *rotation.Observed) {
-				p := pat(idX, 0, 30)
-				p.DisplayName = rotation.DisplayName("Jenkins agents", "zz99zz", "aaaaaaaaaa")
+				p := pat(idX, 0, 35)
+				p.ValidFrom = day(4)
 				o.PATs = append(o.PATs, p)
-			}},
-		{name: "another entry's PAT is not this entry's orphan", now: 5, action: rotation.Nothing, rule: "nothing",
-			change: func(_ *rotation.Spec, o *rotation.Observed) {
-				p := pat(idX, 0, 30)
-				p.DisplayName = rotation.DisplayName("Jenkins agents 2", vaultTag, "aaaaaaaaaa")
-				o.PATs = append(o.PATs, p)
-			}},
-		{name: "a replaced PAT in its overlap is no orphan", now: 0.5, action: rotation.Nothing, rule: "nothing",
-			change: func(_ *rotation.Spec, o *rotation.Observed) { *o = replaced(*o, 1) }},
-		{name: "an orphan whose revocation has just failed does not hold up the rest", now: 25, action: rotation.Rotate,
-			rule: "due", reason: rotation.Expiring,
-			revoke: rotation.AfterOverlap,
-			change: func(_ *rotation.Spec, o *rotation.Observed) {
-				o.PATs = append(o.PATs, pat(idX, 0, 30))
-				o.Failed[idX] = true
 			}},
 
 		{name: "no secret yet", now: 5, action: rotation.Rotate, rule: "missing", reason: rotation.Provision,
@@ -194,17 +189,22 @@ func TestEachRuleDecidesAsTheDesignSays(t *testing.T) {
 		{name: "ordered away from the current PAT", now: 5, action: rotation.Rotate, rule: "ordered",
 			reason: rotation.Compromised, revoke: rotation.Now, text: "ordered by ada",
 			change: func(_ *rotation.Spec, o *rotation.Observed) {
-				o.Order = rotation.Command{Reason: rotation.Compromised, From: strings.ToUpper(id1),
-					RevokePrevious: rotation.Now, RequestedBy: "ada"}
+				o.Order = rotation.NewOrder(rotation.Now, day(5), "op-1", "ada")
 			}},
-		{name: "an order away from another PAT has been carried out", now: 5, action: rotation.Nothing, rule: "nothing",
-			change: func(_ *rotation.Spec, o *rotation.Observed) {
-				o.Order = rotation.Command{Reason: rotation.Requested, From: id2, RevokePrevious: rotation.Now}
-			}},
-		{name: "an order without a reason counts as requested", now: 5, action: rotation.Rotate, rule: "ordered",
+		{name: "an order with an overlap is a request", now: 5, action: rotation.Rotate, rule: "ordered",
 			reason: rotation.Requested, revoke: rotation.AfterOverlap,
 			change: func(_ *rotation.Spec, o *rotation.Observed) {
-				o.Order = rotation.Command{Reason: rotation.Check, From: id1, RevokePrevious: rotation.AfterOverlap}
+				o.Order = rotation.NewOrder(rotation.AfterOverlap, day(5), "op-1", "")
+			}},
+		{name: "an order waits while its rotation has failed in this run", now: 5, action: rotation.Nothing,
+			rule: "nothing",
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				o.Order, o.Stuck = rotation.NewOrder(rotation.Now, day(5), "op-1", ""), true
+			}},
+		{name: "the brake does not hold an order", now: 5, action: rotation.Rotate, rule: "ordered",
+			reason: rotation.Requested, revoke: rotation.AfterOverlap,
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				o.Order, o.Braked = rotation.NewOrder(rotation.AfterOverlap, day(5), "op-1", ""), true
 			}},
 
 		{name: "a disabled latest version is replaced", now: 5, action: rotation.Rotate, rule: "disabled",
@@ -219,9 +219,33 @@ func TestEachRuleDecidesAsTheDesignSays(t *testing.T) {
 			revoke: rotation.AfterOverlap, text: "release-bot",
 			change: func(s *rotation.Spec, o *rotation.Observed) { s.Identity, o.PATs = "release-bot", nil }},
 
-		{name: "somebody revoked the current PAT", now: 5, action: rotation.Rotate, rule: "gone",
-			reason: rotation.Compromised, revoke: rotation.Now,
+		{name: "moved while many are: a person is asked first", now: 5, action: rotation.Nothing, rule: "nothing",
+			change: func(s *rotation.Spec, o *rotation.Observed) {
+				s.Identity, o.PATs, o.Braked = "release-bot", nil, true
+			}},
+		{name: "moved back within a day: two manifests may be in force", now: 0.5, action: rotation.Refuse,
+			rule: "moved", text: "two manifests",
+			change: func(s *rotation.Spec, o *rotation.Observed) {
+				*o = replaced(*o, 1)
+				s.Identity, o.Replaced[0].Ledger.Identity = "release-bot", "release-bot"
+			}},
+		{name: "moved back after a day", now: 1.5, action: rotation.Rotate, rule: "moved", reason: rotation.Drift,
+			revoke: rotation.AfterOverlap,
+			change: func(s *rotation.Spec, o *rotation.Observed) {
+				*o = replaced(*o, 3)
+				s.Identity, o.Replaced[0].Ledger.Identity = "release-bot", "release-bot"
+			}},
+
+		{name: "absence from one list is not believed", now: 5, action: rotation.Nothing, rule: "nothing",
 			change: func(_ *rotation.Spec, o *rotation.Observed) { o.PATs = nil }},
+		{name: "a second witness: somebody revoked the current PAT", now: 5, action: rotation.Rotate, rule: "gone",
+			reason: rotation.Compromised, revoke: rotation.AfterOverlap,
+			change: func(_ *rotation.Spec, o *rotation.Observed) { o.PATs, o.Gone = nil, true }},
+		{name: "gone with many others: a person is asked first", now: 5, action: rotation.Nothing, rule: "nothing",
+			change: func(_ *rotation.Spec, o *rotation.Observed) { o.PATs, o.Gone, o.Braked = nil, true, true }},
+		{name: "listed and refused by the organization", now: 5, action: rotation.Rotate, rule: "refused",
+			reason: rotation.Drift, revoke: rotation.AfterOverlap,
+			change: func(_ *rotation.Spec, o *rotation.Observed) { o.Refused = true }},
 		{name: "a list from before the version was stored proves nothing", now: 0.001, action: rotation.Nothing,
 			rule:   "nothing",
 			change: func(_ *rotation.Spec, o *rotation.Observed) { o.PATs = nil }},
@@ -233,11 +257,51 @@ func TestEachRuleDecidesAsTheDesignSays(t *testing.T) {
 			revoke: rotation.AfterOverlap,
 			change: func(s *rotation.Spec, _ *rotation.Observed) { s.Scopes = []string{"vso.code"} }},
 
+		{name: "scopes back to those before within a day", now: 0.5, action: rotation.Refuse, rule: "scopes",
+			text: "two manifests",
+			change: func(s *rotation.Spec, o *rotation.Observed) {
+				*o = replaced(*o, 1)
+				s.Scopes = []string{"vso.code"}
+				o.PATs[1].Scopes = []string{"vso.code"}
+			}},
+
+		{name: "the scopes of a PAT that a person has restored wait for a person", now: 5, action: rotation.Refuse,
+			rule: "scopes", text: "restored",
+			change: func(s *rotation.Spec, o *rotation.Observed) {
+				s.Scopes = []string{"vso.code"}
+				o.Current.Ledger.RotationID = "rrrrrrrrrr"
+			}},
+
+		{name: "an entry that left the manifest is not rotated", now: 25, action: rotation.Nothing, rule: "nothing",
+			change: func(_ *rotation.Spec, o *rotation.Observed) { o.Released = true }},
+		{name: "its overlap ends all the same", now: 25, action: rotation.Revoke, rule: "replaced", id: id2,
+			cause: rotation.Expired,
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				*o = replaced(*o, 1)
+				o.Released = true
+			}},
+		{name: "a shorter lifetime in the manifest counts for a PAT in force", now: 5, action: rotation.Rotate,
+			rule: "due", reason: rotation.Expiring, revoke: rotation.AfterOverlap,
+			change: func(s *rotation.Spec, _ *rotation.Observed) {
+				s.Lifetime, s.RotateBefore = 7*rotation.Day, 3*rotation.Day
+			}},
+		{name: "but not for one that a person has extended", now: 5, action: rotation.Nothing, rule: "nothing",
+			change: func(s *rotation.Spec, o *rotation.Observed) {
+				s.Lifetime, s.RotateBefore = 7*rotation.Day, 3*rotation.Day
+				o.Current.Ledger.History = rotation.Noted("", rotation.Note{At: day(1), Act: rotation.NoteExtended,
+					Until: day(30), By: "ada"})
+			}},
+		{name: "a longer lifetime in the manifest leaves rotateBefore as it is", now: 26, action: rotation.Nothing,
+			rule: "nothing",
+			change: func(s *rotation.Spec, _ *rotation.Observed) {
+				s.Lifetime, s.RotateBefore = 300*rotation.Day, 3*rotation.Day
+			}},
+
 		{name: "not due before its time", now: 17.9, action: rotation.Nothing, rule: "nothing"},
 		{name: "due at rotateBefore at the latest", now: 20, action: rotation.Rotate, rule: "due",
 			reason: rotation.Expiring, revoke: rotation.AfterOverlap},
 		{name: "a clamped life is rotated at the same fraction", now: 5, action: rotation.Rotate, rule: "due",
-			reason: rotation.Expiring, revoke: rotation.AfterOverlap, text: "policy",
+			reason: rotation.Expiring, revoke: rotation.AfterOverlap, text: "the same fraction",
 			change: func(_ *rotation.Spec, o *rotation.Observed) {
 				o.Current.Expires, o.PATs = day(7), []rotation.PAT{pat(id1, 0, 7)}
 			}},
@@ -254,19 +318,73 @@ func TestEachRuleDecidesAsTheDesignSays(t *testing.T) {
 		{name: "a replaced PAT that ran out is closed", now: 10, action: rotation.Revoke, rule: "replaced",
 			cause: rotation.Expired, id: id2,
 			change: func(_ *rotation.Spec, o *rotation.Observed) { *o = replaced(*o, 10) }},
-		{name: "a leaked one ends at once", now: 0.01, action: rotation.Revoke, rule: "replaced",
+		{name: "a leaked one ends at once, before its event", now: 0.01, action: rotation.Revoke, rule: "now",
 			cause: rotation.CauseRequested, id: id2,
-			change: func(_ *rotation.Spec, o *rotation.Observed) { *o = replaced(*o, 0) }},
-		{name: "ending a leaked one at once ends those in their overlap before it", now: 0.01, action: rotation.Revoke,
-			rule: "replaced", cause: rotation.CauseRequested, id: id3,
 			change: func(_ *rotation.Spec, o *rotation.Observed) {
-				*o = replaced(*o, 0)
-				o.Replaced[0].Ledger.Previous, o.Replaced[0].Ledger.PreviousVersion = id3, "v00"
-				o.Replaced[0].Ledger.RevokePreviousAt = day(2)
-				o.Replaced = append(o.Replaced, rotation.Version{ID: "v00", Created: day(-25), Expires: day(5),
-					Ledger: rotation.Ledger{AuthorizationID: id3}})
-				o.PATs = append(o.PATs, pat(id3, -25, 5))
+				*o = endsNow(*o)
+				o.Current.Ledger.AnnouncedAt = time.Time{}
+			}},
+		{name: "a leaked one ends before anything is rotated", now: 25, action: rotation.Revoke, rule: "now",
+			cause: rotation.CauseRequested, id: id2,
+			change: func(_ *rotation.Spec, o *rotation.Observed) { *o = endsNow(*o) }},
+		{name: "an order on the replaced version ends it", now: 0.5, action: rotation.Revoke, rule: "now",
+			cause: rotation.CauseRequested, id: id2,
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				*o = replaced(*o, 1)
+				o.Replaced[0].Ledger.Facts.Order = rotation.NewOrder(rotation.Now, day(0.4), "op-1", "ada")
+			}},
+		{name: "an order in the command ends it", now: 0.5, action: rotation.Revoke, rule: "now",
+			cause: rotation.CauseRequested, id: id2,
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				*o = replaced(*o, 1)
+				o.Now = map[string]bool{id2: true}
+			}},
+		{name: "once it has ended, its event and its closing follow", now: 0.01, action: rotation.Revoke,
+			rule: "replaced", cause: rotation.CauseRequested, id: id2,
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				*o = endsNow(*o)
+				o.Ended[id2] = true
+			}},
+		{name: "after the rotation's own event", now: 0.01, action: rotation.Announce, rule: "unannounced",
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				*o = endsNow(*o)
+				o.Ended[id2] = true
+				o.Current.Ledger.AnnouncedAt = time.Time{}
+			}},
+		{name: "ending a leaked one at once ends those in their overlap before it", now: 0.01, action: rotation.Revoke,
+			rule: "now", cause: rotation.CauseRequested, id: id3,
+			change: func(_ *rotation.Spec, o *rotation.Observed) { *o = twice(endsNow(*o), 2) }},
+		{name: "a short cap is no order: the one before keeps its overlap", now: 1, action: rotation.Nothing,
+			rule: "nothing",
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				*o = twice(replaced(*o, 0.5), 5)
+				o.Current.Ledger.Facts.PreviousEnds = rotation.EndsByItself
 				o.Failed[id2] = true
+			}},
+		{name: "an edited time does not shorten the overlap", now: 0.5, action: rotation.Nothing, rule: "nothing",
+			change: func(_ *rotation.Spec, o *rotation.Observed) { *o = replaced(*o, 0.1) }},
+		{name: "the overlap waits for its rotation's event", now: 1.5, action: rotation.Nothing, rule: "nothing",
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				*o = replaced(*o, 1)
+				o.Current.Ledger.AnnouncedAt, o.Silent = time.Time{}, true
+			}},
+		{name: "but not beyond the replaced PAT's own end", now: 10, action: rotation.Revoke, rule: "replaced",
+			cause: rotation.Expired, id: id2,
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				*o = replaced(*o, 1)
+				o.PATs = o.PATs[:1]
+				o.Current.Ledger.AnnouncedAt, o.Silent = time.Time{}, true
+			}},
+		{name: "a late event leaves ten minutes", now: 1.001, action: rotation.Nothing, rule: "nothing",
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				*o = replaced(*o, 1)
+				o.Current.Ledger.AnnouncedAt = day(1)
+			}},
+		{name: "a PAT revoked by hand is closed when its overlap ends, and nobody asked", now: 1,
+			action: rotation.Revoke, rule: "replaced", cause: rotation.OverlapEnded, id: id2,
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				*o = replaced(*o, 1)
+				o.PATs = o.PATs[:1]
 			}},
 		{name: "rotation comes before the revocation of what it replaced", now: 25, action: rotation.Rotate,
 			rule: "due", reason: rotation.Expiring, revoke: rotation.AfterOverlap,
@@ -303,25 +421,26 @@ func TestEachRuleDecidesAsTheDesignSays(t *testing.T) {
 	}
 }
 
-func TestNothingTellsWhenToLookAgain(t *testing.T) {
+func TestNothingSaysWhenToCheckNext(t *testing.T) {
 	t.Parallel()
 	s := spec()
 	due := rotation.Due(s, born, day(30))
 
 	// At rest: when it is due.
 	if d := rotation.Decide(s, settled(day(5)), day(5)); !d.Next.Equal(due) || d.Schedule {
-		t.Errorf("next look at %s (again %t), want %s", d.Next, d.Schedule, due)
+		t.Errorf("next check at %s (scheduled %t), want %s", d.Next, d.Schedule, due)
 	}
 	// With a replaced PAT: when that one ends.
 	if d := rotation.Decide(s, replaced(settled(day(0.5)), 1), day(0.5)); !d.Next.Equal(day(1)) || d.Schedule {
-		t.Errorf("next look at %s (again %t), want the end of the overlap, %s", d.Next, d.Schedule, day(1))
+		t.Errorf("next check at %s (scheduled %t), want the end of the overlap, %s", d.Next, d.Schedule, day(1))
 	}
-	// With a young orphan: when it is old enough, and nobody else will ask for that look.
-	o := settled(day(5))
-	p := pat(idX, 5, 35)
-	o.PATs = append(o.PATs, p)
-	if d := rotation.Decide(s, o, day(5)); !d.Next.Equal(day(5).Add(rotation.OrphanAge)) || !d.Schedule {
-		t.Errorf("next look at %s (again %t), want the orphan's age limit", d.Next, d.Schedule)
+	// With an overlap that was lengthened, or whose event was late: nobody has sent a
+	// command for that time.
+	o := replaced(settled(day(0.5)), 1)
+	o.Current.Ledger.AnnouncedAt = day(1)
+	end := day(1).Add(rotation.AnnouncedFor)
+	if d := rotation.Decide(s, o, day(1)); !d.Next.Equal(end) || !d.Schedule {
+		t.Errorf("next check at %s (scheduled %t), want ten minutes after the event, %s", d.Next, d.Schedule, end)
 	}
 }
 

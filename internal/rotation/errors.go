@@ -29,14 +29,19 @@ const (
 const (
 	TokenRefused      = "token-refused"      // a Prove whose token the organization does not accept
 	UnknownIdentity   = "unknown-identity"   // the manifest does not have this identity
-	NotInManifest     = "not-in-manifest"    // a command names a PAT that the manifest does not have
 	AmbiguousAdoption = "ambiguous-adoption" // several PATs could be the one that a secret holds
+	ManifestConflict  = "manifest-conflict"  // two manifests may be in force
+	UnknownEntry      = "unknown-entry"      // for a day nobody knew the entry that a command names
 	OwnerGone         = "owner-gone"         // a PAT's earlier owner cannot end it
+	OtherUser         = "other-user"         // another user has signed in as the identity since
 	OtherBearer       = "other-bearer"       // a new PAT is not the user's whose PATs were proved before
 	NoToken           = "no-token"           // a creation was answered without a token
 	NoLife            = "no-life"            // a creation was answered with an end that has passed
 	OtherScopes       = "other-scopes"       // a creation was answered with other scopes than asked for
 	Overtaken         = "overtaken"          // another instance has rotated the PAT meanwhile
+	StillThrottled    = "still-throttled"    // an identity has been throttled for an hour
+	ValuesRefused     = "values-refused"     // an organization refuses every PAT of an owner
+	MassChangeWaits   = "mass-change"        // many PATs of an owner are gone or drifted at once
 	NoRest            = "no-rest"            // a reconcile did not come to an end
 	Deadline          = "deadline"           // a reconcile reached its own deadline
 	Canceled          = "canceled"           // a reconcile was cut short
@@ -61,13 +66,25 @@ var (
 	ErrNotFound = errors.New("not found")
 )
 
+// Service is a service that patrol calls.
+type Service string
+
+const (
+	AzureDevOps Service = "azure-devops"
+	KeyVault    Service = "key-vault"
+	ServiceBus  Service = "service-bus"
+	Entra       Service = "entra"
+)
+
 // Error is a failure whose class decides what happens next. Code and Message are
 // made by patrol and safe to log and publish: an upstream's body, error object
 // or token never enters them.
 type Error struct {
 	Class   Class
-	Code    string        // stable word: patLifespanPolicyViolation, AADSTS700082, ambiguous-adoption
-	Message string        // plain words: what is wrong and what to do
+	Code    string // stable word: patLifespanPolicyViolation, AADSTS700082, ambiguous-adoption
+	Message string // plain words: what is wrong and what to do
+	// Service is whose refusal it is; empty: not known.
+	Service Service
 	After   time.Duration // earliest retry that the service asked for; 0: not said
 	// ActivityID is the service's own name for the failed call (X-VSS-E2EID,
 	// x-ms-request-id, trace_id), for a support request. May be empty.

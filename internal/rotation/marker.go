@@ -14,6 +14,9 @@ func DisplayName(declared, vaultTag, rotationID string) string {
 	return declared + markerStart + vaultTag + "-" + rotationID + ")"
 }
 
+// CanaryName is the display name of a PAT that is made to see whether one can be made.
+const CanaryName = "patrol doctor"
+
 // ParseDisplayName splits a PAT's name at patrol's marker. ok is false for a
 // name without one.
 func ParseDisplayName(name string) (declared, vaultTag, rotationID string, ok bool) {

@@ -17,6 +17,9 @@ const (
 	maxOperation = 128
 )
 
+// NoteExtended is the note that a person has moved the PAT's end.
+const NoteExtended = "extended"
+
 // Note is one action on a version's PAT that its other tags do not tell.
 type Note struct {
 	At    time.Time

@@ -48,9 +48,18 @@ type Plan struct {
 	Items     []Item
 	Unmanaged []Unmanaged
 	Released  []Version // secrets that patrol wrote for PATs that are no longer in the manifest
+	// MassChanges are owners of whose PATs so many are gone or drifted that a person has
+	// to say whether that is meant.
+	MassChanges []MassChanged
 	// Problems are what could not be observed: the vault, an organization, an
 	// identity.
 	Problems []Unobserved
+}
+
+// MassChanged counts how many of an owner's PATs are gone or drifted.
+type MassChanged struct {
+	Owner    Owner
+	PATs, Of int
 }
 
 // Unobserved is one thing that a plan could not observe, and why.
@@ -113,16 +122,11 @@ func (p Plan) Commands(requestedBy string) []Command {
 	return out
 }
 
+// Command asks to check the PAT: a sweep sends no orders. What it has seen may be old or
+// wrong, so whoever works on the command observes anew.
 func (i *Item) Command(at time.Time, requestedBy string) Command {
-	c := Command{PAT: i.Spec.Name, Reason: Check, RequestedBy: requestedBy,
+	return Command{PAT: i.Spec.Name, Reason: Check, RequestedBy: requestedBy,
 		Operation: at.UTC().Format("2006-01-02T15:04Z")}
-	if i.Decision.Action == Rotate {
-		c.Reason, c.RevokePrevious = i.Decision.Reason, i.Decision.RevokePrevious
-		if i.Current != nil {
-			c.From = i.Current.Ledger.AuthorizationID
-		}
-	}
-	return c
 }
 
 // soon is how close to its end a PAT may come before a person should see to it.

@@ -48,6 +48,10 @@ type Tokens interface {
 	Create(ctx context.Context, o Owner, r PATRequest) (IssuedPAT, error)
 	// Revoke ends a PAT. One that is gone already is a success.
 	Revoke(ctx context.Context, o Owner, authorizationID string) error
+	// Get returns one PAT of the owner by its id, read by another way than List's:
+	// a witness. ErrNotFound: the owner has no such PAT, or none that is active.
+	// Azure DevOps does not say whether it still shows a revoked PAT this way.
+	Get(ctx context.Context, o Owner, authorizationID string) (PAT, error)
 	// Prove asks the organization who bears this token, with the token itself.
 	// The anonymous user is a failure (class Policy, code "anonymous"), a
 	// refused token too (class Transient, code TokenRefused: a new PAT may
@@ -89,6 +93,8 @@ type Ledger struct {
 	RequestedBy string // patrol-requested-by
 	Operation   string // patrol-operation
 	History     string // patrol-history
+	// Facts are what no other tag says (patrol-facts).
+	Facts Facts
 }
 
 // Ours reports whether patrol has written or adopted this version.
@@ -112,6 +118,8 @@ type Vault interface {
 	Current(ctx context.Context, name string) (Version, error)
 	// Version reads one version's properties (never its value).
 	Version(ctx context.Context, name, version string) (Version, error)
+	// Value reads one version with its value. A disabled one comes back without it.
+	Value(ctx context.Context, name, version string) (Version, error)
 	// Versions lists every version by its properties, newest first.
 	Versions(ctx context.Context, name string) ([]Version, error)
 	// Store writes a new version: value, expiry and ledger in one request.
@@ -128,6 +136,12 @@ type Vault interface {
 	Secrets(ctx context.Context) iter.Seq2[Version, error]
 }
 
+// DeletedVault is what a Vault may know beside: the secrets that were deleted and can be
+// recovered, by the properties of their last versions.
+type DeletedVault interface {
+	Deleted(ctx context.Context) iter.Seq2[Version, error]
+}
+
 // Outbox sends commands and events.
 type Outbox interface {
 	// Send puts commands on the queue, each at its own time, in as few
@@ -139,6 +153,9 @@ type Outbox interface {
 
 // Identities are the people who have signed in.
 type Identities interface {
+	// User is the object id of the user who has signed in as an identity; empty: not
+	// known to this process. It calls nobody.
+	User(identity string) string
 	// Refresh makes sure that the identity's sign-in lasts: it takes a token
 	// and stores the refresh token when the stored one has become old. An
 	// error of class SignIn has been published already.

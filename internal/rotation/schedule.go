@@ -23,6 +23,10 @@ const (
 	// may differ before a conclusion drawn from both is unsafe.
 	ClockSkew = 2 * time.Minute
 
+	// AnnouncedFor is how long a replaced PAT lives at least after its event was
+	// sent, if that was late.
+	AnnouncedFor = 10 * time.Minute
+
 	// settleWindow is how long after its revocation time a replaced version is
 	// still searched for. The revocation itself is repeated until it succeeds as
 	// long as the PAT is listed as active, so the window only bounds how long
@@ -34,15 +38,18 @@ const (
 // rotateBefore before its end, and up to a tenth of (lifetime - rotateBefore)
 // earlier by a hash of its name, so that a fleet does not rotate in one moment.
 //
-// Policy may have given a shorter life than was asked for. Then the same fraction
-// of the real life counts, but not so little that the overlap would not fit
-// (as far as half of the life allows).
+// A life may be shorter than the manifest asks for: a policy shortened it, or the
+// manifest asked for less when it began. Then rotateBefore counts as it is written if it
+// is at most half of that life, otherwise the same fraction of it, but not so little
+// that the overlap would not fit (as far as half of the life allows).
 func Due(s Spec, from, to time.Time) time.Time {
 	life, before, spread := to.Sub(from), s.RotateBefore, (s.Lifetime-s.RotateBefore)/10
 	if Clamped(s, from, to) && s.Lifetime > 0 {
 		scale := float64(life) / float64(s.Lifetime)
-		before = time.Duration(float64(before) * scale)
 		spread = time.Duration(float64(spread) * scale)
+		if before > life/2 {
+			before = time.Duration(float64(before) * scale)
+		}
 		before = max(before, min(s.Overlap+StoreSlack, life/2))
 	}
 	return to.Add(-before - time.Duration(fraction(s.Name)*float64(spread)))
@@ -60,3 +67,20 @@ func fraction(name string) float64 {
 
 // days is a life in days, rounded up.
 func WholeDays(life time.Duration) int { return int((life + Day - 1) / Day) }
+
+// ProofDue reports whether a PAT's daily proof falls between two sweeps. Each PAT has a
+// time of the day of its own, by a hash of its name. Without a last sweep none is due:
+// the next one has one.
+func ProofDue(name string, last, now time.Time) bool {
+	if last.IsZero() || !now.After(last) {
+		return false
+	}
+	if now.Sub(last) >= Day {
+		return true
+	}
+	at := now.UTC().Truncate(Day).Add(time.Duration(fraction("proof\n"+name) * float64(Day)))
+	if at.After(now) {
+		at = at.Add(-Day)
+	}
+	return at.After(last)
+}

@@ -23,11 +23,12 @@ import (
 var word = regexp.MustCompile(`^[0-9A-Za-z._-]{1,80}$`)
 
 func configuration(code, format string, args ...any) *rotation.Error {
-	return &rotation.Error{Class: rotation.Configuration, Code: code, Message: fmt.Sprintf(format, args...)}
+	return &rotation.Error{Class: rotation.Configuration, Code: code, Service: rotation.KeyVault,
+		Message: fmt.Sprintf(format, args...)}
 }
 
 func unreadable(doing string) *rotation.Error {
-	return &rotation.Error{Class: rotation.Transient, Code: "vault-answer",
+	return &rotation.Error{Class: rotation.Transient, Code: "vault-answer", Service: rotation.KeyVault,
 		Message: doing + ": Key Vault's answer cannot be read: if it stays so, check for a proxy in between"}
 }
 
@@ -43,7 +44,7 @@ func (v *Vault) failure(doing string, err error) error {
 	if answer, ok := errors.AsType[*azcore.ResponseError](err); ok {
 		return v.refusal(doing, answer)
 	}
-	e := &rotation.Error{Class: rotation.Transient, Code: "vault-unavailable"}
+	e := &rotation.Error{Class: rotation.Transient, Code: "vault-unavailable", Service: rotation.KeyVault}
 	auth, noToken := errors.AsType[*azidentity.AuthenticationFailedError](err)
 	switch {
 	case errors.Is(err, context.Canceled):
@@ -95,7 +96,7 @@ func (v *Vault) refusal(doing string, answer *azcore.ResponseError) error {
 	}
 	fail := func(class rotation.Class, code, what string) error {
 		return &rotation.Error{Class: class, Code: code, Message: fmt.Sprintf("%s: %s (%s)", doing, what, said),
-			ActivityID: activity(answer), After: v.after(answer)}
+			Service: rotation.KeyVault, ActivityID: activity(answer), After: v.after(answer)}
 	}
 	switch s := answer.StatusCode; {
 	case s == http.StatusNotFound && strings.HasSuffix(code, "NotFound"):

@@ -28,13 +28,18 @@ const (
 	tagRevokePrevious  = "patrol-revoke-previous-at"
 	tagAnnounced       = "patrol-announced-at"
 	tagRevoked         = "patrol-revoked-at"
-	// For people. They give way to the tags of others.
-	tagRequestedBy = "patrol-requested-by"
-	tagOperation   = "patrol-operation"
-	tagHistory     = "patrol-history"
+	tagFacts           = "patrol-facts"
+	tagRequestedBy     = "patrol-requested-by"
+	tagOperation       = "patrol-operation"
+	tagHistory         = "patrol-history"
 
-	// ledgerTags is how many tags patrol cannot do without.
-	ledgerTags = 11
+	// ownPrefix is that of tags that only a patrol writes, this one or a newer one.
+	ownPrefix = "patrol-"
+	// ledgerTags is how many tags patrol cannot do without in a version's life:
+	// CredentialId, ProviderAddress, patrol-rotation, patrol-identity,
+	// patrol-previous-version, patrol-revoke-previous-at, patrol-announced-at,
+	// patrol-revoked-at and patrol-facts. The others give way to the tags of others.
+	ledgerTags = 9
 )
 
 // Key Vault's limits. Its documentation gives 256 characters in older texts and
@@ -64,17 +69,13 @@ func encode(doing string, l rotation.Ledger, foreign map[string]string) (map[str
 	}
 	text(tagCredential, l.AuthorizationID)
 	text(tagProvider, l.ProviderAddress)
-	if l.ValidityDays > 0 {
-		own[tagValidity] = strconv.Itoa(l.ValidityDays)
-	}
 	text(tagRotation, l.RotationID)
 	text(tagIdentity, l.Identity)
-	text(tagReason, string(l.Reason))
-	text(tagPrevious, l.Previous)
 	text(tagPreviousVersion, l.PreviousVersion)
 	moment(tagRevokePrevious, l.RevokePreviousAt)
 	moment(tagAnnounced, l.AnnouncedAt)
 	moment(tagRevoked, l.RevokedAt)
+	text(tagFacts, l.Facts.String())
 
 	all := maps.Clone(own)
 	for k, value := range foreign {
@@ -82,18 +83,47 @@ func encode(doing string, l rotation.Ledger, foreign map[string]string) (map[str
 			all[k] = value
 		}
 	}
-	for _, note := range []struct{ tag, value string }{{tagOperation, l.Operation}, {tagRequestedBy, l.RequestedBy},
-		{tagHistory, l.History}} {
-		if note.value != "" && len(all) < maxTags {
-			all[note.tag] = note.value
-		}
-	}
 	if n := len(all) - len(own); len(all) > maxTags {
 		return nil, configuration("vault-tags", "%s: it has %d tags that are not patrol's, and a secret has at most "+
 			"%d tags in all, of which patrol needs up to %d: remove %d of them",
 			doing, n, maxTags, ledgerTags, n-(maxTags-ledgerTags))
 	}
+	// What is still to be written in this version's life keeps its room.
+	pending := 0
+	for _, at := range []time.Time{l.AnnouncedAt, l.RevokedAt} {
+		if at.IsZero() {
+			pending++
+		}
+	}
+	for _, note := range notes(l) {
+		if note.value != "" && len(all)+pending < maxTags {
+			all[note.tag] = note.value
+		}
+	}
 	return checkTags(doing, all)
+}
+
+// notes are the tags that give way to those of others, the most useful first. No rule
+// rests on one.
+func notes(l rotation.Ledger) []struct{ tag, value string } {
+	validity := ""
+	if l.ValidityDays > 0 {
+		validity = strconv.Itoa(l.ValidityDays)
+	}
+	return []struct{ tag, value string }{{tagPrevious, l.Previous}, {tagReason, string(l.Reason)},
+		{tagOperation, l.Operation}, {tagRequestedBy, l.RequestedBy}, {tagHistory, l.History}, {tagValidity, validity}}
+}
+
+// carried are the tags of a replaced version that go on to its successor: those of
+// others. A tag of a newer patrol says something of the version that it stands on.
+func carried(foreign map[string]string) map[string]string {
+	out := make(map[string]string, len(foreign))
+	for k, value := range foreign {
+		if !strings.HasPrefix(strings.ToLower(k), ownPrefix) {
+			out[k] = value
+		}
+	}
+	return out
 }
 
 // checkTags holds a tag set against the vault's limits and puts it into the SDK's
@@ -157,6 +187,7 @@ func decode(tags map[string]*string) (rotation.Ledger, map[string]string) {
 		RevokePreviousAt: moment(tagRevokePrevious),
 		AnnouncedAt:      moment(tagAnnounced),
 		RevokedAt:        moment(tagRevoked),
+		Facts:            rotation.ParseFacts(text(tagFacts)),
 		RequestedBy:      text(tagRequestedBy),
 		Operation:        text(tagOperation),
 		History:          text(tagHistory),
@@ -184,7 +215,8 @@ func printable(s string) bool {
 func ledgerTag(k string) bool {
 	switch k {
 	case tagCredential, tagProvider, tagValidity, tagRotation, tagIdentity, tagReason, tagPrevious,
-		tagPreviousVersion, tagRevokePrevious, tagAnnounced, tagRevoked, tagRequestedBy, tagOperation, tagHistory:
+		tagPreviousVersion, tagRevokePrevious, tagAnnounced, tagRevoked, tagFacts, tagRequestedBy, tagOperation,
+		tagHistory:
 		return true
 	}
 	return false

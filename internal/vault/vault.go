@@ -169,9 +169,9 @@ func (v *Vault) Current(ctx context.Context, name string) (rotation.Version, err
 }
 
 // Version reads one version's properties. Ledgers of versions that this process
-// has read or written are answered from memory: only patrol writes them, and
-// what another process has added since (that the version's PAT is revoked) only
-// makes this one repeat a revocation, which is harmless.
+// has read or written are answered from memory. What another process, or a person,
+// has changed since is not seen: a PAT may be revoked twice, which is harmless, and an
+// order that somebody has written onto a replaced version is found by its command.
 func (v *Vault) Version(ctx context.Context, name, version string) (rotation.Version, error) {
 	doing := "reading a version of secret " + name
 	if err := checkName(doing, name); err != nil {
@@ -195,20 +195,55 @@ func (v *Vault) Version(ctx context.Context, name, version string) (rotation.Ver
 	if !mayBeDisabled(err) {
 		return rotation.Version{}, v.failure(doing, err)
 	}
+	// The list shows every disabled version: whoever goes on to the ones before reads
+	// no list again.
+	found := rotation.Version{}
 	for listed, listErr := range v.versions(ctx, name) {
 		if listErr != nil {
 			return rotation.Version{}, listErr
 		}
-		if !strings.EqualFold(listed.ID, version) {
-			continue
+		if strings.EqualFold(listed.ID, version) {
+			found = listed
 		}
-		if listed.Enabled && !saysDisabled(err) {
-			return rotation.Version{}, v.failure(doing, err)
+		if !listed.Enabled {
+			v.memory.put(listed)
 		}
-		v.memory.put(listed)
-		return listed, nil
 	}
-	return rotation.Version{}, fmt.Errorf("%s: %w", doing, rotation.ErrNotFound)
+	switch {
+	case found.ID == "":
+		return rotation.Version{}, fmt.Errorf("%s: %w", doing, rotation.ErrNotFound)
+	case found.Enabled && !saysDisabled(err):
+		return rotation.Version{}, v.failure(doing, err)
+	}
+	v.memory.put(found)
+	return found, nil
+}
+
+// Value reads one version afresh, with its value. A disabled one comes back without it.
+func (v *Vault) Value(ctx context.Context, name, version string) (rotation.Version, error) {
+	doing := "reading a version of secret " + name
+	if err := checkName(doing, name); err != nil {
+		return rotation.Version{}, err
+	}
+	if !versionID.MatchString(version) {
+		return rotation.Version{}, fmt.Errorf("%s: %w", doing, rotation.ErrNotFound)
+	}
+	got, err := v.client.GetSecret(ctx, name, version, nil)
+	if mayBeDisabled(err) {
+		return v.Version(ctx, name, version)
+	}
+	if err != nil {
+		return rotation.Version{}, v.failure(doing, err)
+	}
+	out, err := v.read(doing, name, got.Secret)
+	if err != nil {
+		return rotation.Version{}, err
+	}
+	v.memory.put(out)
+	if got.Value != nil {
+		out.Value = rotation.NewSecret(*got.Value)
+	}
+	return out, nil
 }
 
 // Store writes a new version: value, expiry and ledger in one request. The
@@ -216,7 +251,7 @@ func (v *Vault) Version(ctx context.Context, name, version string) (rotation.Ver
 // SDK wrote twice.
 func (v *Vault) Store(ctx context.Context, name string, c rotation.Content) (rotation.Version, error) {
 	doing := "storing secret " + name
-	tags, err := encode(doing, c.Ledger, c.Foreign)
+	tags, err := encode(doing, c.Ledger, carried(c.Foreign))
 	if err != nil {
 		return rotation.Version{}, err
 	}
@@ -321,6 +356,32 @@ func (v *Vault) Secrets(ctx context.Context) iter.Seq2[rotation.Version, error] 
 					return
 				}
 				out.ID, out.URL = "", ""
+				if !yield(out, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Deleted lists the secrets that were deleted and can be recovered, by the properties of
+// their last versions: Key Vault shows no others.
+func (v *Vault) Deleted(ctx context.Context) iter.Seq2[rotation.Version, error] {
+	const doing = "listing the vault's deleted secrets"
+	return func(yield func(rotation.Version, error) bool) {
+		pager := v.client.NewListDeletedSecretPropertiesPager(nil)
+		for pager.More() {
+			page, err := pager.NextPage(ctx)
+			if err != nil {
+				yield(rotation.Version{}, v.failure(doing, err))
+				return
+			}
+			for _, d := range page.Value {
+				out, ok := deletedProperties(d)
+				if !ok {
+					yield(rotation.Version{}, unreadable(doing))
+					return
+				}
 				if !yield(out, nil) {
 					return
 				}
@@ -550,4 +611,13 @@ func (attemptCounter) Do(req *policy.Request) (*http.Response, error) {
 // saysNoEffect reports whether an answer rules out that its request has done anything.
 func saysNoEffect(status int) bool {
 	return status >= 400 && status < 500 && status != http.StatusRequestTimeout
+}
+
+// deletedProperties is properties for a deleted secret, which has no version to read.
+func deletedProperties(d *azsecrets.DeletedSecretProperties) (rotation.Version, bool) {
+	if d == nil {
+		return rotation.Version{}, false
+	}
+	return properties(&azsecrets.SecretProperties{ID: d.ID, Attributes: d.Attributes, Tags: d.Tags,
+		ContentType: d.ContentType})
 }

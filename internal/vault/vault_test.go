@@ -722,6 +722,7 @@ func TestWhatTheVaultWouldRefuseIsNotSent(t *testing.T) {
 	}
 	full := ledger("auth-2", "auth-1", strings.Repeat("0", 32))
 	full.AnnouncedAt, full.RevokedAt = time.Unix(1.9e9, 0), time.Unix(1.9e9, 0)
+	full.Facts.Digest = strings.Repeat("0", 16)
 	for _, tt := range []struct {
 		name, secret, code string
 		content            rotation.Content
@@ -731,7 +732,7 @@ func TestWhatTheVaultWouldRefuseIsNotSent(t *testing.T) {
 		{"a value that is too long", "s", "vault-value",
 			rotation.Content{Value: rotation.NewSecret(strings.Repeat("x", 25601))}},
 		{"too many tags", "s", "vault-tags", rotation.Content{Value: rotation.NewSecret("x"), Ledger: full,
-			Foreign: foreign(5)}},
+			Foreign: foreign(7)}},
 		{"a tag that is too long", "s", "vault-tags", rotation.Content{Value: rotation.NewSecret("x"),
 			Ledger: rotation.Ledger{ProviderAddress: long}}},
 	} {
@@ -744,13 +745,70 @@ func TestWhatTheVaultWouldRefuseIsNotSent(t *testing.T) {
 		t.Errorf("calls: %v", got)
 	}
 	if _, err := r.Store(ctx, "s", rotation.Content{Value: rotation.NewSecret("x"), Ledger: full,
-		Foreign: foreign(4)}); err != nil {
-		t.Errorf("eleven tags of patrol and four of others: %v", err)
+		Foreign: foreign(6)}); err != nil {
+		t.Errorf("nine tags of patrol and six of others: %v", err)
 	}
 	_, err := r.Update(ctx, rotation.Version{Name: "s", ID: r.kv.Versions("s")[0].ID, Enabled: true, Ledger: full,
-		Foreign: foreign(6)})
+		Foreign: foreign(8)})
 	e := wantClass(t, err, rotation.Configuration, "vault-tags")
 	if !strings.Contains(e.Message, "remove 2") {
 		t.Errorf("message %q", e.Message)
+	}
+}
+
+func TestTagsThatGiveWayLeaveRoomForWhatIsStillToBeWritten(t *testing.T) {
+	r := overLoopback(t)
+	foreign := map[string]string{}
+	for i := range 6 {
+		foreign[fmt.Sprint("team-", i)] = "x"
+	}
+	l := ledger("auth-2", "auth-1", strings.Repeat("0", 32))
+	l.Facts, l.RequestedBy = rotation.Facts{Digest: strings.Repeat("0", 16)}, "alice"
+	l.AnnouncedAt, l.RevokedAt = time.Time{}, time.Time{}
+	v, err := r.Store(ctx, "s", rotation.Content{Value: rotation.NewSecret("x"), Ledger: l, Foreign: foreign})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v.Ledger.Previous != "" {
+		t.Errorf("patrol-previous is written although it must give way: %q", v.Ledger.Previous)
+	}
+	if len(v.Foreign) != 6 {
+		t.Errorf("tags of others: %v, want 6", v.Foreign)
+	}
+	v.Ledger.AnnouncedAt = time.Unix(1.9e9, 0)
+	v, err = r.Update(ctx, v)
+	if err != nil {
+		t.Fatalf("noting the announcement: %v", err)
+	}
+	v.Ledger.RevokedAt, v.Enabled = time.Unix(1.9e9, 0), false
+	_, err = r.Update(ctx, v)
+	if err != nil {
+		t.Fatalf("closing the version: %v", err)
+	}
+}
+
+func TestTagsOfANewerPatrolStayOnTheirVersion(t *testing.T) {
+	r := overLoopback(t)
+	newer := map[string]string{"patrol-confirmed": "x", "Patrol-Future": "y", "owner": "team-a"}
+	one := rotation.Content{Value: rotation.NewSecret("one"), Ledger: ledger("auth-1", "", "")}
+	first, err := r.Store(ctx, "s", one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.Foreign = newer
+	first, err = r.Update(ctx, first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(first.Foreign) != 3 {
+		t.Errorf("the version itself has %v, want all of %v", first.Foreign, newer)
+	}
+	next, err := r.Store(ctx, "s", rotation.Content{Value: rotation.NewSecret("two"),
+		Ledger: ledger("auth-2", "auth-1", first.ID), Foreign: first.Foreign})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(next.Foreign) != 1 || next.Foreign["owner"] != "team-a" {
+		t.Errorf("the next version has %v, want the tag owner alone", next.Foreign)
 	}
 }

@@ -94,8 +94,6 @@ func actionWord(action string) string {
 		return "To be rotated now"
 	case rotation.Revoke:
 		return "The replaced PAT is to be revoked now"
-	case rotation.RevokeOrphan:
-		return "A PAT of an interrupted rotation is to be revoked"
 	case rotation.Adopt:
 		return "To be adopted"
 	case rotation.Announce:

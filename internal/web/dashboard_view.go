@@ -536,8 +536,6 @@ func changeWord(action string) (word, tone string) {
 		return "Let run out", ""
 	}
 	switch rotation.Action(action) {
-	case rotation.RevokeOrphan:
-		return "Revoke the PAT of an interrupted rotation", ""
 	case rotation.Adopt:
 		return "Adopt", ""
 	case rotation.Announce:

@@ -57,7 +57,7 @@ func Changes(plan rotation.Plan) []Change {
 		case rotation.Revoke:
 			// The list of secrets names the replaced PAT, no more.
 			c.Action, c.AuthorizationID = changeRevoke, it.Current.Ledger.Previous
-		case rotation.RevokeOrphan, rotation.Adopt:
+		case rotation.Adopt:
 			c.Action, c.AuthorizationID = string(it.Decision.Action), it.Decision.PAT.AuthorizationID
 		case rotation.Announce, rotation.Refuse:
 			c.Action = string(it.Decision.Action)

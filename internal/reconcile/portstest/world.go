@@ -26,13 +26,26 @@ const maxTags = 15
 type PAT struct {
 	rotation.PAT
 	Owner   rotation.Owner
+	User    string // whose it is: the object id of who had signed in
 	Bearer  string
 	Value   string
 	Revoked time.Time // zero: not revoked
+	Refused bool      // listed, and refused by the organization all the same
 }
 
+// Lives reports whether Azure DevOps has the PAT as active.
+func (p *PAT) Lives(now time.Time) bool { return p.Revoked.IsZero() && p.ValidTo.After(now) }
+
 // Works reports whether the organization takes the PAT.
-func (p *PAT) Works(now time.Time) bool { return p.Revoked.IsZero() && p.ValidTo.After(now) }
+func (p *PAT) Works(now time.Time) bool { return p.Lives(now) && !p.Refused }
+
+// View is a way to read PATs.
+type View string
+
+const (
+	InList View = "list"
+	ByID   View = "by id"
+)
 
 // World is the memory. Its methods that are named like a port's are that port's; the
 // others are people's hands and a test's eyes.
@@ -41,6 +54,10 @@ type World struct {
 	// Before and After are asked around each call, "vault.Store name"; an error of
 	// Before means that the call has no effect, one of After that its answer is lost.
 	Before, After func(call string) error
+	// ShowRevokedByID: a revoked PAT can still be read by its id.
+	ShowRevokedByID bool
+	// RefuseNewPATs: the organization refuses the PATs that are made from now on.
+	RefuseNewPATs bool
 
 	mu       sync.Mutex
 	pats     []*PAT
@@ -49,14 +66,16 @@ type World struct {
 	queue    []rotation.Command
 	events   []rotation.Event
 	calls    map[string]int
-	bearer   map[rotation.Owner]string
+	users    map[string]string // by identity
+	hidden   func(View, *PAT) bool
+	hides    int // for how many reads more; negative: for ever
 	versions int
 }
 
 // New is an empty world.
 func New(now func() time.Time) *World {
 	return &World{Now: now, secrets: map[string][]rotation.Version{}, deleted: map[string]bool{},
-		calls: map[string]int{}, bearer: map[rotation.Owner]string{}}
+		calls: map[string]int{}, users: map[string]string{}}
 }
 
 // call counts a call and lets a test refuse it.
@@ -100,11 +119,9 @@ func (w *World) MakePAT(o rotation.Owner, displayName string, scopes []string, l
 
 func (w *World) makePAT(o rotation.Owner, displayName string, scopes []string, validTo time.Time) *PAT {
 	n := len(w.pats) + 1
-	bearer := w.bearer[o]
-	if bearer == "" {
-		bearer = "user of " + o.Identity
-	}
-	p := &PAT{Owner: o, Bearer: bearer, Value: fmt.Sprintf("canary-%052d", n),
+	user := w.users[o.Identity]
+	p := &PAT{Owner: o, User: user, Bearer: "bearer of " + o.Identity + " " + user,
+		Value: fmt.Sprintf("canary-%052d", n),
 		PAT: rotation.PAT{AuthorizationID: fmt.Sprintf("00000000-0000-4000-8000-%012d", n), DisplayName: displayName,
 			Scopes: slices.Clone(scopes), ValidFrom: w.Now(), ValidTo: validTo}}
 	w.pats = append(w.pats, p)
@@ -134,11 +151,36 @@ func (w *World) PATs() []*PAT {
 	return slices.Clone(w.pats)
 }
 
+// HideFrom leaves PATs out of the next reads that would show one; negative: of all.
+func (w *World) HideFrom(hidden func(View, *PAT) bool, reads int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.hidden, w.hides = hidden, reads
+}
+
+// view gives what hides a PAT from one read.
+func (w *World) view(v View) func(*PAT) bool {
+	hidden := w.hidden
+	if hidden == nil || w.hides == 0 {
+		return func(*PAT) bool { return false }
+	}
+	if w.hides > 0 {
+		w.hides--
+	}
+	return func(p *PAT) bool { return hidden(v, p) }
+}
+
+// owns reports whether a PAT is in the list that an owner's sign-in of today shows.
+func (w *World) owns(o rotation.Owner, p *PAT) bool {
+	return p.Owner == o && p.User == w.users[o.Identity]
+}
+
 // List is rotation.Tokens'.
 func (w *World) List(ctx context.Context, o rotation.Owner) (out []rotation.PAT, err error) {
 	err = w.call(ctx, "devops.List", o.Identity+"/"+o.Organization, func() error {
+		hidden := w.view(InList)
 		for _, p := range w.pats {
-			if p.Owner == o && p.Works(w.Now()) {
+			if w.owns(o, p) && p.Lives(w.Now()) && !hidden(p) {
 				out = append(out, p.PAT)
 			}
 		}
@@ -152,6 +194,7 @@ func (w *World) Create(ctx context.Context, o rotation.Owner, r rotation.PATRequ
 	err error) {
 	err = w.call(ctx, "devops.Create", o.Identity+"/"+o.Organization, func() error {
 		p := w.makePAT(o, r.DisplayName, r.Scopes, r.ValidTo)
+		p.Refused = w.RefuseNewPATs
 		out = rotation.IssuedPAT{PAT: p.PAT, Token: rotation.NewSecret(p.Value)}
 		return nil
 	})
@@ -162,11 +205,27 @@ func (w *World) Create(ctx context.Context, o rotation.Owner, r rotation.PATRequ
 func (w *World) Revoke(ctx context.Context, o rotation.Owner, authorizationID string) error {
 	return w.call(ctx, "devops.Revoke", authorizationID, func() error {
 		p := w.pat(authorizationID)
-		if p != nil && p.Owner == o && p.Revoked.IsZero() {
+		if p != nil && w.owns(o, p) && p.Revoked.IsZero() {
 			p.Revoked = w.Now()
 		}
 		return nil
 	})
+}
+
+// Get is rotation.Tokens'.
+func (w *World) Get(ctx context.Context, o rotation.Owner, authorizationID string) (out rotation.PAT, err error) {
+	err = w.call(ctx, "devops.Get", authorizationID, func() error {
+		p := w.pat(authorizationID)
+		if p == nil || !w.owns(o, p) || w.view(ByID)(p) {
+			return rotation.ErrNotFound
+		}
+		if !p.Lives(w.Now()) && !w.ShowRevokedByID {
+			return rotation.ErrNotFound
+		}
+		out = p.PAT
+		return nil
+	})
+	return out, err
 }
 
 // Prove is rotation.Tokens'.
@@ -229,6 +288,13 @@ func (w *World) put(name string, c rotation.Content) rotation.Version {
 		Enabled: true, Created: w.Now(), Expires: c.Expires, Ledger: c.Ledger, Foreign: maps.Clone(c.Foreign)}
 	w.secrets[name] = append(w.secrets[name], v)
 	return v
+}
+
+// PutVersion is a version that another instance has stored.
+func (w *World) PutVersion(name string, p *PAT, l rotation.Ledger) rotation.Version {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.put(name, rotation.Content{Value: rotation.NewSecret(p.Value), Expires: p.ValidTo, Ledger: l})
 }
 
 // Latest is the latest version of a secret, with its value.
@@ -309,6 +375,25 @@ func (w *World) Version(ctx context.Context, name, version string) (out rotation
 	return out, err
 }
 
+// Value is rotation.Vault's.
+func (w *World) Value(ctx context.Context, name, version string) (out rotation.Version, err error) {
+	err = w.call(ctx, "vault.Value", name, func() error {
+		for _, v := range w.secrets[name] {
+			if v.ID != version {
+				continue
+			}
+			out = v
+			out.Foreign = maps.Clone(v.Foreign)
+			if !v.Enabled {
+				out = withoutValue(v)
+			}
+			return nil
+		}
+		return rotation.ErrNotFound
+	})
+	return out, err
+}
+
 // Versions is rotation.Vault's.
 func (w *World) Versions(ctx context.Context, name string) (out []rotation.Version, err error) {
 	err = w.call(ctx, "vault.Versions", name, func() error {
@@ -361,6 +446,29 @@ func (w *World) Recover(ctx context.Context, name string) (recovered bool, err e
 		return nil
 	})
 	return recovered, err
+}
+
+// Deleted is rotation.DeletedVault's.
+func (w *World) Deleted(ctx context.Context) iter.Seq2[rotation.Version, error] {
+	return func(yield func(rotation.Version, error) bool) {
+		var out []rotation.Version
+		err := w.call(ctx, "vault.Deleted", "", func() error {
+			for _, name := range slices.Sorted(maps.Keys(w.deleted)) {
+				vs := w.secrets[name]
+				out = append(out, withoutValue(vs[len(vs)-1]))
+			}
+			return nil
+		})
+		if err != nil {
+			yield(rotation.Version{}, err)
+			return
+		}
+		for _, v := range out {
+			if !yield(v, nil) {
+				return
+			}
+		}
+	}
 }
 
 // Secrets is rotation.Vault's.
@@ -455,6 +563,20 @@ func (w *World) Events() []rotation.Event {
 }
 
 // --- Entra
+
+// SignIn says who has signed in as an identity.
+func (w *World) SignIn(identity, user string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.users[identity] = user
+}
+
+// User is rotation.Identities'.
+func (w *World) User(identity string) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.users[identity]
+}
 
 // Refresh is rotation.Identities'.
 func (w *World) Refresh(ctx context.Context, identity string) error {

@@ -1,0 +1,127 @@
+package reconcile
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/azure-patrol/patrol/internal/rotation"
+)
+
+// secretListAge is how old the list of the vault's secrets may be that all reconciles of
+// a process share.
+const secretListAge = 10 * time.Minute
+
+// secretList shares one list of the vault's secrets, by the properties of their latest
+// versions.
+type secretList struct {
+	vault rotation.Vault
+	now   func() time.Time
+
+	mu      sync.Mutex
+	at      time.Time
+	secrets []rotation.Version
+}
+
+// get returns the list as of a time that is not before notBefore. Callers wait for one
+// another: the list costs pages.
+func (l *secretList) get(ctx context.Context, notBefore time.Time) ([]rotation.Version, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.at.IsZero() && !l.at.Before(notBefore) {
+		return l.secrets, nil
+	}
+	at := l.now()
+	var secrets []rotation.Version
+	for v, err := range l.vault.Secrets(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		secrets = append(secrets, v)
+	}
+	l.at, l.secrets = at, secrets
+	return secrets, nil
+}
+
+// keep takes a list that a sweep has read.
+func (l *secretList) keep(at time.Time, secrets []rotation.Version) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if at.After(l.at) {
+		l.at, l.secrets = at, secrets
+	}
+}
+
+// massChange counts how many of an owner's PATs are gone or drifted by the lists, and
+// how many there are.
+type massChange struct{ changed, total int }
+
+// brakes reports whether a person has to say that this is meant: more than three, and
+// more than a third.
+func (m massChange) brakes(accepted rotation.MassChange, now time.Time) bool {
+	isMass := m.changed > 3 && 3*m.changed > m.total
+	isAccepted := accepted.Until.After(now) && m.changed <= accepted.PATs
+	return isMass && !isAccepted
+}
+
+// add counts one PAT. Those that this process has ended itself do not count.
+func (m *massChange) add(r *Reconciler, s rotation.Spec, v rotation.Version, pats *index, now time.Time) {
+	l := v.Ledger
+	if !l.Ours() || l.AuthorizationID == "" || r.ended.has(l.AuthorizationID) {
+		return
+	}
+	m.total++
+	moved := l.Identity != s.Identity || !strings.EqualFold(l.ProviderAddress, r.ProviderAddress(s.Organization))
+	p, listed := pats.find(l.AuthorizationID)
+	hasRunOut := !v.Expires.IsZero() && !v.Expires.After(now)
+	switch {
+	case moved:
+		m.changed++
+	case listed && !sameScopes(p, s):
+		m.changed++
+	case !listed && !hasRunOut && pats.at.After(v.Created.Add(rotation.ClockSkew)):
+		m.changed++
+	}
+}
+
+// brake decides whether the current PAT's being gone or drifted may be acted on, by the
+// lists that this process shares.
+func (w *work) brake(ctx context.Context) error {
+	secrets, err := w.secrets.get(ctx, w.Now().Add(-secretListAge))
+	if err != nil {
+		return err
+	}
+	byName := make(map[string]rotation.Version, len(secrets))
+	for _, v := range secrets {
+		byName[strings.ToLower(v.Name)] = v
+	}
+	var m massChange
+	for _, s := range w.Specs() {
+		v, ok := byName[strings.ToLower(s.Name)]
+		if ok && s.Owner() == w.spec.Owner() {
+			m.add(w.Reconciler, s, v, w.listed, w.Now())
+		}
+	}
+	w.seen.Braked = m.brakes(w.order.Accepted, w.Now())
+	if w.seen.Braked {
+		w.log.WarnContext(ctx, "so many PATs of the owner are gone or drifted that patrol waits for a person",
+			"identity", w.spec.Identity, "organization", w.spec.Organization, "changed", m.changed, "of", m.total)
+	}
+	return nil
+}
+
+// brakeDrift asks the brake before a PAT is replaced because the manifest asks for
+// another one.
+func (w *work) brakeDrift(ctx context.Context) error {
+	c := w.seen.Current
+	if c == nil || !c.Ledger.Ours() || w.released {
+		return nil
+	}
+	p, listed := w.seen.Find(c.Ledger.AuthorizationID)
+	drifted := !w.isOwners(c) || listed && !sameScopes(p, w.spec)
+	if !drifted {
+		return nil
+	}
+	return w.brake(ctx)
+}
