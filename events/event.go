@@ -40,7 +40,7 @@ type Event struct {
 	// Type is one of the Type constants, or a type of a later version.
 	Type string
 	// Subject is the PAT's name; for identity events the identity's name, for
-	// an unmanaged PAT its authorization id.
+	// an unmanaged PAT its authorization id, for a check its scope.
 	Subject string
 	// Time is when it happened, in UTC.
 	Time time.Time
@@ -51,8 +51,8 @@ type Event struct {
 	// Copies of one event may differ in it.
 	TraceParent string
 	// Data is a Rotated, Revoked, RotationFailed, Expiring, SignedIn,
-	// SignInRequired or SignInExpiring (values, not pointers), or a
-	// json.RawMessage where Type is none that this package knows.
+	// SignInRequired, SignInExpiring, CheckIncomplete or CheckRecovered (values, not
+	// pointers), or a json.RawMessage where Type is none that this package knows.
 	Data any
 }
 

@@ -60,7 +60,7 @@ func every() map[string]sample {
 	first.Data = d
 	return map[string]sample{
 		"rotated": {rotated(), compact(`{
-			"specversion":"1.0", "id":"abcdefghij/rotated", "source":"/patrol/patrol-prod.vault.azure.net",
+			"specversion":"1.0", "id":"abcdefghij/a-2/rotated", "source":"/patrol/patrol-prod.vault.azure.net",
 			"type":"patrol.pat.rotated", "subject":"jenkins-agents", "time":"2026-11-24T12:00:00Z",
 			"datacontenttype":"application/json",
 			"data":{
@@ -77,7 +77,7 @@ func every() map[string]sample {
 			}
 		}`)},
 		"first rotation": {first, compact(`{
-			"specversion":"1.0", "id":"abcdefghij/rotated", "source":"/patrol/patrol-prod.vault.azure.net",
+			"specversion":"1.0", "id":"abcdefghij/a-2/rotated", "source":"/patrol/patrol-prod.vault.azure.net",
 			"type":"patrol.pat.rotated", "subject":"jenkins-agents", "time":"2026-11-24T12:00:00Z",
 			"datacontenttype":"application/json",
 			"data":{
@@ -103,18 +103,45 @@ func every() map[string]sample {
 				"authorizationId":"a-1", "secretVersion":"0122", "cause":"overlap-ended"
 			}
 		}`)},
-		"failed": {events.NewRotationFailed(source, noon, 4, events.RotationFailed{
+		"failed": {events.NewRotationFailed(source, noon.In(berlin), events.RotationFailed{
 			PAT: "jenkins-agents", Organization: "contoso", RotationID: "abcdefghij", Step: "create", Class: "policy",
 			Code: "patLifespanPolicyViolation", Message: "shorten lifetime & try again",
 			ValidTo: events.TimeOrNull(noon.In(berlin)),
 		}), compact(`{
-			"specversion":"1.0", "id":"abcdefghij/failed/create/4",
+			"specversion":"1.0", "id":"abcdefghij/failed/create/patLifespanPolicyViolation/20781",
 			"source":"/patrol/patrol-prod.vault.azure.net", "type":"patrol.pat.rotation-failed",
 			"subject":"jenkins-agents", "time":"2026-11-24T12:00:00Z", "datacontenttype":"application/json",
 			"data":{
 				"pat":"jenkins-agents", "organization":"contoso", "rotationId":"abcdefghij",
 				"step":"create", "class":"policy", "code":"patLifespanPolicyViolation",
 				"message":"shorten lifetime & try again", "retryAt":null, "validTo":"2026-11-24T12:00:00Z"
+			}
+		}`)},
+		"failed, and to be tried again": {events.NewRotationFailed(source, noon, events.RotationFailed{
+			PAT: "jenkins-agents", Organization: "contoso", RotationID: "abcdefghij", Step: "store",
+			Class: "transient", Message: "an unexpected failure",
+			RetryAt: events.TimeOrNull(noon.Add(15 * time.Minute).In(berlin)),
+		}), compact(`{
+			"specversion":"1.0", "id":"abcdefghij/failed/store/unknown/20781",
+			"source":"/patrol/patrol-prod.vault.azure.net", "type":"patrol.pat.rotation-failed",
+			"subject":"jenkins-agents", "time":"2026-11-24T12:00:00Z", "datacontenttype":"application/json",
+			"data":{
+				"pat":"jenkins-agents", "organization":"contoso", "rotationId":"abcdefghij",
+				"step":"store", "class":"transient", "code":"", "message":"an unexpected failure",
+				"retryAt":"2026-11-24T12:15:00Z", "validTo":null
+			}
+		}`)},
+		"message failed": {events.NewMessageFailed(source, noon, "pat-commands", 4711, events.RotationFailed{
+			PAT: "jenkins-agents", RotationID: "abcdefghij", Step: "receive", Class: "configuration",
+			Code: "not-a-command", Message: "find out who sent it",
+		}), compact(`{
+			"specversion":"1.0", "id":"pat-commands/4711/failed",
+			"source":"/patrol/patrol-prod.vault.azure.net", "type":"patrol.pat.rotation-failed",
+			"subject":"jenkins-agents", "time":"2026-11-24T12:00:00Z", "datacontenttype":"application/json",
+			"data":{
+				"pat":"jenkins-agents", "organization":"", "rotationId":"",
+				"step":"receive", "class":"configuration", "code":"not-a-command",
+				"message":"find out who sent it", "retryAt":null, "validTo":null
 			}
 		}`)},
 		"expiring": {events.NewExpiring(source, noon, 7, events.Expiring{
@@ -162,6 +189,47 @@ func every() map[string]sample {
 				"identity":"build-bot", "user":"build-bot@contoso.com", "code":"inactivity",
 				"signInUrl":"https://patrol.example/api/identities/build-bot/signin",
 				"until":"2026-12-08T12:00:00Z"
+			}
+		}`)},
+		"incomplete": {events.NewCheckIncomplete(source, noon.In(berlin), events.CheckIncomplete{
+			Scope: "organization", Identity: "build-bot", Organization: "contoso", Class: "policy",
+			Code: "values-refused", Message: "see the organization's policies",
+			Since: noon.Add(-36 * time.Hour).In(berlin), PATs: 12,
+			NextEnd: events.TimeOrNull(noon.AddDate(0, 0, 2).In(berlin)),
+		}), compact(`{
+			"specversion":"1.0", "id":"organization/build-bot/contoso/values-refused/1795392000/20781",
+			"source":"/patrol/patrol-prod.vault.azure.net", "type":"patrol.check.incomplete",
+			"subject":"organization", "time":"2026-11-24T12:00:00Z", "datacontenttype":"application/json",
+			"data":{
+				"scope":"organization", "identity":"build-bot", "organization":"contoso", "class":"policy",
+				"code":"values-refused", "message":"see the organization's policies",
+				"since":"2026-11-23T00:00:00Z", "pats":12, "nextEnd":"2026-11-26T12:00:00Z"
+			}
+		}`)},
+		"incomplete for all": {events.NewCheckIncomplete(source, noon, events.CheckIncomplete{
+			Scope: "vault", Class: "configuration", Code: "vault-forbidden", Message: "give it the role", Since: noon,
+		}), compact(`{
+			"specversion":"1.0", "id":"vault///vault-forbidden/1795521600/20781",
+			"source":"/patrol/patrol-prod.vault.azure.net", "type":"patrol.check.incomplete",
+			"subject":"vault", "time":"2026-11-24T12:00:00Z", "datacontenttype":"application/json",
+			"data":{
+				"scope":"vault", "identity":"", "organization":"", "class":"configuration",
+				"code":"vault-forbidden", "message":"give it the role",
+				"since":"2026-11-24T12:00:00Z", "pats":0, "nextEnd":null
+			}
+		}`)},
+		"recovered": {events.NewCheckRecovered(source, noon, events.CheckRecovered{
+			Scope: "organization", Identity: "build-bot", Organization: "contoso", Code: "values-refused",
+			Since: noon.Add(-36 * time.Hour).In(berlin), PATs: 12,
+			NextEnd: events.TimeOrNull(noon.AddDate(0, 0, 2).In(berlin)), Lasted: 129_600,
+		}), compact(`{
+			"specversion":"1.0", "id":"organization/build-bot/contoso/values-refused/1795392000/recovered",
+			"source":"/patrol/patrol-prod.vault.azure.net", "type":"patrol.check.recovered",
+			"subject":"organization", "time":"2026-11-24T12:00:00Z", "datacontenttype":"application/json",
+			"data":{
+				"scope":"organization", "identity":"build-bot", "organization":"contoso",
+				"code":"values-refused", "since":"2026-11-23T00:00:00Z", "pats":12,
+				"nextEnd":"2026-11-26T12:00:00Z", "lasted":129600
 			}
 		}`)},
 	}
@@ -367,6 +435,11 @@ func TestPropertiesAreWhatABrokerFiltersOn(t *testing.T) {
 		"failed":    {"type": events.TypeRotationFailed, "subject": "jenkins-agents", "organization": "contoso"},
 		"expiring":  {"type": events.TypeExpiring, "subject": "a-9", "organization": "contoso"},
 		"signed in": {"type": events.TypeSignedIn, "subject": "build-bot", "identity": "build-bot"},
+		"incomplete": {"type": events.TypeCheckIncomplete, "subject": "organization", "organization": "contoso",
+			"identity": "build-bot"},
+		"incomplete for all": {"type": events.TypeCheckIncomplete, "subject": "vault"},
+		"recovered": {"type": events.TypeCheckRecovered, "subject": "organization", "organization": "contoso",
+			"identity": "build-bot"},
 	} {
 		if got := every()[name].event.Properties(); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: got %v, want %v", name, got, want)
@@ -386,6 +459,74 @@ func TestDecodeToleratesWhatLaterVersionsAdd(t *testing.T) {
 		Data: events.Revoked{PAT: "p", AuthorizationID: "a", Cause: "a new one"}}
 	if !reflect.DeepEqual(e, want) {
 		t.Errorf("got  %+v\nwant %+v", e, want)
+	}
+}
+
+// Readers take an id as it is: older patrols made others.
+func TestEventsWithTheIDsOfAnOlderPatrolAreRead(t *testing.T) {
+	for name, tt := range map[string]struct{ sample, id string }{
+		"rotated": {"rotated", "abcdefghij/rotated"},
+		"failed":  {"failed", "abcdefghij/failed/create/4"},
+	} {
+		e := every()[tt.sample].event
+		want := e.Data
+		e.ID = tt.id
+		got, err := events.Decode(body(t, e))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if got.ID != tt.id {
+			t.Errorf("%s: id %q, want %q", name, got.ID, tt.id)
+		}
+		if reflect.TypeOf(got.Data) != reflect.TypeOf(want) {
+			t.Errorf("%s: data is a %T, want a %T", name, got.Data, want)
+		}
+	}
+}
+
+// A code may be a word of a service. Neither a slash in it nor a missing one gives the
+// id another form, and no two words give one id.
+func TestNoWordBreaksAnID(t *testing.T) {
+	midnight := time.Date(2026, 11, 25, 0, 0, 0, 0, time.UTC)
+	for _, tt := range []struct{ what, got, want string }{
+		{"a code with a slash", events.RotationFailedID("r", "create", "a/b", noon), "r/failed/create/a%2Fb/20781"},
+		{"a code that looks like that", events.RotationFailedID("r", "create", "a%2Fb", noon),
+			"r/failed/create/a%252Fb/20781"},
+		{"a step with a slash", events.RotationFailedID("r", "cre/ate", "x", noon), "r/failed/cre%2Fate/x/20781"},
+		{"no code", events.RotationFailedID("r", "create", "", noon), "r/failed/create/unknown/20781"},
+		{"the last moment of a day", events.RotationFailedID("r", "create", "x", midnight.Add(-1)),
+			"r/failed/create/x/20781"},
+		{"the first moment of a day, of a clock elsewhere", events.RotationFailedID("r", "create", "x",
+			midnight.In(time.FixedZone("EST", -5*3600))), "r/failed/create/x/20782"},
+		{"a rotation", events.RotatedID("r", "a/b"), "r/a%2Fb/rotated"},
+		{"a trouble", events.CheckIncompleteID("identity", "a/b", "c/d", "e/f", noon, midnight),
+			"identity/a%2Fb/c%2Fd/e%2Ff/1795521600/20782"},
+		{"a trouble without a code", events.CheckIncompleteID("vault", "", "", "", noon, noon),
+			"vault///unknown/1795521600/20781"},
+		{"its end", events.CheckRecoveredID("vault", "", "", "", noon), "vault///unknown/1795521600/recovered"},
+	} {
+		if tt.got != tt.want {
+			t.Errorf("%s: id %q, want %q", tt.what, tt.got, tt.want)
+		}
+	}
+}
+
+func TestSchemasRefuseIDsThatPatrolDoesNotMake(t *testing.T) {
+	for _, tt := range []struct{ sample, id string }{
+		{"rotated", "abcdefghij/rotated"},
+		{"rotated", "abcdefghij/a/b/rotated"},
+		{"failed", "abcdefghij/failed/create/4"},
+		{"failed", "abcdefghij/failed/create/a/b/20781"},
+		{"message failed", "pat-commands/failed"},
+		{"incomplete", "organization/contoso/values-refused/1795392000/20781"},
+		{"incomplete", "organization/build-bot/contoso/values-refused/1795392000/recovered"},
+		{"recovered", "organization/build-bot/contoso/values-refused/1795392000/20781"},
+	} {
+		e := every()[tt.sample].event
+		e.ID = tt.id
+		if len(validate(t, e.Type, body(t, e))) == 0 {
+			t.Errorf("the schema of %s takes the id %q", e.Type, tt.id)
+		}
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 // Service Bus subscription, a webhook, a file.
 func ExampleSubscriber() {
 	messages := [][]byte{
-		[]byte(`{"specversion":"1.0", "id":"k3v5x2abcd/rotated", "source":"/patrol/contoso.vault.azure.net",
+		[]byte(`{"specversion":"1.0", "id":"k3v5x2abcd/7d0c/rotated", "source":"/patrol/contoso.vault.azure.net",
 			"type":"patrol.pat.rotated", "subject":"nuget-feed", "time":"2026-11-24T12:00:00Z",
 			"datacontenttype":"application/json", "data":{"pat":"nuget-feed", "rotationId":"k3v5x2abcd",
 			"secret":{"id":"https://contoso.vault.azure.net/secrets/nuget-feed/9f", "name":"nuget-feed",

@@ -11,7 +11,7 @@ var schemas embed.FS
 // Types lists the types that this package knows.
 func Types() []string {
 	return []string{TypeRotated, TypeRevoked, TypeRotationFailed, TypeExpiring, TypeSignedIn, TypeSignInRequired,
-		TypeSignInExpiring}
+		TypeSignInExpiring, TypeCheckIncomplete, TypeCheckRecovered}
 }
 
 // Schema gives the JSON Schema (draft 2020-12) of a whole event of this type,

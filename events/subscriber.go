@@ -17,13 +17,15 @@ const DefaultMemory = 4096
 // Memory holds it; while a callback runs, a copy of its event waits. The memory
 // is this process's own: callbacks must still be safe to repeat.
 type Subscriber struct {
-	OnRotated        func(ctx context.Context, e Event, d Rotated) error
-	OnRevoked        func(ctx context.Context, e Event, d Revoked) error
-	OnRotationFailed func(ctx context.Context, e Event, d RotationFailed) error
-	OnExpiring       func(ctx context.Context, e Event, d Expiring) error
-	OnSignedIn       func(ctx context.Context, e Event, d SignedIn) error
-	OnSignInRequired func(ctx context.Context, e Event, d SignInRequired) error
-	OnSignInExpiring func(ctx context.Context, e Event, d SignInExpiring) error
+	OnRotated         func(ctx context.Context, e Event, d Rotated) error
+	OnRevoked         func(ctx context.Context, e Event, d Revoked) error
+	OnRotationFailed  func(ctx context.Context, e Event, d RotationFailed) error
+	OnExpiring        func(ctx context.Context, e Event, d Expiring) error
+	OnSignedIn        func(ctx context.Context, e Event, d SignedIn) error
+	OnSignInRequired  func(ctx context.Context, e Event, d SignInRequired) error
+	OnSignInExpiring  func(ctx context.Context, e Event, d SignInExpiring) error
+	OnCheckIncomplete func(ctx context.Context, e Event, d CheckIncomplete) error
+	OnCheckRecovered  func(ctx context.Context, e Event, d CheckRecovered) error
 	// OnOther gets the events whose callback above is nil, and those of types
 	// that this package does not know. nil: they are ignored.
 	OnOther func(ctx context.Context, e Event) error
@@ -93,6 +95,14 @@ func (s *Subscriber) dispatch(ctx context.Context, e Event) error {
 	case SignInExpiring:
 		if s.OnSignInExpiring != nil {
 			return s.OnSignInExpiring(ctx, e, d)
+		}
+	case CheckIncomplete:
+		if s.OnCheckIncomplete != nil {
+			return s.OnCheckIncomplete(ctx, e, d)
+		}
+	case CheckRecovered:
+		if s.OnCheckRecovered != nil {
+			return s.OnCheckRecovered(ctx, e, d)
 		}
 	}
 	if s.OnOther != nil {

@@ -60,6 +60,14 @@ func TestEachTypeReachesItsOwnCallback(t *testing.T) {
 			got = "sign in until " + d.Until.Format(time.DateOnly)
 			return nil
 		},
+		OnCheckIncomplete: func(_ context.Context, _ events.Event, d events.CheckIncomplete) error {
+			got = "incomplete " + d.Code
+			return nil
+		},
+		OnCheckRecovered: func(_ context.Context, _ events.Event, d events.CheckRecovered) error {
+			got = fmt.Sprint("recovered after ", d.Lasted)
+			return nil
+		},
 		OnOther: func(_ context.Context, e events.Event) error { got = "other " + e.Type; return nil },
 		Memory:  -1,
 	}
@@ -68,6 +76,8 @@ func TestEachTypeReachesItsOwnCallback(t *testing.T) {
 		"expiring": "expiring a-9", "signed in": "signed in build-bot@contoso.com",
 		"sign-in required": "sign in AADSTS700082",
 		"sign-in expiring": "sign in until 2026-12-08",
+		"incomplete":       "incomplete values-refused",
+		"recovered":        "recovered after 129600",
 	} {
 		handle(t, &s, body(t, every()[name].event))
 		if got != want {

@@ -1,6 +1,7 @@
 package events
 
 import (
+	"cmp"
 	"encoding/json"
 	"strconv"
 	"strings"
@@ -9,13 +10,15 @@ import (
 
 // The types of patrol's events.
 const (
-	TypeRotated        = "patrol.pat.rotated"
-	TypeRevoked        = "patrol.pat.revoked"
-	TypeRotationFailed = "patrol.pat.rotation-failed"
-	TypeExpiring       = "patrol.pat.expiring"
-	TypeSignedIn       = "patrol.identity.signed-in"
-	TypeSignInRequired = "patrol.identity.sign-in-required"
-	TypeSignInExpiring = "patrol.identity.sign-in-expiring"
+	TypeRotated         = "patrol.pat.rotated"
+	TypeRevoked         = "patrol.pat.revoked"
+	TypeRotationFailed  = "patrol.pat.rotation-failed"
+	TypeExpiring        = "patrol.pat.expiring"
+	TypeSignedIn        = "patrol.identity.signed-in"
+	TypeSignInRequired  = "patrol.identity.sign-in-required"
+	TypeSignInExpiring  = "patrol.identity.sign-in-expiring"
+	TypeCheckIncomplete = "patrol.check.incomplete"
+	TypeCheckRecovered  = "patrol.check.recovered"
 )
 
 // Rotated: a new PAT is in the vault. Consumers read the secret again by
@@ -66,12 +69,14 @@ type Revoked struct {
 	Cause string `json:"cause"`
 }
 
-// RotationFailed: patrol could not go on with a PAT.
+// RotationFailed: patrol could not go on with a PAT, or with a message about one.
 type RotationFailed struct {
 	PAT          string `json:"pat"`
 	Organization string `json:"organization"`
-	RotationID   string `json:"rotationId"`
-	// Step: observe, adopt, create, prove, store, announce or revoke.
+	// RotationID is empty for a message that could not be worked on.
+	RotationID string `json:"rotationId"`
+	// Step: observe, adopt, create, prove, store, announce or revoke; of a message
+	// receive or dead-letter.
 	Step string `json:"step"`
 	// Class: transient, throttled, configuration, policy, sign-in or ambiguous.
 	Class string `json:"class"`
@@ -120,17 +125,69 @@ type SignInExpiring struct {
 	Until     time.Time `json:"until"`
 }
 
-// RotatedID is the id of the one event of a rotation.
-func RotatedID(rotationID string) string { return rotationID + "/rotated" }
+// CheckIncomplete: patrol cannot observe something, or waits for a person before it acts
+// on what it has seen. Meanwhile the PATs concerned may not be looked after.
+type CheckIncomplete struct {
+	// Scope: vault, bus, state, manifest, identity or organization.
+	Scope string `json:"scope"`
+	// Identity and Organization are empty where the scope has none.
+	Identity     string `json:"identity"`
+	Organization string `json:"organization"`
+	// Class: transient, throttled, configuration, policy, sign-in or ambiguous.
+	Class string `json:"class"`
+	// Code is a stable word for programs, Message is for people.
+	Code    string `json:"code"`
+	Message string `json:"message"`
+	// Since is when it was met first. It comes again every day until it is over.
+	Since time.Time `json:"since"`
+	// PATs is how many are affected.
+	PATs int `json:"pats"`
+	// NextEnd is the earliest end among them; nil (null) if it is not known.
+	NextEnd *time.Time `json:"nextEnd"`
+}
+
+// CheckRecovered: what a CheckIncomplete with the same scope, identity, organization,
+// code and since has told is over.
+type CheckRecovered struct {
+	Scope        string     `json:"scope"`
+	Identity     string     `json:"identity"`
+	Organization string     `json:"organization"`
+	Code         string     `json:"code"`
+	Since        time.Time  `json:"since"`
+	PATs         int        `json:"pats"`
+	NextEnd      *time.Time `json:"nextEnd"`
+	// Lasted is for how many seconds it stood.
+	Lasted int64 `json:"lasted"`
+}
+
+// part makes one part of an id of a word that somebody else may have chosen: without a
+// slash, so that the parts stay apart.
+func part(word string) string { return notInParts.Replace(word) }
+
+var notInParts = strings.NewReplacer("/", "%2F", "%", "%25")
+
+// day counts days since 1970 in UTC: what lasts is told once a day.
+func day(at time.Time) string { return strconv.FormatInt(at.Unix()/(24*60*60), 10) }
+
+// RotatedID is the id of the one event of a rotation: of one PAT that was made.
+func RotatedID(rotationID, authorizationID string) string {
+	return rotationID + "/" + part(authorizationID) + "/rotated"
+}
 
 // RevokedID takes the id of the rotation that replaced the PAT.
 func RevokedID(rotationID, authorizationID string) string {
 	return rotationID + "/revoked/" + authorizationID
 }
 
-// RotationFailedID is the id of one failed attempt of a step.
-func RotationFailedID(rotationID, step string, attempt int) string {
-	return rotationID + "/failed/" + step + "/" + strconv.Itoa(attempt)
+// RotationFailedID is the id of a step's failures of one kind on one day.
+func RotationFailedID(rotationID, step, code string, at time.Time) string {
+	return strings.Join([]string{rotationID, "failed", part(step), part(cmp.Or(code, "unknown")), day(at)}, "/")
+}
+
+// MessageFailedID is the id of the failure of a message. Its mark is what the broker
+// gave it: a message's own id repeats, and belongs to its sender.
+func MessageFailedID(queue string, sequenceNumber int64) string {
+	return queue + "/" + strconv.FormatInt(sequenceNumber, 10) + "/failed"
 }
 
 // ExpiringID is the id of one warning about an unmanaged PAT.
@@ -153,9 +210,25 @@ func SignInExpiringID(identity string, until time.Time) string {
 	return identity + "/sign-in-expiring/" + strconv.FormatInt(until.Unix(), 10)
 }
 
+// CheckIncompleteID takes the time since when it stands, and that of this event.
+func CheckIncompleteID(scope, identity, organization, code string, since, at time.Time) string {
+	return troubleID(scope, identity, organization, code, since) + day(at)
+}
+
+// CheckRecoveredID takes the time since when it had stood.
+func CheckRecoveredID(scope, identity, organization, code string, since time.Time) string {
+	return troubleID(scope, identity, organization, code, since) + "recovered"
+}
+
+// troubleID is what both have in common.
+func troubleID(scope, identity, organization, code string, since time.Time) string {
+	return strings.Join([]string{part(scope), part(identity), part(organization), part(cmp.Or(code, "unknown")),
+		strconv.FormatInt(since.Unix(), 10), ""}, "/")
+}
+
 // NewRotated makes the event of a rotation.
 func NewRotated(source string, at time.Time, d Rotated) Event {
-	return newEvent(RotatedID(d.RotationID), source, d.PAT, at, d)
+	return newEvent(RotatedID(d.RotationID, d.AuthorizationID), source, d.PAT, at, d)
 }
 
 // NewRevoked makes the event of a revocation.
@@ -163,9 +236,16 @@ func NewRevoked(source string, at time.Time, d Revoked) Event {
 	return newEvent(RevokedID(d.RotationID, d.AuthorizationID), source, d.PAT, at, d)
 }
 
-// NewRotationFailed makes the event of a failed attempt.
-func NewRotationFailed(source string, at time.Time, attempt int, d RotationFailed) Event {
-	return newEvent(RotationFailedID(d.RotationID, d.Step, attempt), source, d.PAT, at, d)
+// NewRotationFailed makes the event of a step that has failed.
+func NewRotationFailed(source string, at time.Time, d RotationFailed) Event {
+	return newEvent(RotationFailedID(d.RotationID, d.Step, d.Code, at), source, d.PAT, at, d)
+}
+
+// NewMessageFailed makes the event of a message that nobody can work on. It belongs to
+// no rotation.
+func NewMessageFailed(source string, at time.Time, queue string, sequenceNumber int64, d RotationFailed) Event {
+	d.RotationID = ""
+	return newEvent(MessageFailedID(queue, sequenceNumber), source, d.PAT, at, d)
 }
 
 // NewExpiring makes the event of an unmanaged PAT that has this many days left.
@@ -189,6 +269,18 @@ func NewSignInExpiring(source string, at time.Time, d SignInExpiring) Event {
 	return newEvent(SignInExpiringID(d.Identity, d.Until), source, d.Identity, at, d)
 }
 
+// NewCheckIncomplete makes the event of what patrol cannot observe, or waits for.
+func NewCheckIncomplete(source string, at time.Time, d CheckIncomplete) Event {
+	id := CheckIncompleteID(d.Scope, d.Identity, d.Organization, d.Code, d.Since, at)
+	return newEvent(id, source, d.Scope, at, d)
+}
+
+// NewCheckRecovered makes the event of its being over.
+func NewCheckRecovered(source string, at time.Time, d CheckRecovered) Event {
+	id := CheckRecoveredID(d.Scope, d.Identity, d.Organization, d.Code, d.Since)
+	return newEvent(id, source, d.Scope, at, d)
+}
+
 func newEvent(id, source, subject string, at time.Time, d payload) Event {
 	return Event{ID: id, Source: source, Type: d.eventType(), Subject: subject, Time: at.UTC(), Data: d}
 }
@@ -196,7 +288,7 @@ func newEvent(id, source, subject string, at time.Time, d payload) Event {
 // Source is the source of a deployment's events; host is the host of its vault.
 func Source(host string) string { return "/patrol/" + host }
 
-// TimeOrNull gives nil for the zero time, for RotationFailed's fields.
+// TimeOrNull gives nil for the zero time, for fields that may be null.
 func TimeOrNull(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
@@ -232,32 +324,38 @@ func need(pairs ...string) error {
 	return missing
 }
 
-func (Rotated) eventType() string        { return TypeRotated }
-func (Revoked) eventType() string        { return TypeRevoked }
-func (RotationFailed) eventType() string { return TypeRotationFailed }
-func (Expiring) eventType() string       { return TypeExpiring }
-func (SignedIn) eventType() string       { return TypeSignedIn }
-func (SignInRequired) eventType() string { return TypeSignInRequired }
-func (SignInExpiring) eventType() string { return TypeSignInExpiring }
+func (Rotated) eventType() string         { return TypeRotated }
+func (Revoked) eventType() string         { return TypeRevoked }
+func (RotationFailed) eventType() string  { return TypeRotationFailed }
+func (Expiring) eventType() string        { return TypeExpiring }
+func (SignedIn) eventType() string        { return TypeSignedIn }
+func (SignInRequired) eventType() string  { return TypeSignInRequired }
+func (SignInExpiring) eventType() string  { return TypeSignInExpiring }
+func (CheckIncomplete) eventType() string { return TypeCheckIncomplete }
+func (CheckRecovered) eventType() string  { return TypeCheckRecovered }
 
-func (d Rotated) where() (string, string)        { return d.Organization, d.Identity }
-func (d Revoked) where() (string, string)        { return d.Organization, "" }
-func (d RotationFailed) where() (string, string) { return d.Organization, "" }
-func (d Expiring) where() (string, string)       { return d.Organization, "" }
-func (d SignedIn) where() (string, string)       { return "", d.Identity }
-func (d SignInRequired) where() (string, string) { return "", d.Identity }
-func (d SignInExpiring) where() (string, string) { return "", d.Identity }
+func (d Rotated) where() (string, string)         { return d.Organization, d.Identity }
+func (d Revoked) where() (string, string)         { return d.Organization, "" }
+func (d RotationFailed) where() (string, string)  { return d.Organization, "" }
+func (d Expiring) where() (string, string)        { return d.Organization, "" }
+func (d SignedIn) where() (string, string)        { return "", d.Identity }
+func (d SignInRequired) where() (string, string)  { return "", d.Identity }
+func (d SignInExpiring) where() (string, string)  { return "", d.Identity }
+func (d CheckIncomplete) where() (string, string) { return d.Organization, d.Identity }
+func (d CheckRecovered) where() (string, string)  { return d.Organization, d.Identity }
 
 func (d Rotated) check() error {
 	return need("pat", d.PAT, "rotationId", d.RotationID, "secret.id", d.Secret.ID,
 		"secret.version", d.Secret.Version, "authorizationId", d.AuthorizationID)
 }
-func (d Revoked) check() error        { return need("pat", d.PAT, "authorizationId", d.AuthorizationID) }
-func (d RotationFailed) check() error { return need("pat", d.PAT, "step", d.Step) }
-func (d Expiring) check() error       { return need("authorizationId", d.AuthorizationID) }
-func (d SignedIn) check() error       { return need("identity", d.Identity) }
-func (d SignInRequired) check() error { return need("identity", d.Identity) }
-func (d SignInExpiring) check() error { return need("identity", d.Identity) }
+func (d Revoked) check() error         { return need("pat", d.PAT, "authorizationId", d.AuthorizationID) }
+func (d RotationFailed) check() error  { return need("pat", d.PAT, "step", d.Step) }
+func (d Expiring) check() error        { return need("authorizationId", d.AuthorizationID) }
+func (d SignedIn) check() error        { return need("identity", d.Identity) }
+func (d SignInRequired) check() error  { return need("identity", d.Identity) }
+func (d SignInExpiring) check() error  { return need("identity", d.Identity) }
+func (d CheckIncomplete) check() error { return need("scope", d.Scope) }
+func (d CheckRecovered) check() error  { return need("scope", d.Scope) }
 
 func (d Rotated) utc() any {
 	d.ValidFrom, d.ValidTo = d.ValidFrom.UTC(), d.ValidTo.UTC()
@@ -286,6 +384,14 @@ func (d SignInExpiring) utc() any {
 	d.Until = d.Until.UTC()
 	return d
 }
+func (d CheckIncomplete) utc() any {
+	d.Since, d.NextEnd = d.Since.UTC(), utcPointer(d.NextEnd)
+	return d
+}
+func (d CheckRecovered) utc() any {
+	d.Since, d.NextEnd = d.Since.UTC(), utcPointer(d.NextEnd)
+	return d
+}
 
 func utcPointer(t *time.Time) *time.Time {
 	if t == nil {
@@ -311,6 +417,10 @@ func decoderOf(eventType string) func([]byte) (any, error) {
 		return decodeAs[SignInRequired]
 	case TypeSignInExpiring:
 		return decodeAs[SignInExpiring]
+	case TypeCheckIncomplete:
+		return decodeAs[CheckIncomplete]
+	case TypeCheckRecovered:
+		return decodeAs[CheckRecovered]
 	}
 	return nil
 }

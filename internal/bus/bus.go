@@ -77,6 +77,7 @@ func (b *Bus) sender(events bool) (*azservicebus.Sender, error) {
 			b.client = nil // the SDK gives one that panics
 			// Its text may quote the connection string.
 			return nil, &rotation.Error{Class: rotation.Configuration, Code: "service-bus-connection",
+				Service: rotation.ServiceBus,
 				Message: "the Service Bus connection setting cannot be used: " +
 					"set ServiceBusConnection__fullyQualifiedNamespace to the namespace's host name, " +
 					"or ServiceBusConnection to a connection string"}
@@ -196,9 +197,11 @@ func classify(err error, doing string) error {
 	}
 	if errors.Is(err, azservicebus.ErrMessageTooLarge) {
 		return &rotation.Error{Class: rotation.Configuration, Code: "message-too-large", Err: err,
+			Service: rotation.ServiceBus,
 			Message: doing + " failed: the message is larger than the Service Bus namespace permits"}
 	}
 	out := &rotation.Error{Class: rotation.Transient, Code: "service-bus", Err: err,
+		Service: rotation.ServiceBus,
 		Message: doing + " failed: Service Bus cannot be reached, or did not answer in time"}
 	if e, ok := errors.AsType[*azservicebus.Error](err); ok {
 		out.Code = "service-bus-" + string(e.Code)

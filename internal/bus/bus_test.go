@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -86,6 +87,9 @@ func TestCommandsGoInOneBatchAndALaterOneIsScheduled(t *testing.T) {
 			{PAT: "a", Reason: rotation.Expiring, From: "x", RevokePrevious: rotation.AfterOverlap, Operation: "op"},
 			{PAT: "b", Reason: rotation.Check, Operation: "op"},
 			{PAT: "c", Reason: rotation.Check, Operation: "op", At: later},
+			{PAT: "d", Reason: rotation.Check, RevokePrevious: rotation.AfterOverlap, Operation: "op",
+				Since: time.Now().UTC(), Prove: true,
+				Accepted: rotation.MassChange{PATs: 12, Until: later.In(time.FixedZone("CET", 3600))}},
 		}
 		// A repeat is dropped by the queue.
 		for range 2 {
@@ -93,7 +97,7 @@ func TestCommandsGoInOneBatchAndALaterOneIsScheduled(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if c := s.azure.Counts("pat-commands"); c.Active != 2 || c.Scheduled != 1 {
+		if c := s.azure.Counts("pat-commands"); c.Active != 3 || c.Scheduled != 1 {
 			t.Errorf("the queue holds %+v", c)
 		}
 		if n := s.panel.Count("servicebus", "send pat-commands"); n != 2 {
@@ -108,6 +112,17 @@ func TestCommandsGoInOneBatchAndALaterOneIsScheduled(t *testing.T) {
 		if err != nil || got != cs[0] {
 			t.Errorf("read back %+v, %v; want %+v", got, err, cs[0])
 		}
+		if i := slices.IndexFunc(s.sent, func(m azure.Message) bool { return m.SessionID == "b" }); string(
+			s.sent[i].Body) != `{"command":"reconcile","pat":"b","reason":"look","attempt":0,"operation":"op"}` {
+			t.Errorf("a command without more says %s", s.sent[i].Body)
+		}
+		i = slices.IndexFunc(s.sent, func(m azure.Message) bool { return m.SessionID == "d" })
+		got, err = bus.DecodeCommand(s.sent[i].Body)
+		want := cs[3]
+		want.Accepted.Until = later
+		if err != nil || got != want {
+			t.Errorf("read back %+v, %v; want %+v", got, err, want)
+		}
 		if i := slices.IndexFunc(s.sent,
 			func(m azure.Message) bool { return m.SessionID == "c" }); !s.sent[i].Scheduled.Equal(later) {
 			t.Errorf("scheduled for %s, want %s", s.sent[i].Scheduled, later)
@@ -120,6 +135,8 @@ func TestEachEventCarriesItsIDAndProperties(t *testing.T) {
 	now := time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC)
 	spec := rotation.Spec{Name: "jenkins-agents", Identity: "build-bot", Organization: "contoso",
 		DisplayName: "Jenkins agents", Scopes: []string{"vso.code"}}
+	trouble := rotation.Trouble{Scope: rotation.ScopeOrganization, Identity: "build-bot", Organization: "contoso",
+		Code: rotation.ValuesRefused}
 	for _, tc := range []struct {
 		event                  rotation.Event
 		id, kind, subject      string
@@ -129,13 +146,17 @@ func TestEachEventCarriesItsIDAndProperties(t *testing.T) {
 			SecretID: "https://v/secrets/jenkins-agents/1", SecretVersion: "1", AuthorizationID: "a1",
 			ValidFrom: now, ValidTo: now.Add(time.Hour), Previous: &rotation.Replaced{Version: "0",
 				AuthorizationID: "a0", RevokeAt: now}, At: now},
-			"r1/rotated", events.TypeRotated, "jenkins-agents", "contoso", "build-bot"},
+			"r1/a1/rotated", events.TypeRotated, "jenkins-agents", "contoso", "build-bot"},
 		{&rotation.Revoked{Spec: spec, RotationID: "r1", AuthorizationID: "a0", SecretVersion: "0",
 			Cause: rotation.OverlapEnded, At: now},
 			"r1/revoked/a0", events.TypeRevoked, "jenkins-agents", "contoso", "build-bot"},
 		{&rotation.RotationFailed{Spec: spec, RotationID: "r1", Step: "create", Class: rotation.Policy, Code: "x",
 			Message: "y", Attempt: 3, At: now},
-			"r1/failed/create/3", events.TypeRotationFailed, "jenkins-agents", "contoso", "build-bot"},
+			"r1/failed/create/x/20781", events.TypeRotationFailed, "jenkins-agents", "contoso", "build-bot"},
+		{&rotation.RotationFailed{Spec: spec, RotationID: "r1", Step: rotation.StepReceive,
+			Mark: rotation.MessageMark{Queue: "pat-commands", SequenceNumber: 4711}, Class: rotation.Configuration,
+			Code: rotation.NotACommand, Message: "y", At: now},
+			"pat-commands/4711/failed", events.TypeRotationFailed, "jenkins-agents", "contoso", "build-bot"},
 		{&rotation.ExpiringPAT{Owner: spec.Owner(), PAT: rotation.PAT{AuthorizationID: "a9", DisplayName: "own",
 			ValidTo: now}, Days: 7, At: now},
 			"a9/expiring/7", events.TypeExpiring, "a9", "contoso", "build-bot"},
@@ -147,8 +168,14 @@ func TestEachEventCarriesItsIDAndProperties(t *testing.T) {
 		{&rotation.SignInExpiring{Identity: "build-bot", User: "build-bot@contoso.com", Code: "inactivity",
 			SignInURL: "https://x/signin", Until: now, At: now},
 			"build-bot/sign-in-expiring/1795507200", events.TypeSignInExpiring, "build-bot", "", "build-bot"},
+		{&rotation.CheckIncomplete{Trouble: trouble, Class: rotation.Policy, Since: now, At: now},
+			"organization/build-bot/contoso/values-refused/1795507200/20781", events.TypeCheckIncomplete,
+			"organization", "contoso", "build-bot"},
+		{&rotation.CheckRecovered{Trouble: trouble, Since: now, At: now},
+			"organization/build-bot/contoso/values-refused/1795507200/recovered", events.TypeCheckRecovered,
+			"organization", "contoso", "build-bot"},
 	} {
-		t.Run(tc.kind, func(t *testing.T) {
+		t.Run(tc.id, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				s := open(t, "right")
@@ -171,6 +198,72 @@ func TestEachEventCarriesItsIDAndProperties(t *testing.T) {
 				}
 				if !json.Valid(m.Body) {
 					t.Error("the body is no JSON")
+				}
+			})
+		})
+	}
+}
+
+// What the domain knows reaches subscribers, field by field.
+func TestTheDataOfAnEventSaysWhatTheDomainSays(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC)
+	cet := time.FixedZone("CET", 3600)
+	spec := rotation.Spec{Name: "jenkins-agents", Identity: "build-bot", Organization: "contoso"}
+	trouble := rotation.Trouble{Scope: rotation.ScopeOrganization, Identity: "build-bot", Organization: "contoso",
+		Code: rotation.ValuesRefused}
+	retry, end := now.Add(15*time.Minute), now.Add(48*time.Hour)
+	for _, tc := range []struct {
+		name  string
+		event rotation.Event
+		want  any
+	}{
+		{"a failure that is tried again", &rotation.RotationFailed{Spec: spec, RotationID: "r1",
+			Step: rotation.StepStore, Class: rotation.Transient, Code: "x", Message: "y", RetryAt: retry.In(cet),
+			ValidTo: end.In(cet), At: now},
+			events.RotationFailed{PAT: "jenkins-agents", Organization: "contoso", RotationID: "r1", Step: "store",
+				Class: "transient", Code: "x", Message: "y", RetryAt: &retry, ValidTo: &end}},
+		{"a failure that is not", &rotation.RotationFailed{Spec: spec, RotationID: "r1", Step: rotation.StepStore,
+			Class: rotation.Policy, At: now},
+			events.RotationFailed{PAT: "jenkins-agents", Organization: "contoso", RotationID: "r1", Step: "store",
+				Class: "policy"}},
+		{"a message's failure", &rotation.RotationFailed{Spec: spec, RotationID: "r1", Step: rotation.StepDeadLetter,
+			Mark: rotation.MessageMark{Queue: "pat-commands", SequenceNumber: 1}, Class: rotation.Transient,
+			Code: "TTLExpiredException", At: now},
+			events.RotationFailed{PAT: "jenkins-agents", Organization: "contoso", Step: "dead-letter",
+				Class: "transient", Code: "TTLExpiredException"}},
+		{"a trouble", &rotation.CheckIncomplete{Trouble: trouble, Class: rotation.Policy, Message: "y",
+			Since: now.Add(-time.Hour).In(cet), PATs: 12, NextEnd: end.In(cet), At: now},
+			events.CheckIncomplete{Scope: "organization", Identity: "build-bot", Organization: "contoso",
+				Class: "policy", Code: "values-refused", Message: "y", Since: now.Add(-time.Hour), PATs: 12,
+				NextEnd: &end}},
+		{"a trouble whose PATs are not known", &rotation.CheckIncomplete{Trouble: trouble, Class: rotation.Policy,
+			Since: now, At: now},
+			events.CheckIncomplete{Scope: "organization", Identity: "build-bot", Organization: "contoso",
+				Class: "policy", Code: "values-refused", Since: now}},
+		{"a trouble that is over", &rotation.CheckRecovered{Trouble: trouble,
+			Since: now.Add(-90*time.Minute - time.Millisecond).In(cet), PATs: 12, NextEnd: end.In(cet), At: now},
+			events.CheckRecovered{Scope: "organization", Identity: "build-bot", Organization: "contoso",
+				Code: "values-refused", Since: now.Add(-90*time.Minute - time.Millisecond), PATs: 12, NextEnd: &end,
+				Lasted: 5400}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := open(t, "right")
+				defer s.close(t)
+				if err := s.bus.Publish(t.Context(), tc.event); err != nil {
+					t.Fatal(err)
+				}
+				e, err := events.Decode(s.sent[0].Body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !reflect.DeepEqual(e.Data, tc.want) {
+					t.Errorf("got  %+v\nwant %+v", e.Data, tc.want)
+				}
+				if !e.Time.Equal(now) {
+					t.Errorf("time %s, want %s", e.Time, now)
 				}
 			})
 		})
@@ -213,6 +306,9 @@ func TestAFailureToSendHasAClassAndNoSecret(t *testing.T) {
 				if strings.Contains(err.Error(), "c4n4ry") {
 					t.Errorf("the error holds the key: %v", err)
 				}
+				if e.Service != rotation.ServiceBus {
+					t.Errorf("the error is %q's, want %s's", e.Service, rotation.ServiceBus)
+				}
 			})
 		})
 	}
@@ -230,8 +326,11 @@ func TestABusWantsToKnowWhereToSend(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Send(t.Context(), rotation.Command{PAT: "a"}); rotation.ClassOf(err) != rotation.Configuration ||
-		strings.Contains(err.Error(), "c4n4ry") {
-		t.Errorf("a broken connection string gives %v", err)
+	err = b.Send(t.Context(), rotation.Command{PAT: "a"})
+	if rotation.ClassOf(err) != rotation.Configuration || strings.Contains(err.Error(), "c4n4ry") {
+		t.Fatalf("a broken connection string gives %v", err)
+	}
+	if e := rotation.AsError(err); e.Service != rotation.ServiceBus {
+		t.Errorf("the error is %q's, want %s's", e.Service, rotation.ServiceBus)
 	}
 }

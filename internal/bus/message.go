@@ -10,6 +10,7 @@ import (
 	"maps"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
@@ -40,16 +41,33 @@ type command struct {
 	RequestedBy    string `json:"requestedBy,omitempty"`
 	Attempt        int    `json:"attempt"`
 	Operation      string `json:"operation,omitempty"`
+
+	Since            string      `json:"since,omitempty"` // RFC 3339
+	Prove            bool        `json:"prove,omitempty"`
+	AcceptMassChange *acceptance `json:"acceptMassChange,omitempty"`
+}
+
+// acceptance is a person's word that a mass change is meant.
+type acceptance struct {
+	PATs  int    `json:"pats"`
+	Until string `json:"until"` // RFC 3339
 }
 
 const reconcile = "reconcile"
 
 func encodeCommand(c rotation.Command) (*azservicebus.Message, error) {
-	body, err := json.Marshal(command{
+	wire := command{
 		Command: reconcile, PAT: c.PAT, Reason: string(c.Reason), From: c.From,
 		RevokePrevious: string(c.RevokePrevious),
-		RequestedBy:    c.RequestedBy, Attempt: c.Attempt, Operation: c.Operation,
-	})
+		RequestedBy:    c.RequestedBy, Attempt: c.Attempt, Operation: c.Operation, Prove: c.Prove,
+	}
+	if !c.Since.IsZero() {
+		wire.Since = c.Since.UTC().Format(time.RFC3339Nano)
+	}
+	if a := c.Accepted; a.PATs > 0 && !a.Until.IsZero() {
+		wire.AcceptMassChange = &acceptance{PATs: a.PATs, Until: a.Until.UTC().Format(time.RFC3339Nano)}
+	}
+	body, err := json.Marshal(wire)
 	if err != nil {
 		return nil, fmt.Errorf("encoding a command: %w", err)
 	}
@@ -63,9 +81,14 @@ func encodeCommand(c rotation.Command) (*azservicebus.Message, error) {
 }
 
 // MessageID is what duplicate detection compares: the same order of the same sweep or
-// operation, at the same attempt.
+// operation, at the same attempt. Of two sweeps in one minute the second may be the one
+// that carries a person's word: its commands are not repeats of the first one's.
 func MessageID(c rotation.Command) string {
-	return short(strings.Join([]string{c.PAT, string(c.Reason), c.From, strconv.Itoa(c.Attempt), c.Operation}, "/"))
+	parts := []string{c.PAT, string(c.Reason), c.From, strconv.Itoa(c.Attempt), c.Operation}
+	if c.Accepted.PATs > 0 {
+		parts = append(parts, "accepted", strconv.Itoa(c.Accepted.PATs))
+	}
+	return short(strings.Join(parts, "/"))
 }
 
 // short keeps an id within the broker's limit.
@@ -98,10 +121,19 @@ func DecodeCommand(body []byte) (rotation.Command, error) {
 	if dec.More() {
 		return rotation.Command{}, fmt.Errorf("%w: something follows the JSON object", ErrNotACommand)
 	}
-	wrong := func(field, want string) error { return fmt.Errorf("%w: %q must be %s", ErrNotACommand, field, want) }
+	return c.read()
+}
+
+func wrong(field, want string) error {
+	return fmt.Errorf("%w: %q must be %s", ErrNotACommand, field, want)
+}
+
+// read gives the domain's command, and refuses what no command has.
+func (c command) read() (rotation.Command, error) {
 	out := rotation.Command{PAT: c.PAT, Reason: rotation.Reason(c.Reason), From: c.From,
 		RevokePrevious: rotation.RevokePrevious(c.RevokePrevious), RequestedBy: c.RequestedBy, Attempt: c.Attempt,
-		Operation: c.Operation}
+		Operation: c.Operation, Prove: c.Prove}
+	isLong := len(c.From) > maxID || len(c.RequestedBy) > maxText || len(c.Operation) > maxText
 	switch {
 	case c.Command != reconcile:
 		return rotation.Command{}, wrong("command", `"reconcile"`)
@@ -109,7 +141,7 @@ func DecodeCommand(body []byte) (rotation.Command, error) {
 		return rotation.Command{}, wrong("pat", "the name of a PAT")
 	case c.Attempt < 0 || c.Attempt > 1000:
 		return rotation.Command{}, wrong("attempt", "from 0 to 1000")
-	case len(c.From) > maxID || len(c.RequestedBy) > maxText || len(c.Operation) > maxText:
+	case isLong:
 		return rotation.Command{}, fmt.Errorf("%w: a field is too long", ErrNotACommand)
 	}
 	switch out.Reason {
@@ -127,7 +159,30 @@ func DecodeCommand(body []byte) (rotation.Command, error) {
 	default:
 		return rotation.Command{}, wrong("revokePrevious", `"overlap" or "now"`)
 	}
+	if c.Since != "" {
+		since, ok := readTime(c.Since)
+		if !ok {
+			return rotation.Command{}, wrong("since", "a time of RFC 3339")
+		}
+		out.Since = since
+	}
+	if a := c.AcceptMassChange; a != nil {
+		if a.PATs < 1 {
+			return rotation.Command{}, wrong("acceptMassChange.pats", "1 or more")
+		}
+		until, ok := readTime(a.Until)
+		if !ok {
+			return rotation.Command{}, wrong("acceptMassChange.until", "a time of RFC 3339")
+		}
+		out.Accepted = rotation.MassChange{PATs: a.PATs, Until: until}
+	}
 	return out, nil
+}
+
+// readTime reads a time that is not the zero one: a command leaves that out.
+func readTime(text string) (time.Time, bool) {
+	at, err := time.Parse(time.RFC3339Nano, text)
+	return at.UTC(), err == nil && !at.IsZero()
 }
 
 // encodeEvent makes a CloudEvent's message.
@@ -176,12 +231,15 @@ func cloudEvent(e rotation.Event, source string) (ev events.Event, identity stri
 			AuthorizationID: e.AuthorizationID, SecretVersion: e.SecretVersion, Cause: string(e.Cause),
 		}), e.Spec.Identity
 	case *rotation.RotationFailed:
-		return events.NewRotationFailed(source, e.At.UTC(), e.Attempt, events.RotationFailed{
+		d := events.RotationFailed{
 			PAT: e.Spec.Name, Organization: e.Spec.Organization, RotationID: e.RotationID, Step: string(e.Step),
-			Class: string(e.Class),
-			Code:  e.Code, Message: e.Message, RetryAt: events.TimeOrNull(e.RetryAt.UTC()),
-			ValidTo: events.TimeOrNull(e.ValidTo.UTC()),
-		}), e.Spec.Identity
+			Class: string(e.Class), Code: e.Code, Message: e.Message, RetryAt: events.TimeOrNull(e.RetryAt),
+			ValidTo: events.TimeOrNull(e.ValidTo),
+		}
+		if e.Mark != (rotation.MessageMark{}) {
+			return events.NewMessageFailed(source, e.At.UTC(), e.Mark.Queue, e.Mark.SequenceNumber, d), e.Spec.Identity
+		}
+		return events.NewRotationFailed(source, e.At.UTC(), d), e.Spec.Identity
 	case *rotation.ExpiringPAT:
 		return events.NewExpiring(source, e.At.UTC(), e.Days, events.Expiring{
 			DisplayName: e.PAT.DisplayName, Organization: e.Owner.Organization,
@@ -196,6 +254,17 @@ func cloudEvent(e rotation.Event, source string) (ev events.Event, identity stri
 	case *rotation.SignInExpiring:
 		return events.NewSignInExpiring(source, e.At.UTC(), events.SignInExpiring{
 			Identity: e.Identity, User: e.User, Code: e.Code, SignInURL: e.SignInURL, Until: e.Until.UTC(),
+		}), e.Identity
+	case *rotation.CheckIncomplete:
+		return events.NewCheckIncomplete(source, e.At.UTC(), events.CheckIncomplete{
+			Scope: string(e.Scope), Identity: e.Identity, Organization: e.Organization, Class: string(e.Class),
+			Code: e.Code, Message: e.Message, Since: e.Since.UTC(), PATs: e.PATs, NextEnd: events.TimeOrNull(e.NextEnd),
+		}), e.Identity
+	case *rotation.CheckRecovered:
+		return events.NewCheckRecovered(source, e.At.UTC(), events.CheckRecovered{
+			Scope: string(e.Scope), Identity: e.Identity, Organization: e.Organization, Code: e.Code,
+			Since: e.Since.UTC(), PATs: e.PATs, NextEnd: events.TimeOrNull(e.NextEnd),
+			Lasted: int64(max(0, e.At.Sub(e.Since)) / time.Second),
 		}), e.Identity
 	}
 	// the interface is sealed: a new event without its mapping is a fault here

@@ -149,18 +149,28 @@ type Revoked struct {
 	At              time.Time
 }
 
+// MessageMark is what the broker gave a message, and nobody else: its place in a queue.
+// A message's own id is its sender's, and may repeat.
+type MessageMark struct {
+	Queue          string // as the settings name it, for its dead letters too
+	SequenceNumber int64
+}
+
 // RotationFailed: patrol could not go on (patrol.pat.rotation-failed).
 type RotationFailed struct {
 	Spec       Spec
 	RotationID string
-	Step       Step
-	Class      Class
-	Code       string
-	Message    string
-	Attempt    int
-	RetryAt    time.Time // zero: no retry is scheduled
-	ValidTo    time.Time // of the current PAT; zero: there is none
-	At         time.Time
+	// Mark is of the message that nobody could work on (StepReceive, StepDeadLetter); the
+	// event then belongs to it and to no rotation. Zero: a rotation has failed.
+	Mark    MessageMark
+	Step    Step
+	Class   Class
+	Code    string
+	Message string
+	Attempt int
+	RetryAt time.Time // zero: no retry is scheduled
+	ValidTo time.Time // of the current PAT; zero: there is none
+	At      time.Time
 }
 
 // ExpiringPAT: an unmanaged PAT of a signed-in user is about to run out

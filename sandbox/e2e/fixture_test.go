@@ -373,6 +373,23 @@ func (s *fixture) failures() []events.RotationFailed {
 	return out
 }
 
+// awaitFailure waits for the event of a step's failure that says something.
+func (s *fixture) awaitFailure(step, says string) events.RotationFailed {
+	s.t.Helper()
+	var found events.RotationFailed
+	s.until(fmt.Sprintf("a failure of step %s that says %s has come", step, says), func() bool {
+		failures := s.failures()
+		i := slices.IndexFunc(failures, func(d events.RotationFailed) bool {
+			return d.Step == step && strings.Contains(d.Message, says)
+		})
+		if i >= 0 {
+			found = failures[i]
+		}
+		return i >= 0
+	})
+	return found
+}
+
 // pat finds a PAT by its authorization id.
 func (s *fixture) pat(authorizationID string) devops.PAT {
 	s.t.Helper()

@@ -74,7 +74,7 @@ func TestAKillBeforeTheEventIsRecordedRepeatsItWithItsID(t *testing.T) {
 	s.killAt(keyvault.Service, keyvault.UpdateSecret, faults.HangBefore)
 	s.until("the PAT is announced", func() bool { return s.settledAt("jenkins-agents", 1) })
 
-	id := rotationID("jenkins-agents", "") + "/rotated"
+	id := rotationID("jenkins-agents", "") + "/" + s.versions("jenkins-agents")[0].Tags["CredentialId"] + "/rotated"
 	awaitEvent[events.Rotated](s, id)
 	s.until("the event has come again", func() bool { return s.timesReceived(id) == 2 })
 	if n := len(s.cloud.DevOps.PATs("contoso", "")); n != 1 {

@@ -92,7 +92,7 @@ func (s *fixture) checkVersion(v keyvault.Version, want expected) {
 // checkRotated asserts the event of a rotation against the version that it made.
 func (s *fixture) checkRotated(v keyvault.Version, want expected) {
 	s.t.Helper()
-	d := awaitEvent[events.Rotated](s, rotationID(want.name, want.from)+"/rotated")
+	d := awaitEvent[events.Rotated](s, rotationID(want.name, want.from)+"/"+v.Tags["CredentialId"]+"/rotated")
 	p := s.pat(v.Tags["CredentialId"])
 	got := map[string]any{"pat": d.PAT, "organization": d.Organization, "identity": d.Identity, "reason": d.Reason,
 		"rotation": d.RotationID,

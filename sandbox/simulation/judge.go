@@ -274,7 +274,7 @@ func (j *judge) rest() {
 			rotationID := v.Tags["patrol-rotation"]
 			// Two versions of one PAT are one rotation: a repeated store.
 			repeated := i+1 < len(s.order) && s.order[i+1].Tags["CredentialId"] == id
-			_, announced := j.rotated[events.RotatedID(rotationID)]
+			_, announced := j.rotated[events.RotatedID(rotationID, id)]
 			if rotationID != "" && !announced && !repeated {
 				j.report("I4", j.End, "%s: rotation %s was never announced", s.spec.Name, rotationID)
 			}

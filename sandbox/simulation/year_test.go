@@ -131,9 +131,9 @@ func TestAPATsYear(t *testing.T) {
 		}
 		versions := w.Cloud.Vault.Versions("jenkins-agents")
 		for i, v := range versions {
-			if ids[events.RotatedID(v.Tags["patrol-rotation"])] != 1 {
-				t.Errorf("version %d: %d events of rotation %s", i, ids[events.RotatedID(v.Tags["patrol-rotation"])],
-					v.Tags["patrol-rotation"])
+			id := events.RotatedID(v.Tags["patrol-rotation"], v.Tags["CredentialId"])
+			if ids[id] != 1 {
+				t.Errorf("version %d: %d events %s, want 1", i, ids[id], id)
 			}
 			if i < len(versions)-2 && (v.Enabled || v.Tags["patrol-revoked-at"] == "") {
 				t.Errorf("version %d of %d was replaced long ago and is not closed: %v", i, len(versions), v.Tags)
