@@ -691,8 +691,8 @@ func alertsAsk(t *testing.T, d *deployment) (problems []string) {
 	return problems
 }
 
-var alertNames = []string{"rotation-failed", "sign-in-required", "ends-soon", "sign-in-expiring", "expiring",
-	"no-sweep", "dead-letters", "event-delivery"}
+var alertNames = []string{"rotation-failed", "sign-in-required", "check-incomplete", "ends-soon",
+	"sign-in-expiring", "expiring", "no-sweep", "dead-letters", "event-delivery"}
 
 var (
 	substitution = regexp.MustCompile(`^\$\{([A-Z_]+)(?:=([^}]*))?\}$`)

@@ -67,6 +67,17 @@ var queries = [
     threshold: 0
   }
   {
+    name: 'check-incomplete'
+    text: 'patrol cannot observe everything, or waits for a person before it acts'
+    query: loadTextContent('../queries/check-incomplete.kql')
+    severity: 1
+    every: 'PT15M'
+    window: 'PT30M'
+    dimension: 'subject'
+    operator: 'GreaterThan'
+    threshold: 0
+  }
+  {
     name: 'ends-soon'
     text: 'A PAT has less than 48 hours left and no successor'
     query: loadTextContent('../queries/ends-soon.kql')

@@ -22,6 +22,16 @@ locals {
       operator  = "GreaterThan"
       threshold = 0
     }
+    check-incomplete = {
+      text      = "patrol cannot observe everything, or waits for a person before it acts"
+      query     = file("${path.module}/../queries/check-incomplete.kql")
+      severity  = 1
+      every     = "PT15M"
+      window    = "PT30M"
+      dimension = "subject"
+      operator  = "GreaterThan"
+      threshold = 0
+    }
     ends-soon = {
       text      = "A PAT has less than 48 hours left and no successor"
       query     = file("${path.module}/../queries/ends-soon.kql")

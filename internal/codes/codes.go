@@ -121,6 +121,12 @@ func api() Group {
 			code("pat-replaced",
 				"The PAT was replaced while the request was under way.",
 				"Look at the PAT again, and repeat the request if it still makes sense."),
+			code("nothing-replaced",
+				"No replaced PAT of this name is in its overlap.",
+				"Nothing: it has ended, or the current PAT is the first."),
+			code("ordered-to-end",
+				"Somebody has ordered that the replaced PAT ends at once. That cannot be taken back.",
+				"Rotate again, if readers need another PAT."),
 			code("pat-in-use",
 				"A secret holds this PAT: its readers would be left with a dead one.",
 				`Rotate it with revokePrevious "now", or use force.`),
@@ -144,14 +150,33 @@ func api() Group {
 
 func rotations() Group {
 	return Group{Title: "Rotations and sweeps",
-		Where: "`patrol.pat.rotation-failed`, `failing` of the status page, the history of a PAT, the log.",
+		Where: "`patrol.pat.rotation-failed`, `patrol.check.incomplete`, `failing` of the status page, " +
+			"the history of a PAT, the log.",
 		Entries: []Entry{
 			code("ambiguous-adoption",
 				"Several active PATs bear the declared name: patrol cannot tell which one the secret holds.",
 				"Write `adopt: <authorization id>` of the right one into the manifest; the event lists them."),
-			code("not-in-manifest",
-				"A command names a PAT that the manifest does not have.",
+			code(rotation.UnknownEntry,
+				"For a day a command has named a PAT that no manifest in force has. It was completed.",
 				"Add the PAT, or stop whoever sends the command."),
+			code(rotation.ManifestConflict,
+				"The manifest asks for what the PAT before had until patrol replaced it within the last day: two "+
+					"manifests may be in force. Or a person has restored the PAT, and the manifest asks for another "+
+					"one. patrol leaves it as it is.",
+				"See that all instances run one deployment. If it is meant, order a rotation."),
+			code(rotation.MassChangeWaits,
+				"More than three PATs of an identity in an organization, and more than a third of them, are gone or "+
+					"not what the manifest asks for, all at once. patrol waits before it replaces them; orders and "+
+					"due rotations go on.",
+				"Find out what has happened. If it is meant: `POST /api/check` with the event's id as "+
+					"`acceptMassChange`."),
+			code(rotation.ValuesRefused,
+				"The organization refuses the value of every PAT of an identity that was tried, although it lists "+
+					"them as active. None is replaced for a day, except by an order.",
+				"Check the organization's policies on PATs, and that the user has signed in within 90 days."),
+			code(rotation.StillThrottled,
+				"Azure DevOps has throttled the identity for more than an hour.",
+				"See what else uses the identity. Fewer PATs for one identity help, and so does a longer `lifetime`."),
 			code("overtaken",
 				"Another instance has rotated the PAT meanwhile. The new PAT of this one was revoked.",
 				"Nothing."),
@@ -168,9 +193,12 @@ func rotations() Group {
 				"The new PAT belongs to another user than the PATs before it. It was revoked.",
 				"See who is signed in as the identity, and sign in as the user whom the manifest names."),
 			code("owner-gone",
-				"A replaced PAT cannot be revoked: the identity that made it cannot sign in any more.",
+				"A replaced PAT cannot be revoked: the user who made it has not signed in, or another one has since.",
 				"Let its user sign in, or let an administrator revoke the PAT; it ends by itself at the time that the "+
 					"message names."),
+			code(rotation.OtherUser,
+				"A replaced PAT cannot be revoked: another user has signed in as the identity since it was made.",
+				"Let the user who made it sign in, or let an administrator revoke the PAT."),
 			code("deadline",
 				"The work on a PAT reached its own limit of four minutes. What was begun is finished by the next "+
 					"attempt.",

@@ -202,7 +202,7 @@ run "by_default" {
   }
 
   assert {
-    condition     = keys(azurerm_monitor_scheduled_query_rules_alert_v2.alert) == ["ends-soon", "expiring", "no-sweep", "rotation-failed", "sign-in-expiring", "sign-in-required"] && alltrue([for a in azurerm_monitor_scheduled_query_rules_alert_v2.alert : length(trimspace(a.criteria[0].query)) > 0])
+    condition     = keys(azurerm_monitor_scheduled_query_rules_alert_v2.alert) == ["check-incomplete", "ends-soon", "expiring", "no-sweep", "rotation-failed", "sign-in-expiring", "sign-in-required"] && alltrue([for a in azurerm_monitor_scheduled_query_rules_alert_v2.alert : length(trimspace(a.criteria[0].query)) > 0])
     error_message = "Every alert must have its query."
   }
 
