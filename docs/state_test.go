@@ -106,6 +106,8 @@ func fill(v reflect.Value, at time.Time) {
 		switch f := v.Field(i); {
 		case f.Type() == reflect.TypeFor[time.Time]():
 			f.Set(reflect.ValueOf(at))
+		case f.Kind() == reflect.Struct:
+			fill(f, at)
 		case f.Kind() == reflect.String:
 			f.SetString("text")
 		case f.Kind() == reflect.Int:
