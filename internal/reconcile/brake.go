@@ -74,6 +74,7 @@ func (m *massChange) add(r *Reconciler, s rotation.Spec, v rotation.Version, pat
 	m.total++
 	moved := l.Identity != s.Identity || !strings.EqualFold(l.ProviderAddress, r.ProviderAddress(s.Organization))
 	p, listed := pats.find(l.AuthorizationID)
+	moved = moved && !listed // an owner that has another name
 	hasRunOut := !v.Expires.IsZero() && !v.Expires.After(now)
 	switch {
 	case moved:
@@ -119,7 +120,7 @@ func (w *work) brakeDrift(ctx context.Context) error {
 		return nil
 	}
 	p, listed := w.seen.Find(c.Ledger.AuthorizationID)
-	drifted := !w.isOwners(c) || listed && !sameScopes(p, w.spec)
+	drifted := !w.isOwners(c) && !listed || listed && !sameScopes(p, w.spec)
 	if !drifted {
 		return nil
 	}

@@ -41,6 +41,7 @@ func (a *Actions) Extend(ctx context.Context, name string, validTo time.Time, by
 	if err != nil {
 		return Extended{}, err
 	}
+	ended := a.endOf(ctx, s, v)
 	p, err := a.Ends.Update(ctx, s.Owner(), v.Ledger.AuthorizationID, validTo)
 	switch {
 	case errors.Is(err, rotation.ErrNotFound):
@@ -55,6 +56,9 @@ func (a *Actions) Extend(ctx context.Context, name string, validTo time.Time, by
 		return Extended{}, err
 	}
 	a.lists.addCreated(s.Owner(), p) // takes the place of what the list says
+	if p.ValidTo.Before(ended.Add(-time.Minute)) {
+		return Extended{}, a.shortened(ctx, s, v, p, by)
+	}
 
 	// If the process ends here, the vault's exp is earlier than the PAT's end: a repeat
 	// of the call repairs it.
@@ -72,7 +76,7 @@ func (a *Actions) Extend(ctx context.Context, name string, validTo time.Time, by
 	}
 	now.Expires = p.ValidTo
 	now.Ledger.ValidityDays = rotation.WholeDays(p.ValidTo.Sub(p.ValidFrom))
-	now.Ledger.History = rotation.Noted(now.Ledger.History, rotation.Note{At: a.Now(), Act: "extended",
+	now.Ledger.History = rotation.Noted(now.Ledger.History, rotation.Note{At: a.Now(), Act: rotation.NoteExtended,
 		Until: p.ValidTo, By: by})
 	now, err = a.Vault.Update(ctx, now)
 	if err != nil {
@@ -81,6 +85,39 @@ func (a *Actions) Extend(ctx context.Context, name string, validTo time.Time, by
 	return Extended{Spec: s, AuthorizationID: p.AuthorizationID, Version: now.ID,
 		ValidFrom: p.ValidFrom, ValidTo: p.ValidTo, Due: rotation.Due(s, p.ValidFrom, p.ValidTo),
 		Clamped: p.ValidTo.Before(validTo.Add(-time.Minute))}, nil
+}
+
+// endOf is the end of a version's PAT: Azure DevOps' list says it, else the vault.
+func (a *Actions) endOf(ctx context.Context, s rotation.Spec, v rotation.Version) time.Time {
+	pats, err := a.lists.recent(ctx, s.Owner(), false)
+	if err != nil {
+		return v.Expires
+	}
+	p, listed := pats.find(v.Ledger.AuthorizationID)
+	if !listed {
+		return v.Expires
+	}
+	return p.ValidTo
+}
+
+// shortened handles an extension that Azure DevOps has answered with an earlier end than
+// the PAT had: under a policy that is younger than the PAT it counts from the PAT's
+// creation. What is lost cannot be given back, so the PAT is replaced at once.
+func (a *Actions) shortened(ctx context.Context, s rotation.Spec, v rotation.Version, p rotation.PAT, by string) error {
+	// From the first effect on, this does not hang on the caller.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterDeadline)
+	defer cancel()
+	order := rotation.Command{PAT: s.Name, Reason: rotation.Requested, From: v.Ledger.AuthorizationID,
+		RevokePrevious: rotation.AfterOverlap, RequestedBy: by, Operation: "extension-" + v.Ledger.AuthorizationID}
+	err := a.Order(ctx, order, &v)
+	what := "a replacement has been ordered"
+	if err != nil {
+		what = "and a replacement could not be ordered: order one now"
+		a.Log.ErrorContext(ctx, "a PAT whose end came out earlier could not be ordered to be replaced", "pat", s.Name,
+			"class", string(rotation.ClassOf(err)))
+	}
+	return &Refusal{Code: ExtensionRefused, PAT: s.Name, Managed: true, Message: "a lifespan policy that is younger " +
+		"than the PAT moved its end earlier, to " + p.ValidTo.UTC().Format(time.RFC3339) + "; " + what}
 }
 
 // refusesEnd reports whether a policy, or Azure DevOps by its own words, refuses an end.

@@ -135,6 +135,10 @@ func (s *search) judge(ctx context.Context, g *garbage) error {
 		s.known(g, v, versions[:i])
 		return nil
 	}
+	if s.mayBeLatest(g.secret, id) {
+		g.isKept = true // somebody has taken the tags off the version that holds it
+		return nil
+	}
 	if s.follows(g.secret, id) && s.plan.At.Sub(g.pat.ValidFrom) < 2*s.interval() {
 		g.endsAt = s.plan.At
 		return nil
@@ -261,6 +265,22 @@ func (s *search) follows(name, id string) bool {
 	})
 }
 
+// mayBeLatest reports whether the latest version of a secret has no ledger and the PAT's
+// mark says that it was made in the place of the version before it.
+func (s *search) mayBeLatest(name, id string) bool {
+	versions := s.versions[name]
+	if len(versions) == 0 {
+		return false
+	}
+	l := versions[0].Ledger
+	isNamed := l.Ours() && l.AuthorizationID != ""
+	before := ""
+	if len(versions) > 1 {
+		before = versions[1].ID
+	}
+	return !isNamed && rotation.RotationID(name, before) == id
+}
+
 func (s *search) holds(name, authorizationID string) bool {
 	return slices.ContainsFunc(s.versions[name], func(v rotation.Version) bool {
 		return strings.EqualFold(v.Ledger.AuthorizationID, authorizationID)
@@ -331,7 +351,7 @@ func (p *planning) end(ctx context.Context, g garbage) error {
 	record.Write(ctx, p.Log)
 	p.lists.removeRevoked(g.owner, id)
 	revoked := &rotation.Revoked{Spec: g.spec, RotationID: g.rotate, AuthorizationID: id, Cause: rotation.Orphan,
-		At: p.Now()}
+		At: g.endsAt}
 	if g.closes != nil {
 		revoked.SecretVersion, revoked.Cause = g.closes.ID, rotation.OverlapEnded
 	}

@@ -233,13 +233,13 @@ func TestASlowRotationDoesNotOvertakeAnotherInstance(t *testing.T) {
 			if strings.HasPrefix(call, "devops.Create") {
 				f.world.After = nil
 				time.Sleep(time.Second)
-				f.world.PutSecret(s.Name, "somebody else's", nil)
+				f.world.PutSecret(s.Name, strings.Repeat("s", 52), nil)
 			}
 			return nil
 		}
 		f.check(s.Name)
 		latest := f.latest(s.Name)
-		want(f, "latest value", latest.Value.Reveal(), "somebody else's")
+		want(f, "latest value", latest.Value.Reveal(), strings.Repeat("s", 52))
 		want(f, "the new PAT works", f.world.PATs()[1].Works(time.Now()), false)
 	})
 }
@@ -274,8 +274,11 @@ func TestASweepGoesOnPastWhatItCannotObserve(t *testing.T) {
 		want(f, "problems", len(plan.Problems), 1)
 		want(f, "problem's organization", plan.Problems[0].Organization, "contoso")
 		queue := f.world.Queue()
-		want(f, "commands", len(queue), 1)
-		want(f, "command's PAT", queue[0].PAT, second.Name)
+		if len(queue) != 2 {
+			t.Fatalf("%d commands, want one for the PAT that was observed and one to sweep again", len(queue))
+		}
+		want(f, "first command's PAT", queue[0].PAT, second.Name)
+		want(f, "second command is a sweep", queue[1].IsSweep(), true)
 	})
 }
 

@@ -56,6 +56,10 @@ func (w *work) observe(ctx context.Context) error {
 		}
 		w.take(fresh)
 	}
+	err = w.recognize(ctx)
+	if err != nil {
+		return err
+	}
 	err = w.followOrders(ctx)
 	if err != nil {
 		return err

@@ -199,7 +199,23 @@ func (p *planning) previousMayLive(o rotation.Observed, l rotation.Ledger) bool 
 	if l.Previous == "" || p.closed.has(l.Previous) {
 		return false
 	}
-	return o.Lists(l.Previous) || l.RevokePreviousAt.After(p.Now().Add(-rotation.SettleWindow))
+	pat, listed := o.Find(l.Previous)
+	isRecent := l.RevokePreviousAt.After(p.Now().Add(-rotation.SettleWindow))
+	isOthers := listed && isMarked(pat) && !p.isOurs(pat) // another deployment ends it
+	return (listed || isRecent) && !isOthers && !p.holds(l.Previous)
+}
+
+// holds reports whether the latest version of a secret names a PAT: it is kept while that
+// is so, and no command is sent for it.
+func (p *planning) holds(authorizationID string) bool {
+	return slices.ContainsFunc(p.all, func(v rotation.Version) bool {
+		return strings.EqualFold(v.Ledger.AuthorizationID, authorizationID)
+	})
+}
+
+func isMarked(pat rotation.PAT) bool {
+	_, _, _, marked := rotation.ParseDisplayName(pat.DisplayName)
+	return marked
 }
 
 // result is the plan, once every owner has been judged.

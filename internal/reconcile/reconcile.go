@@ -57,7 +57,10 @@ type Reconciler struct {
 	ended     closedPATs // by a person's revocation
 	proofs    proofs
 	troubles  troubles
+	young     youth
 	secrets   *secretList
+	guard     guard
+	refusals  refusals
 	marks     marks
 }
 

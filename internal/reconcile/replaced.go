@@ -17,7 +17,13 @@ import (
 func (w *work) revoke(ctx context.Context, d rotation.Decision) error {
 	v := *d.Version
 	id := v.Ledger.AuthorizationID
-	if d.Cause != rotation.Expired && !w.seen.Ended[id] {
+	if w.isForeign(id) && !w.isNamedToEnd(d) {
+		w.log.InfoContext(ctx, "a replaced PAT bears the mark of another deployment; that one ends it",
+			"authorizationId", id)
+		w.seen.Failed[id] = true
+		return nil
+	}
+	if !d.HasRunOut && !w.seen.Ended[id] {
 		err := w.endAtAzureDevOps(ctx, d, v)
 		if err != nil {
 			w.seen.Failed[id] = true
@@ -43,6 +49,9 @@ func (w *work) endAtAzureDevOps(ctx context.Context, d rotation.Decision, v rota
 	}
 	owner := w.ownerOf(v)
 	err := w.sameUser(owner, v)
+	if err == nil && !w.isNamedToEnd(d) {
+		err = w.guarded(ctx, v)
+	}
 	if err == nil {
 		err = w.Tokens.Revoke(ctx, owner, id)
 	}
@@ -53,11 +62,21 @@ func (w *work) endAtAzureDevOps(ctx context.Context, d rotation.Decision, v rota
 	return nil
 }
 
+// isNamedToEnd reports whether an order `now` is about this very PAT: it ends whoever
+// holds it. PATs to which a `now` only reaches back are guarded.
+func (w *work) isNamedToEnd(d rotation.Decision) bool {
+	l := d.Version.Ledger
+	isOrdered := l.Facts.Order.RevokePrevious == rotation.Now || w.seen.Now[strings.ToLower(l.AuthorizationID)]
+	isReplacedBy := d.Successor != nil && d.Successor.Ledger.Facts.PreviousEnds == rotation.EndsNow &&
+		d.Successor.Ledger.PreviousVersion == d.Version.ID
+	return isOrdered || isReplacedBy
+}
+
 // close publishes that a replaced PAT has ended and disables its version.
 func (w *work) close(ctx context.Context, d rotation.Decision, v rotation.Version) error {
 	id := v.Ledger.AuthorizationID
 	err := w.Outbox.Publish(ctx, &rotation.Revoked{Spec: w.spec, RotationID: d.RotationID, AuthorizationID: id,
-		SecretVersion: v.ID, Cause: d.Cause, At: w.Now()})
+		SecretVersion: v.ID, Cause: d.Cause, At: d.Due})
 	if err != nil {
 		return err
 	}
@@ -126,7 +145,9 @@ func (w *work) ownerGone(v rotation.Version, err error) error {
 // ownerOf is whose PAT a version holds: not always the manifest's owner of today.
 func (w *work) ownerOf(v rotation.Version) rotation.Owner {
 	o := w.spec.Owner()
-	if v.Ledger.Identity != "" {
+	made := v.Ledger.Facts.Owner
+	isSameUser := made != "" && strings.EqualFold(made, w.Identities.User(o.Identity))
+	if v.Ledger.Identity != "" && !isSameUser {
 		o.Identity = v.Ledger.Identity
 	}
 	if org := w.Organization(v.Ledger.ProviderAddress); org != "" {

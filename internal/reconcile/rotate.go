@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/azure-patrol/patrol/internal/rotation"
@@ -23,6 +25,14 @@ func (w *work) rotate(ctx context.Context, d rotation.Decision) (step rotation.S
 		from = *w.seen.Current
 	}
 	defer func() { w.Observer.Rotated(ctx, &w.spec, d.Reason, err) }()
+	refused := w.refusals.of(w.spec, w.Now())
+	if refused != nil && !w.hasOrder() {
+		return rotation.StepStore, refused
+	}
+	foreign, err := w.room(ctx, d, from)
+	if err != nil {
+		return rotation.StepCreate, err
+	}
 	issued, step, err := w.proven(ctx, from)
 	if err != nil {
 		return step, err
@@ -40,11 +50,12 @@ func (w *work) rotate(ctx context.Context, d rotation.Decision) (step rotation.S
 	// carries the rotation id, and the sweep collects it.
 	storing, done := w.Observer.Step(ctx, &w.spec, rotation.StepStore)
 	stored, err := w.Vault.Store(storing, w.spec.Name, rotation.Content{Value: issued.Token, Expires: issued.ValidTo,
-		Ledger: w.ledger(d, issued, from), Foreign: from.Foreign})
+		Ledger: w.ledger(d, issued, from), Foreign: foreign})
 	done(err)
 	if err != nil {
 		return rotation.StepStore, w.lostStore(ctx, issued.PAT, err)
 	}
+	w.refusals.remove(w.spec.Name)
 	// If the process ends here, readers have the new PAT, and everything that is left
 	// to do follows from the version's tags.
 	if from.Ledger.AuthorizationID != "" {
@@ -59,6 +70,38 @@ func (w *work) rotate(ctx context.Context, d rotation.Decision) (step rotation.S
 			"asked", w.spec.Lifetime, "got", issued.ValidTo.Sub(issued.ValidFrom))
 	}
 	return "", nil
+}
+
+// room gives the tags of others that the next version can carry. If they leave no room
+// for the ledger in all its life, that is found out before anything is created; only
+// when the PAT is about to end, or is leaked, those that do not fit are left behind.
+func (w *work) room(ctx context.Context, d rotation.Decision, from rotation.Version) (map[string]string, error) {
+	var names []string
+	for name := range from.Foreign {
+		if !rotation.IsOwn(name) {
+			names = append(names, name)
+		}
+	}
+	if len(names) <= rotation.RoomForOthers {
+		return from.Foreign, nil
+	}
+	slices.Sort(names)
+	tooMuch := names[rotation.RoomForOthers:]
+	end, known := w.end()
+	isUrgent := known && end.Sub(w.Now()) < w.spec.Overlap+w.interval() || d.RevokePrevious == rotation.Now
+	if !isUrgent {
+		return nil, &rotation.Error{Class: rotation.Configuration, Code: rotation.TagsFull, Message: fmt.Sprintf(
+			"the secret has %d tags of others, and there is room for %d beside patrol's: "+
+				"take %s off its latest version",
+			len(names), rotation.RoomForOthers, strings.Join(tooMuch, ", "))}
+	}
+	w.log.WarnContext(ctx, "the secret has too many tags of others; the next version goes without some of them",
+		"left", strings.Join(tooMuch, ", "))
+	kept := maps.Clone(from.Foreign)
+	for _, name := range tooMuch {
+		delete(kept, name)
+	}
+	return kept, nil
 }
 
 // proven creates a PAT in the place of a version's and proves that it works. One that
@@ -194,7 +237,7 @@ func (w *work) bearerOf(ctx context.Context, token rotation.Secret) (bearer stri
 	ctx, done := w.Observer.Step(ctx, &w.spec, rotation.StepProve)
 	defer func() { done(err) }()
 	for i := 0; ; i++ {
-		bearer, err = w.Tokens.Prove(ctx, w.spec.Owner(), token)
+		bearer, err = w.Tokens.Prove(ctx, w.spec.Owner(), token.Trimmed())
 		if err == nil || i == len(proofPauses) || !isNotYetKnown(err) {
 			return bearer, err
 		}
@@ -205,7 +248,13 @@ func (w *work) bearerOf(ctx context.Context, token rotation.Secret) (bearer stri
 	}
 }
 
-func isNotYetKnown(err error) bool { return rotation.ClassOf(err) == rotation.Transient }
+// isNotYetKnown reports whether a new PAT's refusal may pass: a public organization takes
+// an unknown one for nobody's.
+func isNotYetKnown(err error) bool {
+	e := rotation.AsError(err)
+	isAnonymous := e != nil && e.Code == rotation.Anonymous
+	return isAnonymous || rotation.ClassOf(err) == rotation.Transient
+}
 
 // lostStore handles a failed store. A refusal has stored nothing, and the new PAT
 // is ended at once. After anything else the version may exist, now or in a moment:
@@ -213,6 +262,8 @@ func isNotYetKnown(err error) bool { return rotation.ClassOf(err) == rotation.Tr
 func (w *work) lostStore(ctx context.Context, p rotation.PAT, err error) error {
 	switch rotation.ClassOf(err) {
 	case rotation.Configuration, rotation.Policy:
+		end, _ := w.end()
+		w.refusals.add(w.spec, classified(err), end, w.Now())
 		w.discard(ctx, p)
 	}
 	return err

@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,24 +21,43 @@ import (
 // while the rest goes on.
 func (r *Reconciler) Sweep(ctx context.Context, last time.Time, requestedBy string,
 	pauses ...time.Duration) (rotation.Plan, error) {
-	return r.SweepAccepting(ctx, last, requestedBy, rotation.MassChange{}, pauses...)
+	return r.sweep(ctx, round{last: last, by: requestedBy, pauses: pauses})
 }
 
 // SweepAccepting is a Sweep whose commands carry a person's word that a mass change is
 // meant.
 func (r *Reconciler) SweepAccepting(ctx context.Context, last time.Time, requestedBy string,
 	accepted rotation.MassChange, pauses ...time.Duration) (rotation.Plan, error) {
+	return r.sweep(ctx, round{last: last, by: requestedBy, accepted: accepted, pauses: pauses})
+}
+
+// SweepAgain is the sweep that a failed one has sent a command for.
+func (r *Reconciler) SweepAgain(ctx context.Context, c rotation.Command, last time.Time,
+	pauses ...time.Duration) (rotation.Plan, error) {
+	return r.sweep(ctx, round{last: last, by: c.RequestedBy, since: c.Since, pauses: pauses})
+}
+
+// round is what one sweep is given.
+type round struct {
+	last     time.Time // the sweep before; zero: not known
+	by       string
+	accepted rotation.MassChange
+	since    time.Time // the first of the sweeps in a row that have failed; zero: none has
+	pauses   []time.Duration
+}
+
+func (r *Reconciler) sweep(ctx context.Context, x round) (rotation.Plan, error) {
 	r.prune()
 	ctx, done := r.Observer.Sweep(ctx)
-	p := r.newPlanning(r.Now(), pauses)
-	p.accepted = accepted
+	p := r.newPlanning(r.Now(), x.pauses)
+	p.accepted = x.accepted
 	signIns := p.refreshing(ctx)
 	lists := p.startLists(ctx, func(identity string) { _ = signIns[identity]() })
 	p.readSecrets(ctx)
-	commands, err := p.sendReleased(ctx, requestedBy)
+	commands, err := p.sendReleased(ctx, x.by)
 	for l := range lists {
 		wanting := p.judge(l)
-		sent, unsent := p.send(ctx, l, wanting, last, requestedBy)
+		sent, unsent := p.send(ctx, l, wanting, x.last, x.by)
 		commands += sent
 		err = errors.Join(err, unsent)
 	}
@@ -46,13 +66,50 @@ func (r *Reconciler) SweepAccepting(ctx context.Context, last time.Time, request
 	p.addSignInProblems(signIns)
 	plan := p.result()
 	p.warn(ctx, plan)
-	p.notifyMassChanges(ctx, plan)
-	err = errors.Join(err, p.notifyMarks(ctx, plan, last))
+	p.notifyTroubles(ctx, plan)
+	err = errors.Join(err, p.notifyMarks(ctx, plan, x.last))
+	p.scheduleAnother(ctx, x.since, plan, err)
 	r.Log.InfoContext(ctx, "sweep done", "managed", len(plan.Items), "commands", commands,
 		"unmanaged", len(plan.Unmanaged), "released", len(plan.Released), "problems", len(plan.Problems))
 	err = errors.Join(plan.Err(), err)
 	done(&plan, err)
 	return plan, err
+}
+
+const (
+	// sweepAgainAfter is when a sweep that has failed is followed by another one, and
+	// not only by the timer's next.
+	sweepAgainAfter = 15 * time.Minute
+	// youngFor is how long a refusal may pass by itself after a first deployment: a new
+	// role takes minutes to work.
+	youngFor = 30 * time.Minute
+)
+
+// scheduleAnother sends a command to sweep again if this sweep has failed for a reason
+// that may pass, or in a young deployment whose roles do not work yet. The command's id
+// follows from its time, so that several sweeps that fail at once send one.
+func (p *planning) scheduleAnother(ctx context.Context, since time.Time, plan rotation.Plan, failed error) {
+	if failed == nil && len(plan.Problems) == 0 {
+		p.young.end()
+		return
+	}
+	if since.IsZero() {
+		since = p.plan.At
+	}
+	isRetryable := func(u rotation.Unobserved) bool { return retryable(u.Err) }
+	mayPass := failed != nil && retryable(failed) || slices.ContainsFunc(plan.Problems, isRetryable)
+	isYoung := p.young.stands() && p.plan.At.Sub(since) < youngFor
+	if !mayPass && !isYoung {
+		return
+	}
+	at := p.plan.At.Add(sweepAgainAfter).Truncate(time.Minute)
+	c := rotation.Command{PAT: rotation.SweepSession, Reason: rotation.Check, RequestedBy: "patrol", Since: since,
+		Operation: "sweep-" + at.UTC().Format("2006-01-02T15:04Z"), At: at}
+	err := p.Outbox.Send(ctx, c)
+	if err != nil {
+		p.Log.WarnContext(ctx, "a sweep that failed could not schedule another one; the timer's next one comes",
+			"class", string(rotation.ClassOf(err)))
+	}
 }
 
 // refreshing gives a call for each identity of the manifest that keeps its sign-in up,
@@ -88,6 +145,9 @@ func (p *planning) send(ctx context.Context, o *ownersPart, wanting []*rotation.
 	}
 	for _, i := range o.specs {
 		item := &p.plan.Items[i]
+		if c, soon := p.dueCheck(item); soon {
+			commands = append(commands, c)
+		}
 		if item.Wants() || !p.mayProve(item) || !rotation.ProofDue(item.Spec.Name, last, p.plan.At) {
 			continue
 		}
@@ -97,6 +157,18 @@ func (p *planning) send(ctx context.Context, o *ownersPart, wanting []*rotation.
 		commands = append(commands, c)
 	}
 	return len(commands), p.retrying(ctx, p.pauses, func() error { return p.Outbox.Send(ctx, commands...) })
+}
+
+// dueCheck is a check for an item that comes due before the next sweep is sure to be
+// over.
+func (p *planning) dueCheck(item *rotation.Item) (rotation.Command, bool) {
+	left := item.Due.Sub(p.plan.At)
+	isSoon := !item.Due.IsZero() && left > 0 && left <= p.interval()+sweepSlack
+	if !isSoon || item.Err != nil {
+		return rotation.Command{}, false
+	}
+	w := work{Reconciler: p.Reconciler, spec: item.Spec}
+	return w.check("due", item.Due.Unix(), item.Due), true
 }
 
 // mayProve reports whether a PAT is in force and known.
@@ -125,26 +197,102 @@ func (p *planning) sendReleased(ctx context.Context, requestedBy string) (int, e
 	return len(commands), p.retrying(ctx, p.pauses, func() error { return p.Outbox.Send(ctx, commands...) })
 }
 
-// notifyMassChanges publishes the owners for which the brake is on, and those for which
-// it is on no more.
-func (p *planning) notifyMassChanges(ctx context.Context, plan rotation.Plan) {
-	braked := map[rotation.Trouble]bool{}
+// notifyTroubles publishes what the sweep could not observe and what waits for a person,
+// and what was so and is so no more. It never fails a sweep: telling gates nothing.
+func (p *planning) notifyTroubles(ctx context.Context, plan rotation.Plan) {
+	stands := map[rotation.Trouble]bool{}
+	for _, x := range p.troublesOf(plan) {
+		stands[x.Trouble] = true
+		p.notifyTrouble(ctx, x)
+	}
+	p.notifyRecovered(ctx, func(t rotation.Trouble) bool {
+		return isSweeps(t) && !stands[t] && p.wasObserved(plan, t)
+	})
+}
+
+// isSweeps reports whether a trouble is found by sweeps. That an organization refuses all
+// values is found by the daily proofs.
+func isSweeps(t rotation.Trouble) bool { return t.Code != rotation.ValuesRefused }
+
+// wasObserved reports whether the sweep has seen the thing that a trouble is about: one
+// that it could not ask may be as it was.
+func (p *planning) wasObserved(plan rotation.Plan, t rotation.Trouble) bool {
+	return !slices.ContainsFunc(plan.Problems, func(u rotation.Unobserved) bool {
+		x := troubleOf(u)
+		isAbout := x.Identity == t.Identity && (x.Organization == "" || x.Organization == t.Organization)
+		return x.Code != t.Code && (x.Scope == rotation.ScopeVault || isAbout)
+	})
+}
+
+// troublesOf are the troubles of a plan.
+func (p *planning) troublesOf(plan rotation.Plan) []rotation.CheckIncomplete {
+	var out []rotation.CheckIncomplete
+	for _, u := range plan.Problems {
+		e := classified(u.Err)
+		pats, next := affected(plan, u)
+		t := troubleOf(u)
+		i := slices.IndexFunc(out, func(x rotation.CheckIncomplete) bool { return x.Trouble == t })
+		if i < 0 {
+			out = append(out, rotation.CheckIncomplete{Trouble: t, Class: e.Class, Message: e.Message, PATs: pats,
+				NextEnd: next})
+			continue
+		}
+		// An identity that cannot sign in, in one more organization.
+		out[i].PATs += pats
+		out[i].NextEnd = earlier(out[i].NextEnd, next)
+	}
 	for _, m := range plan.MassChanges {
 		t := rotation.Trouble{Scope: rotation.ScopeOrganization, Identity: m.Owner.Identity,
 			Organization: m.Owner.Organization, Code: rotation.MassChangeWaits}
-		braked[t] = true
 		message := fmt.Sprintf("%d of %d PATs are gone, or are not what the manifest asks for, all at once. patrol "+
 			"waits before it replaces them: if that is meant, accept it with POST /api/check and this event's id as "+
 			"acceptMassChange; orders and due rotations go on", m.PATs, m.Of)
-		p.notifyTrouble(ctx, rotation.CheckIncomplete{Trouble: t, Class: rotation.Ambiguous, PATs: m.PATs,
+		out = append(out, rotation.CheckIncomplete{Trouble: t, Class: rotation.Ambiguous, PATs: m.PATs,
 			NextEnd: nextEnd(plan, m.Owner), Message: message})
 	}
-	p.notifyRecovered(ctx, func(t rotation.Trouble) bool {
-		isAnswered := !slices.ContainsFunc(plan.Problems, func(u rotation.Unobserved) bool {
-			return u.Identity == "" || u.Identity == t.Identity
-		})
-		return t.Code == rotation.MassChangeWaits && !braked[t] && isAnswered
-	})
+	return out
+}
+
+// troubleOf names what a plan could not observe: the vault, an identity, or what an
+// identity has in an organization.
+func troubleOf(u rotation.Unobserved) rotation.Trouble {
+	e := classified(u.Err)
+	t := rotation.Trouble{Scope: rotation.ScopeOrganization, Identity: u.Identity, Organization: u.Organization,
+		Code: cmp.Or(e.Code, rotation.Unexpected)}
+	switch {
+	case u.Identity == "":
+		t.Scope = rotation.ScopeVault
+	case u.Organization == "" || e.Class == rotation.SignIn:
+		t.Scope, t.Organization = rotation.ScopeIdentity, ""
+	}
+	return t
+}
+
+// earlier is the earlier of two times; zero: not known.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// affected are the PATs that a plan could not judge for one reason, and the earliest end
+// among them.
+func affected(plan rotation.Plan, u rotation.Unobserved) (pats int, next time.Time) {
+	for i := range plan.Items {
+		item := &plan.Items[i]
+		s := item.Spec
+		isAboutOrganization := u.Organization == "" || s.Organization == u.Organization
+		isAboutIdentity := u.Identity == "" || s.Identity == u.Identity
+		if !isAboutIdentity || !isAboutOrganization {
+			continue
+		}
+		pats++
+		if item.Current != nil {
+			next = earlier(next, item.Current.Expires)
+		}
+	}
+	return pats, next
 }
 
 // nextEnd is the earliest end among an owner's PATs; zero: not known.
@@ -152,11 +300,8 @@ func nextEnd(plan rotation.Plan, o rotation.Owner) time.Time {
 	var next time.Time
 	for i := range plan.Items {
 		item := &plan.Items[i]
-		if item.Spec.Owner() != o || item.Current == nil || item.Current.Expires.IsZero() {
-			continue
-		}
-		if next.IsZero() || item.Current.Expires.Before(next) {
-			next = item.Current.Expires
+		if item.Spec.Owner() == o && item.Current != nil {
+			next = earlier(next, item.Current.Expires)
 		}
 	}
 	return next

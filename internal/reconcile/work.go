@@ -71,6 +71,8 @@ func (w *work) run(ctx context.Context) error {
 		switch d.Action {
 		case rotation.Rotate, rotation.Adopt, rotation.Refuse:
 			w.seen.Stuck = true
+		case rotation.Recognize, rotation.Relabel:
+			w.seen.Stuck, w.seen.Recognized = true, nil
 		case rotation.Announce:
 			w.seen.Silent = true
 		}
@@ -87,6 +89,9 @@ func (w *work) run(ctx context.Context) error {
 func (w *work) rest(ctx context.Context, d rotation.Decision) error {
 	w.log.DebugContext(ctx, d.Message, "action", string(d.Action), "rule", d.Rule)
 	var err error
+	if due := w.dueCheck(); due != nil && !w.released {
+		err = w.Outbox.Send(ctx, *due)
+	}
 	if d.Schedule {
 		// A little later than the earliest moment, whose clock is another one; and later
 		// than now, or the id would be that of the check that is under way.
@@ -100,6 +105,23 @@ func (w *work) rest(ctx context.Context, d rotation.Decision) error {
 	w.notices.forgetPAT(w.spec.Name)
 	return err
 }
+
+// dueCheck is a check for the time at which the PAT comes due, if that is before the next
+// sweep is sure to be over; nil: the sweeps are enough. Its id follows from that time.
+func (w *work) dueCheck() *rotation.Command {
+	if w.seen.Current == nil {
+		return nil
+	}
+	due, _, known := w.seen.DueAt(w.spec)
+	if !known || !due.After(w.Now()) || due.Sub(w.Now()) > w.interval()+sweepSlack {
+		return nil
+	}
+	c := w.check("due", due.Unix(), due)
+	return &c
+}
+
+// sweepSlack is how long after its time a sweep is sure to be over.
+const sweepSlack = 30 * time.Minute
 
 // check is a command to reconcile this PAT at a later time. Its operation, which is in
 // the message id, tells what for: a repeat for the same reason is one message.
@@ -126,6 +148,10 @@ func (w *work) perform(ctx context.Context, d rotation.Decision) (step rotation.
 		return rotation.StepAdopt, refusal(d)
 	case rotation.Announce:
 		return rotation.StepAnnounce, w.announce(ctx, d)
+	case rotation.Recognize:
+		return rotation.StepAdopt, w.writeLedger(ctx, *w.seen.Recognized)
+	case rotation.Relabel:
+		return rotation.StepAdopt, w.writeLedger(ctx, w.relabeled())
 	case rotation.Adopt:
 		return rotation.StepAdopt, w.adopt(ctx, d.PAT)
 	case rotation.Rotate:
@@ -140,7 +166,7 @@ func (w *work) perform(ctx context.Context, d rotation.Decision) (step rotation.
 // holds, or two manifests may be in force.
 func refusal(d rotation.Decision) error {
 	class := rotation.Ambiguous
-	if d.Code == rotation.ManifestConflict {
+	if d.Code == rotation.ManifestConflict || d.Code == rotation.AdoptUnknown {
 		class = rotation.Configuration
 	}
 	return &rotation.Error{Class: class, Code: d.Code, Message: d.Message}
@@ -160,7 +186,7 @@ func (w *work) audit(ctx context.Context, d rotation.Decision, err error) {
 	r := rotation.Record{Trigger: "command", Act: string(d.Action), Target: w.spec.Name, Outcome: "done"}
 	r.Who, r.Activity = w.origin()
 	switch d.Action {
-	case rotation.Rotate, rotation.Adopt:
+	case rotation.Rotate, rotation.Adopt, rotation.Recognize, rotation.Relabel:
 	case rotation.Revoke:
 		if d.Cause != rotation.CauseRequested {
 			r.Who = "" // its time has come: nobody asked today

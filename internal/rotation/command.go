@@ -66,6 +66,13 @@ type Command struct {
 	At       time.Time // scheduled enqueue time; zero: now
 }
 
+// SweepSession stands in Command.PAT for a command to sweep: no PAT's name begins with
+// patrol-.
+const SweepSession = "patrol-sweep"
+
+// IsSweep reports whether a command asks for a sweep, and not for one PAT.
+func (c Command) IsSweep() bool { return c.PAT == SweepSession }
+
 // MassChange is what a person has accepted: for so many PATs of an owner to be gone or
 // drifted at once, until a time. The zero value is nothing.
 type MassChange struct {

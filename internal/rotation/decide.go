@@ -26,6 +26,10 @@ type Observed struct {
 	VaultTag        string
 	ProviderAddress string
 
+	// Recognized is the ledger of the current PAT, found anew: somebody has taken it off
+	// the version. NotAPAT: the value has no ledger and not the form of a PAT.
+	Recognized *Ledger
+	NotAPAT    bool
 	// Order is the order to rotate away from the current PAT that stands.
 	Order Order
 	// Now are the replaced PATs that an order names to end now (authorization ids in
@@ -55,6 +59,8 @@ type Action string
 const (
 	ReportSignIn Action = "report-sign-in"
 	Announce     Action = "announce"
+	Recognize    Action = "recognize" // write the ledger again that somebody has taken off
+	Relabel      Action = "relabel"   // the identity or organization has another name
 	Adopt        Action = "adopt"
 	Refuse       Action = "refuse" // a person must settle something first
 	Rotate       Action = "rotate"
@@ -73,6 +79,8 @@ type Decision struct {
 	PAT            PAT             // Adopt
 	Version        *Version        // Revoke: the replaced version; Announce: the one to announce
 	Successor      *Version        // Revoke, Announce: what came after it; nil: it is the latest
+	HasRunOut      bool            // Revoke: the PAT has ended by itself
+	Due            time.Time       // Revoke: when its end was due, the same for every repeat
 	EndOnly        bool            // Revoke: end the PAT now; the event and the closing come later
 	Cause          RevocationCause // Revoke
 	RotationID     string          // Revoke: of the rotation that replaced it
@@ -96,6 +104,8 @@ var rules = [...]rule{
 	{name: "sign-in", apply: signInRule},
 	{name: "now", apply: nowRule},
 	{name: "missing", apply: missingRule, makes: true},
+	{name: "recognized", apply: recognizedRule},
+	{name: "not-a-pat", apply: notAPATRule, makes: true},
 	{name: "adoption", apply: adoptionRule, makes: true},
 	{name: "ordered", apply: orderedRule, makes: true},
 	{name: "disabled", apply: disabledRule, makes: true},
@@ -166,6 +176,30 @@ func missingRule(_ Spec, o Observed, _ time.Time) (Decision, bool) {
 		Message: "the vault has no such secret yet"}, true
 }
 
+// recognizedRule: somebody has taken the ledger off the current version, and it is known
+// which PAT it holds.
+func recognizedRule(_ Spec, o Observed, _ time.Time) (Decision, bool) {
+	if o.Current == nil || o.Recognized == nil {
+		return Decision{}, false
+	}
+	return Decision{Action: Recognize, Message: "the tags of the latest version were taken off by somebody else; " +
+		"the PAT " + o.Recognized.AuthorizationID + " that it holds was recognized"}, true
+}
+
+// notAPATRule: the secret of that name is something else. It is never sent anywhere and
+// never overwritten, unless the manifest says so.
+func notAPATRule(s Spec, o Observed, _ time.Time) (Decision, bool) {
+	if !o.NotAPAT || o.Current.Ledger.Ours() {
+		return Decision{}, false
+	}
+	if s.Adopt == AdoptReplace {
+		return Decision{Action: Rotate, Reason: Provision, RevokePrevious: AfterOverlap,
+			Message: "the secret holds no PAT, and the manifest says to replace it"}, true
+	}
+	return Decision{Action: Refuse, Code: NotAPAT, Message: "the secret of this name holds something that is no PAT: " +
+		"give the entry another name, or let a new PAT take its place with `adopt: replace` in the manifest"}, true
+}
+
 // adoptionRule: a secret that patrol did not write. It is taken over if exactly
 // one active PAT bears the declared name.
 func adoptionRule(s Spec, o Observed, _ time.Time) (Decision, bool) {
@@ -185,7 +219,11 @@ func adoptionRule(s Spec, o Observed, _ time.Time) (Decision, bool) {
 	case len(found) == 0 && !o.conclusive():
 		return Decision{Action: Nothing, Next: o.Current.Created.Add(ClockSkew + StoreSlack), Schedule: true,
 			Message: "the secret was put there a moment ago, after the PATs were listed"}, true
-	case s.Adopt != "" || len(found) == 0:
+	case s.Adopt != "" && s.Adopt != AdoptReplace:
+		return Decision{Action: Refuse, Code: AdoptUnknown, Message: "the manifest names the PAT " + s.Adopt + " for " +
+			"adoption, and its identity has no such active PAT in the organization: " +
+			"correct `adopt`, or take it out"}, true
+	case len(found) == 0:
 		return Decision{Action: Rotate, Reason: Provision, RevokePrevious: AfterOverlap,
 			Message: "the secret was put there by hand and no active PAT bears the declared name: " +
 				"a new one takes its place, nothing is revoked"}, true
@@ -230,6 +268,10 @@ func disabledRule(_ Spec, o Observed, _ time.Time) (Decision, bool) {
 // that the current PAT belongs to.
 func movedRule(s Spec, o Observed, now time.Time) (Decision, bool) {
 	l := o.Current.Ledger
+	if o.isRelabeled(s) {
+		return Decision{Action: Relabel, Message: fmt.Sprintf("the owner of the PAT has another name: identity %s, %s",
+			s.Identity, o.ProviderAddress)}, true
+	}
 	where, from, to := "", "", ""
 	switch {
 	case !strings.EqualFold(l.ProviderAddress, o.ProviderAddress):
@@ -247,6 +289,14 @@ func movedRule(s Spec, o Observed, now time.Time) (Decision, bool) {
 		}
 	}
 	return o.drift(what)
+}
+
+// isRelabeled reports whether only the names of the current PAT's owner have changed: the
+// list of today's owner has this very PAT.
+func (o Observed) isRelabeled(s Spec) bool {
+	l := o.Current.Ledger
+	sameNames := l.Identity == s.Identity && strings.EqualFold(l.ProviderAddress, o.ProviderAddress)
+	return !sameNames && o.Lists(l.AuthorizationID)
 }
 
 // scopesRule: the manifest asks for other scopes than the current PAT has.
@@ -377,13 +427,18 @@ func replacedRule(s Spec, o Observed, now time.Time) (Decision, bool) {
 		if !ended && at.After(now) {
 			continue
 		}
-		d := Decision{Action: Revoke, Version: &v, Successor: o.successor(i), Cause: OverlapEnded,
+		// The cause and the time follow from what is written, so that a repeat has the
+		// same.
+		d := Decision{Action: Revoke, Version: &v, Successor: o.successor(i), Cause: OverlapEnded, Due: at,
 			RotationID: o.replacedBy(i)}
-		hasRunOut := !v.Expires.IsZero() && !v.Expires.After(now) && !o.livesAt(id, now)
+		isOver := func(t time.Time) bool {
+			return !v.Expires.IsZero() && !v.Expires.After(t) && !o.livesAt(id, t)
+		}
+		d.HasRunOut = isOver(now)
 		switch {
 		case o.endsNow(i):
 			d.Cause, d.Message = CauseRequested, "the replaced PAT was ordered to end at once"
-		case hasRunOut:
+		case isOver(at):
 			d.Cause, d.Message = Expired, "the replaced PAT has run out"
 		default:
 			d.Message = "the overlap ended at " + at.UTC().Format(time.RFC3339)

@@ -178,12 +178,42 @@ func TestEachRuleDecides(t *testing.T) {
 				o.PATs = []rotation.PAT{{AuthorizationID: idX, DisplayName: "Jenkins agents"},
 					{AuthorizationID: id2, DisplayName: "Jenkins agents"}}
 			}},
-		{name: "the named one is gone: rotated, nothing revoked", now: 5, action: rotation.Rotate, rule: "adoption",
-			reason: rotation.Provision, revoke: rotation.AfterOverlap,
+		{name: "the named one is not there: a person must correct the manifest", now: 5, action: rotation.Refuse,
+			rule: "adoption", text: "correct `adopt`",
 			change: func(s *rotation.Spec, o *rotation.Observed) {
 				s.Adopt = id3
 				o.Current.Ledger = rotation.Ledger{}
 				o.PATs = []rotation.PAT{{AuthorizationID: idX, DisplayName: "Jenkins agents"}}
+			}},
+
+		{name: "a ledger that was taken off is written again", now: 5, action: rotation.Recognize, rule: "recognized",
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				l := o.Current.Ledger
+				o.Current.Ledger, o.Recognized = rotation.Ledger{}, &l
+			}},
+		{name: "a value that is no PAT is left alone", now: 5, action: rotation.Refuse, rule: "not-a-pat",
+			text: "no PAT",
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				o.Current.Ledger, o.PATs, o.NotAPAT = rotation.Ledger{}, nil, true
+			}},
+		{name: "unless the manifest says to replace it", now: 5, action: rotation.Rotate, rule: "not-a-pat",
+			reason: rotation.Provision, revoke: rotation.AfterOverlap,
+			change: func(s *rotation.Spec, o *rotation.Observed) {
+				o.Current.Ledger, o.PATs, o.NotAPAT = rotation.Ledger{}, nil, true
+				s.Adopt = rotation.AdoptReplace
+			}},
+		{name: "adopt: replace is for values that are no PATs only", now: 5, action: rotation.Adopt, rule: "adoption",
+			id: idX,
+			change: func(s *rotation.Spec, o *rotation.Observed) {
+				o.Current.Ledger = rotation.Ledger{}
+				o.PATs = []rotation.PAT{{AuthorizationID: idX, DisplayName: "Jenkins agents"}}
+				s.Adopt = rotation.AdoptReplace
+			}},
+		{name: "an owner with another name is no move", now: 5, action: rotation.Relabel, rule: "moved",
+			change: func(s *rotation.Spec, o *rotation.Observed) { s.Identity = "release-bot" }},
+		{name: "a renamed organization is no move", now: 5, action: rotation.Relabel, rule: "moved",
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				o.ProviderAddress = "https://dev.azure.com/contoso-ltd"
 			}},
 
 		{name: "ordered away from the current PAT", now: 5, action: rotation.Rotate, rule: "ordered",
@@ -227,13 +257,13 @@ func TestEachRuleDecides(t *testing.T) {
 			rule: "moved", text: "two manifests",
 			change: func(s *rotation.Spec, o *rotation.Observed) {
 				*o = replaced(*o, 1)
-				s.Identity, o.Replaced[0].Ledger.Identity = "release-bot", "release-bot"
+				s.Identity, o.Replaced[0].Ledger.Identity, o.PATs = "release-bot", "release-bot", nil
 			}},
 		{name: "moved back after a day", now: 1.5, action: rotation.Rotate, rule: "moved", reason: rotation.Drift,
 			revoke: rotation.AfterOverlap,
 			change: func(s *rotation.Spec, o *rotation.Observed) {
 				*o = replaced(*o, 3)
-				s.Identity, o.Replaced[0].Ledger.Identity = "release-bot", "release-bot"
+				s.Identity, o.Replaced[0].Ledger.Identity, o.PATs = "release-bot", "release-bot", nil
 			}},
 
 		{name: "absence from one list is not believed", now: 5, action: rotation.Nothing, rule: "nothing",
@@ -275,7 +305,7 @@ func TestEachRuleDecides(t *testing.T) {
 		{name: "an entry that left the manifest is not rotated", now: 25, action: rotation.Nothing, rule: "nothing",
 			change: func(_ *rotation.Spec, o *rotation.Observed) { o.Released = true }},
 		{name: "its overlap ends all the same", now: 25, action: rotation.Revoke, rule: "replaced", id: id2,
-			cause: rotation.Expired,
+			cause: rotation.OverlapEnded,
 			change: func(_ *rotation.Spec, o *rotation.Observed) {
 				*o = replaced(*o, 1)
 				o.Released = true

@@ -30,9 +30,14 @@ const (
 	TokenRefused      = "token-refused"      // a Prove whose token the organization does not accept
 	UnknownIdentity   = "unknown-identity"   // the manifest does not have this identity
 	AmbiguousAdoption = "ambiguous-adoption" // several PATs could be the one that a secret holds
+	AdoptUnknown      = "adopt-unknown"      // the manifest names a PAT for adoption that is not there
+	NotAPAT           = "not-a-pat"          // a secret of a managed name holds something else
+	StillHeld         = "still-held"         // a PAT that is due to end is in a secret's latest version
+	TagsFull          = "tags-full"          // a secret has no room for the ledger
 	ManifestConflict  = "manifest-conflict"  // two manifests may be in force
 	UnknownEntry      = "unknown-entry"      // for a day nobody knew the entry that a command names
 	OwnerGone         = "owner-gone"         // a PAT's earlier owner cannot end it
+	Anonymous         = "anonymous"          // an organization takes a PAT for nobody's
 	OtherUser         = "other-user"         // another user has signed in as the identity since
 	OtherBearer       = "other-bearer"       // a new PAT is not the user's whose PATs were proved before
 	NoToken           = "no-token"           // a creation was answered without a token
@@ -42,6 +47,7 @@ const (
 	StillThrottled    = "still-throttled"    // an identity has been throttled for an hour
 	ValuesRefused     = "values-refused"     // an organization refuses every PAT of an owner
 	MassChangeWaits   = "mass-change"        // many PATs of an owner are gone or drifted at once
+	Unexpected        = "unexpected"         // a failure that nobody has given a code
 	NoRest            = "no-rest"            // a reconcile did not come to an end
 	Deadline          = "deadline"           // a reconcile reached its own deadline
 	Canceled          = "canceled"           // a reconcile was cut short

@@ -61,6 +61,14 @@ func (o Order) Stronger(p Order) Order {
 	return o
 }
 
+// RoomForOthers is how many tags of others fit beside the ledger in all its life: Key
+// Vault takes fifteen, of which patrol needs nine.
+const RoomForOthers = 6
+
+// IsOwn reports whether the name of a tag, or of a secret, is one that only a patrol
+// uses, this one or a newer one.
+func IsOwn(name string) bool { return strings.HasPrefix(strings.ToLower(name), "patrol-") }
+
 const (
 	// MaxFacts is Key Vault's limit for a tag's value.
 	MaxFacts        = 256

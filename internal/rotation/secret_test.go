@@ -50,3 +50,18 @@ func TestASecretPrintsNowhere(t *testing.T) {
 		t.Error("Reveal or Empty is wrong")
 	}
 }
+
+func TestTheFormsOfAPATAreKnown(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("A", 76) + "AZDO" + "abcd"
+	for value, want := range map[string]bool{
+		strings.Repeat("a", 52): true, strings.Repeat("a", 52) + "\n": true, " " + long + "\r\n": true, long: true,
+		strings.Repeat("A", 84): false, strings.Repeat("a", 51): false, "": false,
+		"Server=tcp:db;Password=x": false, strings.Repeat("a", 51) + "=": false,
+	} {
+		if got := rotation.NewSecret(value).HasPATForm(); got != want {
+			t.Errorf("%d characters beginning with %.5q have the form of a PAT: %v, want %v", len(value), value, got,
+				want)
+		}
+	}
+}

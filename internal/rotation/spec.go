@@ -3,6 +3,8 @@ package rotation
 import (
 	"crypto/sha256"
 	"encoding/base32"
+	"reflect"
+	"slices"
 	"strings"
 	"time"
 )
@@ -18,6 +20,16 @@ type Spec struct {
 	RotateBefore time.Duration
 	Overlap      time.Duration
 	Adopt        string // authorization id that settles an ambiguous adoption
+}
+
+// AdoptReplace as Spec.Adopt lets a new PAT take the place of a value that is none.
+const AdoptReplace = "replace"
+
+// Equal reports whether two entries say the same.
+func (s Spec) Equal(o Spec) bool {
+	sameScopes := slices.Equal(s.Scopes, o.Scopes)
+	s.Scopes, o.Scopes = nil, nil
+	return sameScopes && reflect.DeepEqual(s, o)
 }
 
 // Owner is whose PAT this is.

@@ -56,6 +56,8 @@ type World struct {
 	Before, After func(call string) error
 	// ShowRevokedByID: a revoked PAT can still be read by its id.
 	ShowRevokedByID bool
+	// MaxLife is a lifespan policy; 0: none.
+	MaxLife time.Duration
 	// RefuseNewPATs: the organization refuses the PATs that are made from now on.
 	RefuseNewPATs bool
 
@@ -120,8 +122,11 @@ func (w *World) MakePAT(o rotation.Owner, displayName string, scopes []string, l
 func (w *World) makePAT(o rotation.Owner, displayName string, scopes []string, validTo time.Time) *PAT {
 	n := len(w.pats) + 1
 	user := w.users[o.Identity]
+	if limit := w.Now().Add(w.MaxLife); w.MaxLife > 0 && validTo.After(limit) {
+		validTo = limit
+	}
 	p := &PAT{Owner: o, User: user, Bearer: "bearer of " + o.Identity + " " + user,
-		Value: fmt.Sprintf("canary-%052d", n),
+		Value: fmt.Sprintf("%052d", n),
 		PAT: rotation.PAT{AuthorizationID: fmt.Sprintf("00000000-0000-4000-8000-%012d", n), DisplayName: displayName,
 			Scopes: slices.Clone(scopes), ValidFrom: w.Now(), ValidTo: validTo}}
 	w.pats = append(w.pats, p)
@@ -149,6 +154,17 @@ func (w *World) PATs() []*PAT {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.pats)
+}
+
+// RenameOwner gives an identity or an organization another name; its PATs stay.
+func (w *World) RenameOwner(from, to rotation.Owner) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range w.pats {
+		if p.Owner == from {
+			p.Owner = to
+		}
+	}
 }
 
 // HideFrom leaves PATs out of the next reads that would show one; negative: of all.
@@ -256,6 +272,9 @@ func (e Ends) Update(ctx context.Context, o rotation.Owner, authorizationID stri
 			return rotation.ErrNotFound
 		}
 		p.ValidTo = validTo
+		if limit := p.ValidFrom.Add(w.MaxLife); w.MaxLife > 0 && validTo.After(limit) {
+			p.ValidTo = limit // a policy counts from the PAT's creation
+		}
 		out = p.PAT
 		return nil
 	})
