@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"time"
@@ -124,5 +125,32 @@ func (w *work) brakeDrift(ctx context.Context) error {
 	if !drifted {
 		return nil
 	}
+	err := w.lookAtBefore(ctx)
+	if err != nil {
+		return err
+	}
 	return w.brake(ctx)
+}
+
+// lookAtBefore reads the PAT before a young current one, if it has ended: whether a drift
+// undoes another one shows by its scopes. Azure DevOps does not say whether it still
+// shows a revoked PAT by its id.
+func (w *work) lookAtBefore(ctx context.Context) error {
+	isYoung := len(w.seen.Replaced) > 0 && w.Now().Sub(w.seen.Current.Created) < rotation.Day
+	if !isYoung {
+		return nil
+	}
+	before := w.seen.Replaced[0]
+	id := before.Ledger.AuthorizationID
+	if w.seen.Lists(id) || !w.isOwners(&before) {
+		return nil
+	}
+	p, err := w.Tokens.Get(ctx, w.ownerOf(before), id)
+	if err == nil {
+		w.seen.Before = p
+	}
+	if errors.Is(err, rotation.ErrNotFound) {
+		return nil
+	}
+	return err
 }

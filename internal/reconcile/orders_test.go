@@ -378,6 +378,27 @@ func TestTwoManifestsDoNotUndoEachOther(t *testing.T) {
 	})
 }
 
+func TestTwoManifestsDoNotUndoEachOtherOnceAShortOverlapHasEnded(t *testing.T) {
+	for name, shown := range map[string]bool{"revoked PATs are shown by id": true, "they are not": false} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(f *fixture, s rotation.Spec) {
+				f.world.ShowRevokedByID = shown
+				f.specs[0].Overlap = time.Hour
+				f.check(s.Name)
+				for range 2 {
+					f.pass(6 * time.Hour)
+					f.specs[0].Scopes = []string{"vso.code"}
+					f.check(s.Name)
+					f.pass(6 * time.Hour)
+					f.specs[0].Scopes = s.Scopes
+					f.check(s.Name)
+				}
+				want(f, "PATs ever made", len(f.world.PATs()), 2)
+			})
+		})
+	}
+}
+
 func TestAnOverlapCanBeLengthened(t *testing.T) {
 	story(t, func(f *fixture, s rotation.Spec) {
 		f.check(s.Name)

@@ -45,6 +45,10 @@ type Observed struct {
 	// finished, nothing new is made.
 	Released bool
 
+	// Before is the PAT before the current one as Azure DevOps shows it still, ended
+	// though it is; the zero value: it does not.
+	Before PAT
+
 	// What this run has met already: Failed are PATs whose revocation has failed,
 	// Ended those that it has ended (authorization ids); Stuck: a rotation or an
 	// adoption has failed or been refused; Silent: an event could not be sent. Other
@@ -307,11 +311,8 @@ func scopesRule(s Spec, o Observed, now time.Time) (Decision, bool) {
 	}
 	what := fmt.Sprintf("the manifest asks for scopes %s, the PAT has %s", strings.Join(s.Scopes, " "),
 		strings.Join(p.Scopes, " "))
-	if o.youngBesides(now) {
-		before, listed := o.Find(o.Replaced[0].Ledger.AuthorizationID)
-		if listed && slices.Equal(before.Scopes, s.Scopes) {
-			return manifestConflict(what), true
-		}
+	if o.youngBesides(now) && o.undoes(s) {
+		return manifestConflict(what), true
 	}
 	if o.isRestored(p) {
 		return Decision{Action: Refuse, Code: ManifestConflict, Message: what + ", but a person has restored this " +
@@ -340,6 +341,20 @@ func (o Observed) drift(what string) (Decision, bool) {
 // youngBesides reports whether the current PAT has replaced another one within a day.
 func (o Observed) youngBesides(now time.Time) bool {
 	return len(o.Replaced) > 0 && now.Sub(o.Current.Created) < Day
+}
+
+// undoes reports whether the manifest asks for the scopes that the PAT before had. Once
+// that one has ended, nobody may know them: then one drift after another counts as that.
+func (o Observed) undoes(s Spec) bool {
+	id := o.Replaced[0].Ledger.AuthorizationID
+	before, listed := o.Find(id)
+	if !listed && strings.EqualFold(o.Before.AuthorizationID, id) {
+		before, listed = o.Before, true
+	}
+	if listed {
+		return slices.Equal(before.Scopes, s.Scopes)
+	}
+	return o.Current.Ledger.Reason == Drift
 }
 
 // manifestConflict: what the manifest asks for is what the version before had. Two
