@@ -143,10 +143,12 @@ func (s *search) judge(ctx context.Context, g *garbage) error {
 		g.endsAt = s.plan.At
 		return nil
 	}
-	since := g.pat.ValidFrom
-	if len(versions) > 0 && versions[0].Created.After(since) {
-		since = versions[0].Created
+	if len(versions) == 0 {
+		// Purged, and not provisioned again: the overlap begins with the next version.
+		g.isKept = true
+		return nil
 	}
+	since := later(g.pat.ValidFrom, versions[0].Created)
 	isDeleted, err := s.deletedHolds(ctx, g.owner)
 	if err != nil {
 		return err

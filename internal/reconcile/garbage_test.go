@@ -62,6 +62,21 @@ func TestAPATOfAPurgedSecretLivesThroughItsOverlap(t *testing.T) {
 	})
 }
 
+func TestAPATThatWasReplacedBeforeItsSecretWasPurgedLivesThroughItsOverlap(t *testing.T) {
+	story(t, func(f *fixture, s rotation.Spec) {
+		f.check(s.Name)
+		old := f.holds(s.Name)
+		f.pass(2 * rotation.Day)
+		f.order(s.Name, rotation.AfterOverlap)
+		f.pass(time.Hour)
+		f.world.PurgeSecret(s.Name)
+		f.sweep()
+		want(f, "the replaced PAT works in its overlap", old.Works(time.Now()), true)
+		f.hours(36)
+		want(f, "the replaced PAT works after it", old.Works(time.Now()), false)
+	})
+}
+
 func TestAPATThatNoSecretPointsToIsShownAndKept(t *testing.T) {
 	story(t, func(f *fixture, s rotation.Spec) {
 		f.check(s.Name)
