@@ -38,6 +38,9 @@ const (
 	HangAfter Mode = "hang-after"
 	// Slow waits for Delay and then lets the call happen.
 	Slow Mode = "slow"
+	// Altered lets the call happen and gives Alter's answer in the place of the
+	// service's. HTTP services only, and only in process.
+	Altered Mode = "altered"
 )
 
 // Fault makes matching calls fail.
@@ -55,14 +58,17 @@ type Fault struct {
 	// Then is called once the fault has been carried out, before the connection
 	// breaks or an answer is written.
 	Then func() `json:"-"`
+	// Alter makes another body of an answer's.
+	Alter func(body []byte) []byte `json:"-"`
 }
 
 func (f *Fault) matches(c Call) bool {
 	return (f.Service == "" || f.Service == c.Service) && (f.Operation == "" || f.Operation == c.Operation)
 }
 
-// runThen calls Then, if there is one.
-func (f *Fault) runThen() {
+// RunThen calls Then, if there is one. A service that does not speak HTTP calls it
+// itself.
+func (f *Fault) RunThen() {
 	if f.Then != nil {
 		f.Then()
 	}
@@ -77,6 +83,10 @@ func (f *Fault) check() error {
 	case Slow:
 		if f.Delay <= 0 {
 			return fmt.Errorf("a fault of mode %q needs a delay in nanoseconds", f.Mode)
+		}
+	case Altered:
+		if f.Alter == nil {
+			return fmt.Errorf("a fault of mode %q needs a function: only a test in process can give it", f.Mode)
 		}
 	case ResetBefore, ResetAfter, HangBefore, HangAfter:
 	default:
@@ -214,6 +224,7 @@ func (i *Injector) Wrap(service string, operation func(*http.Request) string, ne
 			}
 			r.Body = io.NopCloser(bytes.NewReader(body))
 		}
+		answer := httptest.NewRecorder()
 		switch f.Mode {
 		case Slow:
 			select {
@@ -222,11 +233,16 @@ func (i *Injector) Wrap(service string, operation func(*http.Request) string, ne
 			case <-r.Context().Done():
 			}
 			return
-		case StatusAfter, ResetAfter, HangAfter:
-			next.ServeHTTP(httptest.NewRecorder(), r)
+		case StatusAfter, ResetAfter, HangAfter, Altered:
+			next.ServeHTTP(answer, r)
 		}
-		f.runThen()
+		f.RunThen()
 		switch f.Mode {
+		case Altered:
+			maps.Copy(w.Header(), answer.Header())
+			w.Header().Del("Content-Length")
+			w.WriteHeader(answer.Code)
+			_, _ = w.Write(f.Alter(answer.Body.Bytes()))
 		case Status, StatusAfter:
 			for k, v := range f.Header {
 				w.Header().Set(k, v)

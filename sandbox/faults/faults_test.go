@@ -1,6 +1,7 @@
 package faults_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -80,6 +81,7 @@ func TestEachModeShowsAsItSays(t *testing.T) {
 		{"hang after, for a while", faults.Fault{Mode: faults.HangAfter, Delay: 3 * time.Second}, 0, 1,
 			3 * time.Second},
 		{"slow", faults.Fault{Mode: faults.Slow, Delay: 2 * time.Second}, 200, 1, 2 * time.Second},
+		{"altered", faults.Fault{Mode: faults.Altered, Alter: bytes.ToUpper}, 200, 1, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -162,6 +164,24 @@ func TestAHookSeesEveryCallByNumber(t *testing.T) {
 	})
 }
 
+func TestAnAlteredAnswerKeepsItsStatusAndHeader(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t)
+		defer s.close()
+		err := s.injector.Inject(faults.Fault{Mode: faults.Altered, Alter: func(body []byte) []byte {
+			return append(body, " and more"...)
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		status, body, err := s.call(t.Context(), "x")
+		if err != nil || status != 200 || body != "done and more" {
+			t.Errorf("answer %d %q, error %v; want 200 and the altered body", status, body, err)
+		}
+	})
+}
+
 func TestTheControlAPICountsAndInjects(t *testing.T) {
 	t.Parallel()
 	var injector faults.Injector
@@ -187,7 +207,8 @@ func TestTheControlAPICountsAndInjects(t *testing.T) {
 	if f := injector.Enter(faults.Call{Service: "a", Operation: "b"}); f == nil || f.Header["Retry-After"] != "7" {
 		t.Errorf("second fault: %+v", f)
 	}
-	for _, bad := range []string{`{"mode":"explode"}`, `{"mode":"status"}`, `{"mode":"slow"}`, `nonsense`,
+	for _, bad := range []string{`{"mode":"explode"}`, `{"mode":"status"}`, `{"mode":"slow"}`, `{"mode":"altered"}`,
+		`nonsense`,
 		`[{"mode":"reset-before"},{"mode":"no"}]`} {
 		if code, _ := do("POST", "/faults", bad); code != 400 {
 			t.Errorf("POST /faults %s: %d, want 400", bad, code)

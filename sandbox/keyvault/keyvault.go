@@ -119,6 +119,9 @@ type Version struct {
 	NotBefore   time.Time // zero: no nbf
 	// Deleted: the secret is soft-deleted or about to be.
 	Deleted bool
+	// Purged: the secret has just been purged, with all its versions. Only
+	// Config.OnChange sees it.
+	Purged bool
 }
 
 // secret is a name with its versions, oldest first.
@@ -281,6 +284,9 @@ func (v *Vault) Delete(name string) error {
 	return err
 }
 
+// Purge purges a deleted secret by hand, as DELETE deletedsecrets does.
+func (v *Vault) Purge(name string) error { return v.purge(name) }
+
 // content is what a write asks for; nil: left out.
 type content struct {
 	value       *string
@@ -411,20 +417,32 @@ func (v *Vault) purge(name string) error {
 	v.writing.Lock()
 	defer v.writing.Unlock()
 	v.mu.Lock()
-	defer v.mu.Unlock()
+	out, err := v.purgeLocked(name)
+	v.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	v.notifyChange(out)
+	return nil
+}
+
+// purgeLocked purges a secret and gives its last version; mu is held.
+func (v *Vault) purgeLocked(name string) (Version, error) {
 	s := v.find(name)
 	if s == nil || v.phase(s) == active {
-		return notFound(name)
+		return Version{}, notFound(name)
 	}
 	if p := v.phase(s); p != deleted {
-		return v.conflict(s)
+		return Version{}, v.conflict(s)
 	}
 	if v.cfg.PurgeProtection {
-		return &failure{http.StatusForbidden, "Forbidden", "Purge protection is on: the secret cannot be purged.", "",
-			0}
+		return Version{}, &failure{http.StatusForbidden, "Forbidden",
+			"Purge protection is on: the secret cannot be purged.", "", 0}
 	}
+	out := s.snapshot(s.latest())
+	out.Purged = true
 	v.forget(name)
-	return nil
+	return out, nil
 }
 
 func (v *Vault) notifyChange(ver Version) {

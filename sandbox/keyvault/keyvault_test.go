@@ -500,6 +500,9 @@ func TestOnChangeIsCalledForEveryWrite(t *testing.T) {
 	v = handler(t, keyvault.Config{OnChange: func(name string, ver keyvault.Version) {
 		changes = append(changes, fmt.Sprintf("%s %s enabled=%t deleted=%t of %d", name, ver.Value, ver.Enabled,
 			ver.Deleted, len(v.Versions(name))))
+		if ver.Purged {
+			changes = append(changes, "purged")
+		}
 	}})
 	must := func(err error) {
 		t.Helper()
@@ -533,6 +536,62 @@ func TestOnChangeIsCalledForEveryWrite(t *testing.T) {
 	}
 	if v.Versions("other") != nil {
 		t.Error("an unknown secret has versions")
+	}
+	if err := v.Purge("s"); err == nil {
+		t.Error("a secret that is not deleted was purged")
+	}
+	changes = nil
+	must(v.Delete("s"))
+	must(v.Purge("s"))
+	want = []string{"s two enabled=false deleted=true of 2", "s two enabled=false deleted=true of 0", "purged"}
+	if !slices.Equal(changes, want) {
+		t.Errorf("changes of a purge\n%s\nwant\n%s", strings.Join(changes, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestDeletedSecretsAreListedByTheirLastVersionsInPagesOf25(t *testing.T) {
+	v, c := start(t, keyvault.Config{NoThrottle: true})
+	expires := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
+	for i := range 30 {
+		name := fmt.Sprintf("secret-%02d", i)
+		for _, n := range []string{"first", "last"} {
+			if _, err := v.Put(keyvault.Version{Name: name, Value: n, Expires: expires,
+				Tags: map[string]string{"version": n}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if i == 7 {
+			continue // stays
+		}
+		if err := v.Delete(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var sizes []int
+	pager := c.NewListDeletedSecretPropertiesPager(nil)
+	for pager.More() {
+		page, err := pager.NextPage(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		sizes = append(sizes, len(page.Value))
+		for _, p := range page.Value {
+			if p.ID.Name() == "secret-07" {
+				t.Error("a secret that is there is listed as deleted")
+			}
+			if p.Tags["version"] == nil || *p.Tags["version"] != "last" {
+				t.Errorf("%s has the tags %v, want those of its last version", p.ID.Name(), p.Tags)
+			}
+			if p.Attributes == nil || p.Attributes.Expires == nil || !p.Attributes.Expires.Equal(expires) {
+				t.Errorf("%s: exp is not that of its last version", p.ID.Name())
+			}
+			if p.DeletedDate == nil || p.ScheduledPurgeDate == nil || p.RecoveryID == nil {
+				t.Errorf("%s does not say since when it is deleted, until when, and how to bring it back", p.ID.Name())
+			}
+		}
+	}
+	if fmt.Sprint(sizes) != "[25 4]" {
+		t.Errorf("pages of %v, want [25 4]", sizes)
 	}
 }
 

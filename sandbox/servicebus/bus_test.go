@@ -610,6 +610,38 @@ func TestFaultsShow(t *testing.T) {
 	})
 }
 
+func TestWhatComesWithAFaultHappensOnceBeforeTheClientLearnsOfIt(t *testing.T) {
+	for _, tc := range []struct {
+		operation string
+		mode      faults.Mode
+		effects   int
+	}{
+		{"send q", faults.ResetBefore, 0}, {"send q", faults.ResetAfter, 1}, {"send q", faults.Status, 0},
+		{"schedule q", faults.ResetBefore, 0}, {"schedule q", faults.ResetAfter, 1},
+	} {
+		t.Run(tc.operation+", "+string(tc.mode), func(t *testing.T) {
+			inBubble(t, func(f *fixture) {
+				s := f.sender("q")
+				happened, effects := 0, 0
+				f.ok(f.injector.Inject(faults.Fault{Operation: tc.operation, Mode: tc.mode, Status: 500, Then: func() {
+					happened++
+					c := f.bus.Counts("q")
+					effects = c.Active + c.Scheduled
+				}}))
+				ctx, cancel := context.WithTimeout(f.ctx, 10*time.Second)
+				defer cancel()
+				if tc.operation == "send q" {
+					_ = s.SendMessage(ctx, text("x"), nil)
+				} else {
+					_, _ = s.ScheduleMessages(ctx, []*azservicebus.Message{text("x")}, time.Now().Add(time.Hour), nil)
+				}
+				same(f, "times that it happened", happened, 1)
+				same(f, "effects by then", effects, tc.effects)
+			})
+		})
+	}
+}
+
 func TestASocketWillDoToo(t *testing.T) {
 	t.Parallel()
 	b, err := servicebus.New(servicebus.Config{Entities: entities(), KeyName: "root", Key: "c2VjcmV0"})

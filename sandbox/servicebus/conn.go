@@ -439,6 +439,9 @@ func (c *conn) operate(name string, act, answer func(), refuse func(*faults.Faul
 	case faults.StatusAfter, faults.ResetAfter, faults.HangAfter:
 		act()
 	}
+	if f.Mode != faults.Slow {
+		f.RunThen()
+	}
 	switch f.Mode {
 	case faults.Status, faults.StatusAfter:
 		refuse(f)
