@@ -1,6 +1,7 @@
 // Package scopes knows the scopes that an Azure DevOps personal access token can
-// carry: which exist, which of them include others, which are highly privileged,
-// and which Azure DevOps gives to Microsoft Entra applications only.
+// carry: which exist, which of them include others, which are highly privileged, under
+// which names people know them, and which Azure DevOps gives to Microsoft Entra
+// applications only.
 //
 // It is a table and a few questions to it. It must not know the manifest, HTTP
 // or Azure DevOps' API: whoever asks decides what a verdict leads to.
@@ -37,6 +38,9 @@ type Verdict struct {
 	Reason string
 	// Powerful: the documentation marks the scope as highly privileged.
 	Powerful bool
+	// Write is what was probably meant, in place of a scope that is not Known: one
+	// scope, or several to choose from. Empty: nobody knows.
+	Write []string
 	// Includes are the scopes that come with it, directly or not, sorted.
 	Includes []string
 }
@@ -67,27 +71,39 @@ func Check(scope string) Verdict {
 		v.Reason = scope + " is for Microsoft Entra applications only: no personal access token can have it"
 		return v
 	case "vso.connectedserver":
-		v.Kind, v.Reason = Unknown, scope+" is not in Azure DevOps' list of scopes; vso.connected_server is"
-		return v
+		return misspelt(v, "vso.connected_server")
 	case "vso.tokens_administration":
-		v.Kind, v.Reason, v.Powerful = Unknown, scope+
-			" is not in Azure DevOps' list of scopes; vso.tokenadministration is", true
+		v.Powerful = true
+		return misspelt(v, "vso.tokenadministration")
+	}
+	if plausible(scope) {
+		v.Kind, v.Reason = Unknown, scope+" is not in Azure DevOps' list of scopes: Azure DevOps may refuse it"
 		return v
 	}
-	if !plausible(scope) {
-		v.Reason = fmt.Sprintf("%q is not a scope: scopes look like vso.build_execute", scope)
-		if near := strings.ToLower(strings.TrimSpace(scope)); near != scope {
-			if _, ok := lookup(near); ok {
-				v.Reason = fmt.Sprintf("%q is not a scope: write %s", scope, near)
-			}
-		}
-		if _, ok := lookup("vso." + scope); ok {
-			v.Reason = fmt.Sprintf("%q is not a scope: write vso.%s", scope, scope)
-		}
-		return v
+	v.Write = meantBy(scope)
+	v.Reason = fmt.Sprintf("%q is not a scope", scope)
+	if len(v.Write) == 0 {
+		v.Reason += ": scopes look like vso.build_execute"
 	}
-	v.Kind, v.Reason = Unknown, scope+" is not in Azure DevOps' list of scopes: Azure DevOps may refuse it"
 	return v
+}
+
+// misspelt judges a scope that is in use elsewhere, in place of one that exists.
+func misspelt(v Verdict, known string) Verdict {
+	v.Kind, v.Write = Unknown, []string{known}
+	v.Reason = v.Scope + " is not in Azure DevOps' list of scopes; " + known + " is"
+	return v
+}
+
+// meantBy finds the scopes for what is none: another spelling, or a name of the portal.
+func meantBy(text string) []string {
+	near := strings.ToLower(strings.TrimSpace(text))
+	for _, name := range []string{near, "vso." + near} {
+		if _, ok := lookup(name); ok {
+			return []string{name}
+		}
+	}
+	return byPortalName(text)
 }
 
 // Redundant finds the scopes that others of the same list include already: the

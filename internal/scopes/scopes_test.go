@@ -34,13 +34,10 @@ func TestAVerdictSaysHowPowerfulAScopeIs(t *testing.T) {
 		{"vso.pats", scopes.Refused, false, "Entra applications only"},
 		{"vso.pats_manage", scopes.Refused, false, "Entra applications only"},
 		{"", scopes.Refused, false, "empty"},
-		{"Vso.Build", scopes.Refused, false, "write vso.build"},
-		{"vso.build ", scopes.Refused, false, "write vso.build"},
-		{"build", scopes.Refused, false, "write vso.build"},
-		{"vso.", scopes.Refused, false, "not a scope"},
-		{"vso.a-b", scopes.Refused, false, "not a scope"},
+		{"vso.", scopes.Refused, false, "look like vso.build_execute"},
+		{"vso.a-b", scopes.Refused, false, "look like vso.build_execute"},
 		{"vso.build vso.code", scopes.Refused, false, "not a scope"},
-		{"everything", scopes.Refused, false, "not a scope"},
+		{"everything", scopes.Refused, false, "look like vso.build_execute"},
 	} {
 		v := scopes.Check(c.scope)
 		if v.Scope != c.scope {
@@ -57,6 +54,43 @@ func TestAVerdictSaysHowPowerfulAScopeIs(t *testing.T) {
 		}
 		if c.reason == "" && v.Reason != "" {
 			t.Errorf("Check(%q): reason %q, want none", c.scope, v.Reason)
+		}
+	}
+}
+
+func TestWhatIsNoScopeIsAnsweredWithTheScopeToWrite(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string][]string{
+		"Vso.Build":                 {"vso.build"},
+		"vso.build ":                {"vso.build"},
+		"build":                     {"vso.build"},
+		"Packaging":                 {"vso.packaging"},
+		"vso.connectedserver":       {"vso.connected_server"},
+		"vso.tokens_administration": {"vso.tokenadministration"},
+
+		"Code (read)":                                 {"vso.code"},
+		"Code (Read & write)":                         {"vso.code_write"},
+		"Code (Read, write, & manage)":                {"vso.code_manage"},
+		"code: read, write":                           {"vso.code_write"},
+		"Full access":                                 {"app_token"},
+		"FULL ACCESS":                                 {"app_token"},
+		"Code (full)":                                 {"vso.code_full"},
+		"Agent Pools (Read & manage)":                 {"vso.agentpools_manage"},
+		"Build (Read & execute)":                      {"vso.build_execute"},
+		"Service Connections (Read, query, & manage)": {"vso.serviceendpoint_manage"},
+		"Pull Request Threads (Read & write)":         {"vso.threads_full"},
+		"Project and Team (Read)":                     {"vso.project"},
+
+		// A part of a name leaves a choice.
+		"Work Items":    {"vso.work", "vso.work_full", "vso.work_write"},
+		"Code (manage)": {"vso.code_manage"},
+		"read":          nil,
+		"vso.":          nil,
+		"&":             nil,
+		"everything":    nil,
+	} {
+		if got := scopes.Check(text).Write; !slices.Equal(got, want) {
+			t.Errorf("%q: write %v, want %v", text, got, want)
 		}
 	}
 }

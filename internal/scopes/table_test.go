@@ -35,8 +35,30 @@ func TestTheTableIsSortedAndClosed(t *testing.T) {
 	}
 }
 
+// Whoever reads the portal's page finds every scope, and finds it alone.
+func TestEveryScopeIsFoundByEachOfItsNamesInThePortal(t *testing.T) {
+	t.Parallel()
+	if len(portalNames) != len(table) {
+		t.Errorf("%d scopes have names in the portal, want %d", len(portalNames), len(table))
+	}
+	for _, scope := range names() {
+		if len(portalNames[scope]) == 0 {
+			t.Errorf("%s has no name in the portal", scope)
+		}
+		for _, name := range portalNames[scope] {
+			v := Check(name)
+			if v.Kind != Refused {
+				t.Errorf("%q: kind %d, want Refused", name, v.Kind)
+			}
+			if !slices.Equal(v.Write, []string{scope}) {
+				t.Errorf("%q: write %v, want %s", name, v.Write, scope)
+			}
+		}
+	}
+}
+
 func FuzzCheckNeverKnowsMoreThanTheTable(f *testing.F) {
-	for _, s := range []string{"vso.build", "app_token", "VSO.CODE", "vso.", "vso.x y", "\xff"} {
+	for _, s := range []string{"vso.build", "app_token", "VSO.CODE", "vso.", "vso.x y", "\xff", "Code (Read & write)"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -46,6 +68,11 @@ func FuzzCheckNeverKnowsMoreThanTheTable(f *testing.F) {
 		}
 		if v.Kind != Known && v.Reason == "" {
 			t.Fatalf("Check(%q) gives no reason", s)
+		}
+		for _, scope := range v.Write {
+			if !slices.Contains(names(), scope) {
+				t.Fatalf("Check(%q): write %q, which is not in the table", s, scope)
+			}
 		}
 	})
 }
