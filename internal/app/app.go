@@ -146,6 +146,9 @@ func (a *App) wire(s Settings) error {
 	for _, w := range warnings {
 		a.log.Warn("manifest: " + w.String())
 	}
+	for _, r := range m.Refused {
+		a.log.Warn("manifest: an entry is refused: "+r.String(), "identity", r.Identity, "pat", r.PAT.Name)
+	}
 	a.manifest = m
 
 	a.observe(s)

@@ -77,6 +77,9 @@ func Plan(ctx context.Context, args []string, p Process) error {
 	for _, w := range warnings {
 		fmt.Fprintln(p.Err, "warning: "+w.String())
 	}
+	for _, r := range refused(m) {
+		fmt.Fprintln(p.Err, "refused: "+r)
+	}
 	if *offline {
 		return writeSchedule(p.Out, *format, path, m)
 	}
@@ -127,6 +130,7 @@ func readPlanSettings(getenv func(string) string) (Settings, error) {
 		r.wrong("ENTRA_CLIENT_CREDENTIAL", "must be managed-identity, certificate or none")
 	}
 	r.local(&s)
+	r.exchange(s)
 	if len(r.problems) > 0 {
 		return s, &SettingsError{r.problems}
 	}

@@ -439,6 +439,26 @@ func offline(t *testing.T, manifest string, want int, args ...string) (out, err 
 	return strings.ReplaceAll(o.String(), path, "pats.yaml"), strings.ReplaceAll(e.String(), path, "pats.yaml")
 }
 
+func TestAPlanShowsTheEntriesThatAreRefusedSingly(t *testing.T) {
+	const adopting = "organization: contoso, scopes: [vso.code], adopt: 0f5ad7a2-3c7b-4d0f-9f0c-6d1b2a3c4d5e}\n"
+	const manifest = planHead + "  - {name: a, identity: build-bot, organization: contoso, scopes: [vso.code]}\n" +
+		"  - {name: b, identity: build-bot, " + adopting + "  - {name: c, identity: build-bot, " + adopting
+	out, said := offline(t, manifest, 0, "-offline")
+	for _, part := range []string{"1 in the manifest", "Refused entries",
+		`adopt of PAT "b" names the same PAT as adopt of PAT "c"`, `adopt of PAT "c" names the same`} {
+		if !strings.Contains(out, part) {
+			t.Errorf("the plan lacks %q:\n%s", part, out)
+		}
+	}
+	if n := strings.Count(said, "refused: pats.yaml:"); n != 2 {
+		t.Errorf("%d lines say refused, want 2:\n%s", n, said)
+	}
+	out, _ = offline(t, manifest, 0, "-offline", "-format", "json")
+	if !strings.Contains(out, `"refused": [`) {
+		t.Errorf("the JSON lacks what is refused:\n%s", out)
+	}
+}
+
 func TestAnOfflinePlanShowsTheScheduleAndCallsNobody(t *testing.T) {
 	const manifest = planHead + `  - {name: a, identity: build-bot, organization: contoso, scopes: [vso.code]}
   - name: b

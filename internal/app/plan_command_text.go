@@ -188,11 +188,25 @@ func writeSchedule(w io.Writer, format, path string, m *manifest.Manifest) error
 	}
 	if format == "json" {
 		return writeJSON(w, struct {
-			PATs []schedule `json:"pats"`
-		}{all})
+			PATs    []schedule `json:"pats"`
+			Refused []string   `json:"refused,omitempty"`
+		}{all, refused(m)})
+	}
+	left := table{title: "Refused entries", head: []string{"Problem"}}
+	for _, r := range refused(m) {
+		left.rows = append(left.rows, []string{r})
 	}
 	return writeTables(w, format, "Schedule of "+path,
-		fmt.Sprintf("%d in the manifest; nobody was asked what there is.", len(all)), t)
+		fmt.Sprintf("%d in the manifest; nobody was asked what there is.", len(all)), t, left)
+}
+
+// refused are the problems of the entries that are not in force.
+func refused(m *manifest.Manifest) []string {
+	var out []string
+	for _, r := range m.Refused {
+		out = append(out, r.String())
+	}
+	return out
 }
 
 // roughly writes a duration for people.

@@ -78,6 +78,9 @@ func SignIn(ctx context.Context, args []string, p Process) error {
 		return errors.New(strings.Join(problems(err), "\n  "))
 	}
 	who, ok := m.Identities[identity]
+	if r, isRefused := m.RefusedIdentity(identity); isRefused {
+		return fmt.Errorf("the manifest's identity %s is refused: %s", identity, r)
+	}
 	if !ok {
 		return fmt.Errorf("the manifest has no identity %q, it has: %s", identity, strings.Join(names(m), ", "))
 	}

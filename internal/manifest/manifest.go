@@ -43,6 +43,9 @@ type Manifest struct {
 	Identities map[string]IdentitySpec
 	// PATs are in the file's order, every default filled in.
 	PATs []rotation.Spec
+	// Refused are the entries that are not in force though the others are, in the
+	// file's order. Their secrets are declared all the same.
+	Refused []Refusal
 
 	byName map[string]int // lower-case name to index in PATs
 }
@@ -55,6 +58,31 @@ type IdentitySpec struct {
 	User string
 	// Administrator asks for the scopes that revoke other users' PATs, too.
 	Administrator bool
+}
+
+// Refusal is an entry that is refused singly, because it alone is concerned.
+type Refusal struct {
+	Finding
+	// Identity is the name of the identity that is refused, or whose PAT is.
+	Identity string
+	PAT      rotation.Spec // the zero value: an identity is refused
+}
+
+func (m *Manifest) refuse(f Finding, s rotation.Spec) {
+	m.Refused = append(m.Refused, Refusal{Finding: f, Identity: s.Identity, PAT: s})
+}
+
+func (m *Manifest) refuseIdentity(name string, f Finding) {
+	m.Refused = append(m.Refused, Refusal{Finding: f, Identity: name})
+}
+
+// RefusedIdentity finds why an identity is refused, if it is.
+func (m *Manifest) RefusedIdentity(name string) (Finding, bool) {
+	i := slices.IndexFunc(m.Refused, func(r Refusal) bool { return r.PAT.Name == "" && r.Identity == name })
+	if i < 0 {
+		return Finding{}, false
+	}
+	return m.Refused[i].Finding, true
 }
 
 // PAT finds a PAT by its name, without case: Key Vault's names have none.
@@ -142,19 +170,24 @@ func readFile(path string) ([]byte, error) {
 func Parse(name string, data []byte) (*Manifest, []Warning, error) {
 	p := &parser{file: name}
 	m := p.parse(data)
-	sortFindings(p.findings)
-	sortFindings(p.warnings)
-	if len(p.findings) > 0 {
-		return nil, p.warnings, p.findings
+	slices.SortStableFunc(p.warnings, inOrder)
+	if len(p.findings) == 0 {
+		slices.SortStableFunc(m.Refused, func(a, b Refusal) int { return inOrder(a.Finding, b.Finding) })
+		return m, p.warnings, nil
 	}
-	return m, p.warnings, nil
+	if m != nil { // whoever corrects the file corrects these, too
+		for _, r := range m.Refused {
+			p.findings = append(p.findings, r.Finding)
+		}
+	}
+	slices.SortStableFunc(p.findings, inOrder)
+	return nil, p.warnings, p.findings
 }
 
-func sortFindings(fs []Finding) {
-	slices.SortStableFunc(fs, func(a, b Finding) int {
-		if a.Line != b.Line {
-			return a.Line - b.Line
-		}
-		return a.Column - b.Column
-	})
+// inOrder compares by the place in the file.
+func inOrder(a, b Finding) int {
+	if a.Line != b.Line {
+		return a.Line - b.Line
+	}
+	return a.Column - b.Column
 }

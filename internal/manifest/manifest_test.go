@@ -160,8 +160,14 @@ identities:
 			`pats.yaml:1:1: the manifest must be a mapping, not a list;
 			write its keys below it, indented: apiVersion, identities, defaults, pats`},
 		{"tab", "apiVersion: patrol/v1\npats:\n\t- a",
-			`pats.yaml:3: this is not YAML: found character that cannot start any token;
-			look at the indentation, colons and quotes around here`},
+			`pats.yaml:3: the indentation of this line has a tab;
+			indent with blanks, the same number for each level`},
+		{"tab before a key", "apiVersion: patrol/v1\nidentities:\n  bot:\n\tuser: bot@contoso.com\n",
+			`pats.yaml:4: the indentation of this line has a tab;
+			indent with blanks, the same number for each level`},
+		{"tab behind a dash", "apiVersion: patrol/v1\npats:\n-\tname: a\n  identity: b\n",
+			`pats.yaml:3: the indentation of this line has a tab;
+			indent with blanks, the same number for each level`},
 		{"open bracket", head + "  - {name: a",
 			`pats.yaml:3: this is not YAML: did not find expected ',' or '}';
 			look at the indentation, colons and quotes around here`},
@@ -169,8 +175,23 @@ identities:
 			`pats.yaml: this is not YAML: unknown anchor 'a' referenced;
 			look at the indentation, colons and quotes around here`},
 		{"not UTF-8", "a: \xff",
-			`pats.yaml: this is not YAML: invalid leading UTF-8 octet;
-			look at the indentation, colons and quotes around here`},
+			`pats.yaml:1:4: the byte 0xff here is not UTF-8 but another encoding, such as Latin-1;
+			save the file as UTF-8`},
+		{"Latin-1", head + "  - name: a\n    displayName: B\xfcro\n    identity: bot # f\xfcr alle\n",
+			`pats.yaml:5:19: the byte 0xfc here is not UTF-8 but another encoding, such as Latin-1
+			(there are more in 1 other lines); save the file as UTF-8`},
+		{"UTF-16 without its mark", "a\x00:\x00 \x00b\x00",
+			`pats.yaml:1:2: a zero byte stands here, as in UTF-16; save the file as UTF-8`},
+		{"number sign in a mapping on one line", pat(", displayName: CI #1 agents"),
+			`pats.yaml:4: a # after a blank begins a comment, which takes the rest of the line with its bracket;
+			put the text with the # in quotes`},
+		{"colon in a text", head + "  - name: a\n    displayName: CI: agents\n",
+			`pats.yaml:5: this line has a second colon with a blank after it; put the text with the colon in quotes`},
+		{"text that begins with an at sign", head + "  - name: a\n    displayName: @ci\n",
+			"pats.yaml:5: a text here begins with @, ` or %; put the text in quotes"},
+		{"text that begins with an ampersand", head + "  - name: a\n    displayName: & sons\n",
+			`pats.yaml:5: a & or * stands alone, with which YAML begins the name of an anchor or alias;
+			put the text in quotes`},
 		{"too large", strings.Repeat("#", 32<<20+1),
 			`pats.yaml: the file is larger than 33554432 bytes; split the PATs over several deployments`},
 		{"two documents", pat("") + "---\n" + pat(""),
@@ -273,6 +294,16 @@ pats:
   - {<<: *b, name: a, identity: bot, organization: contoso, scopes: [vso.code]}
 `,
 			`pats.yaml:4:6: merging with << is not supported; write the keys out, or use an alias for one value`},
+		{"merge instead of keys", `apiVersion: patrol/v1
+identities: {bot: &b {user: bot@contoso.com}, two: {<<: *b}}
+defaults: {<<: {lifetime: 30d}}
+pats:
+  - &a {name: a, identity: bot, organization: contoso, scopes: [vso.code]}
+  - {<<: *a, name: b}
+`,
+			`pats.yaml:2:53: merging with << is not supported; write the keys out, or use an alias for one value
+pats.yaml:3:12: merging with << is not supported; write the keys out, or use an alias for one value
+pats.yaml:6:6: merging with << is not supported; write the keys out, or use an alias for one value`},
 		{"all organizations", pat(", allOrgs: true"),
 			`pats.yaml:4:73: allOrgs is refused: Azure DevOps retires global PATs on 2026-12-01;
 			remove it and declare one PAT per organization`},
@@ -317,6 +348,26 @@ pats:
 		{"organization as an old address", strings.Replace(pat(""), "contoso,", "contoso.visualstudio.com,", 1),
 			`pats.yaml:4:44: organization "contoso.visualstudio.com" of PAT "a" is not the name of an organization;
 			write organization: contoso`},
+		{"organizations in a list", strings.Replace(pat(""), "contoso,", "[contoso, fabrikam],", 1),
+			`pats.yaml:4:44: organization of PAT "a" is a list;
+			a PAT is for one organization: declare one PAT for each, with a name of its own`},
+		{"organizations in a text", strings.Replace(pat(""), "contoso,", "'contoso, fabrikam',", 1),
+			`pats.yaml:4:44: organization "contoso, fabrikam" of PAT "a" is not one organization;
+			a PAT is for one organization: declare one PAT for each, with a name of its own`},
+		{"organizations by a star", strings.Replace(pat(""), "contoso,", "'*',", 1),
+			`pats.yaml:4:44: organization "*" of PAT "a" is not one organization;
+			a PAT is for one organization: declare one PAT for each, with a name of its own`},
+		{"organizations by a bare star", head + "  - name: a\n    organization: *\n    scopes: [vso.code]\n",
+			`pats.yaml:5: organization * is not one organization;
+			a PAT is for one organization: declare one PAT for each, with a name of its own`},
+		{"organizations as a key", strings.Replace(pat(""), "organization:", "organizations:", 1),
+			`pats.yaml:4:5: PAT "a" has no organization;
+			write the name that follows dev.azure.com/ in its address, such as contoso
+pats.yaml:4:30: a PAT is for one organization; write organization with one name, and one PAT for each`},
+		{"a password in an organization's address", strings.Replace(pat(""), "contoso,",
+			"'https://me:canary@dev.azure.com/contoso/p/_git/r',", 1),
+			`pats.yaml:4:44: a token does not belong into this file: organization of PAT "a" has one in its address;
+			revoke it, remove it from the file and its history, and let patrol make a new one`},
 		{"display name with blanks", pat(`, displayName: " x"`),
 			`pats.yaml:4:86: displayName of PAT "a" has blanks around it or line breaks in it;
 			write one line without blanks around it`},
@@ -351,7 +402,24 @@ pats:
 pats.yaml:4:82: vso.pats is for Microsoft Entra applications only: no personal access token can have it;
 	remove it or correct it`},
 		{"scope without prefix", strings.Replace(pat(""), "[vso.code]", "[code]", 1),
-			`pats.yaml:4:62: "code" is not a scope: write vso.code; remove it or correct it`},
+			`pats.yaml:4:62: "code" is not a scope; write vso.code`},
+		{"scopes by the portal's names", strings.Replace(pat(""), "[vso.code]",
+			"[Code (read), Code (Read & write), Full access, Work Items, all of them]", 1),
+			`pats.yaml:4:62: "Code (read)" is not a scope; write vso.code
+pats.yaml:4:75: "Code (Read & write)" is not a scope; write vso.code_write
+pats.yaml:4:96: "Full access" is not a scope; write app_token
+pats.yaml:4:109: "Work Items" is not a scope; write one of vso.work, vso.work_full, vso.work_write
+pats.yaml:4:121: "all of them" is not a scope: scopes look like vso.build_execute; remove it or correct it`},
+		{"a portal's name with commas, in a list on one line", strings.Replace(pat(""), "[vso.code]",
+			"[vso.wiki, Code (Read, write, and manage), vso.build]", 1),
+			`pats.yaml:4:72: "Code (Read, write, and manage)" is not a scope; write vso.code_manage`},
+		{"a portal's name with commas and an ampersand, in a list on one line", strings.Replace(pat(""), "[vso.code]",
+			"[vso.wiki, Code (Read, write, & manage), Wiki (Read & write)]", 1),
+			`pats.yaml:4: this looks like the portal's name of a scope, which YAML cannot read here;
+			write vso.code_manage, vso.wiki_write`},
+		{"a portal's name with commas and an ampersand, in a list of lines", head +
+			"  - name: a\n    identity: bot\n    organization: c\n    scopes:\n      - Code (Read, write, & manage)\n",
+			`pats.yaml:8:9: "Code (Read, write, & manage)" is not a scope; write vso.code_manage`},
 		{"scope empty", strings.Replace(pat(""), "[vso.code]", "[vso.code, ~]", 1),
 			`pats.yaml:4:72: a scope of PAT "a" is empty; write a list, such as scopes: [vso.code, vso.build]`},
 		{"scope too long", strings.Replace(pat(""), "[vso.code]", "[vso."+strings.Repeat("x", 130)+"]", 1),
@@ -387,10 +455,12 @@ pats.yaml:4:82: vso.pats is for Microsoft Entra applications only: no personal a
 			before its overlap ends; shorten overlap or lengthen rotateBefore`},
 		{"adopt a name", pat(", adopt: jenkins"),
 			`pats.yaml:4:80: adopt of PAT "a" is not a GUID;
-			write the authorization id of the PAT to adopt, as rotation-failed with code ambiguous-adoption lists it`},
+			write the authorization id of the PAT to adopt, as rotation-failed with code ambiguous-adoption lists it,
+			or replace to let a new PAT take the place of a value that is none`},
 		{"adopt without dashes", pat(", adopt: 0f5ad7a203c7b04d0f09f0c06d1b2a3c4d5e"),
 			`pats.yaml:4:80: adopt of PAT "a" is not a GUID;
-			write the authorization id of the PAT to adopt, as rotation-failed with code ambiguous-adoption lists it`},
+			write the authorization id of the PAT to adopt, as rotation-failed with code ambiguous-adoption lists it,
+			or replace to let a new PAT take the place of a value that is none`},
 		{"alias to itself", "apiVersion: patrol/v1\nidentities: {bot: {user: bot@contoso.com}}\npats: &a\n  - *a\n",
 			`pats.yaml:4:5: PAT 1 must be a mapping, not a list;
 			write its keys below it, indented: name, identity, organization, displayName, scopes, lifetime,
@@ -483,6 +553,17 @@ pats.yaml:8:65: vso.tokens lets its bearer manage other tokens; use a narrower s
 	if got := m.PATs[0].Scopes; !reflect.DeepEqual(got, []string{"vso.brand_new", "vso.code_write", "vso.tokens"}) {
 		t.Errorf("scopes %q", got)
 	}
+	numbered := strings.Replace(sample, "Jenkins agents", "CI #1 agents", 1)
+	m, warnings, err = manifest.Parse("pats.yaml", []byte(numbered))
+	if err != nil || m.PATs[0].DisplayName != "CI" {
+		t.Fatalf("number sign: %+v, %v", m, err)
+	}
+	want = `
+pats.yaml:14:18: displayName of PAT "jenkins-agents" ends before "#1 agents", which YAML takes for a comment;
+		put it in quotes, displayName: "CI #1 agents"`
+	if got := manifest.Findings(warnings).Error(); got != unfold(want) {
+		t.Errorf("number sign: got\n%s\nwant\n%s", got, unfold(want))
+	}
 	m, warnings, err = manifest.Parse("pats.yaml", []byte("apiVersion: patrol/v1\nidentities: {}\npats: []\n"))
 	if err != nil || len(m.PATs) != 0 {
 		t.Fatalf("no PATs: %+v, %v", m, err)
@@ -573,7 +654,7 @@ func TestDurationsComeBackAsTheyWereWritten(t *testing.T) {
 	}
 }
 
-func TestGuestsAreUsersToo(t *testing.T) {
+func TestUserPrincipalNamesAreKnown(t *testing.T) {
 	for user, want := range map[string]bool{
 		"anna_fabrikam.com#EXT#@contoso.onmicrosoft.com": true, "o'neil@contoso.com": true, "a@b.c": true,
 		"a@b": false, "@b.c": false, "a@b@c.d": false, "a@-b.c": false, "a b@c.d": false, "ä@c.d": false,
@@ -587,6 +668,212 @@ func TestGuestsAreUsersToo(t *testing.T) {
 	}
 }
 
+func TestAnAddressOfAnOrganizationIsAnsweredWithItsName(t *testing.T) {
+	for address, want := range map[string]string{
+		"contoso/":                                           "contoso",
+		"/contoso":                                           "contoso",
+		"contoso/project":                                    "contoso",
+		"contoso\\project":                                   "contoso",
+		"https://dev.azure.com/contoso/":                     "contoso",
+		"HTTPS://Dev.Azure.com/Contoso":                      "Contoso",
+		"dev.azure.com:443/contoso":                          "contoso",
+		"https://dev.azure.com/contoso?view=all":             "contoso",
+		"https://contoso@dev.azure.com/contoso/p/_git/r":     "contoso",
+		"git@ssh.dev.azure.com:v3/contoso/p/r":               "contoso",
+		"ssh://git@ssh.dev.azure.com:22/v3/contoso/p/r":      "contoso",
+		"contoso@vs-ssh.visualstudio.com:v3/contoso/p/r":     "contoso",
+		"https://contoso.visualstudio.com/p/_git/r":          "contoso",
+		"https://Contoso.VisualStudio.com/DefaultCollection": "Contoso",
+		"https://contoso.vssps.visualstudio.com":             "contoso",
+		"https://pkgs.dev.azure.com/contoso/_packaging/f":    "contoso",
+		"https://vssps.dev.azure.com/contoso":                "contoso",
+
+		"https://dev.azure.com/":                 "",
+		"https://app.vssps.visualstudio.com":     "",
+		"https://github.com/contoso":             "",
+		"https://devops.contoso.com/tfs/Default": "",
+		"contoso.onmicrosoft.com":                "",
+		"con_toso":                               "",
+	} {
+		text := strings.Replace(head, "pats:", "pats: [{name: a, identity: bot, scopes: [vso.code], organization: '"+
+			address+"'}]", 1)
+		_, _, err := manifest.Parse("pats.yaml", []byte(text))
+		findings, ok := errors.AsType[manifest.Findings](err)
+		if !ok || len(findings) != 1 {
+			t.Errorf("%s: %v, want one finding", address, err)
+			continue
+		}
+		do := "write organization: " + want
+		if want == "" {
+			do = "write the name that follows dev.azure.com/ in its address, such as contoso"
+		}
+		if got := findings[0].Do; got != do {
+			t.Errorf("%s: %q, want %q", address, got, do)
+		}
+	}
+}
+
+// A PAT in a clone URL is a token in the file: it must not come into a log as well.
+func TestAnAddressWithATokenIsNotRepeated(t *testing.T) {
+	for _, address := range []string{
+		"https://me:canary@dev.azure.com/contoso", "https://:canary@contoso.visualstudio.com",
+		"https://canary" + strings.Repeat("x", 46) + "@dev.azure.com/contoso",
+	} {
+		text := strings.Replace(head, "pats:", "pats: [{name: a, identity: bot, scopes: [vso.code], organization: '"+
+			address+"'}]", 1)
+		_, _, err := manifest.Parse("pats.yaml", []byte(text))
+		if err == nil || !strings.Contains(err.Error(), "a token does not belong into this file") {
+			t.Errorf("%s: %v", address, err)
+		}
+		if err != nil && strings.Contains(err.Error(), "canary") {
+			t.Errorf("the message repeats %s: %v", address, err)
+		}
+	}
+}
+
+func TestUTF16IsReadIfItSaysSo(t *testing.T) {
+	var b bytes.Buffer
+	b.WriteString("\xff\xfe")
+	for _, c := range []byte(sample) {
+		b.Write([]byte{c, 0})
+	}
+	if m := parse(t, b.String()); len(m.PATs) != 2 {
+		t.Errorf("%d PATs, want 2", len(m.PATs))
+	}
+}
+
+func TestAnEmptyDisplayNameSaysThatANumberSignWasTakenForAComment(t *testing.T) {
+	_, _, err := manifest.Parse("pats.yaml", []byte(strings.Replace(sample, "Jenkins agents", "#1 agents", 1)))
+	want := `pats.yaml:14:17: displayName of PAT "jenkins-agents" is empty;
+		put it in quotes, displayName: "#1 agents", or leave it out to use the name`
+	if err == nil || err.Error() != unfold(want) {
+		t.Errorf("got\n%v\nwant\n%s", err, unfold(want))
+	}
+}
+
+func TestOnlyWhatYAMLCutsOffIsWarnedOf(t *testing.T) {
+	for text, warns := range map[string]bool{
+		"CI #1 agents": true, "CI # the first": false, "CI ## the first": false, "'CI #1 agents'": false,
+		"'CI' #TODO": false, "CI#1 agents": false, "CI": false,
+	} {
+		_, warnings, err := manifest.Parse("pats.yaml", []byte(strings.Replace(sample, "Jenkins agents", text, 1)))
+		if err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		if got := len(warnings) > 0; got != warns {
+			t.Errorf("%s: warnings %v, want some: %v", text, warnings, warns)
+		}
+	}
+}
+
+func TestAdoptReplaceIsAWordOfTheManifest(t *testing.T) {
+	m := parse(t, head+`  - {name: a, identity: bot, organization: c, scopes: [vso.code], adopt: replace}
+  - {name: b, identity: bot, organization: c, scopes: [vso.code], adopt: Replace}
+`)
+	for _, s := range m.PATs {
+		if s.Adopt != rotation.AdoptReplace {
+			t.Errorf("%s: adopt %q, want %q", s.Name, s.Adopt, rotation.AdoptReplace)
+		}
+	}
+	if len(m.PATs) != 2 || len(m.Refused) != 0 {
+		t.Errorf("%d PATs, refused %v; want 2 and none", len(m.PATs), m.Refused)
+	}
+}
+
+const twoAdopters = head + `  - {name: a, identity: bot, organization: c, scopes: [vso.code],
+     adopt: 0f5ad7a2-3c7b-4d0f-9f0c-6d1b2a3c4d5e}
+  - {name: b, identity: bot, organization: c, scopes: [vso.code]}
+  - {name: c, identity: bot, organization: d, scopes: [vso.code],
+     adopt: 0F5AD7A2-3C7B-4D0F-9F0C-6D1B2A3C4D5E}
+`
+
+// One entry's problem is not the others': they go on.
+func TestEntriesThatAdoptOnePATAreRefusedSingly(t *testing.T) {
+	m := parse(t, twoAdopters)
+	if len(m.PATs) != 1 || m.PATs[0].Name != "b" {
+		t.Errorf("in force: %+v, want b alone", m.PATs)
+	}
+	if spec, ok := m.PAT("b"); !ok || spec.Name != "b" {
+		t.Errorf("b is found as %+v (%v)", spec, ok)
+	}
+	want := []string{
+		`pats.yaml:5:13: adopt of PAT "a" names the same PAT as adopt of PAT "c";
+			leave it in the entry whose secret holds that PAT, and remove it from the other`,
+		`pats.yaml:8:13: adopt of PAT "c" names the same PAT as adopt of PAT "a";
+			leave it in the entry whose secret holds that PAT, and remove it from the other`,
+	}
+	checkRefused(t, m, want)
+	for i, name := range []string{"a", "c"} {
+		if r := m.Refused[i]; r.PAT.Name != name || r.PAT.Lifetime != 30*day || r.Identity != "bot" {
+			t.Errorf("refused %d: %+v, want %s with all of its fields", i, r, name)
+		}
+		if _, ok := m.PAT(name); ok {
+			t.Errorf("%s is in force", name)
+		}
+	}
+}
+
+func checkRefused(t *testing.T, m *manifest.Manifest, want []string) {
+	t.Helper()
+	if len(m.Refused) != len(want) {
+		t.Fatalf("refused: %v, want %d entries", m.Refused, len(want))
+	}
+	for i, r := range m.Refused {
+		if got := r.String(); got != unfold(want[i]) {
+			t.Errorf("refused %d: got\n%s\nwant\n%s", i, got, unfold(want[i]))
+		}
+	}
+}
+
+func TestAGuestIsRefusedWithItsPATsAndNobodyElse(t *testing.T) {
+	m := parse(t, `apiVersion: patrol/v1
+identities:
+  bot: {user: bot@contoso.com}
+  guest: {user: "anna_fabrikam.com#ext#@contoso.onmicrosoft.com"}
+pats:
+  - {name: a, identity: guest, organization: c, scopes: [vso.code]}
+  - {name: b, identity: bot, organization: c, scopes: [vso.code]}
+`)
+	if len(m.PATs) != 1 || m.PATs[0].Name != "b" {
+		t.Errorf("in force: %+v, want b alone", m.PATs)
+	}
+	if _, there := m.Identities["guest"]; there || len(m.Identities) != 1 {
+		t.Errorf("identities: %+v, want bot alone", m.Identities)
+	}
+	checkRefused(t, m, []string{
+		`pats.yaml:4:17: user "anna_fabrikam.com#ext#@contoso.onmicroso..." of identity "guest" is a guest of the
+			tenant; name an account of the tenant itself`,
+		`pats.yaml:6:25: the user of identity "guest" of PAT "a" is a guest;
+			give it another identity, or this one another user`,
+	})
+	if f, ok := m.RefusedIdentity("guest"); !ok || f != m.Refused[0].Finding {
+		t.Errorf("guest is refused for %v (%v), want %v", f, ok, m.Refused[0])
+	}
+	if _, ok := m.RefusedIdentity("bot"); ok {
+		t.Error("bot is refused")
+	}
+	if r := m.Refused[0]; r.Identity != "guest" || r.PAT.Name != "" {
+		t.Errorf("refused 0: %+v, want the identity", r)
+	}
+	if r := m.Refused[1]; r.Identity != "guest" || r.PAT.Name != "a" {
+		t.Errorf("refused 1: %+v, want the PAT", r)
+	}
+}
+
+// A file that has to be corrected anyhow shall not have to be twice.
+func TestAFileThatIsRefusedNamesItsRefusedEntriesToo(t *testing.T) {
+	_, _, err := manifest.Parse("pats.yaml", []byte(strings.Replace(twoAdopters, "[vso.code]", "[code]", 1)))
+	findings, ok := errors.AsType[manifest.Findings](err)
+	if !ok || len(findings) != 3 {
+		t.Fatalf("got %v, want three findings", err)
+	}
+	for i, line := range []int{4, 5, 8} {
+		if findings[i].Line != line {
+			t.Errorf("finding %d is in line %d, want %d", i, findings[i].Line, line)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(sample))
 	f.Add([]byte(head + `  - name: a
@@ -596,6 +883,9 @@ func FuzzParse(f *testing.F) {
     adopt: 0F5AD7A2-3c7b-4d0f-9f0c-6d1b2a3c4d5e
   - {name: b, identity: bot, organization: *o, scopes: *s}
 `))
+	f.Add([]byte(twoAdopters))
+	f.Add([]byte("identities: {a: {user: 'a#EXT#@b.c'}}\npats: [{identity: a, organization: 'https://x:y@z/w'}]\n"))
+	f.Add([]byte("scopes: [Code (Read, write, & manage)]\norganization: *\n\tx: CI #1\n\xe4"))
 	f.Add([]byte("a: &a [*a]\n<<: *a\n? {}\n: !!binary x\n---\n{}"))
 	f.Add([]byte(`defaults: {lifetime: 0s, rotateBefore: 1, overlap: [1d]}
 pats: [~, {<<: {name: x}}, {allOrgs: true}]
@@ -620,6 +910,14 @@ identities: {a: ~, A: {administrator: maybe}}`))
 				}
 			}
 			return
+		}
+		for _, r := range m.Refused {
+			if r.What == "" || r.Do == "" || r.Identity == "" {
+				t.Fatalf("refused without a reason, a remedy or an identity: %+v", r)
+			}
+			if _, ok := m.PAT(r.PAT.Name); ok {
+				t.Fatalf("refused, and in force: %+v", r)
+			}
 		}
 		for _, s := range m.PATs {
 			_, exists := m.Identities[s.Identity]

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,16 +26,18 @@ type parser struct {
 // problem notes what is wrong at n. what and do are sentences without capitals and
 // full stops.
 func (p *parser) problem(n *yaml.Node, do, what string, args ...any) {
-	p.findings = append(p.findings, Finding{File: p.file, Line: n.Line, Column: n.Column,
-		What: fmt.Sprintf(what, args...), Do: do})
+	p.findings = append(p.findings, p.finding(n, do, what, args...))
+}
+
+func (p *parser) finding(n *yaml.Node, do, what string, args ...any) Finding {
+	return Finding{File: p.file, Line: n.Line, Column: n.Column, What: fmt.Sprintf(what, args...), Do: do}
 }
 
 func (p *parser) warn(n *yaml.Node, do, what string, args ...any) {
 	if len(p.warnings) >= maxProblems {
 		return
 	}
-	p.warnings = append(p.warnings, Warning{File: p.file, Line: n.Line, Column: n.Column,
-		What: fmt.Sprintf(what, args...), Do: do})
+	p.warnings = append(p.warnings, p.finding(n, do, what, args...))
 }
 
 // document parses the one document of a file. nil: it noted why there is none.
@@ -44,6 +45,11 @@ func (p *parser) document(data []byte) *yaml.Node {
 	if len(data) > maxSize {
 		p.findings = append(p.findings, Finding{File: p.file, Do: "split the PATs over several deployments",
 			What: fmt.Sprintf("the file is larger than %d bytes", maxSize)})
+		return nil
+	}
+	if f, bad := wrongEncoding(data); bad {
+		f.File = p.file
+		p.findings = append(p.findings, f)
 		return nil
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
@@ -55,7 +61,7 @@ func (p *parser) document(data []byte) *yaml.Node {
 		return nil
 	}
 	if err != nil {
-		p.syntax(err)
+		p.syntax(err, data)
 		return nil
 	}
 	switch err := dec.Decode(&second); {
@@ -63,7 +69,7 @@ func (p *parser) document(data []byte) *yaml.Node {
 		p.problem(&second, "keep one and remove the --- before it", "a second document begins here")
 		return nil
 	case err != io.EOF:
-		p.syntax(err)
+		p.syntax(err, data)
 		return nil
 	}
 	if doc.Kind != yaml.DocumentNode || len(doc.Content) != 1 {
@@ -71,19 +77,6 @@ func (p *parser) document(data []byte) *yaml.Node {
 		return nil
 	}
 	return doc.Content[0]
-}
-
-// syntax notes an error of the YAML parser, which knows a line at most.
-func (p *parser) syntax(err error) {
-	what := strings.TrimPrefix(err.Error(), "yaml: ")
-	line := 0
-	if m := regexp.MustCompile(`^line (\d+): `).FindStringSubmatch(what); m != nil {
-		line, _ = strconv.Atoi(m[1]) // digits by the expression
-		what = what[len(m[0]):]
-	}
-	// "Around", because the parser counts some lines from 0 and others from 1.
-	p.findings = append(p.findings, Finding{File: p.file, Line: line, What: "this is not YAML: " + what,
-		Do: "look at the indentation, colons and quotes around here"})
 }
 
 // value follows an alias.
@@ -99,7 +92,8 @@ func value(n *yaml.Node) *yaml.Node {
 type field struct{ key, at *yaml.Node }
 
 // mapping reads the keys of n and notes those that are unknown, there twice, or no
-// words. nil: n is no mapping. explain may say more about a key that is not known.
+// words. nil: n is no mapping, or merges another one, whose keys would all seem to be
+// missing. explain may say more about a key that is not known.
 func (p *parser) mapping(n *yaml.Node, is string, known []string,
 	explain func(key string) (what, do string)) map[string]field {
 	v := value(n)
@@ -113,9 +107,11 @@ func (p *parser) mapping(n *yaml.Node, is string, known []string,
 		return nil
 	}
 	fields := map[string]field{}
+	merges := false
 	for i := 0; i+1 < len(v.Content); i += 2 {
 		key, at := v.Content[i], v.Content[i+1]
 		name, ok := p.key(key, is)
+		merges = merges || key.Tag == mergeTag
 		if !ok {
 			continue
 		}
@@ -141,6 +137,9 @@ func (p *parser) mapping(n *yaml.Node, is string, known []string,
 		}
 		p.problem(key, do, "%s has an unknown key %s", is, quote(name))
 	}
+	if merges {
+		return nil
+	}
 	return fields
 }
 
@@ -160,11 +159,13 @@ func (p *parser) entries(n *yaml.Node, is string) (fields []field, names []strin
 	return fields, names
 }
 
+const mergeTag = "!!merge"
+
 func (p *parser) key(key *yaml.Node, of string) (string, bool) {
 	switch {
 	case key.Kind != yaml.ScalarNode:
 		p.problem(key, "write a plain word before the colon", "a key of %s is %s", of, kind(key))
-	case key.Tag == "!!merge":
+	case key.Tag == mergeTag:
 		p.problem(key, "write the keys out, or use an alias for one value", "merging with << is not supported")
 	default:
 		return key.Value, true

@@ -93,6 +93,10 @@ func (p *parser) identities(f field, m *Manifest) {
 			if !validUser(user) {
 				p.problem(u.at, userDo, "user %s is not a user principal name", quote(user))
 			}
+			if strings.Contains(strings.ToUpper(user), "#EXT#") {
+				m.refuseIdentity(name, p.finding(u.at, "name an account of the tenant itself",
+					"user %s of %s is a guest of the tenant", quote(user), is))
+			}
 			identity.User = user
 		}
 		if a, ok := keys["administrator"]; ok {
@@ -112,9 +116,9 @@ func (p *parser) bool(n *yaml.Node, is string) bool {
 	return b
 }
 
-// pats reads the list. where is what to blame if the defaults contradict each
+// pats reads the list. blame is what to blame if the defaults contradict each
 // other; nil if they have a problem of their own, which each PAT need not repeat.
-func (p *parser) pats(f field, m *Manifest, defaults times, where *yaml.Node) {
+func (p *parser) pats(f field, m *Manifest, defaults times, blame *yaml.Node) {
 	list := value(f.at)
 	if list.Kind != yaml.SequenceNode {
 		p.problem(f.at, "write one PAT per dash below it, or pats: [] if there are none", "pats must be a list, not %s",
@@ -128,122 +132,253 @@ func (p *parser) pats(f field, m *Manifest, defaults times, where *yaml.Node) {
 		p.problem(f.key, "split them over several deployments", "%d PATs are more than %d", len(list.Content), maxPATs)
 		return
 	}
-	var (
-		names        = map[string]int{} // lower-case name to its line
-		tokens       = map[[3]string]int{}
-		identityList = slices.Sorted(maps.Keys(m.Identities))
-	)
+	l := &patList{
+		manifest: m, declared: slices.Sorted(maps.Keys(m.Identities)), defaults: defaults, blame: blame,
+		names: map[string]int{}, tokens: map[[3]string]int{},
+	}
 	for i, at := range list.Content {
 		if len(p.findings) >= maxProblems {
 			p.problem(at, "correct those before it first", "there may be more problems from here on")
 			return
 		}
-		is := fmt.Sprintf("PAT %d", i+1)
-		keys := p.mapping(at, is, []string{"name", "identity", "organization", "displayName", "scopes", "lifetime",
+		e := &patEntry{parser: p, list: l, at: at, is: fmt.Sprintf("PAT %d", i+1)}
+		e.keys = p.mapping(at, e.is, []string{"name", "identity", "organization", "displayName", "scopes", "lifetime",
 			"rotateBefore", "overlap", "adopt"}, explainPATKey)
-		if keys == nil {
+		if e.keys == nil {
 			continue
 		}
-		var spec rotation.Spec
-		need := func(key, do string) (string, *yaml.Node, bool) {
-			k, ok := keys[key]
-			if !ok {
-				p.problem(at, do, "%s has no %s", is, key)
-				return "", nil, false
-			}
-			s, ok := p.text(k.at, key+" of "+is, do)
-			return s, k.at, ok
-		}
-		nameOK := false
-		if name, n, ok := need("name", "name it like the Key Vault secret that it shall be"); ok {
-			is = "PAT " + quote(name)
-			if first, twice := names[strings.ToLower(name)]; twice {
-				p.problem(n, "give it another name: Key Vault does not tell upper case from lower",
-					"%s is declared in line %d already", is, first)
-			} else {
-				names[strings.ToLower(name)] = n.Line
-				nameOK = p.name(n, name, is, 127)
-			}
-			spec.Name = name
-		}
-		user := ""
-		if name, n, ok := need("identity", "name one of the identities above"); ok {
-			identity, exists := m.Identities[name]
-			if !exists {
-				do := "declare it under identities"
-				if near := nearest(name, identityList); near != "" {
-					do = fmt.Sprintf("did you mean %s?", near)
-				} else if len(identityList) > 0 && len(identityList) <= 10 {
-					do += ", or use one that is there: " + strings.Join(identityList, ", ")
-				}
-				p.problem(n, do, "%s has an identity %s that is not declared", is, quote(name))
-			}
-			spec.Identity, user = name, strings.ToLower(identity.User)
-			if user == "" {
-				user = strings.ToLower(name)
-			}
-		}
-		const organizationDo = "write the name that follows dev.azure.com/ in its address, such as contoso"
-		if name, n, ok := need("organization", organizationDo); ok {
-			if !validOrganization(name) {
-				do := organizationDo
-				if inner := organizationOf(name); inner != "" {
-					do = "write organization: " + inner
-				}
-				p.problem(n, do, "organization %s of %s is not the name of an organization", quote(name), is)
-			}
-			spec.Organization = name
-		}
-		spec.DisplayName = spec.Name
-		displayAt := at
-		if k, ok := keys["displayName"]; ok {
-			displayAt = k.at
-			if s, ok := p.text(k.at, "displayName of "+is, "leave it out to use the name"); ok {
-				p.displayName(k.at, s, is)
-				spec.DisplayName = s
-			}
-		}
-		// Two identities may be one user. What counts is whose list the PATs
-		// are in: with one name there, patrol could not distinguish them.
-		if user != "" && spec.Organization != "" && spec.DisplayName != "" {
-			key := [3]string{user, strings.ToLower(spec.Organization), strings.ToLower(spec.DisplayName)}
-			if first, twice := tokens[key]; twice && (nameOK || spec.DisplayName != spec.Name) {
-				p.problem(displayAt, "give one of them another displayName",
-					"%s has the same user, organization and displayName as the one in line %d", is, first)
-			} else if !twice {
-				tokens[key] = at.Line
-			}
-		}
-		if k, ok := keys["scopes"]; ok {
-			spec.Scopes = p.scopes(k, is)
-		} else {
-			p.problem(at, "write what it may do, such as scopes: [vso.code]", "%s has no scopes", is)
-		}
-		before := len(p.findings)
-		own, inherits := p.durations(keys, defaults)
-		if len(p.findings) == before {
-			spec.Lifetime, spec.RotateBefore, spec.Overlap = own.lifetime, own.rotateBefore, own.overlap
-			switch {
-			case where == nil:
-			case !inherits:
-				p.relation(own, at, is)
-			case p.relation(own, where, "defaults"):
-				where = nil
-			}
-		}
-		if k, ok := keys["adopt"]; ok {
-			const do = "write the authorization id of the PAT to adopt, " +
-				"as rotation-failed with code ambiguous-adoption lists it"
-			if id, ok := p.text(k.at, "adopt of "+is, do); ok {
-				if !rotation.IsGUID(id) {
-					p.problem(k.at, do, "adopt of %s is not a GUID", is)
-				}
-				spec.Adopt = strings.ToLower(id)
-			}
-		}
-		m.byName[strings.ToLower(spec.Name)] = len(m.PATs)
-		m.PATs = append(m.PATs, spec)
+		e.read()
+		l.entries = append(l.entries, e)
 	}
+	p.settle(l)
+}
+
+// patList is what the entries of the list have in common.
+type patList struct {
+	manifest *Manifest
+	declared []string // identities
+	defaults times
+	blame    *yaml.Node
+	names    map[string]int    // line by lower-case name
+	tokens   map[[3]string]int // line by user, organization and display name, in lower case
+	entries  []*patEntry
+}
+
+// patEntry is one entry of the list, while it is read.
+type patEntry struct {
+	*parser
+	list *patList
+	at   *yaml.Node
+	is   string // what to call it
+	keys map[string]field
+	spec rotation.Spec
+
+	nameIsGood bool
+	user       string     // in lower case
+	identity   *yaml.Node // its place; nil: none that can be used
+	adopt      *yaml.Node // its place; nil: none that names a PAT
+}
+
+// read takes the keys in the order in which messages need them: the name first.
+func (e *patEntry) read() {
+	e.readName()
+	e.readIdentity()
+	e.readOrganization()
+	e.readDisplayName()
+	if k, ok := e.keys["scopes"]; ok {
+		e.spec.Scopes = e.scopes(k, e.is)
+	} else {
+		e.problem(e.at, "write what it may do, such as scopes: [vso.code]", "%s has no scopes", e.is)
+	}
+	e.readTimes()
+	e.readAdopt()
+}
+
+// need reads a text that has to be there.
+func (e *patEntry) need(key, do string) (string, *yaml.Node, bool) {
+	k, ok := e.keys[key]
+	if !ok {
+		e.problem(e.at, do, "%s has no %s", e.is, key)
+		return "", nil, false
+	}
+	s, ok := e.text(k.at, key+" of "+e.is, do)
+	return s, k.at, ok
+}
+
+func (e *patEntry) readName() {
+	name, n, ok := e.need("name", "name it like the Key Vault secret that it shall be")
+	if !ok {
+		return
+	}
+	e.spec.Name, e.is = name, "PAT "+quote(name)
+	if first, twice := e.list.names[strings.ToLower(name)]; twice {
+		e.problem(n, "give it another name: Key Vault does not tell upper case from lower",
+			"%s is declared in line %d already", e.is, first)
+		return
+	}
+	e.list.names[strings.ToLower(name)] = n.Line
+	e.nameIsGood = e.name(n, name, e.is, 127)
+}
+
+func (e *patEntry) readIdentity() {
+	name, n, ok := e.need("identity", "name one of the identities above")
+	if !ok {
+		return
+	}
+	identity, exists := e.list.manifest.Identities[name]
+	if !exists {
+		do := "declare it under identities"
+		if near := nearest(name, e.list.declared); near != "" {
+			do = fmt.Sprintf("did you mean %s?", near)
+		} else if len(e.list.declared) > 0 && len(e.list.declared) <= 10 {
+			do += ", or use one that is there: " + strings.Join(e.list.declared, ", ")
+		}
+		e.problem(n, do, "%s has an identity %s that is not declared", e.is, quote(name))
+	}
+	e.spec.Identity, e.identity, e.user = name, n, strings.ToLower(identity.User)
+	if e.user == "" {
+		e.user = strings.ToLower(name)
+	}
+}
+
+func (e *patEntry) readOrganization() {
+	const do = "write the name that follows dev.azure.com/ in its address, such as contoso"
+	const one = "a PAT is for one organization: declare one PAT for each, with a name of its own"
+	if k, ok := e.keys["organization"]; ok && value(k.at).Kind == yaml.SequenceNode {
+		e.problem(k.at, one, "organization of %s is a list", e.is)
+		return
+	}
+	name, n, ok := e.need("organization", do)
+	if !ok {
+		return
+	}
+	e.spec.Organization = name
+	if validOrganization(name) {
+		return
+	}
+	meant, withSecret := organizationOf(name)
+	switch {
+	case withSecret:
+		what, do := explainTokenKey("token")
+		e.problem(n, do, "%s: organization of %s has one in its address", what, e.is)
+	case meant != "":
+		e.problem(n, "write organization: "+meant, "organization %s of %s is not the name of an organization",
+			quote(name), e.is)
+	case strings.ContainsAny(name, "*,;| "):
+		e.problem(n, one, "organization %s of %s is not one organization", quote(name), e.is)
+	default:
+		e.problem(n, do, "organization %s of %s is not the name of an organization", quote(name), e.is)
+	}
+}
+
+func (e *patEntry) readDisplayName() {
+	e.spec.DisplayName = e.spec.Name
+	at := e.at
+	if k, ok := e.keys["displayName"]; ok {
+		at = k.at
+		do := "leave it out to use the name"
+		if cut := swallowed(k.key); cut != "" {
+			do = "put it in quotes, displayName: " + strconv.Quote(cut) + ", or " + do
+		}
+		if s, ok := e.text(k.at, "displayName of "+e.is, do); ok {
+			e.displayName(k.at, s, e.is)
+			if cut := swallowed(k.at); cut != "" {
+				e.warn(k.at, "put it in quotes, displayName: "+strconv.Quote(s+" "+cut),
+					"displayName of %s ends before %s, which YAML takes for a comment", e.is, quote(cut))
+			}
+			e.spec.DisplayName = s
+		}
+	}
+	// Two identities may be one user. What counts is whose list the PATs
+	// are in: with one name there, patrol could not distinguish them.
+	if e.user == "" || e.spec.Organization == "" || e.spec.DisplayName == "" {
+		return
+	}
+	key := [3]string{e.user, strings.ToLower(e.spec.Organization), strings.ToLower(e.spec.DisplayName)}
+	first, twice := e.list.tokens[key]
+	if !twice {
+		e.list.tokens[key] = e.at.Line
+		return
+	}
+	if e.nameIsGood || e.spec.DisplayName != e.spec.Name {
+		e.problem(at, "give one of them another displayName",
+			"%s has the same user, organization and displayName as the one in line %d", e.is, first)
+	}
+}
+
+func (e *patEntry) readTimes() {
+	before := len(e.findings)
+	own, inherits := e.durations(e.keys, e.list.defaults)
+	if len(e.findings) > before {
+		return
+	}
+	e.spec.Lifetime, e.spec.RotateBefore, e.spec.Overlap = own.lifetime, own.rotateBefore, own.overlap
+	switch {
+	case e.list.blame == nil:
+	case !inherits:
+		e.relation(own, e.at, e.is)
+	case e.relation(own, e.list.blame, "defaults"):
+		e.list.blame = nil
+	}
+}
+
+func (e *patEntry) readAdopt() {
+	k, ok := e.keys["adopt"]
+	if !ok {
+		return
+	}
+	const do = "write the authorization id of the PAT to adopt, " +
+		"as rotation-failed with code ambiguous-adoption lists it, " +
+		"or replace to let a new PAT take the place of a value that is none"
+	id, ok := e.text(k.at, "adopt of "+e.is, do)
+	if !ok {
+		return
+	}
+	e.spec.Adopt = strings.ToLower(id)
+	if e.spec.Adopt == rotation.AdoptReplace {
+		return
+	}
+	if !rotation.IsGUID(id) {
+		e.problem(k.at, do, "adopt of %s is not a GUID", e.is)
+	}
+	e.adopt = k.at
+}
+
+// settle takes over the entries, but for those that are refused singly.
+func (p *parser) settle(l *patList) {
+	adopting := map[string][]*patEntry{}
+	for _, e := range l.entries {
+		if e.adopt != nil {
+			adopting[e.spec.Adopt] = append(adopting[e.spec.Adopt], e)
+		}
+	}
+	m, guests := l.manifest, map[string]bool{}
+	for _, r := range m.Refused {
+		guests[r.Identity] = true
+		delete(m.Identities, r.Identity)
+	}
+	for _, e := range l.entries {
+		switch others := adopting[e.spec.Adopt]; {
+		case e.identity != nil && guests[e.spec.Identity]:
+			m.refuse(p.finding(e.identity, "give it another identity, or this one another user",
+				"the user of identity %s of %s is a guest", quote(e.spec.Identity), e.is), e.spec)
+		case e.adopt != nil && len(others) > 1:
+			const do = "leave it in the entry whose secret holds that PAT, and remove it from the other"
+			m.refuse(p.finding(e.adopt, do, "adopt of %s names the same PAT as adopt of %s", e.is,
+				e.another(others).is), e.spec)
+		default:
+			m.byName[strings.ToLower(e.spec.Name)] = len(m.PATs)
+			m.PATs = append(m.PATs, e.spec)
+		}
+	}
+}
+
+// another is the first of several that is not e.
+func (e *patEntry) another(several []*patEntry) *patEntry {
+	if several[0] == e {
+		return several[1]
+	}
+	return several[0]
 }
 
 // name checks the name of a PAT or identity, and reports whether it is good.
@@ -294,11 +429,9 @@ func (p *parser) scopes(k field, is string) []string {
 	}
 	var found []string
 	places := map[string]*yaml.Node{}
-	for _, n := range list.Content {
-		scope, ok := p.text(n, "a scope of "+is, do)
-		if !ok {
-			continue
-		}
+	names, at := p.scopeNames(list, is, do)
+	for i, scope := range names {
+		n := at[i]
 		if len(scope) > 128 {
 			p.problem(n, do, "a scope of %s is %d characters long", is, len(scope))
 			continue
@@ -309,10 +442,10 @@ func (p *parser) scopes(k field, is string) []string {
 		}
 		switch v := scopes.Check(scope); v.Kind {
 		case scopes.Refused:
-			p.problem(n, "remove it or correct it", "%s", v.Reason)
+			p.problem(n, meant(v, "remove it or correct it"), "%s", v.Reason)
 			continue
 		case scopes.Unknown:
-			p.warn(n, "check its spelling", "%s", v.Reason)
+			p.warn(n, meant(v, "check its spelling"), "%s", v.Reason)
 		case scopes.Known:
 			// Half of the useful scopes are highly privileged. Only those
 			// that end all limits are worth a line at every start.
@@ -329,6 +462,37 @@ func (p *parser) scopes(k field, is string) []string {
 	}
 	slices.Sort(found)
 	return found
+}
+
+// scopeNames reads the entries of a list. The portal's names have commas, at which a list
+// in brackets falls apart: [Code (read, write)] is put together again.
+func (p *parser) scopeNames(list *yaml.Node, is, do string) (names []string, at []*yaml.Node) {
+	open := false
+	for _, n := range list.Content {
+		name, ok := p.text(n, "a scope of "+is, do)
+		if !ok {
+			continue
+		}
+		if open {
+			names[len(names)-1] += ", " + name
+		} else {
+			names, at = append(names, name), append(at, n)
+		}
+		last := names[len(names)-1]
+		open = strings.Count(last, "(") > strings.Count(last, ")") && list.Style&yaml.FlowStyle != 0
+	}
+	return names, at
+}
+
+// meant is what to do about a scope that is not known.
+func meant(v scopes.Verdict, otherwise string) string {
+	switch len(v.Write) {
+	case 0:
+		return otherwise
+	case 1:
+		return "write " + v.Write[0]
+	}
+	return "write one of " + strings.Join(v.Write, ", ")
 }
 
 // durations reads the three and fills in what is not there. inherits: none was.
@@ -450,21 +614,47 @@ func validLabel(s string) bool {
 	return s != "" && strings.Trim(s, alphanumeric+"-") == "" && s[0] != '-' && s[len(s)-1] != '-'
 }
 
-// organizationOf finds the organization in an address of one.
-func organizationOf(s string) string {
-	s = strings.TrimPrefix(strings.TrimPrefix(s, "https://"), "http://")
-	host, path, _ := strings.Cut(s, "/")
-	name, isOldAddress := strings.CutSuffix(host, ".visualstudio.com")
+// shortestToken is the length of Azure DevOps' shorter PATs.
+const shortestToken = 52
+
+// organizationOf finds the organization in an address of one: of its pages, of one of
+// its services, or from which a repository is cloned. withSecret: the address holds
+// a password or token, and shall not be repeated.
+func organizationOf(s string) (name string, withSecret bool) {
+	if _, rest, ok := strings.Cut(s, "://"); ok {
+		s = rest
+	}
+	s, _, _ = strings.Cut(s, "?")
+	if user, rest, ok := strings.Cut(s, "@"); ok && !strings.Contains(user, "/") {
+		if strings.Contains(user, ":") || len(user) >= shortestToken {
+			return "", true
+		}
+		s = rest
+	}
+	parts := strings.FieldsFunc(s, func(r rune) bool { return r == '/' || r == ':' || r == '\\' })
+	if len(parts) == 0 {
+		return "", false
+	}
+	host, path := strings.ToLower(parts[0]), parts[1:]
+	beforeName := []string{"v3", "22", "443"} // of ssh addresses, and ports
+	for len(path) > 0 && slices.Contains(beforeName, path[0]) {
+		path = path[1:]
+	}
+	label, domain, hasDomain := strings.Cut(host, ".")
 	switch {
-	case host == "dev.azure.com":
-		name, _, _ = strings.Cut(path, "/")
-	case !isOldAddress:
-		return ""
+	case host == "dev.azure.com", strings.HasSuffix(host, ".dev.azure.com"), host == "vs-ssh.visualstudio.com":
+		if len(path) > 0 {
+			name = path[0]
+		}
+	case strings.HasSuffix("."+domain, ".visualstudio.com") && label != "app":
+		name = parts[0][:len(label)]
+	case !hasDomain:
+		name = parts[0]
 	}
 	if !validOrganization(name) {
-		return ""
+		return "", false
 	}
-	return name
+	return name, false
 }
 
 // explainTokenKey knows the keys under which people write tokens down.
@@ -478,6 +668,9 @@ func explainTokenKey(key string) (what, do string) {
 }
 
 func explainPATKey(key string) (what, do string) {
+	if strings.EqualFold(key, "organizations") {
+		return "a PAT is for one organization", "write organization with one name, and one PAT for each"
+	}
 	if strings.EqualFold(key, "allOrgs") {
 		return allOrgsIsRefused, "remove it and declare one PAT per organization"
 	}
