@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/azure-patrol/patrol/internal/entra"
 	"github.com/azure-patrol/patrol/internal/manifest"
 	"github.com/azure-patrol/patrol/internal/telemetry"
 )
@@ -79,7 +80,7 @@ func (r *reader) url(name, value, example string) *url.URL {
 	if value == "" {
 		return nil
 	}
-	u, err := url.Parse(strings.TrimRight(value, "/"))
+	u, err := url.Parse(value)
 	switch {
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
 		r.wrong(name, "is not a URL: write it like "+example)
@@ -91,7 +92,22 @@ func (r *reader) url(name, value, example string) *url.URL {
 		r.wrong(name, "must begin with https://")
 		return nil
 	}
-	return u
+	return normal(u)
+}
+
+// normal is the one form of an address. The vault's host is in the mark of every PAT and
+// in the source of every event: an address that is typed anew must give the same ones.
+func normal(u *url.URL) *url.URL {
+	host, port := strings.ToLower(strings.TrimSuffix(u.Hostname(), ".")), u.Port()
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	isDefault := port == "443" && u.Scheme == "https" || port == "80" && u.Scheme == "http"
+	if port != "" && !isDefault {
+		host += ":" + port
+	}
+	return &url.URL{Scheme: u.Scheme, Host: host, Path: strings.TrimRight(u.Path, "/"),
+		RawPath: strings.TrimRight(u.RawPath, "/")}
 }
 
 // ReadSettings reads the environment. The error, a *SettingsError, holds every
@@ -152,6 +168,7 @@ func ReadSettings(getenv func(string) string) (Settings, error) {
 	}
 	r.bus(&s)
 	r.local(&s)
+	r.exchange(s)
 	s.Telemetry = telemetry.ReadConfig(getenv)
 	if err := s.LogLevel.UnmarshalText([]byte(r.text("LOG_LEVEL", "info"))); err != nil {
 		r.wrong("LOG_LEVEL", "must be debug, info, warn or error")
@@ -207,6 +224,18 @@ func (r *reader) local(s *Settings) {
 	if s.BusConnectionString == "" && s.BusNamespace != "" && !loopback(s.BusNamespace) {
 		r.wrong("PATROL_LOCAL", "is for a stack on this machine only, and "+busSetting+
 			"__fullyQualifiedNamespace points elsewhere")
+	}
+}
+
+// exchange refuses an authority for which the managed identity's token cannot be asked
+// for: what Entra takes in exchange differs from cloud to cloud.
+func (r *reader) exchange(s Settings) {
+	if s.ClientCredential != "managed-identity" || s.Authority == nil || s.Local {
+		return
+	}
+	if _, known := entra.ExchangeAudience(s.Authority.Host); !known {
+		r.wrong("AZURE_AUTHORITY_HOST", "is no cloud whose token exchange patrol knows: give it the address of one of "+
+			strings.Join(entra.AuthorityHosts(), ", ")+", or set ENTRA_CLIENT_CREDENTIAL to certificate")
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/azure-patrol/patrol/internal/app"
+	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
 // azure is a complete environment as infrastructure sets it.
@@ -58,6 +59,54 @@ func TestACompleteEnvironmentIsReadWithItsDefaults(t *testing.T) {
 	}
 }
 
+func TestAnAddressThatIsTypedAnewIsTheSameOne(t *testing.T) {
+	t.Parallel()
+	for _, address := range []string{
+		"https://contoso.vault.azure.net", "https://contoso.vault.azure.net/", "https://contoso.vault.azure.net//",
+		"https://Contoso.Vault.Azure.NET", "HTTPS://CONTOSO.VAULT.AZURE.NET/", "https://contoso.vault.azure.net:443",
+		"https://contoso.vault.azure.net:443/", "https://contoso.vault.azure.net.", " https://contoso.vault.azure.net/ ",
+		"https://contoso.vault.azure.net:/", "https://contoso.vault.azure.net/?", "https://contoso.vault.azure.net/#",
+	} {
+		env := azure()
+		env["KEY_VAULT_URL"] = address
+		s, err := read(env)
+		if err != nil {
+			t.Errorf("%q: %v", address, err)
+			continue
+		}
+		if got, want := s.Vault.String(), "https://contoso.vault.azure.net"; got != want {
+			t.Errorf("%q is %s, want %s", address, got, want)
+		}
+		if got, want := rotation.VaultTag(s.Vault.Host), rotation.VaultTag("contoso.vault.azure.net"); got != want {
+			t.Errorf("%q: vault tag %s, want %s", address, got, want)
+		}
+	}
+}
+
+func TestAnAddressKeepsWhatSetsItApart(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]string{
+		"https://127.0.0.1:8443/":         "https://127.0.0.1:8443",
+		"https://[::1]:8443":              "https://[::1]:8443",
+		"https://[::1]:443":               "https://[::1]",
+		"http://localhost:80":             "http://localhost",
+		"http://localhost:443":            "http://localhost:443",
+		"https://DevOps.localhost/Tfs/X/": "https://devops.localhost/Tfs/X",
+		"https://devops.localhost/a%2Fb":  "https://devops.localhost/a%2Fb",
+	} {
+		env := azure()
+		env["AZURE_DEVOPS_URL"] = address
+		s, err := read(env)
+		if err != nil {
+			t.Errorf("%q: %v", address, err)
+			continue
+		}
+		if got := s.DevOps.String(); got != want {
+			t.Errorf("%q is %s, want %s", address, got, want)
+		}
+	}
+}
+
 func TestEveryMissingSettingIsReportedAtOnce(t *testing.T) {
 	t.Parallel()
 	_, err := read(nil)
@@ -90,6 +139,13 @@ func TestAWrongSettingIsSaidWithWhatToDo(t *testing.T) {
 			"AZURE_DEVOPS_URL is not a URL: write it like https://dev.azure.com"},
 		{"a URL with a key", map[string]string{"PUBLIC_URL": "https://x.example?code=c4n4ry"},
 			"PUBLIC_URL must be a plain URL"},
+		{"another cloud", map[string]string{"AZURE_AUTHORITY_HOST": "https://Login.MicrosoftOnline.us/"}, ""},
+		{"China", map[string]string{"AZURE_AUTHORITY_HOST": "https://login.chinacloudapi.cn"}, ""},
+		{"a cloud that nobody knows", map[string]string{"AZURE_AUTHORITY_HOST": "https://login.microsoftonline.eaglex"},
+			"AZURE_AUTHORITY_HOST is no cloud whose token exchange patrol knows"},
+		{"a cloud that nobody knows, with a certificate", map[string]string{"ENTRA_CERTIFICATE": "app",
+			"AZURE_AUTHORITY_HOST":    "https://login.microsoftonline.eaglex",
+			"ENTRA_CLIENT_CREDENTIAL": "certificate"}, ""},
 		{"five fields of cron", map[string]string{"CHECK_SCHEDULE": "0 */6 * * *"},
 			"CHECK_SCHEDULE has 5 fields and needs six"},
 		{"unknown credential", map[string]string{"ENTRA_CLIENT_CREDENTIAL": "secret"},

@@ -34,8 +34,6 @@ const (
 	// DevOps is Azure DevOps' application id, the resource of its scopes.
 	DevOps = "499b84ac-1321-427f-aa17-267ca6975798"
 
-	exchangeScope = "api://AzureADTokenExchange/.default"
-
 	refreshTokenLife = 90 * 24 * time.Hour // of inactivity; not configurable in Entra
 	persistAfter     = 7 * 24 * time.Hour  // versions of a secret are for ever: don't write at each refresh
 	notifyEvery      = 24 * time.Hour
@@ -111,6 +109,7 @@ type Config struct {
 type Client struct {
 	cfg       Config
 	authority string // URL with the tenant
+	exchange  string // scope of the managed identity's token
 	accounts  map[string]*account
 
 	certificateMu sync.Mutex
@@ -125,7 +124,11 @@ func New(cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("configuring sign-in: %w", err)
 	}
 	host, _ := authorityHost(cfg.AuthorityHost)
-	c := &Client{cfg: cfg, authority: "https://" + host + "/" + cfg.Tenant, accounts: map[string]*account{}}
+	audience, _ := cfg.audience()
+	c := &Client{
+		cfg: cfg, authority: "https://" + host + "/" + cfg.Tenant, exchange: audience + "/.default",
+		accounts: map[string]*account{},
+	}
 	for name, id := range cfg.Identities {
 		a := &account{
 			client: c, name: name, user: id.User, secret: SecretName(name),
@@ -171,6 +174,10 @@ func (cfg *Config) check() error {
 	if _, ok := authorityHost(cfg.AuthorityHost); !ok {
 		add("the authority host must be a URL such as %s", DefaultAuthorityHost)
 	}
+	if _, known := cfg.audience(); !known && cfg.Credential.ManagedIdentity != nil {
+		add("the authority %s takes a managed identity's token for an audience that patrol does not know: "+
+			"use one of %s, or a certificate", cfg.AuthorityHost, strings.Join(AuthorityHosts(), ", "))
+	}
 	everyTenant := []string{"common", "organizations", "consumers", "adfs", "dstsv2"}
 	switch t := strings.ToLower(cfg.Tenant); {
 	case t == "":
@@ -193,6 +200,19 @@ func (cfg *Config) check() error {
 		}
 	}
 	return errors.Join(problems...)
+}
+
+// audience is that of the managed identity's token. A local authority, which Microsoft's
+// does not know, takes the public cloud's.
+func (cfg *Config) audience() (audience string, known bool) {
+	if cfg.DisableInstanceDiscovery {
+		return publicAudience, true
+	}
+	host, ok := authorityHost(cfg.AuthorityHost)
+	if !ok {
+		return "", true // it has a problem already
+	}
+	return ExchangeAudience(host)
 }
 
 // authorityHost is the host, with its port, of an address that has no more than

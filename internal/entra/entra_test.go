@@ -179,18 +179,24 @@ func (j *journal) String() string {
 
 func newWorld(t *testing.T, switches fake.Switches) *world {
 	t.Helper()
+	return newWorldIn(t, "login.microsoftonline.com", switches)
+}
+
+// newWorldIn is a world in the cloud with this authority.
+func newWorldIn(t *testing.T, host string, switches fake.Switches) *world {
+	t.Helper()
 	w := &world{
 		t:        t,
 		panel:    &faults.Injector{},
 		redirect: redirect,
 		vault:    &memoryVault{versions: map[string][]version{}},
 	}
-	w.authority = fake.New(fake.Config{Injector: w.panel, Switches: switches})
+	w.authority = fake.New(fake.Config{Authority: "https://" + host, Injector: w.panel, Switches: switches})
 	w.authority.AddUser(fake.User{UPN: bot, ObjectID: botID})
 	w.principal = w.authority.AddIdentity(fake.ManagedIdentity{ClientID: miClient})
 	w.register()
 	var network memnet.Network
-	l, err := network.Listen("login.microsoftonline.com:443")
+	l, err := network.Listen(host + ":443")
 	if err != nil {
 		t.Fatal(err)
 	}

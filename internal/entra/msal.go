@@ -71,7 +71,7 @@ func (c *Client) appCredential(ctx context.Context, why *assertion) (confidentia
 		return c.readCertificate(ctx)
 	}
 	assert := func(ctx context.Context, _ confidential.AssertionRequestOptions) (string, error) {
-		t, err := mi.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{exchangeScope}})
+		t, err := mi.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{c.exchange}})
 		why.set(err)
 		if err != nil {
 			return "", errNoAssertion

@@ -562,6 +562,51 @@ func TestTokensStayOutOfErrorsAndLogs(t *testing.T) {
 	})
 }
 
+// Each of Microsoft's clouds takes a managed identity's token for an audience of its own.
+func TestTheAudienceOfTheExchangeGoesByTheAuthority(t *testing.T) {
+	for host, audience := range map[string]string{
+		"login.microsoftonline.com":        "api://AzureADTokenExchange",
+		"login.microsoftonline.us":         "api://AzureADTokenExchangeUSGov",
+		"login.chinacloudapi.cn":           "api://AzureADTokenExchangeChina",
+		"login.partner.microsoftonline.cn": "api://AzureADTokenExchangeChina",
+	} {
+		t.Run(host, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorldIn(t, host, fake.Switches{})
+				w.authority.AddApp(fake.App{
+					ClientID: app, Web: []string{redirect}, Scopes: patScopes,
+					Federated: []fake.FederatedCredential{
+						{Issuer: w.authority.Issuer(), Subject: w.principal, Audience: audience},
+					},
+				})
+				inCloud := func(cfg *entra.Config) { cfg.AuthorityHost = "https://" + host }
+				c := w.start(inCloud)
+				w.mustDo(w.signInAs(c, bot))
+				w.mustToken(w.start(inCloud))
+				if got := w.authority.Assertions(); got != 2 {
+					t.Errorf("%d assertions were accepted, want 2", got)
+				}
+			})
+		})
+	}
+}
+
+func TestAnAuthorityOfAnUnknownCloudIsRefusedAtOnce(t *testing.T) {
+	w := newWorld(t, fake.Switches{})
+	cfg := w.config()
+	cfg.AuthorityHost = "https://login.microsoftonline.eaglex"
+	_, err := entra.New(cfg)
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	checkHas(t, "the error", err.Error(), "login.microsoftonline.us")
+	checkHas(t, "the error", err.Error(), "or a certificate")
+	cfg.Credential = entra.Credential{} // without the exchange its audience does not matter
+	if _, err := entra.New(cfg); err != nil {
+		t.Errorf("refused without a managed identity: %v", err)
+	}
+}
+
 func TestConfigurationIsCheckedAllAtOnce(t *testing.T) {
 	_, err := entra.New(
 		entra.Config{

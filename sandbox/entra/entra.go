@@ -33,7 +33,7 @@ const (
 	// federated credential names this issuer in Azure, too.
 	DefaultAuthority = "https://login.microsoftonline.com"
 	// TokenExchange is the audience of assertions that a federated credential
-	// accepts.
+	// accepts in the public cloud.
 	TokenExchange = "api://AzureADTokenExchange"
 	// DevOps is Azure DevOps' application id, the resource of its scopes.
 	DevOps = "499b84ac-1321-427f-aa17-267ca6975798"
@@ -177,6 +177,7 @@ type Server struct {
 
 	mu         sync.Mutex
 	switches   Switches
+	exchange   string            // audience of assertions, by the cloud
 	users      map[string]*user  // by lower-case UPN
 	outsiders  map[string]string // tenants by lower-case UPN
 	apps       map[string]*App   // by client id
@@ -242,6 +243,7 @@ func New(cfg Config) *Server {
 		cfg:        cfg,
 		key:        []byte(randomHex(32)),
 		switches:   cfg.Switches,
+		exchange:   exchangeOf(cfg.Authority),
 		users:      map[string]*user{},
 		outsiders:  map[string]string{},
 		visitors:   map[string]*visitor{},
@@ -262,11 +264,23 @@ func New(cfg Config) *Server {
 				Scopes: []string{"user_impersonation"}},
 			{ID: "00000003-0000-0000-c000-000000000000", URIs: []string{"https://graph.microsoft.com"},
 				Scopes: []string{"User.Read", "email"}},
-			{ID: "fb60f99c-7a34-4190-8149-302f77469936", URIs: []string{TokenExchange}},
+			{ID: "fb60f99c-7a34-4190-8149-302f77469936", URIs: []string{exchangeOf(cfg.Authority)}},
 		},
 	}
 	s.handler = cfg.Injector.Wrap("entra", operation, s.routes())
 	return s
+}
+
+// exchangeOf is the audience of assertions in an authority's cloud. The others' do not
+// exist there.
+func exchangeOf(authority string) string {
+	switch {
+	case strings.HasSuffix(authority, ".us"):
+		return TokenExchange + "USGov"
+	case strings.HasSuffix(authority, ".cn"):
+		return TokenExchange + "China"
+	}
+	return TokenExchange
 }
 
 // ServeHTTP answers the authority's requests.
@@ -382,7 +396,7 @@ func (s *Server) IdentityToken(clientID, resource string) (token string, expires
 		return "", time.Time{}, ErrNoResource
 	}
 	issuer := "https://sts.windows.net/" + s.cfg.Tenant + "/"
-	if resource == TokenExchange {
+	if resource == s.exchange {
 		issuer = s.Issuer()
 	}
 	now := time.Now()
