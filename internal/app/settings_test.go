@@ -64,7 +64,8 @@ func TestAnAddressThatIsTypedAnewIsTheSameOne(t *testing.T) {
 	for _, address := range []string{
 		"https://contoso.vault.azure.net", "https://contoso.vault.azure.net/", "https://contoso.vault.azure.net//",
 		"https://Contoso.Vault.Azure.NET", "HTTPS://CONTOSO.VAULT.AZURE.NET/", "https://contoso.vault.azure.net:443",
-		"https://contoso.vault.azure.net:443/", "https://contoso.vault.azure.net.", " https://contoso.vault.azure.net/ ",
+		"https://contoso.vault.azure.net:443/", "https://contoso.vault.azure.net.",
+		" https://contoso.vault.azure.net/ ",
 		"https://contoso.vault.azure.net:/", "https://contoso.vault.azure.net/?", "https://contoso.vault.azure.net/#",
 	} {
 		env := azure()

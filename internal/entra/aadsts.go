@@ -57,7 +57,7 @@ type meaning struct {
 }
 
 // What an operator may meet. Entra's numbers are for people: what happens next
-// is decided by the OAuth error.
+// is decided by the OAuth error, but for a few.
 var meanings = map[int]meaning{
 	16000: {InteractionRequired, "several accounts are signed in: choose one"},
 	50011: {AppRegistration, "the redirect URI is not registered: " +
@@ -83,6 +83,8 @@ var meanings = map[int]meaning{
 	50125: {PasswordChanged, "a password reset or registration has interrupted the sign-in: " +
 		"finish it, then sign in again"},
 	50126: {InteractionRequired, "user name or password is wrong: sign in again"},
+	50131: {PolicyBlocks, "Conditional Access does not accept the device or the activity: " +
+		"an administrator must exempt the account or the app's outbound address"},
 	50132: {PasswordChanged, "the account's password has expired or changed: sign in again"},
 	50133: {PasswordChanged, "the account's password has changed: sign in again"},
 	50140: {InteractionRequired, "Entra asked whether to stay signed in: sign in again"},
@@ -100,6 +102,8 @@ var meanings = map[int]meaning{
 	53003: {InteractionRequired, "Conditional Access blocks the app: " +
 		"allow the app's outbound address, or exempt the account"},
 	53004: {InteractionRequired, "the account must register for multi-factor authentication in a safe place first"},
+	53011: {PolicyBlocks, "the account is blocked because of a risk: " +
+		"an administrator must look into it and dismiss the risk, then sign in again"},
 	54005: {Unknown, "the sign-in's code was used already: start the sign-in again"},
 	65001: {ConsentMissing, "consent is missing: " +
 		"grant admin consent to the app registration's permissions, then sign in again"},
@@ -108,18 +112,31 @@ var meanings = map[int]meaning{
 		"add vso.pats and vso.pats_manage of Azure DevOps to it, and grant admin consent"},
 	70000: {Unknown, "the sign-in is no longer good: sign in again"},
 	70008: {Inactivity, "the sign-in has run out: sign in again"},
-	70043: {InteractionRequired, "the sign-in has run out by a sign-in frequency policy: sign in again"},
+	70043: {InteractionRequired, "the sign-in has run out by a sign-in frequency policy: " +
+		"sign in again on patrol's own page, which such a policy spares, or exempt the account"},
+	90002: {AppRegistration, "there is no such tenant: " +
+		"correct ENTRA_TENANT_ID, or AZURE_AUTHORITY_HOST for a tenant of another cloud"},
 	90033: {"", "Entra has a passing fault"},
 	90055: {"", "Entra throttles the requests"},
+	90072: {Guest, "the account belongs to another tenant: " +
+		"sign out there, and sign in with an account of the tenant itself"},
 	90093: {ConsentMissing, "the account may not consent: " +
 		"an administrator must grant consent to the app registration's permissions"},
 	90094: {ConsentMissing, "an administrator must grant consent to the app registration's permissions"},
 	90095: {ConsentMissing, "an administrator must approve the request for consent to the app registration's " +
 		"permissions"},
+	500014: {AppRegistration, "Azure DevOps is switched off as an application of the tenant: " +
+		"enable it under Enterprise applications, or renew its subscription"},
 	500133: {AppRegistration, "the app's assertion is outside of its time: check the clock"},
 	500011: {AppRegistration, "the tenant does not know Azure DevOps as a resource: " +
 		"connect an organization to the tenant"},
+	500341: {UserDeleted, "the account was deleted from the tenant: " +
+		"restore it, or name another one in the manifest, then sign in"},
 	501481: {Unknown, "the sign-in was started in another browser: start it again"},
+	530035: {PolicyBlocks, "the tenant's security defaults block the sign-in: use patrol's own page, no code; " +
+		"where that is blocked too, an administrator must replace them by Conditional Access policies"},
+	530084: {PolicyBlocks, "a token protection policy wants sign-ins that are bound to a device, which no server has: " +
+		"an administrator must exempt the account; a new sign-in does not help"},
 	650053: {AppRegistration, "the app registration asks for a permission that does not exist"},
 	700016: {AppRegistration, "the tenant has no app registration with this client id: " +
 		"correct ENTRA_CLIENT_ID or ENTRA_TENANT_ID"},
@@ -136,9 +153,11 @@ var meanings = map[int]meaning{
 	700211: {AppRegistration, "no federated credential of the app registration names this issuer: " +
 		"correct its issuer"},
 	700212: {AppRegistration, "the federated credential's audience is wrong: " +
-		"it must be api://AzureADTokenExchange exactly"},
+		"it must be api://AzureADTokenExchange exactly, or what another cloud has in its place"},
 	700213: {AppRegistration, "no federated credential of the app registration names this managed identity: " +
 		"correct its subject (the principal id)"},
+	1000502: {AppRegistration, "the app's certificate has expired or is not valid yet: " +
+		"renew it in Key Vault, and upload it to the app registration"},
 	900941: {ConsentMissing, "Entra takes the app for risky: " +
 		"an administrator must grant consent to its permissions"},
 	7000112: {AppRegistration, "the app registration is disabled in the tenant: " +
@@ -148,6 +167,18 @@ var meanings = map[int]meaning{
 	7000218: {AppRegistration, "the app registration wants a credential: " +
 		"set ENTRA_CLIENT_CREDENTIAL to managed-identity or certificate; for a sign-in from a command line, " +
 		"allow public client flows"},
+}
+
+// decidedByNumber are numbers that come with an OAuth error which says something else:
+// most of them as a bad grant, though no new sign-in would mend them.
+var decidedByNumber = map[int]rotation.Class{
+	50196:   rotation.Throttled,
+	90002:   rotation.Configuration,
+	90055:   rotation.Throttled,
+	500014:  rotation.Configuration,
+	530035:  rotation.Policy,
+	530084:  rotation.Policy,
+	1000502: rotation.Configuration,
 }
 
 var ownMeanings = map[string]meaning{

@@ -130,7 +130,7 @@ func AuthorizeRefusal(name, subError, description string) *rotation.Error {
 func authorizeClass(name string, n int) rotation.Class {
 	m, known := meanings[n]
 	switch {
-	case slices.Contains([]int{50105, 53000, 53001, 53002, 53003, 53004}, n):
+	case slices.Contains([]int{50105, 53000, 53001, 53002, 53003, 53004}, n), m.cause == PolicyBlocks:
 		return rotation.Policy
 	case known && m.cause == "":
 		return rotation.Transient

@@ -91,16 +91,18 @@ const maxClaims = 4 << 10
 const loopBreak = 5 * time.Minute
 
 // class decides what follows a refusal. It goes by the OAuth error; Entra's
-// numbers are for people, except that a client loop is throttling under the
-// name of a bad grant.
+// numbers are for people, except for those that say the opposite of their error.
 func (r *Refusal) class() rotation.Class {
 	interaction := []string{"invalid_grant", "interaction_required", "consent_required", "login_required"}
 	configuration := []string{
 		"invalid_client", "unauthorized_client", "invalid_scope", "invalid_resource", "invalid_request",
 		"unsupported_grant_type", "invalid_tenant", "invalid_instance", "access_denied",
 	}
+	if c, ok := decidedByNumber[r.Number]; ok {
+		return c
+	}
 	switch {
-	case r.Status == http.StatusTooManyRequests, r.Number == 90055, r.Number == 50196:
+	case r.Status == http.StatusTooManyRequests:
 		return rotation.Throttled
 	case r.Status >= 500, r.Status == http.StatusRequestTimeout, r.Name == "temporarily_unavailable":
 		return rotation.Transient

@@ -225,7 +225,38 @@ func TestEachCauseHasACode(t *testing.T) {
 		"disabled": {disable, true, "AADSTS50057", entra.UserDisabled},
 		"deleted": {func(w *world) error {
 			return w.authority.DeleteUser(bot)
-		}, true, "AADSTS50034", entra.UserDeleted},
+		}, true, "AADSTS500341", entra.UserDeleted},
+		"at risk": {func(w *world) error {
+			w.authority.AddPolicy(fake.Policy{BlockRisk: true})
+			return nil
+		}, true, "AADSTS53011", entra.PolicyBlocks},
+		"device": {func(w *world) error {
+			w.authority.AddPolicy(fake.Policy{Device: true})
+			return nil
+		}, true, "AADSTS50131", entra.PolicyBlocks},
+		"token protection": {func(w *world) error {
+			w.authority.AddPolicy(fake.Policy{TokenProtection: true})
+			return nil
+		}, false, "AADSTS530084", entra.PolicyBlocks},
+		"security defaults": {func(w *world) error {
+			w.authority.Fail(fake.Failure{Code: 530035})
+			return nil
+		}, false, "AADSTS530035", entra.PolicyBlocks},
+		"Azure DevOps switched off": {func(w *world) error {
+			return w.authority.DisableResource(fake.DevOps, true)
+		}, false, "AADSTS500014", entra.AppRegistration},
+		"certificate over": {func(w *world) error {
+			w.authority.Fail(fake.Failure{Code: 1000502})
+			return nil
+		}, false, "AADSTS1000502", entra.AppRegistration},
+		"external account": {func(w *world) error {
+			w.authority.Fail(fake.Failure{Code: 90072})
+			return nil
+		}, true, "AADSTS90072", entra.Guest},
+		"no tenant": {func(w *world) error {
+			w.authority.Fail(fake.Failure{Code: 90002})
+			return nil
+		}, false, "AADSTS90002", entra.AppRegistration},
 		"revoked": {func(w *world) error {
 			return w.authority.Revoke(bot)
 		}, true, "AADSTS50173", entra.SessionRevoked},

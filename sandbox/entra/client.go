@@ -143,8 +143,10 @@ func (s *Server) checkCertificate(app *App, header map[string]any, assertion str
 	dot := strings.LastIndexByte(assertion, '.')
 	sig, err := base64.RawURLEncoding.DecodeString(assertion[dot+1:])
 	now := time.Now()
-	timely := !now.Before(cert.NotBefore) && !now.After(cert.NotAfter)
-	if !ok || err != nil || !timely {
+	if now.Before(cert.NotBefore) || now.After(cert.NotAfter) {
+		return refuse(1000502, "")
+	}
+	if !ok || err != nil {
 		return refuse(700027, "")
 	}
 	sum := sha256.Sum256([]byte(assertion[:dot]))

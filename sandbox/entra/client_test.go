@@ -121,7 +121,7 @@ func TestCertificateAssertions(t *testing.T) {
 		"right, for the issuer":      {jwt(t, mine, false, map[string]any{"aud": s.Issuer()}), 0},
 		"another certificate":        {jwt(t, other, false, nil), 700027},
 		"another key under its name": {jwt(t, pair{other.key, mine.cert}, false, nil), 700027},
-		"a certificate that is over": {jwt(t, stale, false, nil), 700027},
+		"a certificate that is over": {jwt(t, stale, false, nil), 1000502},
 		"for another audience":       {jwt(t, mine, false, map[string]any{"aud": "https://vault.azure.net"}), 700027},
 		"for another subject":        {jwt(t, mine, false, map[string]any{"sub": "native"}), 700027},
 		"no certificate named":       {jwt(t, mine, false, map[string]any{"x5t#S256": ""}), 700027},

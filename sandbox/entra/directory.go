@@ -40,7 +40,8 @@ func (s *Server) AddGuest(mail, home string) string {
 }
 
 // AddOutsider makes an account of another tenant known, which this tenant has
-// not invited: choosing it ends with AADSTS50020.
+// not invited: choosing it ends with AADSTS50020, or where everybody needs multi-factor
+// authentication, with AADSTS90072.
 func (s *Server) AddOutsider(upn, tenant string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -57,6 +58,7 @@ func (s *Server) DeleteUser(upn string) error {
 }
 
 func (s *Server) forget(u *user) {
+	s.deleted[u.ObjectID] = true
 	for k := range s.consents {
 		if k.user == u.ObjectID {
 			delete(s.consents, k)
@@ -135,6 +137,8 @@ func (s *Server) signInUser(name string) (*user, *refusal) {
 		}
 	}
 	switch {
+	case u == nil && s.outsiders[name] != "" && slices.ContainsFunc(s.policies, (*Policy).forAllWithMFA):
+		return nil, refuse(90072, "")
 	case u == nil && s.outsiders[name] != "":
 		return nil, refuse(50020, "")
 	case u == nil || !strings.EqualFold(u.signInName(), name):
@@ -146,7 +150,10 @@ func (s *Server) signInUser(name string) (*user, *refusal) {
 // member finds a user by object id.
 func (s *Server) member(id string) (*user, *refusal) {
 	u := s.byID(id)
-	if u == nil {
+	switch {
+	case u == nil && s.deleted[id]:
+		return nil, refuse(500341, "")
+	case u == nil:
 		return nil, refuse(50034, "")
 	}
 	return u, u.blocked()

@@ -167,6 +167,9 @@ type Resource struct {
 	AdminOnly []string
 	// Audience of tokens; default: the name by which it was asked for.
 	Audience string
+	// Disabled: an administrator has switched the API off for the tenant, or its
+	// subscription has ended.
+	Disabled bool
 }
 
 // Server is the authority. It is an http.Handler.
@@ -179,6 +182,7 @@ type Server struct {
 	switches   Switches
 	exchange   string            // audience of assertions, by the cloud
 	users      map[string]*user  // by lower-case UPN
+	deleted    map[string]bool   // object ids that were users'
 	outsiders  map[string]string // tenants by lower-case UPN
 	apps       map[string]*App   // by client id
 	identities map[string]*ManagedIdentity
@@ -245,6 +249,7 @@ func New(cfg Config) *Server {
 		switches:   cfg.Switches,
 		exchange:   exchangeOf(cfg.Authority),
 		users:      map[string]*user{},
+		deleted:    map[string]bool{},
 		outsiders:  map[string]string{},
 		visitors:   map[string]*visitor{},
 		flows:      map[string]*flow{},
@@ -326,6 +331,18 @@ func (s *Server) AddResource(r Resource) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.resources = append(s.resources, &r)
+}
+
+// DisableResource switches an API off for the tenant, or on again.
+func (s *Server) DisableResource(name string, disabled bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	res := s.resource(name)
+	if res == nil {
+		return ErrNoResource
+	}
+	res.Disabled = disabled
+	return nil
 }
 
 // AddIdentity creates a user-assigned managed identity and returns its

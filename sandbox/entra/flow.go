@@ -186,8 +186,8 @@ func (s *Server) silently(f *flow, v *visitor) reply {
 // blocks finds a policy that ends the sign-in here.
 func (s *Server) blocks(f *flow, u *user) *refusal {
 	for _, p := range s.policiesFor(u, f.app) {
-		if p.Block || p.BlockDeviceCode && f.kind == deviceFlow {
-			return refuse(53003, "")
+		if code := p.blocks(f.kind == deviceFlow); code != 0 {
+			return refuse(code, "")
 		}
 	}
 	return nil

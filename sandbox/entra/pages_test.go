@@ -186,6 +186,9 @@ func TestWhoCanNotSignInStaysOnThePage(t *testing.T) {
 		check(t, user+": pages", steps, "account account")
 		checkPage(t, user, at, http.StatusOK, code)
 	}
+	s.AddPolicy(entra.Policy{MFA: true})
+	at, _ := visit(t, client, htmlclient.Person{User: "ann@fabrikam.com"}, request("web"))
+	checkPage(t, "where everybody needs multi-factor authentication", at, http.StatusOK, "AADSTS90072")
 }
 
 func TestAUserWhoIsBlockedMeanwhileChoosesAgain(t *testing.T) {
@@ -258,14 +261,14 @@ func TestAUserMadeAnewIsAnotherPerson(t *testing.T) {
 	if err := s.DeleteUser(bot); err != nil {
 		t.Fatal(err)
 	}
-	if _, body := answerOf(t, client, refreshForm(app, rt)); codeOf(body) != 50034 {
+	if _, body := answerOf(t, client, refreshForm(app, rt)); codeOf(body) != 500341 {
 		t.Errorf("deleted: %v", body)
 	}
 	oid := s.AddUser(entra.User{UPN: bot})
 	if oid == was.ObjectID {
 		t.Error("the object id has come back")
 	}
-	if _, body := answerOf(t, client, refreshForm(app, rt)); codeOf(body) != 50034 {
+	if _, body := answerOf(t, client, refreshForm(app, rt)); codeOf(body) != 500341 {
 		t.Errorf("made anew: %v", body)
 	}
 	s.AddApp(entra.App{ClientID: app, Native: []string{web}})

@@ -20,6 +20,15 @@ type Policy struct {
 	// BlockDeviceCode refuses the device code flow, and every refresh token
 	// that descends from one: AADSTS53003.
 	BlockDeviceCode bool
+	// SecurityDefaults stand for the tenant's: they refuse device codes, and the
+	// refresh tokens that descend from them, with AADSTS530035.
+	SecurityDefaults bool
+	// TokenProtection wants tokens that are bound to a device: AADSTS530084.
+	TokenProtection bool
+	// BlockRisk refuses whoever is at risk: AADSTS53011.
+	BlockRisk bool
+	// Device wants a known device, which no server is: AADSTS50131.
+	Device bool
 	// SignInFrequency is how long a sign-in counts: AADSTS70043. Silent
 	// redemptions of a confidential client are exempt.
 	SignInFrequency time.Duration
@@ -71,8 +80,12 @@ func (s *Server) access(u *user, app *App, t *refreshToken, now time.Time) *refu
 	}
 	policies := s.policiesFor(u, app)
 	for _, p := range policies {
-		if p.Block || p.BlockDeviceCode && t.device {
-			return refused(53003, p)
+		switch code := p.blocks(t.device); code {
+		case 0:
+		case 53003:
+			return refused(code, p)
+		default:
+			return refused(code, nil)
 		}
 	}
 	for _, p := range policies {
@@ -93,6 +106,26 @@ func (s *Server) access(u *user, app *App, t *refreshToken, now time.Time) *refu
 		return refused(code, nil)
 	}
 	return nil
+}
+
+func (p *Policy) forAllWithMFA() bool { return p.MFA && p.User == "" && p.App == "" }
+
+// blocks is the number with which a policy refuses a sign-in whatever the person does;
+// 0: it does not.
+func (p *Policy) blocks(byDevice bool) int {
+	switch {
+	case p.Block, p.BlockDeviceCode && byDevice:
+		return 53003
+	case p.SecurityDefaults && byDevice:
+		return 530035
+	case p.TokenProtection:
+		return 530084
+	case p.BlockRisk:
+		return 53011
+	case p.Device:
+		return 50131
+	}
+	return 0
 }
 
 // challenge is the claims parameter by which a policy asks for more.

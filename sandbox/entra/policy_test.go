@@ -90,6 +90,9 @@ func TestPoliciesAtRedemption(t *testing.T) {
 		"blocked device codes, no device": {
 			func(s *entra.Server) { s.AddPolicy(entra.Policy{BlockDeviceCode: true}) }, 0, "", false,
 		},
+		"security defaults, no device": {
+			func(s *entra.Server) { s.AddPolicy(entra.Policy{SecurityDefaults: true}) }, 0, "", false,
+		},
 		"sign-in frequency, in time": {
 			func(s *entra.Server) { s.AddPolicy(entra.Policy{SignInFrequency: 2 * time.Hour}) }, 0, "", false,
 		},
@@ -161,6 +164,43 @@ func TestABlockedSignInEndsOnAPage(t *testing.T) {
 	}
 }
 
+// What no sign-in mends: the pages end, and refresh tokens are refused.
+func TestAPolicyRefusesWithItsOwnNumber(t *testing.T) {
+	for code, policy := range map[int]entra.Policy{
+		53003: {Block: true}, 530084: {TokenProtection: true}, 53011: {BlockRisk: true}, 50131: {Device: true},
+	} {
+		s, client, app, rt := seeded(t, entra.Config{})
+		id := s.AddPolicy(policy)
+		if _, body := answerOf(t, client, refreshForm(app, rt)); codeOf(body) != code {
+			t.Errorf("%d: %v", code, body)
+		}
+		s.RemovePolicy(id)
+		if _, body := answerOf(t, client, refreshForm(app, rt)); codeOf(body) != 0 {
+			t.Errorf("without the policy of %d: %v", code, body)
+		}
+		s, client = tenant(t)
+		s.AddPolicy(policy)
+		at, _ := visit(t, client, htmlclient.Person{User: bot}, request("web"))
+		checkPage(t, fmt.Sprint(code), at, http.StatusBadRequest, fmt.Sprintf("AADSTS%d", code))
+	}
+}
+
+func TestASwitchedOffResourceHasNoTokens(t *testing.T) {
+	s, client, app, rt := seeded(t, entra.Config{})
+	for _, disabled := range []bool{true, false} {
+		if err := s.DisableResource(entra.DevOps, disabled); err != nil {
+			t.Fatal(err)
+		}
+		want := map[bool]int{true: 500014}[disabled]
+		if _, body := answerOf(t, client, refreshForm(app, rt)); codeOf(body) != want {
+			t.Errorf("disabled %v: %v", disabled, body)
+		}
+	}
+	if err := s.DisableResource("nothing", true); err == nil {
+		t.Error("a resource that is not there was switched off")
+	}
+}
+
 func TestACodeOfARevokedSignInIsWorthNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, client := tenant(t)
@@ -219,22 +259,31 @@ func TestEveryRefusalOnDemandReachesTheClientOfMSAL(t *testing.T) {
 		50076:   {400, "invalid_grant", "basic_action", true},
 		50078:   {400, "invalid_grant", "basic_action", true},
 		50079:   {400, "invalid_grant", "basic_action", true},
+		50131:   {400, "invalid_grant", "", false},
 		50132:   {400, "invalid_grant", "user_password_expired", false},
 		50133:   {400, "invalid_grant", "bad_token", false},
 		50173:   {400, "invalid_grant", "bad_token", false},
 		50196:   {400, "invalid_grant", "", false},
 		53000:   {400, "invalid_grant", "message_only", false},
 		53003:   {400, "invalid_grant", "message_only", true},
+		53011:   {400, "invalid_grant", "", false},
 		65001:   {400, "invalid_grant", "consent_required", false},
 		70000:   {400, "invalid_grant", "bad_token", false},
 		70043:   {400, "invalid_grant", "token_expired", false},
+		90002:   {400, "invalid_request", "", false},
 		90033:   {503, "temporarily_unavailable", "", false},
 		90055:   {429, "temporarily_unavailable", "", false},
+		90072:   {400, "invalid_grant", "", false},
+		500014:  {400, "invalid_resource", "", false},
+		500341:  {400, "invalid_grant", "", false},
+		530035:  {400, "invalid_grant", "", false},
+		530084:  {400, "invalid_grant", "", false},
 		700016:  {400, "unauthorized_client", "", false},
 		700024:  {401, "invalid_client", "", false},
 		700027:  {401, "invalid_client", "", false},
 		700082:  {400, "invalid_grant", "token_expired", false},
 		700084:  {400, "invalid_grant", "token_expired", false},
+		1000502: {401, "invalid_client", "", false},
 		7000112: {401, "unauthorized_client", "", false},
 		7000215: {401, "invalid_client", "", false},
 		7000222: {401, "invalid_client", "", false},
@@ -305,6 +354,10 @@ func TestDeviceCodePages(t *testing.T) {
 		"a wrong code":         {htmlclient.Person{UserCode: "WRONG"}, nil, "device device", "authorization_pending"},
 		"blocked by policy": {
 			htmlclient.Person{User: bot}, func(s *entra.Server) { s.AddPolicy(entra.Policy{BlockDeviceCode: true}) },
+			"device account sign-in", "authorization_pending",
+		},
+		"blocked by security defaults": {
+			htmlclient.Person{User: bot}, func(s *entra.Server) { s.AddPolicy(entra.Policy{SecurityDefaults: true}) },
 			"device account sign-in", "authorization_pending",
 		},
 		"another user may not": {
@@ -447,6 +500,11 @@ func TestARefreshTokenFromADeviceCodeStaysTracked(t *testing.T) {
 			t.Fatal(body)
 		}
 	}
+	id := s.AddPolicy(entra.Policy{SecurityDefaults: true})
+	if _, body := answerOf(t, client, refreshForm("device", body["refresh_token"].(string))); codeOf(body) != 530035 {
+		t.Errorf("security defaults: %v", body)
+	}
+	s.RemovePolicy(id)
 	s.AddPolicy(entra.Policy{BlockDeviceCode: true})
 	if _, body := answerOf(t, client, refreshForm("device", body["refresh_token"].(string))); codeOf(body) != 53003 {
 		t.Errorf("%v", body)

@@ -58,6 +58,9 @@ func (s *Server) parseScopes(scope string) (*wanted, *refusal) {
 		if refused != nil {
 			return nil, refused
 		}
+		if res.Disabled {
+			return nil, refuse(500014, "")
+		}
 		if w.resource != nil && w.resource != res {
 			return nil, refuse(28000, "")
 		}
