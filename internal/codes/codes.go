@@ -377,7 +377,8 @@ func signIns() Group {
 				"See why the sweeps do not run or cannot refresh it; sign in again."),
 			code("wrong-user",
 				"Another user than the manifest's has signed in.",
-				"Sign in as the user whom the manifest names."),
+				"Sign in as the user whom the manifest names. If the manifest is wrong, correct it: then no sign-in " +
+					"is needed."),
 			code("wrong-tenant",
 				"The account is of another tenant than `ENTRA_TENANT_ID`.",
 				"Sign in with an account of that tenant."),
@@ -386,6 +387,9 @@ func signIns() Group {
 				"The account has another object id than the one that signed in before: "+
 					"it was made anew under the same name.",
 				"Make sure that this is meant, and sign in again with `confirm=<object id>`, as the page says."),
+			code("user-renamed",
+				"A warning: the user has another name than before, and the same object id. patrol goes on.",
+				"Write the new name as the identity's `user` in the manifest, where it has the one before."),
 			code("nonce-mismatch", "The answer of Entra belongs to another sign-in.", "Start the sign-in again."),
 			code("callback", "What came back is no answer of Entra to a sign-in.", "Start the sign-in again."),
 			code("refused",

@@ -34,6 +34,7 @@ const (
 const (
 	CodeNotSignedIn     = string(NotSignedIn)
 	CodeUserIDChanged   = string(UserIDChanged)
+	CodeUserRenamed     = "user-renamed"          // of a warning: the object id has another name now
 	CodeDeclinedScopes  = rotation.DeclinedScopes // consent covers a part of the scopes
 	CodeUnknownScope    = rotation.UnknownScope   // one that the sign-in did not ask for
 	CodeManagedIdentity = "managed-identity"      // it gives no token
@@ -135,7 +136,7 @@ var meanings = map[int]meaning{
 	501481: {Unknown, "the sign-in was started in another browser: start it again"},
 	530035: {PolicyBlocks, "the tenant's security defaults block the sign-in: use patrol's own page, no code; " +
 		"where that is blocked too, an administrator must replace them by Conditional Access policies"},
-	530084: {PolicyBlocks, "a token protection policy wants sign-ins that are bound to a device, which no server has: " +
+	530084: {PolicyBlocks, "a token protection policy wants sign-ins bound to a device, which no server has: " +
 		"an administrator must exempt the account; a new sign-in does not help"},
 	650053: {AppRegistration, "the app registration asks for a permission that does not exist"},
 	700016: {AppRegistration, "the tenant has no app registration with this client id: " +

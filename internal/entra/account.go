@@ -54,6 +54,7 @@ type account struct {
 	confidential msalClient // with it; the zero value until it is first needed
 	stored       stored
 	state        state
+	warnedOf     string // the new name of the user that the log was last warned of
 
 	// These have a lock of their own: they are used without the turn, too.
 	bearer    bearer
@@ -89,6 +90,8 @@ type state struct {
 	used       time.Time // when the refresh token was last redeemed
 	repaired   *repaired // SignedIn is still to be delivered; nil: not
 	claims     string    // what the next sign-in must satisfy
+	hasUserID  bool      // the vault remembers an object id
+	renamed    string    // the user's name of today, if the manifest has another; empty: not
 
 	paused      error // the answer until pausedUntil
 	pausedUntil time.Time
@@ -101,7 +104,7 @@ type repaired struct {
 
 // require notes that a person must sign in, since when it first was so.
 func (s *state) require(r *required) {
-	if old := s.required; old != nil && old.code == r.code && old.since.Before(r.since) {
+	if old := s.required; old != nil && old.code == r.code && !old.since.After(r.since) {
 		r.since, r.notified = old.since, latest(old.notified, r.notified)
 	}
 	s.required, s.repaired = r, nil
@@ -116,12 +119,17 @@ func (s *state) repair() {
 
 // shouldProbe says that a sign-in that is known to be dead shall be tried all
 // the same: once a day, before a person is notified again, and once if only
-// another instance's refresh token is known to be dead.
+// another instance's refresh token is known to be dead. A wrong user may have been
+// given the right name since, if there is an object id to know it by.
 func (s *state) shouldProbe(now time.Time) bool {
 	r := s.required
 	switch r.code {
-	case CodeNotSignedIn, codeWrongUser, CodeUserIDChanged:
+	case CodeNotSignedIn, CodeUserIDChanged:
 		return false
+	case codeWrongUser:
+		if !s.hasUserID {
+			return false
+		}
 	}
 	return r.elsewhere || !r.notified.IsZero() && now.Sub(r.notified) >= notifyEvery
 }

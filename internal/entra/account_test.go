@@ -10,11 +10,10 @@ import (
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
-// closedStore is a vault that nobody may ask.
+// closedStore is an empty vault into which nobody may write.
 type closedStore struct{ t *testing.T }
 
 func (s closedStore) Read(context.Context, string) (rotation.Secret, map[string]string, string, time.Time, error) {
-	s.t.Error("the vault was read")
 	return rotation.Secret{}, nil, "", time.Time{}, rotation.ErrNotFound
 }
 
@@ -37,7 +36,7 @@ const (
 	otherTenant = "22222222-2222-3333-4444-555555555555"
 )
 
-// accountOf is the account of build-bot over a vault that nobody may ask.
+// accountOf is the account of build-bot over a vault into which nobody may write.
 func accountOf(t *testing.T) *account {
 	t.Helper()
 	c, err := New(Config{
@@ -185,6 +184,10 @@ func TestADeadSignInIsProbedRarely(t *testing.T) {
 		if got := s.shouldProbe(now); got != tc.want {
 			t.Errorf("%s: probed %v, want %v", name, got, tc.want)
 		}
+	}
+	s := state{required: &required{code: codeWrongUser, notified: now.Add(-notifyEvery)}, hasUserID: true}
+	if !s.shouldProbe(now) {
+		t.Error("another user, whose object id is known, is not asked again for the name of today")
 	}
 }
 

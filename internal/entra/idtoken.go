@@ -97,8 +97,7 @@ func areOtherTenants(a, b string) bool {
 	return rotation.IsGUID(a) && rotation.IsGUID(b) && !strings.EqualFold(a, b)
 }
 
-// checkMember refuses everybody but the manifest's user, as a member of the
-// tenant.
+// checkMember refuses everybody who is no member of the tenant.
 func (a *account) checkMember(g grant) *rotation.Error {
 	tenant := a.client.cfg.Tenant
 	otherTenant := g.tenantID != "" && rotation.IsGUID(tenant) && !strings.EqualFold(g.tenantID, tenant)
@@ -109,8 +108,6 @@ func (a *account) checkMember(g grant) *rotation.Error {
 	case g.guest || strings.Contains(strings.ToUpper(g.user), "#EXT#"):
 		return a.refused(codeGuest,
 			"the account is a guest of the tenant: sign in as %s, an account of the tenant itself", a.user)
-	case !strings.EqualFold(g.user, a.user):
-		return a.wrongUser(g.user)
 	}
 	return nil
 }

@@ -59,6 +59,9 @@ func (a *account) takeTags(ctx context.Context, tags map[string]string) {
 		}
 		return
 	}
+	if known == nil && noted.code == codeWrongUser {
+		return // by another manifest than this instance's, for which it is the right one
+	}
 	if known != nil && !noted.notified.After(known.notified) {
 		return // this instance's own, or an older one
 	}
@@ -79,22 +82,29 @@ func (a *account) takeVersion(value rotation.Secret, tags map[string]string) {
 	a.stored.tags = tags
 	a.state.required, a.state.newer, a.state.paused = nil, false, nil
 	a.state.claims = claimsIn(tags)
-	if noted := parseRequired(tags[tagRequired]); noted != nil {
-		a.state.require(noted)
-	} else if known != nil || tags[tagUnannounced] != "" {
-		a.state.repair()
-	}
 	d, err := decode(value.Reveal())
 	if err == nil {
 		_, _, err = d.find(a.client.cfg.ClientID)
 	}
+	p := a.remembered(tags, d)
+	a.state.hasUserID, a.state.renamed = p.id != "", ""
+	if strings.EqualFold(p.declared, a.user) && !strings.EqualFold(p.name, a.user) {
+		a.state.renamed = printable(p.name)
+	}
+	if noted := parseRequired(tags[tagRequired]); noted != nil {
+		noted.elsewhere = noted.code == codeWrongUser // for the manifest of then
+		a.state.require(noted)
+	} else if known != nil || tags[tagUnannounced] != "" {
+		a.state.repair()
+	}
 	since := a.client.cfg.Now().UTC().Truncate(time.Second)
-	switch who := tags[tagUser]; {
+	isOfAnother := p.name != "" && !p.isOf(a.user)
+	switch {
 	case err != nil:
 		a.state.require(newRequired(&rotation.Error{Class: rotation.SignIn, Code: CodeNotSignedIn,
 			Message: "the stored sign-in is not one of this app registration: sign in again"}, since))
-	case who != "" && !strings.EqualFold(who, a.user):
-		a.state.require(newRequired(a.wrongUser(who), since))
+	case isOfAnother && p.id == "": // with an id, the name of today may be the manifest's
+		a.state.require(newRequired(a.wrongUser(p.name), since))
 	}
 	a.cache.doc = d
 }
@@ -206,7 +216,9 @@ func (a *account) redeemOnce(ctx context.Context, claims string) *rotation.Error
 	if err != nil {
 		return a.refreshFailure(client, err, now)
 	}
-	if e := a.checkTokenUser(r); e != nil {
+	p := a.remembered(a.stored.tags, before)
+	who := a.tokenUser(p, r)
+	if e := a.checkUser(p, who); e != nil {
 		a.state.newer = false
 		return e
 	}
@@ -216,6 +228,8 @@ func (a *account) redeemOnce(ctx context.Context, claims string) *rotation.Error
 	if a.state.required != nil { // the probe has succeeded
 		a.takeBackRequired(ctx)
 	}
+	a.noteName(ctx, p, who.user)
+	a.tagName(ctx)
 	a.persist(ctx)
 	a.notifySignedIn(ctx)
 	return nil
@@ -246,23 +260,18 @@ func (a *account) refreshFailure(client msalClient, err error, now time.Time) *r
 	return e
 }
 
-// checkTokenUser refuses tokens of anybody but the manifest's user. An answer
-// without an id token leaves the account that the cache has, or the one that
-// was noted at sign-in.
-func (a *account) checkTokenUser(r public.AuthResult) *rotation.Error {
-	_, cached, _ := a.cache.doc.find(a.client.cfg.ClientID)
-	name, id := r.Account.PreferredUsername, r.Account.LocalAccountID
-	if name == "" {
-		name, id = cached.Username, cached.LocalAccountID
+// tokenUser is whose an access token is. An answer without an id token leaves the
+// account that the cache has, or the one that was noted at sign-in.
+func (a *account) tokenUser(p person, r public.AuthResult) grant {
+	g := grant{user: r.Account.PreferredUsername, userID: r.Account.LocalAccountID}
+	if g.user == "" {
+		_, cached, _ := a.cache.doc.find(a.client.cfg.ClientID)
+		g = grant{user: cached.Username, userID: cached.LocalAccountID}
 	}
-	if name == "" {
-		name = a.stored.tags[tagUser]
+	if g.user == "" {
+		g.user = p.name
 	}
-	known := a.stored.tags[tagUserID]
-	if !strings.EqualFold(name, a.user) {
-		return a.wrongUser(name)
-	}
-	return a.checkUserID(known, grant{userID: id})
+	return g
 }
 
 // persist stores the refresh token if the vault's has become old. Failing does

@@ -77,15 +77,18 @@ func (c *Client) SignInURL(ctx context.Context, identity string, r SignInRequest
 
 // authorizePage is the address as MSAL makes it.
 func (m msalClient) authorizePage(ctx context.Context, clientID, redirectURI string, a *account) (string, error) {
-	claims := a.published.nextClaims()
+	claims, hint := a.published.nextClaims(), a.user
+	if s, _ := a.published.view(); s.Renamed != "" {
+		hint = s.Renamed
+	}
 	if m.public != nil {
-		opts := []public.AuthCodeURLOption{public.WithLoginHint(a.user)}
+		opts := []public.AuthCodeURLOption{public.WithLoginHint(hint)}
 		if claims != "" {
 			opts = append(opts, public.WithClaims(claims))
 		}
 		return m.public.AuthCodeURL(ctx, clientID, redirectURI, a.authorizeScopes(), opts...)
 	}
-	opts := []confidential.AuthCodeURLOption{confidential.WithLoginHint(a.user)}
+	opts := []confidential.AuthCodeURLOption{confidential.WithLoginHint(hint)}
 	if claims != "" {
 		opts = append(opts, confidential.WithClaims(claims))
 	}
@@ -151,14 +154,14 @@ func (c *Client) CompleteSignIn(ctx context.Context, identity string, g CodeGran
 // finishSignIn stores a sign-in as the identity's, announces it, and forgets
 // that one was required. Anyone but the manifest's user is refused.
 func (a *account) finishSignIn(ctx context.Context, d document, g grant) error {
-	if e := a.checkMember(g); e != nil { // before anything is made of the refresh token
+	if e := a.checkMember(g); e != nil {
 		return e
 	}
 	_, owner, err := d.find(a.client.cfg.ClientID)
 	if err != nil {
 		return fmt.Errorf("saving a sign-in: %w", err)
 	}
-	if owner.Username != "" && !strings.EqualFold(owner.Username, a.user) {
+	if owner.Username != "" && !strings.EqualFold(owner.Username, g.user) {
 		return a.wrongUser(owner.Username)
 	}
 	return a.withTurn(ctx, func(ctx context.Context) error { return a.save(ctx, d, g) })
@@ -166,15 +169,17 @@ func (a *account) finishSignIn(ctx context.Context, d document, g grant) error {
 
 func (a *account) save(ctx context.Context, d document, g grant) error {
 	// The tags that others have put there stay.
-	_, tags, _, _, err := a.client.cfg.Store.Read(ctx, a.secret)
+	before, tags, _, _, err := a.client.cfg.Store.Read(ctx, a.secret)
 	if err != nil && !errors.Is(err, rotation.ErrNotFound) {
 		return fmt.Errorf("saving a sign-in: %w", err)
 	}
-	sameUser := strings.EqualFold(tags[tagUser], a.user)
-	if sameUser { // a remembered id of another user says nothing
-		if e := a.checkUserID(tags[tagUserID], g); e != nil {
-			return e
-		}
+	known, _ := decode(before.Reveal()) // what cannot be read remembers nobody
+	p := a.remembered(tags, known)
+	if !p.isOf(a.user) { // a remembered id of another user says nothing
+		p = person{}
+	}
+	if e := a.checkUser(p, g); e != nil { // before anything is made of the refresh token
+		return e
 	}
 	a.stored.tags = tags
 	value, err := d.encode()
@@ -182,9 +187,10 @@ func (a *account) save(ctx context.Context, d document, g grant) error {
 		return fmt.Errorf("saving a sign-in: %w", err)
 	}
 	now := a.client.cfg.Now().UTC().Truncate(time.Second)
-	if !sameUser {
+	if p.id == "" {
 		delete(a.stored.tags, tagUserID)
 	}
+	a.noteName(ctx, p, g.user)
 	tags = a.ownTags(g.userID)
 	tags[tagSignedInAt] = now.Format(time.RFC3339)
 	if len(tags) < maxTags {
@@ -199,7 +205,7 @@ func (a *account) save(ctx context.Context, d document, g grant) error {
 	// one finds the tag and announces it.
 	a.stored = stored{version: version, created: created, tags: tags, readAt: a.client.cfg.Now()}
 	a.cache.doc = d
-	a.state = state{used: now, repaired: &repaired{}}
+	a.state = state{used: now, repaired: &repaired{}, renamed: a.state.renamed, hasUserID: tags[tagUserID] != ""}
 	a.bearer.forget()
 	a.attempts.forget()
 	a.client.cfg.Log.InfoContext(ctx, "signed in", "identity", a.name, "user", a.user)

@@ -12,7 +12,10 @@ import (
 type Status struct {
 	Identity string
 	User     string
-	UserID   string    // object id of who has signed in; empty: not known
+	UserID   string // object id of who has signed in; empty: not known
+	// Renamed is the user's name of today, if the manifest still has the one before.
+	// Everything goes on; the manifest should follow.
+	Renamed  string
 	SignedIn time.Time // zero: nobody has signed in
 	Until    time.Time // the refresh token's end, unless it is used before
 	Required bool      // a person must sign in
@@ -100,7 +103,7 @@ func (a *account) publish() {
 	if !a.stored.wasRead() {
 		return
 	}
-	s := Status{Identity: a.name, User: a.user, UserID: printable(a.stored.tags[tagUserID]),
+	s := Status{Identity: a.name, User: a.user, UserID: printable(a.stored.tags[tagUserID]), Renamed: a.state.renamed,
 		SignInLink: a.client.SignInLink(a.name)}
 	if at, err := time.Parse(time.RFC3339, a.stored.tags[tagSignedInAt]); err == nil {
 		s.SignedIn = at

@@ -14,8 +14,10 @@ import (
 
 // The tags of an identity's secret. Every one that patrol does not know stays.
 const (
-	tagUser       = "patrol-user"
-	tagUserID     = "patrol-user-id"
+	tagUser   = "patrol-user"
+	tagUserID = "patrol-user-id"
+	// tagDeclared is the manifest's user, while that is not the name of today.
+	tagDeclared   = "patrol-user-declared"
 	tagSignedInAt = "patrol-signed-in-at"
 	// tagRequired: "<code> <since> <notified>", the last part from the second
 	// notification on.
@@ -129,7 +131,7 @@ func (a *account) ownTags(userID string) map[string]string {
 	delete(tags, tagRequired)
 	delete(tags, tagExpiring)
 	putClaims(tags, "")
-	tags[tagUser] = a.user
+	a.putUser(tags)
 	if userID != "" {
 		tags[tagUserID] = userID
 	}

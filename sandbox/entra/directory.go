@@ -66,6 +66,20 @@ func (s *Server) forget(u *user) {
 	}
 }
 
+// RenameUser changes a user's principal name. The object id, sign-ins and consents stay;
+// tokens show the new name from the next one on.
+func (s *Server) RenameUser(upn, to string) error {
+	err := s.withUser(to, func(*user) {})
+	if err == nil {
+		return fmt.Errorf("there is a user %s in the tenant", to)
+	}
+	return s.withUser(upn, func(u *user) {
+		delete(s.users, strings.ToLower(upn))
+		u.UPN = to
+		s.users[strings.ToLower(to)] = u
+	})
+}
+
 // DisableUser blocks or unblocks a user's sign-in.
 func (s *Server) DisableUser(upn string, disabled bool) error {
 	return s.withUser(upn, func(u *user) { u.Disabled = disabled })
