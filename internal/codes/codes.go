@@ -377,7 +377,7 @@ func signIns() Group {
 				"See why the sweeps do not run or cannot refresh it; sign in again."),
 			code("wrong-user",
 				"Another user than the manifest's has signed in.",
-				"Sign in as the user whom the manifest names. If the manifest is wrong, correct it: then no sign-in " +
+				"Sign in as the user whom the manifest names. If the manifest is wrong, correct it: then no sign-in "+
 					"is needed."),
 			code("wrong-tenant",
 				"The account is of another tenant than `ENTRA_TENANT_ID`.",
