@@ -45,6 +45,7 @@ type account struct {
 	client             *Client
 	name, user, secret string
 	scopes             []string
+	isFormer           bool // of an identity that has left the manifest: see former.go
 
 	// turn has one slot. Whoever has filled it owns the fields up to the next
 	// comment.

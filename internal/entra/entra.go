@@ -112,6 +112,9 @@ type Client struct {
 	exchange  string // scope of the managed identity's token
 	accounts  map[string]*account
 
+	formersMu sync.Mutex
+	formers   map[string]*account // of identities that have left the manifest, by lower-case name
+
 	certificateMu sync.Mutex
 	certificate   *confidential.Credential // nil: not read yet
 }
@@ -127,7 +130,7 @@ func New(cfg Config) (*Client, error) {
 	audience, _ := cfg.audience()
 	c := &Client{
 		cfg: cfg, authority: "https://" + host + "/" + cfg.Tenant, exchange: audience + "/.default",
-		accounts: map[string]*account{},
+		accounts: map[string]*account{}, formers: map[string]*account{},
 	}
 	for name, id := range cfg.Identities {
 		a := &account{
@@ -237,10 +240,22 @@ func (c *Client) SignInLink(identity string) string {
 func (c *Client) account(identity string) (*account, error) {
 	a := c.accounts[identity]
 	if a == nil {
-		return nil, &rotation.Error{Class: rotation.Configuration, Code: rotation.UnknownIdentity,
-			Message: fmt.Sprintf("the manifest has no identity %q", identity)}
+		return nil, unknownIdentity(identity)
 	}
 	return a, nil
+}
+
+// owner is the account of an identity of today or of before.
+func (c *Client) owner(ctx context.Context, identity string) (*account, error) {
+	if a := c.accounts[identity]; a != nil {
+		return a, nil
+	}
+	for name, a := range c.accounts {
+		if strings.EqualFold(name, identity) { // they have one secret, and so one sign-in
+			return a, nil
+		}
+	}
+	return c.former(ctx, identity)
 }
 
 // Names lists the identities, sorted.
@@ -259,6 +274,9 @@ func (c *Client) Names() []string {
 //
 // Claims in the options force a refresh with these claims; "{}" forces a plain
 // one.
+//
+// An identity that has left the manifest has tokens too, while the vault has its sign-in:
+// to end its PATs, and for nothing else.
 func (c *Client) Credential(identity string) azcore.TokenCredential { return credential{c, identity} }
 
 type credential struct {
@@ -268,7 +286,7 @@ type credential struct {
 
 // GetToken answers from memory while it can.
 func (k credential) GetToken(ctx context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
-	a, err := k.client.account(k.identity)
+	a, err := k.client.owner(ctx, k.identity)
 	if err != nil {
 		return azcore.AccessToken{}, err
 	}

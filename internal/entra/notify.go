@@ -22,6 +22,10 @@ func (a *account) notifyRequired(ctx context.Context) {
 	if !isDue {
 		return
 	}
+	if a.isFormer { // nobody shall sign in for it; a day later it is probed once more
+		r.notified = now
+		return
+	}
 	// Each notification has a time, and so an id, that every instance finds again.
 	at := r.since.Add(now.Sub(r.since).Truncate(notifyEvery))
 	err := a.client.cfg.Notify(ctx, &rotation.SignInRequired{
@@ -62,6 +66,9 @@ func (a *account) takeBackRequired(ctx context.Context) {
 
 // notifySignedIn sends out that a sign-in is in order again.
 func (a *account) notifySignedIn(ctx context.Context) {
+	if a.isFormer {
+		a.state.repaired = nil
+	}
 	if a.state.repaired == nil {
 		return
 	}
@@ -111,6 +118,9 @@ func (a *account) notifyExpiring(ctx context.Context) {
 // changeTags changes the tags of the stored version. A failure does no harm:
 // they are reminders for other processes, which find the same without them.
 func (a *account) changeTags(ctx context.Context, change func(tags map[string]string)) {
+	if a.isFormer {
+		return
+	}
 	tags := maps.Clone(a.stored.tags)
 	if tags == nil {
 		tags = map[string]string{}

@@ -88,7 +88,8 @@ func (a *account) takeVersion(value rotation.Secret, tags map[string]string) {
 	}
 	p := a.remembered(tags, d)
 	a.state.hasUserID, a.state.renamed = p.id != "", ""
-	if strings.EqualFold(p.declared, a.user) && !strings.EqualFold(p.name, a.user) {
+	lags := strings.EqualFold(p.declared, a.user) && !strings.EqualFold(p.name, a.user)
+	if lags {
 		a.state.renamed = printable(p.name)
 	}
 	if noted := parseRequired(tags[tagRequired]); noted != nil {
@@ -98,7 +99,7 @@ func (a *account) takeVersion(value rotation.Secret, tags map[string]string) {
 		a.state.repair()
 	}
 	since := a.client.cfg.Now().UTC().Truncate(time.Second)
-	isOfAnother := p.name != "" && !p.isOf(a.user)
+	isOfAnother := p.name != "" && !p.isOf(a.user) && !a.isFormer
 	switch {
 	case err != nil:
 		a.state.require(newRequired(&rotation.Error{Class: rotation.SignIn, Code: CodeNotSignedIn,
@@ -279,7 +280,7 @@ func (a *account) tokenUser(p person, r public.AuthResult) grant {
 func (a *account) persist(ctx context.Context) {
 	now := a.client.cfg.Now()
 	isDue := now.Sub(a.stored.created) >= persistAfter && !now.Before(a.state.storeAgain)
-	if !a.state.newer || !isDue {
+	if !a.state.newer || !isDue || a.isFormer {
 		return
 	}
 	const failed = "the refresh token can't be stored; patrol goes on with it and tries again in a minute"

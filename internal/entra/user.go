@@ -47,6 +47,9 @@ func (p person) isOf(user string) bool {
 
 // checkUser refuses everybody but the manifest's user, under whatever name.
 func (a *account) checkUser(p person, g grant) *rotation.Error {
+	if a.isFormer {
+		return a.checkFormer(p, g)
+	}
 	if strings.EqualFold(g.user, a.user) {
 		return a.checkUserID(p.id, g)
 	}
@@ -60,6 +63,9 @@ func (a *account) checkUser(p person, g grant) *rotation.Error {
 
 // noteName takes over the name of today, of somebody who has been checked.
 func (a *account) noteName(ctx context.Context, p person, name string) {
+	if a.isFormer { // whose name the manifest does not have
+		return
+	}
 	a.state.renamed = ""
 	if !strings.EqualFold(name, a.user) {
 		a.state.renamed = name
@@ -75,6 +81,9 @@ func (a *account) noteName(ctx context.Context, p person, name string) {
 
 // tagName notes the name of today at the stored version.
 func (a *account) tagName(ctx context.Context) {
+	if a.isFormer {
+		return
+	}
 	now := a.stored.tags
 	next := maps.Clone(now)
 	if now[tagUser] == "" {
