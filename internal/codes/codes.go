@@ -159,6 +159,25 @@ func rotations() Group {
 			code(rotation.UnknownEntry,
 				"For a day a command has named a PAT that no manifest in force has. It was completed.",
 				"Add the PAT, or stop whoever sends the command."),
+			code(rotation.StillHeld,
+				"A PAT is due to end, and the latest version of another secret, or the same one again, holds it. It is "+
+					"kept while that is so: its readers would be left with a dead one.",
+				"Put another value into that secret, or delete it. If the PAT must end all the same, order a rotation "+
+					"with revokePrevious now, or revoke the PAT by force."),
+			code(rotation.TagsFull,
+				"The latest version of the secret has so many tags of others that patrol's do not fit beside them. "+
+					"Nothing is created before there is room, unless the PAT is about to end or is leaked.",
+				"Take tags off the latest version: six of others fit."),
+			code(rotation.NotAPAT,
+				"The secret of the entry's name holds something that has not the form of a PAT. It is neither sent "+
+					"anywhere nor overwritten.",
+				"Give the entry another name, or write `adopt: replace` to let a new PAT take the place of the value."),
+			code(rotation.AdoptUnknown,
+				"`adopt` names a PAT that the entry's identity does not have in the organization, or not any more.",
+				"Correct `adopt`, or take it out."),
+			code(rotation.Unexpected,
+				"A failure that nobody has given a code.",
+				"See the handler's log at that time. If it stays, report it."),
 			code(rotation.ManifestConflict,
 				"The manifest asks for what the PAT before had until patrol replaced it within the last day: two "+
 					"manifests may be in force. Or a person has restored the PAT, and the manifest asks for another "+
