@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/azure-patrol/patrol/internal/reconcile"
 	"github.com/azure-patrol/patrol/internal/reconcile/portstest"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
@@ -128,6 +129,12 @@ func TestGoneNeverEndsAnotherPATAtOnce(t *testing.T) {
 	})
 }
 
+// accept is a person's word about so many PATs of an owner, for a day.
+func accept(o rotation.Owner, pats int) reconcile.Acceptance {
+	return reconcile.Acceptance{Owner: o,
+		MassChange: rotation.MassChange{PATs: pats, Until: time.Now().Add(rotation.Day)}}
+}
+
 func TestTheBrakeHoldsAMassRevocationBackUntilAPersonAccepts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleet(t, 10)
@@ -141,8 +148,18 @@ func TestTheBrakeHoldsAMassRevocationBackUntilAPersonAccepts(t *testing.T) {
 		if got := f.troubles(); !slices.Equal(got, []string{rotation.MassChangeWaits}) {
 			t.Errorf("troubles published: %q", got)
 		}
-		accepted := rotation.MassChange{PATs: 5, Until: time.Now().Add(rotation.Day)}
+		if got := f.r.Troubles(); len(got) != 1 || got[0].PATs != 5 || got[0].Code != rotation.MassChangeWaits {
+			t.Errorf("troubles that stand: %+v", got)
+		}
+		accepted := accept(f.specs[0].Owner(), 5)
+		accepted.Owner.Organization = "another"
 		_, err := f.r.SweepAccepting(f.Context(), f.swept, "alice", accepted)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.pass(time.Hour)
+		want(f, "PATs ever made once another owner's change is accepted", len(f.world.PATs()), 10)
+		_, err = f.r.SweepAccepting(f.Context(), f.swept, "alice", accept(f.specs[0].Owner(), 5))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -160,8 +177,7 @@ func TestTheBrakeHoldsForNoMoreThanWasAccepted(t *testing.T) {
 			p.Revoked = time.Now()
 		}
 		f.restart()
-		accepted := rotation.MassChange{PATs: 5, Until: time.Now().Add(rotation.Day)}
-		_, err := f.r.SweepAccepting(f.Context(), f.swept, "alice", accepted)
+		_, err := f.r.SweepAccepting(f.Context(), f.swept, "alice", accept(f.specs[0].Owner(), 5))
 		if err != nil {
 			t.Fatal(err)
 		}

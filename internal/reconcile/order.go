@@ -48,7 +48,7 @@ type Overlap struct {
 }
 
 // SetOverlap lengthens the overlap that is under way. It never shortens one: whoever
-// wants that orders a rotation with revokePrevious "now".
+// wants that orders a rotation with revokePrevious "now". A repeat changes nothing.
 func (a *Actions) SetOverlap(ctx context.Context, name string, until time.Time) (Overlap, error) {
 	s, current, previous, err := a.overlap(ctx, name)
 	if err != nil {
@@ -60,7 +60,7 @@ func (a *Actions) SetOverlap(ctx context.Context, name string, until time.Time) 
 	}
 	ends := rotation.RevocationTime(s, current)
 	switch {
-	case !until.After(ends):
+	case until.Before(ends.Truncate(time.Second)):
 		return refuse(BadEnd, "the overlap lasts until "+ends.UTC().Format(time.RFC3339)+" as it is: give a later time")
 	case !previous.Expires.IsZero() && until.After(previous.Expires):
 		return refuse(BadEnd, "the replaced PAT ends by itself at "+previous.Expires.UTC().Format(time.RFC3339)+
@@ -70,7 +70,10 @@ func (a *Actions) SetOverlap(ctx context.Context, name string, until time.Time) 
 	current.Ledger.RevokePreviousAt = until
 	// If the process ends before the command is sent, the command of the earlier time
 	// finds the later one and sends it.
-	_, err = a.Vault.Update(ctx, current)
+	isRepeat := until.Equal(ends.Truncate(time.Second))
+	if !isRepeat {
+		_, err = a.Vault.Update(ctx, current)
+	}
 	if err != nil {
 		return Overlap{}, err
 	}

@@ -411,6 +411,12 @@ func TestAnOverlapCanBeLengthened(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		asked := f.latest(s.Name).Ledger.RevokePreviousAt
+		again, err := a.SetOverlap(f.Context(), s.Name, until)
+		if err != nil {
+			t.Errorf("a repeat: %v", err)
+		}
+		want(f, "the repeat's answer", again.Until, asked)
 		f.hours(24 * 4)
 		want(f, "the replaced PAT works until then", old.Works(time.Now()), true)
 		f.pass(2 * time.Hour)

@@ -30,7 +30,7 @@ func (r *Reconciler) Plan(ctx context.Context) rotation.Plan {
 type planning struct {
 	*Reconciler
 	pauses   []time.Duration // between attempts at what fails for a reason that may pass
-	accepted rotation.MassChange
+	accepted Acceptance
 	plan     rotation.Plan
 	specs    []rotation.Spec
 	owners   []*ownersPart
@@ -162,7 +162,7 @@ func (p *planning) brakes(o *ownersPart) bool {
 			m.add(p.Reconciler, p.specs[i], *v, o.pats, p.plan.At)
 		}
 	}
-	if !m.brakes(p.accepted, p.plan.At) {
+	if !m.brakes(p.accepted.of(o.owner), p.plan.At) {
 		return false
 	}
 	p.plan.MassChanges = append(p.plan.MassChanges, rotation.MassChanged{Owner: o.owner, PATs: m.changed, Of: m.total})

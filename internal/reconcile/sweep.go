@@ -24,10 +24,25 @@ func (r *Reconciler) Sweep(ctx context.Context, last time.Time, requestedBy stri
 	return r.sweep(ctx, round{last: last, by: requestedBy, pauses: pauses})
 }
 
-// SweepAccepting is a Sweep whose commands carry a person's word that a mass change is
-// meant.
-func (r *Reconciler) SweepAccepting(ctx context.Context, last time.Time, requestedBy string,
-	accepted rotation.MassChange, pauses ...time.Duration) (rotation.Plan, error) {
+// Acceptance is a person's word that a mass change of an owner's PATs is meant. The zero
+// value is nothing.
+type Acceptance struct {
+	Owner rotation.Owner
+	rotation.MassChange
+}
+
+// of is what has been accepted for an owner.
+func (a Acceptance) of(o rotation.Owner) rotation.MassChange {
+	if a.Owner != o {
+		return rotation.MassChange{}
+	}
+	return a.MassChange
+}
+
+// SweepAccepting is a Sweep whose commands for one owner's PATs carry a person's word
+// that a mass change is meant.
+func (r *Reconciler) SweepAccepting(ctx context.Context, last time.Time, requestedBy string, accepted Acceptance,
+	pauses ...time.Duration) (rotation.Plan, error) {
 	return r.sweep(ctx, round{last: last, by: requestedBy, accepted: accepted, pauses: pauses})
 }
 
@@ -41,7 +56,7 @@ func (r *Reconciler) SweepAgain(ctx context.Context, c rotation.Command, last ti
 type round struct {
 	last     time.Time // the sweep before; zero: not known
 	by       string
-	accepted rotation.MassChange
+	accepted Acceptance
 	since    time.Time // the first of the sweeps in a row that have failed; zero: none has
 	pauses   []time.Duration
 }
@@ -140,7 +155,7 @@ func (p *planning) send(ctx context.Context, o *ownersPart, wanting []*rotation.
 	var commands []rotation.Command
 	for _, item := range wanting {
 		c := item.Command(p.plan.At, requestedBy)
-		c.Accepted = p.accepted
+		c.Accepted = p.accepted.of(o.owner)
 		commands = append(commands, c)
 	}
 	for _, i := range o.specs {

@@ -1,7 +1,10 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -73,15 +76,25 @@ func (t *troubles) leave(isOver func(rotation.Trouble) bool) []rotation.CheckInc
 	return out
 }
 
-// pats is for how many PATs a mass change was last published; 0: not by this process.
-func (t *troubles) pats(x rotation.Trouble) int {
+// list gives those that stand, the oldest first.
+func (t *troubles) list() []rotation.CheckIncomplete {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if e := t.of[x]; e != nil && !e.published.IsZero() {
-		return e.last.PATs
+	var out []rotation.CheckIncomplete
+	for _, e := range t.of {
+		out = append(out, e.last)
 	}
-	return 0
+	slices.SortFunc(out, func(a, b rotation.CheckIncomplete) int {
+		return cmp.Or(a.Since.Compare(b.Since), strings.Compare(string(a.Scope), string(b.Scope)),
+			strings.Compare(a.Identity, b.Identity), strings.Compare(a.Organization, b.Organization),
+			strings.Compare(a.Code, b.Code))
+	})
+	return out
 }
+
+// Troubles are what this process cannot observe, or does not act on before a person has
+// said something, the oldest first.
+func (r *Reconciler) Troubles() []rotation.CheckIncomplete { return r.troubles.list() }
 
 // notifyTrouble publishes a trouble when that is due. An event that cannot be sent is in
 // the log, and due again at the next check.

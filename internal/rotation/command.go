@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Reason says why a PAT is rotated, or checked.
@@ -86,7 +87,19 @@ var ownWords = []string{"timer", "patrol", "vault-event", "sign-in", "sweep"}
 
 // IsOrder reports whether a person asks to rotate away from a PAT. Sweeps of an older
 // patrol sent orders of their own; theirs are checks.
-func (c Command) IsOrder() bool { return c.From != "" && !slices.Contains(ownWords, c.RequestedBy) }
+func (c Command) IsOrder() bool { return c.From != "" && !IsOwnWord(c.RequestedBy) }
+
+// IsOwnWord reports whether a name is one of those that patrol gives itself, however it
+// is written. No person may bear one: what they order would be taken for a check.
+func IsOwnWord(name string) bool {
+	letters := strings.Map(func(r rune) rune {
+		if r == '-' || unicode.IsLetter(r) || unicode.IsDigit(r) {
+			return unicode.ToLower(r)
+		}
+		return -1 // what a tag or an order may lose of a name
+	}, name)
+	return slices.Contains(ownWords, letters)
+}
 
 // maxAttempts is what a command's attempt may say; the bus refuses more than 1000.
 const maxAttempts = 900
