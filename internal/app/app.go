@@ -77,6 +77,8 @@ type App struct {
 	manifest   *manifest.Manifest
 	vault      *vault.Vault
 	sweeps     web.Sweeps
+	settings   Settings
+	failed     failedDeliveries
 	outside    Outside
 	log        *slog.Logger
 	// broken is set when settings or manifest cannot be used.
@@ -149,7 +151,7 @@ func (a *App) wire(s Settings) error {
 	for _, r := range m.Refused {
 		a.log.Warn("manifest: an entry is refused: "+r.String(), "identity", r.Identity, "pat", r.PAT.Name)
 	}
-	a.manifest = m
+	a.manifest, a.settings = m, s
 
 	a.observe(s)
 	o := a.outside
@@ -211,6 +213,8 @@ func (a *App) wire(s Settings) error {
 		Spec: m.PAT, Specs: func() []rotation.Spec { return m.PATs },
 		Vault: a.vault, Tokens: tokens, Outbox: a.bus, Identities: signIns, Observer: a.telemetry.Observer(),
 		IdentityNames:   signIns.Names,
+		Interval:        s.CheckInterval,
+		DefaultOverlap:  m.Overlap,
 		VaultTag:        rotation.VaultTag(s.Vault.Host),
 		ProviderAddress: func(organization string) string { return providers + organization },
 		Organization: func(address string) string {

@@ -182,6 +182,7 @@ func planAsOperator(ctx context.Context, s Settings, m *manifest.Manifest,
 	reconciler := reconcile.NewReconciler(reconcile.Config{
 		Spec: m.PAT, Specs: func() []rotation.Spec { return m.PATs },
 		Vault: secrets, Tokens: lists, // Outbox and Identities are a sweep's: Plan sends nothing
+		DefaultOverlap:  m.Overlap,
 		VaultTag:        rotation.VaultTag(s.Vault.Host),
 		ProviderAddress: lists.address,
 		Organization: func(address string) string {
@@ -224,16 +225,18 @@ func explainVault(err error) error {
 	return fmt.Errorf("the vault can't be read: %w", err)
 }
 
-// secrets is the vault as it was when the command began. Whatever else a Vault can do
-// is not there: a plan has no way to write.
+// secrets is the vault as it was when the command began, with what a plan asks for
+// beside: the versions of a secret, and those that were deleted. Whatever else a Vault can
+// do is not there: a plan has no way to write.
 type secrets struct {
 	rotation.Vault
+	read     *vault.Vault
 	versions []rotation.Version
 	names    map[string]bool // in lower case
 }
 
 func readSecrets(ctx context.Context, v *vault.Vault) (*secrets, error) {
-	out := &secrets{names: map[string]bool{}}
+	out := &secrets{read: v, names: map[string]bool{}}
 	for version, err := range v.Secrets(ctx) {
 		if err != nil {
 			return nil, err
@@ -252,6 +255,14 @@ func (s *secrets) Secrets(context.Context) iter.Seq2[rotation.Version, error] {
 			}
 		}
 	}
+}
+
+func (s *secrets) Versions(ctx context.Context, name string) ([]rotation.Version, error) {
+	return s.read.Versions(ctx, name)
+}
+
+func (s *secrets) Deleted(ctx context.Context) iter.Seq2[rotation.Version, error] {
+	return s.read.Deleted(ctx)
 }
 
 // errReadOnly refuses what a sign-in client wants to write.

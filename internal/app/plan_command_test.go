@@ -96,7 +96,8 @@ func newReviewer(t *testing.T, clientCredential string) *reviewer {
 	r.addManaged("due", 21*day, nil)
 	r.addManaged("moved", 30*day, map[string]string{"patrol-identity": "old-bot"})
 	r.addManaged("orphaned", 30*day, nil)
-	r.seed("orphaned (patrol "+rotation.VaultTag(c.VaultHost())+"-aaaaaaaaaa)", 30*day)
+	r.seed("orphaned (patrol "+rotation.VaultTag(c.VaultHost())+"-"+rotation.RotationID("orphaned", "")+")",
+		30*day)
 	r.addManaged("overlapping", 30*day,
 		map[string]string{"patrol-previous": r.seed("overlapping (patrol xxxxxx-0123456789)", 30*day),
 			"patrol-revoke-previous-at": at(10*day + 6*time.Hour)})

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/azure-patrol/patrol/internal/entra"
 	"github.com/azure-patrol/patrol/internal/manifest"
@@ -27,6 +28,9 @@ type Settings struct {
 	BusConnectionString string
 	BusNamespace        string // host, in local work with a port
 	BusClientID         string
+
+	// CheckInterval is the longest time between two sweeps; 0: not known.
+	CheckInterval time.Duration
 
 	CommandQueue    string
 	VaultEventQueue string
@@ -151,6 +155,7 @@ func ReadSettings(getenv func(string) string) (Settings, error) {
 			r.wrong("CHECK_SCHEDULE", fmt.Sprintf("has %d fields and needs six "+
 				"(second minute hour day month weekday), like 0 0 */6 * * *", n))
 		}
+		s.CheckInterval = longestInterval(schedule)
 	}
 	switch s.ClientCredential {
 	case "managed-identity":

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,16 +23,23 @@ const hold = 20 * time.Second
 func (a *App) handle(s Settings, api http.Handler) {
 	t := a.telemetry
 	a.mux.HandleTimer("CheckExpiry", t.Timer("CheckExpiry", a.checkExpiry))
-	a.mux.HandleServiceBus("Reconcile", a.holdOnFailure(t.Queue(s.CommandQueue, a.reconcile)))
-	a.mux.HandleServiceBus("VaultEvent", a.holdOnFailure(t.Queue(s.VaultEventQueue, a.vaultEvent)))
-	a.mux.HandleServiceBus("DeadLetter", a.holdOnFailure(t.Queue(s.CommandQueue+"/$DeadLetterQueue", a.deadLetter)))
+	for name, of := range map[string]struct {
+		queue string
+		f     messageFunc
+	}{
+		"Reconcile":  {s.CommandQueue, a.reconcile},
+		"VaultEvent": {s.VaultEventQueue, a.vaultEvent},
+		"DeadLetter": {deadLetters(s), a.deadLetter},
+	} {
+		a.mux.HandleServiceBus(name, a.holdOnFailure(of.queue, t.Queue(of.queue, of.f)))
+	}
 	a.mux.HandleHTTP("/api/", t.HTTP(api))
 }
 
 // handleBroken answers every function with what is wrong.
 func (a *App) handleBroken() {
 	report := errors.New("patrol is not configured: " + strings.Join(a.broken, "; "))
-	refuse := a.holdOnFailure(func(context.Context, customhandler.Message) error { return report })
+	refuse := a.holdOnFailure("", func(context.Context, customhandler.Message) error { return report })
 	a.mux.HandleTimer("CheckExpiry", func(context.Context, customhandler.Timer) error { return report })
 	for _, name := range []string{"Reconcile", "VaultEvent", "DeadLetter"} {
 		a.mux.HandleServiceBus(name, refuse)
@@ -48,11 +56,13 @@ func (a *App) handleBroken() {
 // messageFunc works on one message of a queue.
 type messageFunc = func(context.Context, customhandler.Message) error
 
-// holdOnFailure keeps a failing message for a while.
-func (a *App) holdOnFailure(f messageFunc) messageFunc {
+// holdOnFailure keeps a failing message for a while, and remembers that this process has
+// given it back itself.
+func (a *App) holdOnFailure(queue string, f messageFunc) messageFunc {
 	return func(ctx context.Context, m customhandler.Message) error {
 		err := f(ctx, m)
 		if err != nil {
+			a.failed.add(queue, m)
 			_ = a.outside.Wait(ctx, hold)
 		}
 		return err
@@ -84,7 +94,8 @@ func (a *App) checkExpiry(ctx context.Context, t customhandler.Timer) error {
 func (a *App) reconcile(ctx context.Context, m customhandler.Message) error {
 	c, err := bus.DecodeCommand(m.Body)
 	if err != nil {
-		return a.refuse(ctx, m, rotation.NotACommand, err)
+		a.refuse(ctx, m, err)
+		return nil
 	}
 	if c.Operation == "" {
 		c.Operation = m.MessageID
@@ -93,8 +104,8 @@ func (a *App) reconcile(ctx context.Context, m customhandler.Message) error {
 		c.PAT = s.Name
 	}
 	a.telemetry.Command(ctx, c)
-	if m.DeliveryCount >= poisonous {
-		return a.quarantine(ctx, c, m)
+	if a.cutShort(a.settings.CommandQueue, m) >= tooOften {
+		return a.postpone(ctx, c, m)
 	}
 	if m.Trusted && m.SessionID != c.PAT {
 		// The session is the lock: work on a PAT belongs into its own.
@@ -105,60 +116,48 @@ func (a *App) reconcile(ctx context.Context, m customhandler.Message) error {
 	return a.reconciler.Reconcile(ctx, c)
 }
 
-const (
-	// poisonous is the delivery at which a command is postponed. A failure upstream
-	// is never answered with an error, so the deliveries before this one ended with
-	// the process: killed, or crashed by this very message. The host gives up for
-	// good at the third crash, unless half an hour lies between two.
-	poisonous = 3
-	// crashWindow is that half hour, and a little more.
-	crashWindow = 31 * time.Minute
-	// maxQuarantines is how often a command comes back after that.
-	maxQuarantines = 3
-)
-
-// quarantine postpones a command until a crash by it would count as the first one
-// again. A command that comes back too often is given up, with an event.
-func (a *App) quarantine(ctx context.Context, c rotation.Command, m customhandler.Message) error {
-	log := a.log.With("pat", c.PAT, "delivery", m.DeliveryCount)
-	if c.Attempt < maxQuarantines {
-		c.Attempt++
-		c.At = a.outside.Now().Add(crashWindow)
-		log.ErrorContext(ctx, "the handler's process ended during earlier deliveries of a command: patrol postpones it",
-			"until", c.At)
-		return a.bus.Send(ctx, c)
-	}
-	log.ErrorContext(ctx, "the handler's process ended during each delivery of a command: patrol gives it up")
-	s, ok := a.manifest.PAT(c.PAT)
-	if !ok {
-		s = rotation.Spec{Name: c.PAT}
-	}
-	return a.bus.Publish(ctx, &rotation.RotationFailed{
-		Spec: s, RotationID: rotation.RotationID(s.Name, m.MessageID), Step: rotation.StepReceive,
-		Class: rotation.Transient, Code: rotation.CrashLoop,
-		Message: "the handler's process ended each time it worked on a command: see its log for the crash; " +
-			"the next sweep checks the PAT again",
-		Attempt: c.Attempt, At: a.outside.Now(),
+// refuse is for a message that nobody can work on: it is completed, with a line in the
+// log and an event that say why.
+func (a *App) refuse(ctx context.Context, m customhandler.Message, err error) {
+	a.log.ErrorContext(ctx, "patrol refuses a message on the command queue",
+		append([]any{"code", rotation.NotACommand, "error", err.Error()}, a.naming(m)...)...)
+	a.publish(ctx, &rotation.RotationFailed{
+		Spec: a.specOf(m, rotation.Command{}), Mark: a.mark(m), Step: rotation.StepReceive,
+		Class: rotation.Configuration, Code: rotation.NotACommand,
+		Message: fmt.Sprintf("patrol refused message %d on the command queue: %s", m.SequenceNumber, err),
+		At:      a.outside.Now(),
 	})
 }
 
-// refuse completes a message that nobody can work on, with an event that says why.
-func (a *App) refuse(ctx context.Context, m customhandler.Message, code string, err error) error {
-	a.log.ErrorContext(ctx, "patrol refuses a message on the command queue", "code", code, "error", err.Error(),
-		"message", m.MessageID)
-	name := m.SessionID
+// specOf names the PAT that a message is about, as far as anybody can tell.
+func (a *App) specOf(m customhandler.Message, c rotation.Command) rotation.Spec {
+	name := cmp.Or(c.PAT, m.SessionID, "unknown")
 	if s, ok := a.manifest.PAT(name); ok {
-		name = s.Name
+		return s
 	}
-	if name == "" {
-		name = "unknown"
+	return rotation.Spec{Name: name}
+}
+
+// mark is what the broker gave a message, and nobody else.
+func (a *App) mark(m customhandler.Message) rotation.MessageMark {
+	return rotation.MessageMark{Queue: a.settings.CommandQueue, SequenceNumber: m.SequenceNumber}
+}
+
+// naming are a log line's attributes by which a message is found again. Its own id is
+// its sender's, and may be missing.
+func (a *App) naming(m customhandler.Message) []any {
+	return []any{"queue", a.settings.CommandQueue, "sequenceNumber", m.SequenceNumber, "enqueued", m.EnqueuedTime,
+		"message", m.MessageID, "delivery", m.DeliveryCount}
+}
+
+// publish sends an event that says what happened to a message. One that cannot be sent
+// holds nothing back: what it says is in the log.
+func (a *App) publish(ctx context.Context, e rotation.Event) {
+	err := a.bus.Publish(ctx, e)
+	if err != nil {
+		a.log.ErrorContext(ctx, "an event about a message could not be published", "type", fmt.Sprintf("%T", e),
+			"class", string(rotation.ClassOf(err)))
 	}
-	return a.bus.Publish(ctx, &rotation.RotationFailed{
-		Spec: rotation.Spec{Name: name}, RotationID: rotation.RotationID(name, m.MessageID), Step: rotation.StepReceive,
-		Class: rotation.Configuration, Code: code,
-		Message: fmt.Sprintf("patrol refused message %q on the command queue: %s", m.MessageID, err),
-		At:      a.outside.Now(),
-	})
 }
 
 // vaultEvent takes Key Vault's events as hints: a command is sent only if the event
@@ -166,9 +165,9 @@ func (a *App) refuse(ctx context.Context, m customhandler.Message, code string, 
 // patrol's own writes causes events, and the near-expiry event comes minutes after a
 // version that lives for less than 30 days: acting on them would rotate for ever.
 func (a *App) vaultEvent(ctx context.Context, m customhandler.Message) error {
-	if m.DeliveryCount >= poisonous {
+	if a.cutShort(a.settings.VaultEventQueue, m) >= tooOften {
 		a.log.ErrorContext(ctx, "the handler's process ended during earlier deliveries of a Key Vault event: "+
-			"patrol ignores it", "message", m.MessageID)
+			"patrol ignores it", "sequenceNumber", m.SequenceNumber, "message", m.MessageID)
 		return nil
 	}
 	events, err := decodeVaultEvents(m.Body)
@@ -221,32 +220,4 @@ func (a *App) needsCheck(s rotation.Spec, v rotation.Version) bool {
 		return true
 	}
 	return !v.Expires.IsZero() && !rotation.Due(s, v.Created, v.Expires).After(a.outside.Now())
-}
-
-// deadLetter publishes an event about a command that the host gave up on.
-func (a *App) deadLetter(ctx context.Context, m customhandler.Message) error {
-	c, err := bus.DecodeCommand(m.Body)
-	s, known := a.manifest.PAT(c.PAT)
-	switch {
-	case known:
-	case err == nil:
-		s = rotation.Spec{Name: c.PAT}
-	case m.SessionID != "":
-		s = rotation.Spec{Name: m.SessionID}
-	default:
-		s = rotation.Spec{Name: "unknown"}
-	}
-	reason := m.DeadLetterReason
-	if reason == "" {
-		reason = "unknown"
-	}
-	a.log.ErrorContext(ctx, "command in the dead-letter queue", "pat", s.Name, "code", reason,
-		"message", m.MessageID)
-	return a.bus.Publish(ctx, &rotation.RotationFailed{
-		Spec: s, RotationID: rotation.RotationID(s.Name, m.MessageID), Step: rotation.StepDeadLetter,
-		Class: rotation.Transient, Code: reason,
-		Message: "the Functions host gave up on a command: see the handler's log for what failed; " +
-			"the next sweep checks the PAT again",
-		Attempt: c.Attempt, At: a.outside.Now(),
-	})
 }

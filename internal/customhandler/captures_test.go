@@ -67,7 +67,7 @@ func TestTheRecordedMessagesDecodeToTheirExactValues(t *testing.T) {
 	for name, want := range map[string]customhandler.Message{
 		"servicebus-binary": {
 			Body: []byte(cloudEvent), Trusted: true,
-			MessageID: "m-1", SessionID: "jenkins-agents", DeliveryCount: 1,
+			MessageID: "m-1", SessionID: "jenkins-agents", DeliveryCount: 1, SequenceNumber: 1,
 			EnqueuedTime:          instant(t, "2026-11-23T23:38:29Z"),
 			ApplicationProperties: map[string]any{"attempt": int64(2), "tenant": "blue", "vip": true},
 		},

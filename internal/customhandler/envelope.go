@@ -42,10 +42,12 @@ type Message struct {
 	Body    []byte
 	Trusted bool
 
-	MessageID     string
+	MessageID     string // the sender's; the .NET client's messages have none
 	SessionID     string
 	DeliveryCount int // 1 on the first delivery
-	EnqueuedTime  time.Time
+	// SequenceNumber is the broker's own: no other message of the queue has it.
+	SequenceNumber int64
+	EnqueuedTime   time.Time // of a scheduled message: when its time had come
 	// ApplicationProperties are the sender's: strings, bools, int64, float64.
 	ApplicationProperties map[string]any
 	// DeadLetterReason is on messages of a dead-letter queue.
@@ -65,6 +67,7 @@ type metadata struct {
 	MessageID             text `json:"MessageId"`
 	SessionID             text `json:"SessionId"`
 	DeliveryCount         integer
+	SequenceNumber        integer
 	EnqueuedTime          moment
 	EnqueuedTimeUtc       moment
 	ApplicationProperties properties
@@ -194,7 +197,8 @@ func decodeBase64(b []byte) ([]byte, bool) {
 func (d *metadata) message() Message {
 	m := Message{
 		MessageID: string(d.MessageID), SessionID: string(d.SessionID), DeliveryCount: int(d.DeliveryCount),
-		EnqueuedTime: d.EnqueuedTime.or(d.EnqueuedTimeUtc), ApplicationProperties: d.ApplicationProperties,
+		SequenceNumber: int64(d.SequenceNumber),
+		EnqueuedTime:   d.EnqueuedTime.or(d.EnqueuedTimeUtc), ApplicationProperties: d.ApplicationProperties,
 	}
 	m.DeadLetterReason, _ = m.ApplicationProperties["DeadLetterReason"].(string)
 	return m

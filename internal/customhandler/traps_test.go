@@ -123,6 +123,10 @@ func TestTrap03ValuesEncodedTwiceOnceOrNotAtAllReadTheSame(t *testing.T) {
 	} {
 		check(t, name, f.receive(t, binary("x", `"SessionId":`+c.value)).SessionID, c.want)
 	}
+	for name, value := range map[string]string{"as text": `"9007199254740993"`, "as number": `9007199254740993`} {
+		check(t, "sequence number "+name, f.receive(t, binary("x", `"SequenceNumber":`+value)).SequenceNumber,
+			9007199254740993)
+	}
 	m := f.receive(t, binary("x",
 		`"ApplicationProperties":"{\"n\":9007199254740993,\"f\":1.5,\"s\":\"7\",\"b\":false}"`))
 	check(t, "application properties", m.ApplicationProperties,

@@ -46,6 +46,8 @@ type Manifest struct {
 	// Refused are the entries that are not in force though the others are, in the
 	// file's order. Their secrets are declared all the same.
 	Refused []Refusal
+	// Overlap is the default one, of PATs whose entry is gone.
+	Overlap time.Duration
 
 	byName map[string]int // lower-case name to index in PATs
 }

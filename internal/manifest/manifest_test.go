@@ -107,6 +107,9 @@ func TestWithoutDefaultsTheBuiltInOnesApply(t *testing.T) {
 func TestDefaultsMergeKeyByKey(t *testing.T) {
 	m := parse(t, "defaults: {lifetime: 60d, overlap: 90m}\n"+head+
 		"  - {name: a, identity: bot, organization: c, scopes: [vso.code], rotateBefore: 5d}\n")
+	if m.Overlap != 90*time.Minute {
+		t.Errorf("the overlap of a PAT whose entry is gone is %s, want %s", m.Overlap, 90*time.Minute)
+	}
 	if s := m.PATs[0]; s.Lifetime != 60*day || s.RotateBefore != 5*day || s.Overlap != 90*time.Minute {
 		t.Errorf("got %+v", s)
 	}

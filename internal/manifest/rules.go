@@ -58,6 +58,7 @@ func (p *parser) parse(data []byte) *Manifest {
 		}
 	}
 
+	m.Overlap = defaults.overlap
 	if f, ok := top["pats"]; ok {
 		p.pats(f, m, defaults, where)
 	} else {

@@ -225,6 +225,13 @@ func (p *planning) result() rotation.Plan {
 		p.plan.Released = append(p.plan.Released, *v)
 	}
 	slices.SortFunc(p.plan.Released, func(a, b rotation.Version) int { return strings.Compare(a.Name, b.Name) })
+	for _, g := range p.garbage {
+		if g.isKept || g.endsAt.IsZero() {
+			continue
+		}
+		p.plan.Garbage = append(p.plan.Garbage, rotation.Garbage{Owner: g.owner, PAT: g.pat, Name: g.spec.Name,
+			Ends: g.endsAt})
+	}
 	slices.SortFunc(p.plan.Problems, func(a, b rotation.Unobserved) int {
 		return cmp.Or(strings.Compare(a.Identity, b.Identity), strings.Compare(a.Organization, b.Organization))
 	})

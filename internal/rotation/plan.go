@@ -48,12 +48,22 @@ type Plan struct {
 	Items     []Item
 	Unmanaged []Unmanaged
 	Released  []Version // secrets that patrol wrote for PATs that are no longer in the manifest
+	// Garbage are PATs with our mark that nothing holds, and that a sweep ends.
+	Garbage []Garbage
 	// MassChanges are owners of whose PATs so many are gone or drifted that a person has
 	// to say whether that is meant.
 	MassChanges []MassChanged
 	// Problems are what could not be observed: the vault, an organization, an
 	// identity.
 	Problems []Unobserved
+}
+
+// Garbage is a PAT that nothing holds.
+type Garbage struct {
+	Owner Owner
+	PAT   PAT
+	Name  string // of the secret that it was made for
+	Ends  time.Time
 }
 
 // MassChanged counts how many of an owner's PATs are gone or drifted.

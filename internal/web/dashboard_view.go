@@ -532,6 +532,8 @@ func changeWord(action string) (word, tone string) {
 		return "Revoke the replaced one", ""
 	case changeSignIn:
 		return "Ask for a sign-in", "bad"
+	case changeRevokeOrphan:
+		return "Revoke what nothing holds", ""
 	case changeRelease:
 		return "Let run out", ""
 	}

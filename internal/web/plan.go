@@ -34,6 +34,8 @@ const (
 	changeRevoke  = string(rotation.Revoke)
 	changeSignIn  = "sign-in"
 	changeRelease = "release"
+
+	changeRevokeOrphan = "revoke-orphan"
 )
 
 // Changes are what a plan would do, by PAT. An empty list: nothing.
@@ -71,6 +73,15 @@ func Changes(plan rotation.Plan) []Change {
 		out = append(out, Change{Action: changeRelease, PAT: v.Name, Identity: v.Ledger.Identity,
 			AuthorizationID: v.Ledger.AuthorizationID, At: timeOrNull(v.Expires),
 			Message: "it is no longer in the manifest: patrol lets it run out, and revokes nothing"})
+	}
+	for _, g := range plan.Garbage {
+		c := Change{Action: changeRevokeOrphan, PAT: g.Name, Identity: g.Owner.Identity,
+			Organization: g.Owner.Organization, AuthorizationID: g.PAT.AuthorizationID,
+			Message: "no version of a secret knows this PAT, which patrol has made"}
+		if g.Ends.After(plan.At) {
+			c.At = timeOrNull(g.Ends)
+		}
+		out = append(out, c)
 	}
 	slices.SortStableFunc(out, func(x, y Change) int {
 		return strings.Compare(strings.ToLower(x.PAT), strings.ToLower(y.PAT))
