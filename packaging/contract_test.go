@@ -33,6 +33,8 @@ var functions = map[string]trigger{
 	"RotatePat":       {kind: "httpTrigger", method: "post", route: "pats/{name}/rotate", level: "function"},
 	"Check":           {kind: "httpTrigger", method: "post", route: "check", level: "function"},
 	"Status":          {kind: "httpTrigger", method: "get", route: "status", level: "function"},
+	"SetOverlap":      {kind: "httpTrigger", method: "post", route: "pats/{name}/overlap", level: "function"},
+	"RestorePat":      {kind: "httpTrigger", method: "post", route: "pats/{name}/restore", level: "function"},
 	"ExtendPat":       {kind: "httpTrigger", method: "post", route: "pats/{name}/extend", level: "function"},
 	"RevokePat":       {kind: "httpTrigger", method: "delete", route: "tokens/{authorizationId}", level: "function"},
 	"SignIn":          {kind: "httpTrigger", method: "get", route: "identities/{identity}/signin", level: "function"},

@@ -18,12 +18,15 @@ const (
 	doExtend = "extend"
 	doRevoke = "revoke"
 	doCheck  = "check"
+
+	doOverlap = "overlap"
+	doRestore = "restore"
 )
 
 // action is what a form asks for, with all that it needs.
 type action struct {
 	Act             string // doRotate ...
-	Name            string // the PAT's, of rotate and extend
+	Name            string // the PAT's, of rotate, extend, overlap and restore
 	RevokePrevious  string
 	Reason          string
 	ValidTo         time.Time
@@ -31,6 +34,8 @@ type action struct {
 	Organization    string
 	Identity        string
 	Force           bool
+	Until           time.Time // of overlap
+	Accept          string    // of check: the id of a mass change
 	// Key is the idempotency key: the form sent twice acts once.
 	Key string
 }
@@ -53,6 +58,10 @@ func (act action) Fields() []field {
 	if !act.ValidTo.IsZero() {
 		add("validTo", act.ValidTo.Format(time.RFC3339))
 	}
+	if !act.Until.IsZero() {
+		add("until", act.Until.Format(time.RFC3339))
+	}
+	add("acceptMassChange", act.Accept)
 	add("authorizationId", act.AuthorizationID)
 	add("organization", act.Organization)
 	add("identity", act.Identity)
@@ -95,7 +104,15 @@ func actionOf(form url.Values) (action, *Problem) {
 		if !rotation.IsGUID(act.AuthorizationID) {
 			return act, badForm("The authorization id must be a GUID.")
 		}
+	case doOverlap:
+		act.Name, act.Until = form.Get("name"), readEnd(form.Get("until"))
+		if act.Until.IsZero() {
+			return act, badForm("The end of the overlap must be a day and a time in UTC, like 2027-01-31T00:00.")
+		}
+	case doRestore:
+		act.Name = form.Get("name")
 	case doCheck:
+		act.Accept = form.Get("acceptMassChange")
 	default:
 		return act, badForm("The dashboard cannot do what the form asks for: press one of its buttons.")
 	}
@@ -145,8 +162,12 @@ func (d *dashboard) perform(ctx context.Context, by Caller, act action, token st
 		return d.extend(ctx, by, act)
 	case doRevoke:
 		return d.revoke(ctx, by, act)
+	case doOverlap:
+		return d.setOverlap(ctx, by, act)
+	case doRestore:
+		return d.restore(ctx, by, act)
 	}
-	return d.check(ctx, by)
+	return d.check(ctx, by, act)
 }
 
 // withNotice is the overview below a notice.
@@ -184,6 +205,27 @@ func (d *dashboard) extend(ctx context.Context, by Caller, act action) *dashboar
 	return d.pat(ctx, act.Name, n)
 }
 
+func (d *dashboard) setOverlap(ctx context.Context, by Caller, act action) *dashboardPage {
+	x, p := d.SetOverlap(ctx, by, act.Name, act.Until)
+	if p != nil {
+		return d.pat(ctx, act.Name, d.failureNotice(p, nil))
+	}
+	return d.pat(ctx, act.Name, &notice{Title: "The overlap has been lengthened",
+		Text:   []string{"The replaced PAT is valid until " + long(x.Until) + "."},
+		Detail: []string{"Authorization id: " + x.AuthorizationID}})
+}
+
+func (d *dashboard) restore(ctx context.Context, by Caller, act action) *dashboardPage {
+	x, p := d.Restore(ctx, by, act.Name)
+	if p != nil {
+		return d.pat(ctx, act.Name, d.failureNotice(p, nil))
+	}
+	return d.pat(ctx, act.Name, &notice{Title: "The earlier PAT is current again",
+		Text: []string{"Readers of the secret get it from now on.",
+			"The PAT that it has taken the place of is valid until " + long(x.ReplacedUntil) + "."},
+		Detail: []string{"Authorization id: " + x.AuthorizationID}})
+}
+
 func (d *dashboard) revoke(ctx context.Context, by Caller, act action) *dashboardPage {
 	x, p := d.Revoke(ctx, by, RevokeRequest{AuthorizationID: act.AuthorizationID, Organization: act.Organization,
 		Identity: act.Identity, Force: act.Force})
@@ -219,8 +261,8 @@ func insteadOfRevoking(p *Problem, act action) []instead {
 	return append(out, instead{"Revoke it all the same", forced})
 }
 
-func (d *dashboard) check(ctx context.Context, by Caller) *dashboardPage {
-	x, p := d.Sweep(ctx, by)
+func (d *dashboard) check(ctx context.Context, by Caller, act action) *dashboardPage {
+	x, p := d.Sweep(ctx, by, CheckRequest{AcceptMassChange: act.Accept})
 	if p != nil {
 		return d.refuse(ctx, p)
 	}
@@ -272,7 +314,7 @@ func (d *dashboard) confirm(ctx context.Context, by Caller, act action, n *notic
 func (d *dashboard) consequences(ctx context.Context, act action) (*confirmView, action, *Problem) {
 	switch act.Act {
 	case doCheck:
-		return consequencesOfChecking(), act, nil
+		return consequencesOfChecking(act), act, nil
 	case doRevoke:
 		return d.consequencesOfRevoking(ctx, act), act, nil
 	}
@@ -282,9 +324,14 @@ func (d *dashboard) consequences(ctx context.Context, act action) (*confirmView,
 	}
 	act.Name = item.Spec.Name
 	v := &confirmView{Back: item.Spec.Name, Facts: factsOf(item)}
-	if act.Act == doExtend {
+	switch act.Act {
+	case doExtend:
 		v.extension(item, act)
-	} else {
+	case doOverlap:
+		v.overlap(item, act)
+	case doRestore:
+		v.restoration(item)
+	default:
 		v.rotation(item, act)
 	}
 	if act.Reason != "" {
@@ -308,7 +355,14 @@ func factsOf(item rotation.Item) []fact {
 	return out
 }
 
-func consequencesOfChecking() *confirmView {
+func consequencesOfChecking(act action) *confirmView {
+	if act.Accept != "" {
+		return &confirmView{Title: "Accept that so many PATs change at once?", Button: "Accept it", Danger: true,
+			Facts: []fact{{"Mass change", act.Accept, true}}, Text: []string{
+				"patrol waits because so many PATs of this identity are gone, or are not what the manifest asks for, all " +
+					"at once. A wrong list, a wrong manifest or a wrong sign-in looks the same.",
+				"If you accept it, patrol replaces them now. That holds for a day, and for no more PATs than it is about."}}
+	}
 	return &confirmView{Title: "Check now?", Button: "Check now", Text: []string{
 		"patrol checks every PAT of the manifest now, as it does on its schedule, and lists what else the signed-in " +
 			"users have.",
@@ -326,6 +380,26 @@ func (v *confirmView) extension(item rotation.Item, act action) {
 		"The PAT keeps its value: no consumer has to read the secret again.",
 		"Whoever has seen the value can use it until the new end. If you are not sure who has, rotate instead.",
 		"Azure DevOps may give less than is asked for, where a policy of the tenant limits it.")
+}
+
+func (v *confirmView) overlap(item rotation.Item, act action) {
+	v.Title, v.Button = "Lengthen the overlap of "+item.Spec.Name+"?", "Lengthen it"
+	if c := item.Current; c != nil {
+		v.Facts = append(v.Facts, fact{"The replaced PAT ends", long(rotation.RevocationTime(item.Spec, *c)), false})
+	}
+	v.Facts = append(v.Facts, fact{"New end of the overlap", long(act.Until), false})
+	v.Text = []string{
+		"The replaced PAT stays valid until then, for consumers that have not read the secret again.",
+		"Whoever has seen its value can use it until then, too. An overlap cannot be shortened: if the value has leaked, " +
+			"rotate and revoke at once."}
+}
+
+func (v *confirmView) restoration(item rotation.Item) {
+	v.Title, v.Button = "Make the PAT before this one current again?", "Restore it"
+	v.Text = []string{
+		"The secret gets a new version with the value that it had before. Readers of the latest version get that one again.",
+		"The PAT in use now stays valid for the overlap of " + inWords(item.Spec.Overlap) + ", and is revoked after that.",
+		"The restored PAT keeps its end. patrol replaces it when it is due, and not before because of the manifest."}
 }
 
 func (v *confirmView) rotation(item rotation.Item, act action) {

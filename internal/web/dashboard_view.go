@@ -91,6 +91,7 @@ type overview struct {
 	NextSweep  *time.Time
 	Identities []identityView
 	Blind      []BlindSpot
+	Mass       []MassChange
 	Attention  []row
 	MoreBad    int // that did not fit
 	Managed    []row
@@ -196,7 +197,8 @@ func (d *dashboard) overview(ctx context.Context, f dashboardFilter) *dashboardP
 
 	now := d.Now()
 	v := &overview{Filter: f, Counts: count(plan), LastSweep: report.LastSweep, NextSweep: report.NextSweep,
-		Identities: identityViews(report.Identities, now), Blind: blind(plan.Problems)}
+		Identities: identityViews(report.Identities, now), Blind: blind(plan.Problems),
+		Mass: massChanges(plan)}
 	v.Tiles = tiles(v.Counts, f)
 	v.Orgs = organizations(plan)
 	failing := failingByName(report.Failing)
@@ -456,6 +458,7 @@ func (b *timeline) Left() int { return barWidth - b.RotateX }
 type patView struct {
 	row
 	Overlap     string
+	OverlapEnd  string // a proposal for a longer overlap
 	NewEnd      string // a proposal for an extension
 	Extendable  bool
 	TokenEvents []administration.AuditEntry
@@ -493,6 +496,7 @@ func (d *dashboard) pat(ctx context.Context, name string, n *notice) *dashboardP
 func (v *patView) showLife(x VersionInfo, now time.Time) {
 	if until := x.RevokePreviousAt; until != nil && until.After(now) && until.After(x.Created) {
 		v.OverlapUntil = until
+		v.OverlapEnd = until.Add(rotation.Day).UTC().Truncate(time.Minute).Format("2006-01-02T15:04")
 	}
 	if x.ValidTo == nil {
 		return

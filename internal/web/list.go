@@ -263,7 +263,7 @@ func (a *API) entries(plan rotation.Plan, f Filter) []entry {
 // listing is an empty page with what every page says.
 func (a *API) listing(plan rotation.Plan) Listing {
 	return Listing{At: plan.At.UTC(), PATs: []ManagedPAT{}, Unmanaged: []UnmanagedPAT{}, Released: []ReleasedPAT{},
-		Problems: blindSpots(plan.Problems), Counts: count(plan)}
+		Problems: blindSpots(plan.Problems), MassChanges: massChanges(plan), Counts: count(plan)}
 }
 
 func (l *Listing) add(e entry, now time.Time) {
@@ -312,12 +312,17 @@ func count(plan rotation.Plan) Inventory {
 	return n
 }
 
+// isOrdered reports whether a person's order to replace the PAT stands.
+func isOrdered(item rotation.Item) bool {
+	return item.Current != nil && item.Current.Ledger.Facts.Order.Stands()
+}
+
 func describe(item rotation.Item) ManagedPAT {
 	s := item.Spec
 	self := linkTo(s.Name)
 	out := ManagedPAT{Name: s.Name, State: string(item.State), Identity: s.Identity, Organization: s.Organization,
 		DisplayName: s.DisplayName, Scopes: s.Scopes, RotateAt: timeOrNull(item.Due), Clamped: item.Clamped,
-		Global: item.Global, FullScope: item.FullScope,
+		Global: item.Global, FullScope: item.FullScope, Ordered: isOrdered(item),
 		Links: &Links{Self: self, Rotate: self + "/rotate", Extend: self + "/extend"}}
 	if c := item.Current; c != nil {
 		out.AuthorizationID, out.ValidTo, out.LastReason = c.Ledger.AuthorizationID, timeOrNull(c.Expires),

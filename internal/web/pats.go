@@ -35,10 +35,14 @@ func (a *API) Inspect(ctx context.Context, name string) (ManagedPAT, *Problem) {
 			RevokedAt: timeOrNull(l.RevokedAt)})
 	}
 	out.History = history(versions)
+	out.Order = standingOrder(item, versions, a.Now())
 	for _, f := range a.Reconciler.Failing() {
 		if strings.EqualFold(f.PAT, item.Spec.Name) {
 			j := failingOf(f)
 			out.Failure = &j
+			if out.Order != nil {
+				out.Order.Attempt, out.Order.Problem = j.Attempt, &j.FailureCause
+			}
 			out.History = append(out.History, Act{At: f.At.UTC(), Act: actFailed, By: byPatrol, Reason: f.Code,
 				Message: f.Message})
 		}
@@ -46,6 +50,29 @@ func (a *API) Inspect(ctx context.Context, name string) (ManagedPAT, *Problem) {
 	slices.SortStableFunc(out.History, func(x, y Act) int { return y.At.Compare(x.At) })
 	out.TokenEvents = a.tokenEvents(ctx, item.Spec, versions)
 	return out, nil
+}
+
+// standingOrder is the order to replace the current PAT, or the one to end a replaced PAT
+// that still lives; nil: there is none.
+func standingOrder(item rotation.Item, versions []rotation.Version, now time.Time) *StandingOrder {
+	if isOrdered(item) {
+		return orderOn(item.Current)
+	}
+	for i := range versions {
+		v := &versions[i]
+		isCurrent := item.Current != nil && sameToken(v, item.Current)
+		lives := v.Ledger.RevokedAt.IsZero() && v.Expires.After(now)
+		if !isCurrent && lives && v.Ledger.Facts.Order.RevokePrevious == rotation.Now {
+			return orderOn(v)
+		}
+	}
+	return nil
+}
+
+func orderOn(v *rotation.Version) *StandingOrder {
+	o := v.Ledger.Facts.Order
+	return &StandingOrder{By: o.By, Since: o.At.UTC(), RevokePrevious: string(o.RevokePrevious),
+		Operation: o.Operation, AuthorizationID: v.Ledger.AuthorizationID}
 }
 
 // What an Act of a PAT's history can be, beside those of the versions' own notes.
@@ -94,7 +121,11 @@ func revoked(v *rotation.Version, newer []rotation.Version) Act {
 	x := actOn(v, v.Ledger.RevokedAt, actRevoked, byPatrol)
 	cause, order := rotation.CauseOfRevocation(*v, newer, v.Ledger.RevokedAt)
 	x.Reason = string(cause)
-	if order != nil {
+	switch {
+	case order == nil:
+	case order.ID == v.ID: // the order stands on the version that it is about
+		x.By = cmp.Or(order.Ledger.Facts.Order.By, byPatrol)
+	default:
 		x.By = cmp.Or(order.Ledger.RequestedBy, byPatrol)
 	}
 	return x

@@ -33,6 +33,7 @@ const (
 	typeInternal        = "internal"
 	typeKeyReused       = "idempotency-key-reused"
 	typeNoAdministrator = "no-administrator"
+	typeNoMassChange    = "no-mass-change"
 	typeNotAdmin        = administration.NotAdministrator
 	typeNotFound        = "not-found"
 	typePlanChanged     = administration.PlanChanged
@@ -130,6 +131,10 @@ func refusalStatus(code string) (status int, title string) {
 		return http.StatusConflict, "The PAT has been replaced"
 	case reconcile.Gone:
 		return http.StatusConflict, "The PAT is not active any more"
+	case reconcile.NothingReplaced:
+		return http.StatusConflict, "No overlap is under way"
+	case reconcile.OrderedToEnd:
+		return http.StatusConflict, "The replaced PAT was ordered to end"
 	case reconcile.NotProvisioned:
 		return http.StatusUnprocessableEntity, "There is no PAT yet"
 	case reconcile.NotOurs:

@@ -15,8 +15,9 @@ type RotateRequest struct {
 
 const maxReason = 256
 
-// Rotate orders to rotate away from the PAT that is current now. Pressing twice before
-// it is done rotates once.
+// Rotate orders to rotate away from the PAT that is current now. The order is written
+// onto the version that holds it, and stands until it has been carried out. Pressing twice
+// before it is done rotates once.
 func (a *API) Rotate(ctx context.Context, by Caller, name string, o RotateRequest) (Order, *Problem) {
 	asked := request{name: "rotate", target: name, body: o}
 	return do(ctx, a, by, asked, func(operation string) (Order, *Problem) {
@@ -58,7 +59,8 @@ func (a *API) Rotate(ctx context.Context, by Caller, name string, o RotateReques
 		}
 		a.Log.InfoContext(ctx, "rotation ordered", "pat", c.PAT, "from", c.From, "by", c.RequestedBy,
 			"why", o.Reason, "revokePrevious", string(c.RevokePrevious), "operation", c.Operation)
-		if err := a.Outbox.Send(ctx, c); err != nil {
+		// From here on the order stands, whatever becomes of the command.
+		if err := a.actions.Order(ctx, c, item.Current); err != nil {
 			return Order{}, a.upstream(ctx, err)
 		}
 		return orderOf(c), nil
@@ -70,17 +72,30 @@ func orderOf(c rotation.Command) Order {
 		RevokePrevious: string(c.RevokePrevious), Status: linkTo(c.PAT)}
 }
 
-// carriedOut finds the version that an order has led to; nil: none.
+// carriedOut is the answer to an order that has been carried out; nil: it has not.
 func (a *API) carriedOut(ctx context.Context, c rotation.Command) (*Order, *Problem) {
-	versions, err := a.Versions.Versions(ctx, c.PAT)
+	v, p := a.madeBy(ctx, c.PAT, c.Operation)
+	if v == nil {
+		return nil, p
+	}
+	c.Reason, c.From = v.Ledger.Reason, v.Ledger.Previous
+	out := orderOf(c)
+	return &out, nil
+}
+
+// madeBy finds the version that an operation has led to; nil: none. The tag that names
+// the operation gives way where there is no room; the facts stay.
+func (a *API) madeBy(ctx context.Context, name, operation string) (*rotation.Version, *Problem) {
+	versions, err := a.Versions.Versions(ctx, name)
 	if err != nil {
 		return nil, a.upstream(ctx, err)
 	}
-	for _, v := range versions {
-		if v.Ledger.Operation == c.Operation && v.Ledger.RotationID != "" {
-			c.Reason, c.From = v.Ledger.Reason, v.Ledger.Previous
-			out := orderOf(c)
-			return &out, nil
+	done := rotation.ShortOperation(operation)
+	for i := range versions {
+		l := &versions[i].Ledger
+		isIts := l.Facts.Done == done || l.Operation == operation
+		if isIts && l.RotationID != "" {
+			return &versions[i], nil
 		}
 	}
 	return nil, nil

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/azure-patrol/patrol/internal/reconcile"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
@@ -21,7 +22,7 @@ type Sweeps struct {
 func (s *Sweeps) Record(p rotation.Plan, commands int, by string, ended, next time.Time) {
 	j := &SweepReport{At: p.At.UTC(), Took: ended.Sub(p.At).Round(time.Millisecond).String(), By: by,
 		Managed: len(p.Items), Commands: commands, Unmanaged: len(p.Unmanaged), Released: len(p.Released),
-		Problems: blindSpots(p.Problems)}
+		Problems: blindSpots(p.Problems), MassChanges: massChanges(p)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.last = j
@@ -40,11 +41,31 @@ func (s *Sweeps) Last() time.Time {
 	return s.last.At
 }
 
+// CheckRequest may accept what a person has to accept.
+type CheckRequest struct {
+	// AcceptMassChange is the id of the event that asks for it.
+	AcceptMassChange string `json:"acceptMassChange,omitempty"`
+}
+
 // Sweep is the timer's sweep on demand. Its commands carry its minute, so that two in
 // one minute are one.
-func (a *API) Sweep(ctx context.Context, by Caller) (SweepReport, *Problem) {
-	return do(ctx, a, by, request{name: "sweep"}, func(string) (SweepReport, *Problem) {
-		plan, err := a.Reconciler.Sweep(ctx, a.Sweeps.Last(), by.Who)
+func (a *API) Sweep(ctx context.Context, by Caller, o CheckRequest) (SweepReport, *Problem) {
+	asked := request{name: "sweep", body: o}
+	if o.AcceptMassChange != "" {
+		asked.name, asked.target = "accept-mass-change", o.AcceptMassChange
+	}
+	return do(ctx, a, by, asked, func(string) (SweepReport, *Problem) {
+		var accepted reconcile.Acceptance
+		if o.AcceptMassChange != "" {
+			x, p := a.acceptance(ctx, o.AcceptMassChange)
+			if p != nil {
+				return SweepReport{}, p
+			}
+			accepted = x
+			a.Log.InfoContext(ctx, "a mass change is accepted", "identity", x.Owner.Identity,
+				"organization", x.Owner.Organization, "pats", x.PATs, "until", x.Until, "by", by.Who)
+		}
+		plan, err := a.Reconciler.SweepAccepting(ctx, a.Sweeps.Last(), by.Who, accepted)
 		a.Sweeps.Record(plan, len(plan.Commands(by.Who)), by.Who, a.Now(), time.Time{})
 		if err != nil && len(plan.Problems) == 0 {
 			return SweepReport{}, a.upstream(ctx, err) // the commands could not be sent
@@ -57,16 +78,22 @@ func (a *API) Sweep(ctx context.Context, by Caller) (SweepReport, *Problem) {
 
 // check is a sweep, or with dryRun the plan of one.
 func (a *API) check(w http.ResponseWriter, r *http.Request) {
-	by, p := CallerOf(r, triggerHTTP)
+	var body CheckRequest
+	by, p := a.posted(w, r, &body)
+	dryRun := r.URL.Query().Get("dryRun")
+	isDry := dryRun == "true" || dryRun == "1"
+	if p == nil && isDry && body.AcceptMassChange != "" {
+		p = badBody("A dry run accepts nothing: leave out acceptMassChange or dryRun.")
+	}
 	if p != nil {
 		fail(w, *p)
 		return
 	}
-	switch r.URL.Query().Get("dryRun") {
+	switch dryRun {
 	case "true", "1":
 		answer(w, http.StatusOK, a.Plan(r.Context()))
 	case "", "false", "0":
-		out, p := a.Sweep(r.Context(), by)
+		out, p := a.Sweep(r.Context(), by, body)
 		a.reply(w, r, http.StatusAccepted, out, p)
 	default:
 		fail(w, *badQuery("dryRun must be true or false."))
@@ -88,7 +115,8 @@ const (
 // Report is the state of patrol itself: identities, last and next sweep, what is
 // failing, and why.
 func (a *API) Report(ctx context.Context) StatusReport {
-	out := StatusReport{Identities: []IdentityStatus{}, Failing: []Failing{}}
+	out := StatusReport{Identities: []IdentityStatus{}, Failing: []Failing{},
+		Troubles: troublesOf(a.Reconciler.Troubles())}
 	for _, id := range a.identities(ctx) {
 		j := IdentityStatus{Name: id.Name, User: id.User, State: stateSignedIn, Since: timeOrNull(id.Since),
 			Until: timeOrNull(id.Until)}

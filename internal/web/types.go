@@ -8,30 +8,47 @@ import (
 
 // ManagedPAT is a PAT of the manifest.
 type ManagedPAT struct {
-	Name            string        `json:"name"`
-	State           string        `json:"state"` // missing, current, due, blocked, unknown
-	Identity        string        `json:"identity"`
-	Organization    string        `json:"organization"`
-	DisplayName     string        `json:"displayName"`
-	Scopes          []string      `json:"scopes"`
-	AuthorizationID string        `json:"authorizationId,omitempty"`
-	ValidTo         *time.Time    `json:"validTo"`
-	RotateAt        *time.Time    `json:"rotateAt"`
-	Clamped         bool          `json:"clamped,omitempty"`
-	Global          bool          `json:"global,omitempty"`
-	FullScope       bool          `json:"fullScope,omitempty"`
-	LastReason      string        `json:"lastReason,omitempty"`
-	NextAction      *NextAction   `json:"nextAction"`
-	Problem         *FailureCause `json:"problem,omitempty"`
-	Links           *Links        `json:"links,omitempty"`
+	Name            string     `json:"name"`
+	State           string     `json:"state"` // missing, current, due, blocked, unknown
+	Identity        string     `json:"identity"`
+	Organization    string     `json:"organization"`
+	DisplayName     string     `json:"displayName"`
+	Scopes          []string   `json:"scopes"`
+	AuthorizationID string     `json:"authorizationId,omitempty"`
+	ValidTo         *time.Time `json:"validTo"`
+	RotateAt        *time.Time `json:"rotateAt"`
+	Clamped         bool       `json:"clamped,omitempty"`
+	Global          bool       `json:"global,omitempty"`
+	FullScope       bool       `json:"fullScope,omitempty"`
+	LastReason      string     `json:"lastReason,omitempty"`
+	// Ordered: a person's order to replace it stands.
+	Ordered bool `json:"ordered,omitempty"`
+
+	NextAction *NextAction   `json:"nextAction"`
+	Problem    *FailureCause `json:"problem,omitempty"`
+	Links      *Links        `json:"links,omitempty"`
 
 	// What follows is in the answer to GetPat only.
 	Versions []VersionInfo `json:"versions,omitempty"`
 	History  []Act         `json:"history,omitempty"`
 	Failure  *Failing      `json:"failure,omitempty"`
+	// Order is a person's order that stands.
+	Order *StandingOrder `json:"order,omitempty"`
 	// TokenEvents are the organization's own audit log about the PAT and the ones
 	// before it. Absent: the identity may not read it.
 	TokenEvents []administration.AuditEntry `json:"tokenEvents,omitempty"`
+}
+
+// StandingOrder is a person's order that has not been carried out yet.
+type StandingOrder struct {
+	By              string    `json:"by"`
+	Since           time.Time `json:"since"`
+	RevokePrevious  string    `json:"revokePrevious"`
+	Operation       string    `json:"operation,omitempty"`
+	AuthorizationID string    `json:"authorizationId,omitempty"` // of the PAT that it is about
+	// Attempt and Problem are of the last failure that this process has seen.
+	Attempt int           `json:"attempt,omitempty"`
+	Problem *FailureCause `json:"problem,omitempty"`
 }
 
 // NextAction is what patrol does next, and why.
@@ -145,7 +162,9 @@ type Listing struct {
 	Unmanaged []UnmanagedPAT `json:"unmanaged"`
 	Released  []ReleasedPAT  `json:"released"`
 	Problems  []BlindSpot    `json:"problems"`
-	Counts    Inventory      `json:"counts"`
+	// MassChanges wait for a person.
+	MassChanges []MassChange `json:"massChanges,omitempty"`
+	Counts      Inventory    `json:"counts"`
 	// Next leads to the next page; empty on the last one.
 	Next string `json:"next,omitempty"`
 }
@@ -213,6 +232,8 @@ type SweepReport struct {
 	Unmanaged int         `json:"unmanaged"`
 	Released  int         `json:"released"`
 	Problems  []BlindSpot `json:"problems"`
+	// MassChanges wait for a person.
+	MassChanges []MassChange `json:"massChanges,omitempty"`
 }
 
 // IdentityStatus is an identity's sign-in.
@@ -243,4 +264,7 @@ type StatusReport struct {
 	NextSweep  *time.Time       `json:"nextSweep"`
 	// Failing is what this process has seen fail, and not succeed since.
 	Failing []Failing `json:"failing"`
+	// Troubles are what this process cannot observe, or does not act on before a person
+	// has said something.
+	Troubles []Trouble `json:"troubles"`
 }

@@ -1,8 +1,8 @@
 // Package web holds the HTTP functions: the API that people and pipelines call.
 // It turns requests into questions to the domain and commands onto the queue, and
 // must not rotate anything itself: a rotation belongs to the session of its PAT.
-// What leaves every secret's value as it is (a later end, a single revocation) is
-// done at once, so that the caller has the service's own answer.
+// What makes no PAT (a later end, a longer overlap, an earlier PAT restored, a single
+// revocation) is done at once, so that the caller has the service's own answer.
 //
 // Keys are checked by the Functions host before a request comes here.
 package web
@@ -96,6 +96,8 @@ func (a *API) Handler() http.Handler {
 	mux.HandleFunc("GET /api/pats/{name}", a.getPAT)
 	mux.HandleFunc("POST /api/pats/{name}/rotate", a.rotatePAT)
 	mux.HandleFunc("POST /api/pats/{name}/extend", a.extendPAT)
+	mux.HandleFunc("POST /api/pats/{name}/overlap", a.setOverlap)
+	mux.HandleFunc("POST /api/pats/{name}/restore", a.restorePAT)
 	mux.HandleFunc("DELETE /api/tokens/{authorizationId}", a.revokePAT)
 	mux.HandleFunc("POST /api/revocations", a.revokeUserPATs)
 	mux.HandleFunc("POST /api/check", a.check)

@@ -217,6 +217,9 @@ func end(days int) string {
 	return fmt.Sprintf(`{"validTo":%q}`, time.Now().AddDate(0, 0, days).UTC().Format(time.RFC3339))
 }
 
+// until is a body that lengthens an overlap.
+func until(days int) string { return strings.Replace(end(days), "validTo", "until", 1) }
+
 func (c *coverage) successes(t *testing.T, r *fixture) {
 	ask := func(method, path, body string, headers ...string) *answer {
 		t.Helper()
@@ -237,6 +240,9 @@ func (c *coverage) successes(t *testing.T, r *fixture) {
 	r.Settle()
 	ask("POST", "/api/check?dryRun=true", "").want(200, "")
 	ask("GET", "/api/pats/jenkins-agents", "").want(200, "")
+	ask("POST", "/api/pats/jenkins-agents/overlap", until(3)).want(200, "")
+	ask("POST", "/api/pats/jenkins-agents/restore", "").want(200, "")
+	r.Settle()
 	ask("DELETE", "/api/tokens/"+unmanaged, "").want(204, "")
 	ask("DELETE", "/api/tokens/"+r.latest(name).Tags["CredentialId"]+"?force=true", "").want(202, "")
 	r.Settle()
@@ -274,6 +280,15 @@ func (c *coverage) refusals(t *testing.T, r *fixture) {
 	ask("POST", "/api/pats/nobody/extend", end(40)).want(404, "unknown-pat")
 	ask("POST", "/api/pats/jenkins-agents/extend", large).want(413, "too-large")
 	ask("POST", "/api/pats/jenkins-agents/extend", end(40)).want(422, "not-provisioned")
+	ask("POST", "/api/pats/jenkins-agents/overlap", "{}").want(400, "bad-request")
+	ask("POST", "/api/pats/nobody/overlap", until(3)).want(404, "unknown-pat")
+	ask("POST", "/api/pats/jenkins-agents/overlap", large).want(413, "too-large")
+	ask("POST", "/api/pats/jenkins-agents/overlap", until(3)).want(422, "not-provisioned")
+	ask("POST", "/api/pats/jenkins-agents/restore", `{"version":"x"}`).want(400, "bad-request")
+	ask("POST", "/api/pats/nobody/restore", "").want(404, "unknown-pat")
+	ask("POST", "/api/pats/jenkins-agents/restore", large).want(413, "too-large")
+	ask("POST", "/api/pats/jenkins-agents/restore", "").want(422, "not-provisioned")
+	ask("POST", "/api/check", large).want(413, "too-large")
 	ask("DELETE", "/api/tokens/x", "").want(400, "bad-request")
 	ask("DELETE", "/api/tokens/"+unknownID, "").want(404, "unknown-token")
 	ask("POST", "/api/check?dryRun=x", "").want(400, "bad-request")
@@ -281,6 +296,9 @@ func (c *coverage) refusals(t *testing.T, r *fixture) {
 	r.sweep()
 	id := r.latest(name).Tags["CredentialId"]
 	ask("DELETE", "/api/tokens/"+id, "").want(409, "pat-in-use")
+	ask("POST", "/api/pats/jenkins-agents/overlap", until(3)).want(409, "nothing-replaced")
+	ask("POST", "/api/pats/jenkins-agents/restore", "").want(409, "nothing-replaced")
+	ask("POST", "/api/check", accept("build-bot", 0)).want(409, "no-mass-change")
 	unmanaged := r.byHand("by hand", "vso.code", 30, false)
 	key := "Idempotency-Key: k"
 	ask("DELETE", "/api/tokens/"+unmanaged, "", key).want(204, "")
@@ -322,6 +340,8 @@ func (c *coverage) upstream(t *testing.T, r *fixture) {
 		Times: -1})
 	ask("POST", "/api/pats/jenkins-agents/rotate", "").want(502, "upstream")
 	ask("POST", "/api/pats/jenkins-agents/extend", end(40)).want(502, "upstream")
+	ask("POST", "/api/pats/jenkins-agents/overlap", until(3)).want(502, "upstream")
+	ask("POST", "/api/pats/jenkins-agents/restore", "").want(502, "upstream")
 	r.Cloud.Injector.ClearFaults()
 	r.inject(faults.Fault{Service: devops.ServiceName, Operation: devops.ListPats, Mode: faults.Status, Status: 403,
 		Times: -1})

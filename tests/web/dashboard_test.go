@@ -183,6 +183,18 @@ func actions(r *fixture, unmanaged string) map[string]struct {
 			[]string{"Revoke the PAT in use of jenkins-agents?", "all of them fail at once"},
 			"The PAT has been revoked",
 			func() bool { return r.pat(id).State == devops.Revoked && r.latest(name).ID != current.ID }},
+		"lengthen the overlap": {[]string{"act", "overlap", "name", name, "until", time.Now().AddDate(0, 0, 5).UTC().
+			Format("2006-01-02T15:04")},
+			[]string{"Lengthen the overlap of jenkins-agents?", "cannot be shortened"},
+			"The overlap has been lengthened",
+			func() bool {
+				at := r.latest(name).Tags["patrol-revoke-previous-at"]
+				return at > time.Now().AddDate(0, 0, 4).UTC().Format(time.RFC3339)
+			}},
+		"restore": {[]string{"act", "restore", "name", name},
+			[]string{"Make the PAT before this one current again?", "the value that it had before"},
+			"The earlier PAT is current again",
+			func() bool { return r.latest(name).Tags["CredentialId"] == current.Tags["patrol-previous"] }},
 		"check": {[]string{"act", "check"}, []string{"Check now?", "patrol checks every PAT"},
 			"The check has been done",
 			func() bool { return true }},
@@ -192,10 +204,14 @@ func actions(r *fixture, unmanaged string) map[string]struct {
 func eachAction(t *testing.T, test func(t *testing.T, r *fixture, act string)) {
 	t.Helper()
 	for _, act := range []string{"rotate", "rotate now", "extend", "revoke an unmanaged one", "revoke the one in use",
-		"check"} {
+		"lengthen the overlap", "restore", "check"} {
 		t.Run(act, func(t *testing.T) {
 			run(t, simulation.Config{Manifest: twoPATs}, func(t *testing.T, r *fixture) {
 				r.sweep()
+				if act == "lengthen the overlap" || act == "restore" {
+					r.ask("POST", "/api/pats/jenkins-agents/rotate", "").want(202, "")
+					r.Settle()
+				}
 				test(t, r, act)
 			})
 		})
@@ -240,20 +256,25 @@ func TestAConfirmationFitsOneActOfOnePerson(t *testing.T) {
 			"for another PAT":  with(with(good, "name", "nuget-feed"), "authorizationId", unknownID),
 			"with another manner": with(good, "revokePrevious", map[bool]string{true: "overlap",
 				false: "now"}[act == "rotate now"]),
-			"for another end": with(good, "validTo", time.Now().AddDate(0, 0, 70).UTC().Format(time.RFC3339)),
+			"for another end":     with(good, "validTo", time.Now().AddDate(0, 0, 70).UTC().Format(time.RFC3339)),
+			"for another overlap": with(good, "until", time.Now().AddDate(0, 0, 9).UTC().Format(time.RFC3339)),
+			"for a mass change":   with(good, "acceptMassChange", "organization/x"),
 			"with force, or without": with(good, "force", map[bool]string{true: "false",
 				false: "true"}[act == "revoke the one in use"]),
 		}
 		// Fields that an act has no use for change nothing.
-		for _, none := range map[string][]string{
-			"check":      {"for another PAT", "with another manner", "for another end", "with force, or without"},
-			"rotate":     {"for another end", "with force, or without"},
-			"rotate now": {"for another end", "with force, or without"}, "extend": {"with another manner",
-				"with force, or without"},
-			"revoke an unmanaged one": {"with another manner", "for another end"},
-			"revoke the one in use":   {"with another manner", "for another end"},
-		}[act] {
-			delete(forged, none)
+		for field, acts := range map[string][]string{
+			"for another PAT": {"rotate", "rotate now", "extend", "revoke an unmanaged one", "revoke the one in use",
+				"lengthen the overlap", "restore"},
+			"with another manner":    {"rotate", "rotate now"},
+			"for another end":        {"extend"},
+			"for another overlap":    {"lengthen the overlap"},
+			"for a mass change":      {"check"},
+			"with force, or without": {"revoke an unmanaged one", "revoke the one in use"},
+		} {
+			if !slices.Contains(acts, act) {
+				delete(forged, field)
+			}
 		}
 		for other, d := range all {
 			if other != act {

@@ -250,6 +250,9 @@ func schemas() map[string]any {
 		"RevocationPlan": administration.RevocationPlan{}, "RevocationBatch": administration.Batch{},
 		"UserRevocationReport": web.UserRevocationReport{},
 		"RotateRequest":        web.RotateRequest{}, "ExtendRequest": web.ExtendRequest{},
+		"OverlapRequest": web.OverlapRequest{}, "CheckRequest": web.CheckRequest{}, "Overlap": web.Overlap{},
+		"Restoration": web.Restoration{}, "StandingOrder": web.StandingOrder{}, "MassChange": web.MassChange{},
+		"Trouble":        web.Trouble{},
 		"UserRevocation": web.UserRevocation{},
 	}
 }
@@ -355,8 +358,8 @@ func TestEveryProblemTypeIsListed(t *testing.T) {
 	used := map[string]bool{}
 	for _, code := range []string{reconcile.UnknownPAT, reconcile.UnknownToken, reconcile.NotProvisioned,
 		reconcile.NotOurs, reconcile.BadEnd, reconcile.Gone, reconcile.Overtaken, reconcile.ExtensionRefused,
-		reconcile.InUse, administration.Incomplete, administration.NotAdministrator, administration.PlanChanged,
-		rotation.UnknownIdentity} {
+		reconcile.InUse, reconcile.NothingReplaced, reconcile.OrderedToEnd, administration.Incomplete,
+		administration.NotAdministrator, administration.PlanChanged, rotation.UnknownIdentity} {
 		used[code] = true
 	}
 	for _, problem := range problemTypes(t) {
