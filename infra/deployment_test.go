@@ -326,12 +326,9 @@ var roles = []string{
 	"app b7e6dc6d-f1e8-4753-8033-0f276bb0955b Microsoft.Storage/storageAccounts/st*",
 	// Key Vault Secrets Officer
 	"app b86a8fe4-44ce-4948-aee5-eccb2c155cd7 Microsoft.KeyVault/vaults/kv-*",
-	// Service Bus Data Receiver
-	"app 4f6d3b9b-027b-4f4c-9142-0e5a2a2247e0 Microsoft.ServiceBus/namespaces/sbns-*/queues/pat-commands",
-	// Service Bus Data Sender
-	"app 69a216fc-b8fb-44d8-bc22-1f3c2cd27a39 Microsoft.ServiceBus/namespaces/sbns-*/queues/pat-commands",
-	// Service Bus Data Receiver
-	"app 4f6d3b9b-027b-4f4c-9142-0e5a2a2247e0 Microsoft.ServiceBus/namespaces/sbns-*/queues/vault-events",
+	// Service Bus Data Owner: with less, scheduled messages do not wake the app
+	"app 090c5cfd-751d-490a-894a-3ce6f1109419 Microsoft.ServiceBus/namespaces/sbns-*/queues/pat-commands",
+	"app 090c5cfd-751d-490a-894a-3ce6f1109419 Microsoft.ServiceBus/namespaces/sbns-*/queues/vault-events",
 	// Service Bus Data Sender
 	"app 69a216fc-b8fb-44d8-bc22-1f3c2cd27a39 Microsoft.ServiceBus/namespaces/sbns-*/topics/pat-events",
 	// Monitoring Metrics Publisher

@@ -62,10 +62,14 @@ output telemetry string = insights.properties.ConnectionString
 		"template", "module events does not wait for bus"},
 	{"a missing setting, and a needless one", "modules/app.bicep", swap("CHECK_SCHEDULE: checkSchedule",
 		"FUNCTIONS_WORKER_RUNTIME: checkSchedule"), "plain", "plain app settings: CHECK_SCHEDULE is missing"},
-	{"a missing role", "modules/roles.bicep", without("resource appSendsCommands ", "resource appReceivesVaultEvents "),
+	{"a missing role", "modules/roles.bicep", without("resource appOwnsCommands ", "resource appOwnsVaultEvents "),
 		"plain",
-		"plain roles: app 69a216fc-b8fb-44d8-bc22-1f3c2cd27a39 " +
+		"plain roles: app 090c5cfd-751d-490a-894a-3ce6f1109419 " +
 			"Microsoft.ServiceBus/namespaces/sbns-*/queues/pat-commands is missing"},
+	{"a role with which scheduled messages wake nobody", "modules/roles.bicep",
+		swap("090c5cfd-751d-490a-894a-3ce6f1109419", "4f6d3b9b-027b-4f4c-9142-0e5a2a2247e0"), "plain",
+		"plain roles: app 090c5cfd-751d-490a-894a-3ce6f1109419 " +
+			"Microsoft.ServiceBus/namespaces/sbns-*/queues/vault-events is missing"},
 	{"a role on too much", "modules/roles.bicep", func(s string) string {
 		return strings.NewReplacer("scope: bus::events\n", "scope: bus\n", "guid(bus::events.id", "guid(bus.id").
 			Replace(s)

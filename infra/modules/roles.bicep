@@ -35,9 +35,9 @@ var keyVaultSecretsOfficer = subscriptionResourceId(
   'Microsoft.Authorization/roleDefinitions',
   'b86a8fe4-44ce-4948-aee5-eccb2c155cd7'
 )
-var serviceBusDataReceiver = subscriptionResourceId(
+var serviceBusDataOwner = subscriptionResourceId(
   'Microsoft.Authorization/roleDefinitions',
-  '4f6d3b9b-027b-4f4c-9142-0e5a2a2247e0'
+  '090c5cfd-751d-490a-894a-3ce6f1109419'
 )
 var serviceBusDataSender = subscriptionResourceId(
   'Microsoft.Authorization/roleDefinitions',
@@ -97,33 +97,26 @@ resource appOnVault 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
   }
 }
 
-resource appReceivesCommands 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(bus::commands.id, appPrincipalId, serviceBusDataReceiver)
+// The platform wakes an app that rests when its queue has something to do. Only who may
+// manage a queue is told how much that is; without that it looks at the first messages
+// alone, and takes a scheduled one for nothing.
+resource appOwnsCommands 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
+  name: guid(bus::commands.id, appPrincipalId, serviceBusDataOwner)
   scope: bus::commands
   properties: {
     principalId: appPrincipalId
     principalType: 'ServicePrincipal'
-    roleDefinitionId: serviceBusDataReceiver
+    roleDefinitionId: serviceBusDataOwner
   }
 }
 
-resource appSendsCommands 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(bus::commands.id, appPrincipalId, serviceBusDataSender)
-  scope: bus::commands
-  properties: {
-    principalId: appPrincipalId
-    principalType: 'ServicePrincipal'
-    roleDefinitionId: serviceBusDataSender
-  }
-}
-
-resource appReceivesVaultEvents 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(bus::vaultEvents.id, appPrincipalId, serviceBusDataReceiver)
+resource appOwnsVaultEvents 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
+  name: guid(bus::vaultEvents.id, appPrincipalId, serviceBusDataOwner)
   scope: bus::vaultEvents
   properties: {
     principalId: appPrincipalId
     principalType: 'ServicePrincipal'
-    roleDefinitionId: serviceBusDataReceiver
+    roleDefinitionId: serviceBusDataOwner
   }
 }
 

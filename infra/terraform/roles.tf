@@ -3,7 +3,7 @@ locals {
   role_ids = {
     storage_blob_data_owner      = "b7e6dc6d-f1e8-4753-8033-0f276bb0955b"
     key_vault_secrets_officer    = "b86a8fe4-44ce-4948-aee5-eccb2c155cd7"
-    service_bus_data_receiver    = "4f6d3b9b-027b-4f4c-9142-0e5a2a2247e0"
+    service_bus_data_owner       = "090c5cfd-751d-490a-894a-3ce6f1109419"
     service_bus_data_sender      = "69a216fc-b8fb-44d8-bc22-1f3c2cd27a39"
     monitoring_metrics_publisher = "3913510d-42f4-4e42-8a64-420c390055eb"
   }
@@ -13,11 +13,12 @@ locals {
 
   roles = {
     # The host keeps its keys, its leases and the app's package in blobs.
-    app_on_storage                = { who = local.app, role = "storage_blob_data_owner", scope = azurerm_storage_account.host.id }
-    app_on_vault                  = { who = local.app, role = "key_vault_secrets_officer", scope = azurerm_key_vault.vault.id }
-    app_receives_commands         = { who = local.app, role = "service_bus_data_receiver", scope = azurerm_servicebus_queue.commands.id }
-    app_sends_commands            = { who = local.app, role = "service_bus_data_sender", scope = azurerm_servicebus_queue.commands.id }
-    app_receives_vault_events     = { who = local.app, role = "service_bus_data_receiver", scope = azurerm_servicebus_queue.vault_events.id }
+    app_on_storage = { who = local.app, role = "storage_blob_data_owner", scope = azurerm_storage_account.host.id }
+    app_on_vault   = { who = local.app, role = "key_vault_secrets_officer", scope = azurerm_key_vault.vault.id }
+    # The platform wakes an app that rests when its queue has something to do. Only who may manage a queue is told how much
+    # that is; without that it looks at the first messages alone, and takes a scheduled one for nothing.
+    app_owns_commands             = { who = local.app, role = "service_bus_data_owner", scope = azurerm_servicebus_queue.commands.id }
+    app_owns_vault_events         = { who = local.app, role = "service_bus_data_owner", scope = azurerm_servicebus_queue.vault_events.id }
     app_publishes_events          = { who = local.app, role = "service_bus_data_sender", scope = azurerm_servicebus_topic.events.id }
     app_on_insights               = { who = local.app, role = "monitoring_metrics_publisher", scope = azurerm_application_insights.insights.id }
     event_grid_sends_vault_events = { who = local.event, role = "service_bus_data_sender", scope = azurerm_servicebus_queue.vault_events.id }

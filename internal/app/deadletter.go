@@ -27,8 +27,9 @@ func (a *App) deadLetter(ctx context.Context, m customhandler.Message) error {
 	}
 	s := a.specOf(m, c)
 	reason := cmp.Or(m.DeadLetterReason, "unknown")
-	a.log.ErrorContext(ctx, "command in the dead-letter queue", append([]any{"pat", s.Name, "code", reason},
-		a.naming(m)...)...)
+	a.log.ErrorContext(ctx, "command in the dead-letter queue", "pat", s.Name, "code", reason,
+		"queue", a.settings.CommandQueue, "sequenceNumber", m.SequenceNumber, "enqueued", m.EnqueuedTime,
+		"message", m.MessageID, "delivery", m.DeliveryCount)
 	message := "the Functions host gave up on a command: see the handler's log for what failed; "
 	switch {
 	case unreadable != nil:
@@ -62,7 +63,7 @@ func (a *App) sendOn(ctx context.Context, c rotation.Command, m customhandler.Me
 	if err == nil || !isLast || isPersons(c) {
 		return err
 	}
-	a.log.ErrorContext(ctx, "a command of the dead-letter queue could not be sent on: the next sweep checks the PAT",
-		append([]any{"pat", c.PAT, "class", string(rotation.ClassOf(err))}, a.naming(m)...)...)
+	a.logOf(m).ErrorContext(ctx, "a command of the dead-letter queue could not be sent on: "+
+		"the next sweep checks the PAT", "pat", c.PAT, "class", string(rotation.ClassOf(err)))
 	return nil
 }

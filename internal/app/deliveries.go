@@ -54,8 +54,8 @@ func (a *App) postpone(ctx context.Context, c rotation.Command, m customhandler.
 	if isPersons(c) && !isClose {
 		next := c.Again(now)
 		next.At = time.Time{}
-		a.log.WarnContext(ctx, "the handler's process ended during earlier deliveries of an order: "+
-			"patrol goes on with it", append([]any{"pat", c.PAT}, a.naming(m)...)...)
+		a.logOf(m).WarnContext(ctx, "the handler's process ended during earlier deliveries of an order: "+
+			"patrol goes on with it", "pat", c.PAT)
 		return a.bus.Send(ctx, next)
 	}
 	return a.quarantine(ctx, c, m)
@@ -66,13 +66,12 @@ func (a *App) postpone(ctx context.Context, c rotation.Command, m customhandler.
 // order never is.
 func (a *App) quarantine(ctx context.Context, c rotation.Command, m customhandler.Message) error {
 	now := a.outside.Now()
-	line := append([]any{"pat", c.PAT}, a.naming(m)...)
+	log := a.logOf(m).With("pat", c.PAT)
 	failed := &rotation.RotationFailed{Spec: a.specOf(m, c), Step: rotation.StepReceive, Class: rotation.Transient,
 		Code: rotation.CrashLoop, Attempt: c.Attempt, At: now}
 	isGivenUp := !isPersons(c) && c.Attempt >= maxQuarantines
 	if isGivenUp {
-		a.log.ErrorContext(ctx, "the handler's process ended during each delivery of a command: patrol gives it up",
-			line...)
+		log.ErrorContext(ctx, "the handler's process ended during each delivery of a command: patrol gives it up")
 		failed.Mark = a.mark(m)
 		failed.Message = "the handler's process ended each time it worked on a command: see its log for the crash; " +
 			"the next sweep checks the PAT again"
@@ -83,8 +82,8 @@ func (a *App) quarantine(ctx context.Context, c rotation.Command, m customhandle
 	if next.Since.IsZero() {
 		next.Since = now
 	}
-	a.log.ErrorContext(ctx, "the handler's process ended during earlier deliveries of a command: patrol postpones it",
-		append(line, "until", next.At)...)
+	log.ErrorContext(ctx, "the handler's process ended during earlier deliveries of a command: patrol postpones it",
+		"until", next.At)
 	err := a.bus.Send(ctx, next)
 	if err != nil {
 		return err

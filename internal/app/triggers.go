@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -119,8 +120,8 @@ func (a *App) reconcile(ctx context.Context, m customhandler.Message) error {
 // refuse is for a message that nobody can work on: it is completed, with a line in the
 // log and an event that say why.
 func (a *App) refuse(ctx context.Context, m customhandler.Message, err error) {
-	a.log.ErrorContext(ctx, "patrol refuses a message on the command queue",
-		append([]any{"code", rotation.NotACommand, "error", err.Error()}, a.naming(m)...)...)
+	a.logOf(m).ErrorContext(ctx, "patrol refuses a message on the command queue", "code", rotation.NotACommand,
+		"error", err.Error())
 	a.publish(ctx, &rotation.RotationFailed{
 		Spec: a.specOf(m, rotation.Command{}), Mark: a.mark(m), Step: rotation.StepReceive,
 		Class: rotation.Configuration, Code: rotation.NotACommand,
@@ -143,11 +144,11 @@ func (a *App) mark(m customhandler.Message) rotation.MessageMark {
 	return rotation.MessageMark{Queue: a.settings.CommandQueue, SequenceNumber: m.SequenceNumber}
 }
 
-// naming are a log line's attributes by which a message is found again. Its own id is
-// its sender's, and may be missing.
-func (a *App) naming(m customhandler.Message) []any {
-	return []any{"queue", a.settings.CommandQueue, "sequenceNumber", m.SequenceNumber, "enqueued", m.EnqueuedTime,
-		"message", m.MessageID, "delivery", m.DeliveryCount}
+// logOf gives the log for lines about a message, which is found again by its place in the
+// queue. Its own id is its sender's, and may be missing.
+func (a *App) logOf(m customhandler.Message) *slog.Logger {
+	return a.log.With("queue", a.settings.CommandQueue, "sequenceNumber", m.SequenceNumber, "enqueued", m.EnqueuedTime,
+		"message", m.MessageID, "delivery", m.DeliveryCount)
 }
 
 // publish sends an event that says what happened to a message. One that cannot be sent

@@ -359,9 +359,10 @@ func consequencesOfChecking(act action) *confirmView {
 	if act.Accept != "" {
 		return &confirmView{Title: "Accept that so many PATs change at once?", Button: "Accept it", Danger: true,
 			Facts: []fact{{"Mass change", act.Accept, true}}, Text: []string{
-				"patrol waits because so many PATs of this identity are gone, or are not what the manifest asks for, all " +
-					"at once. A wrong list, a wrong manifest or a wrong sign-in looks the same.",
-				"If you accept it, patrol replaces them now. That holds for a day, and for no more PATs than it is about."}}
+				"patrol waits because so many PATs of this identity are gone, or are not what the manifest asks for, " +
+					"all at once. A wrong list, a wrong manifest or a wrong sign-in looks the same.",
+				"If you accept it, patrol replaces them now. That holds for a day, and for no more PATs than it is " +
+					"about."}}
 	}
 	return &confirmView{Title: "Check now?", Button: "Check now", Text: []string{
 		"patrol checks every PAT of the manifest now, as it does on its schedule, and lists what else the signed-in " +
@@ -390,15 +391,17 @@ func (v *confirmView) overlap(item rotation.Item, act action) {
 	v.Facts = append(v.Facts, fact{"New end of the overlap", long(act.Until), false})
 	v.Text = []string{
 		"The replaced PAT stays valid until then, for consumers that have not read the secret again.",
-		"Whoever has seen its value can use it until then, too. An overlap cannot be shortened: if the value has leaked, " +
-			"rotate and revoke at once."}
+		"Whoever has seen its value can use it until then, too. An overlap cannot be shortened: if the value has " +
+			"leaked, rotate and revoke at once."}
 }
 
 func (v *confirmView) restoration(item rotation.Item) {
 	v.Title, v.Button = "Make the PAT before this one current again?", "Restore it"
 	v.Text = []string{
-		"The secret gets a new version with the value that it had before. Readers of the latest version get that one again.",
-		"The PAT in use now stays valid for the overlap of " + inWords(item.Spec.Overlap) + ", and is revoked after that.",
+		"The secret gets a new version with the value that it had before. Readers of the latest version get that one " +
+			"again.",
+		"The PAT in use now stays valid for the overlap of " + inWords(item.Spec.Overlap) +
+			", and is revoked after that.",
 		"The restored PAT keeps its end. patrol replaces it when it is due, and not before because of the manifest."}
 }
 

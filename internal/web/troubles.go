@@ -88,8 +88,9 @@ func (a *API) acceptance(ctx context.Context, id string) (reconcile.Acceptance, 
 	}
 	if pats == 0 {
 		return reconcile.Acceptance{}, &Problem{Status: http.StatusConflict, Type: typeNoMassChange,
-			Title:  "There is no mass change to accept",
-			Detail: "No mass change of the PATs of " + owner.Identity + " in " + owner.Organization + " waits for anybody."}
+			Title: "There is no mass change to accept",
+			Detail: "No mass change of the PATs of " + owner.Identity + " in " + owner.Organization +
+				" waits for anybody."}
 	}
 	return reconcile.Acceptance{Owner: owner,
 		MassChange: rotation.MassChange{PATs: pats, Until: a.Now().Add(acceptedFor)}}, nil

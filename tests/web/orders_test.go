@@ -43,8 +43,8 @@ func TestAnOrderStandsFromItsAnswerOn(t *testing.T) {
 		was := r.latest(name)
 		old := was.Tags["CredentialId"]
 		// Nothing can be made, and the command cannot even be sent.
-		r.inject(faults.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: faults.Status, Status: 503,
-			Times: -1})
+		r.inject(faults.Fault{Service: devops.ServiceName, Operation: devops.CreatePat, Mode: faults.Status,
+			Status: 503, Times: -1})
 		writes := r.count(keyvault.Service, keyvault.UpdateSecret)
 		r.ask("POST", "/api/pats/jenkins-agents/rotate", `{"revokePrevious":"now"}`,
 			"X-Ms-Client-Principal-Name: ada@contoso.com", "Idempotency-Key: leak").want(202, "")
@@ -145,7 +145,8 @@ func TestAPersonIsNotCalledByOneOfPatrolsOwnWords(t *testing.T) {
 			run(t, simulation.Config{}, func(t *testing.T, r *fixture) {
 				r.sweep()
 				was := r.latest(name)
-				r.ask("POST", "/api/pats/jenkins-agents/rotate", "", "X-Ms-Client-Principal-Name: "+called).want(202, "")
+				r.ask("POST", "/api/pats/jenkins-agents/rotate", "", "X-Ms-Client-Principal-Name: "+called).
+					want(202, "")
 				r.Settle()
 				now := r.latest(name)
 				if now.ID == was.ID {
@@ -212,8 +213,8 @@ func TestNothingIsRestoredOrLengthenedAfterAnOrderToEndIt(t *testing.T) {
 	run(t, simulation.Config{}, func(t *testing.T, r *fixture) {
 		r.sweep()
 		// The revocation cannot be carried out yet: the replaced PAT lives.
-		r.inject(faults.Fault{Service: devops.ServiceName, Operation: devops.RevokePat, Mode: faults.Status, Status: 503,
-			Times: -1})
+		r.inject(faults.Fault{Service: devops.ServiceName, Operation: devops.RevokePat, Mode: faults.Status,
+			Status: 503, Times: -1})
 		r.ask("POST", "/api/pats/jenkins-agents/rotate", `{"revokePrevious":"now"}`).want(202, "")
 		r.pass(time.Minute)
 		now := r.latest(name).ID

@@ -172,17 +172,16 @@ run "by_default" {
       app_on_insights               = "b 3913510d-42f4-4e42-8a64-420c390055eb appi-test"
       app_on_storage                = "b b7e6dc6d-f1e8-4753-8033-0f276bb0955b sttest"
       app_on_vault                  = "b b86a8fe4-44ce-4948-aee5-eccb2c155cd7 kv-test"
+      app_owns_commands             = "b 090c5cfd-751d-490a-894a-3ce6f1109419 pat-commands"
+      app_owns_vault_events         = "b 090c5cfd-751d-490a-894a-3ce6f1109419 vault-events"
       app_publishes_events          = "b 69a216fc-b8fb-44d8-bc22-1f3c2cd27a39 pat-events"
-      app_receives_commands         = "b 4f6d3b9b-027b-4f4c-9142-0e5a2a2247e0 pat-commands"
-      app_receives_vault_events     = "b 4f6d3b9b-027b-4f4c-9142-0e5a2a2247e0 vault-events"
-      app_sends_commands            = "b 69a216fc-b8fb-44d8-bc22-1f3c2cd27a39 pat-commands"
       event_grid_sends_vault_events = "d 69a216fc-b8fb-44d8-bc22-1f3c2cd27a39 vault-events"
     }
     error_message = "The roles must be these, each on the smallest thing."
   }
 
   assert {
-    condition     = length(distinct([for r in azurerm_role_assignment.role : r.name])) == 8 && alltrue([for r in azurerm_role_assignment.role : r.principal_type == "ServicePrincipal"])
+    condition     = length(distinct([for r in azurerm_role_assignment.role : r.name])) == 7 && alltrue([for r in azurerm_role_assignment.role : r.principal_type == "ServicePrincipal"])
     error_message = "Every role's assignment must have a name of its own, and say whom it is for."
   }
 
