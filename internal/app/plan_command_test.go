@@ -94,17 +94,18 @@ func newReviewer(t *testing.T, clientCredential string) *reviewer {
 	at := func(d time.Duration) string { return now.Add(d).UTC().Format(time.RFC3339) }
 	const day = 24 * time.Hour
 	r.addManaged("due", 21*day, nil)
-	r.addManaged("moved", 30*day, map[string]string{"patrol-identity": "old-bot"})
+	r.addManagedOf(cloud.Organization, "late-bot@contoso.com", "moved", 30*day,
+		map[string]string{"patrol-identity": "old-bot"})
 	r.addManaged("orphaned", 30*day, nil)
 	r.seed("orphaned (patrol "+rotation.VaultTag(c.VaultHost())+"-"+rotation.RotationID("orphaned", "")+")",
 		30*day)
 	r.addManaged("overlapping", 30*day,
-		map[string]string{"patrol-previous": r.seed("overlapping (patrol xxxxxx-0123456789)", 30*day),
+		map[string]string{"patrol-previous": r.seed(r.marked("overlapping"), 30*day),
 			"patrol-revoke-previous-at": at(10*day + 6*time.Hour)})
 	r.addManaged("quiet", 30*day, nil)
-	r.addManaged("relocated", 30*day, map[string]string{"ProviderAddress": r.env["AZURE_DEVOPS_URL"] + "/fabrikam"})
-	r.addManaged("replaced", 30*day, map[string]string{"patrol-previous": r.seed("replaced (patrol xxxxxx-0123456789)",
-		30*day), "patrol-revoke-previous-at": at(9*day + 12*time.Hour)})
+	r.addManagedOf("fabrikam", cloud.User, "relocated", 30*day,
+		map[string]string{"ProviderAddress": r.env["AZURE_DEVOPS_URL"] + "/fabrikam"})
+	r.addManaged("replaced", 30*day, map[string]string{"patrol-previous": r.seed(r.marked("replaced"), 30*day), "patrol-revoke-previous-at": at(9*day + 12*time.Hour)})
 	r.addManaged("scoped", 30*day, nil)
 	r.addManaged("old", 30*day, nil)
 	for _, name := range []string{"adopted", "ambiguous", "ambiguous"} {
@@ -144,14 +145,25 @@ func (r *reviewer) put(v keyvault.Version) {
 // addManaged adds a PAT as patrol leaves it, but for some tags.
 func (r *reviewer) addManaged(name string, life time.Duration, tags map[string]string) {
 	r.t.Helper()
-	marked := name + " (patrol " + rotation.VaultTag(r.cloud.VaultHost()) + "-0123456789)"
-	id, token := r.cloud.DevOps.Seed(cloud.Organization, cloud.User, marked, "vso.code", time.Now().Add(life), false)
+	r.addManagedOf(cloud.Organization, cloud.User, name, life, tags)
+}
+
+// addManagedOf is addManaged for a PAT of another organization or user.
+func (r *reviewer) addManagedOf(organization, user, name string, life time.Duration, tags map[string]string) {
+	r.t.Helper()
+	marked := r.marked(name)
+	id, token := r.cloud.DevOps.Seed(organization, user, marked, "vso.code", time.Now().Add(life), false)
 	all := map[string]string{"CredentialId": id, "ProviderAddress": r.env["AZURE_DEVOPS_URL"] + "/" +
 		cloud.Organization, "ValidityPeriodDays": "30",
 		"patrol-rotation": "0123456789", "patrol-identity": cloud.Identity, "patrol-reason": "provision",
 		"patrol-announced-at": time.Now().UTC().Format(time.RFC3339)}
 	maps.Copy(all, tags)
 	r.put(keyvault.Version{Name: name, Value: token, Tags: all, Expires: time.Now().Add(life)})
+}
+
+// marked is the display name of a PAT that patrol has made.
+func (r *reviewer) marked(name string) string {
+	return rotation.DisplayName(name, rotation.VaultTag(r.cloud.VaultHost()), "0123456789")
 }
 
 // settings are those that a plan needs.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/entra"
 	"github.com/azure-patrol/patrol/internal/manifest"
+	"github.com/azure-patrol/patrol/internal/ncrontab"
 	"github.com/azure-patrol/patrol/internal/telemetry"
 )
 
@@ -151,11 +152,7 @@ func ReadSettings(getenv func(string) string) (Settings, error) {
 	s.Public = r.url("PUBLIC_URL", public, "https://contoso-patrol.azurewebsites.net")
 
 	if schedule := r.required("CHECK_SCHEDULE", "six fields of NCRONTAB, like 0 0 */6 * * *"); schedule != "" {
-		if n := len(strings.Fields(schedule)); n != 6 {
-			r.wrong("CHECK_SCHEDULE", fmt.Sprintf("has %d fields and needs six "+
-				"(second minute hour day month weekday), like 0 0 */6 * * *", n))
-		}
-		s.CheckInterval = longestInterval(schedule)
+		s.CheckInterval = r.schedule(schedule)
 	}
 	switch s.ClientCredential {
 	case "managed-identity":
@@ -270,4 +267,27 @@ func problems(err error) []string {
 		return lines
 	}
 	return []string{err.Error()}
+}
+
+// schedule reads CHECK_SCHEDULE as the Functions host does, and gives the longest time
+// between two sweeps. The host takes five fields and time spans too; patrol's settings
+// say six fields, so that one form is in use.
+func (r *reader) schedule(text string) time.Duration {
+	const form = "six fields of NCRONTAB (second minute hour day month weekday), like 0 0 */6 * * *"
+	if n := len(strings.Fields(text)); n != 6 {
+		r.wrong("CHECK_SCHEDULE", fmt.Sprintf("has %d fields and needs %s", n, form))
+		return 0
+	}
+	s, err := ncrontab.Parse(text)
+	if err != nil {
+		r.wrong("CHECK_SCHEDULE", fmt.Sprintf("the Functions host does not take it (%s): give it %s", err, form))
+		return 0
+	}
+	// Any day will do: what comes at all comes within the years that Next looks ahead.
+	from := time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
+	if s.Next(from).IsZero() {
+		r.wrong("CHECK_SCHEDULE", "names a time that never comes, so there would be no sweep: give it "+form)
+		return 0
+	}
+	return s.Interval(from)
 }

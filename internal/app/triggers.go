@@ -114,7 +114,21 @@ func (a *App) reconcile(ctx context.Context, m customhandler.Message) error {
 			"pat", c.PAT)
 		return a.bus.Send(ctx, c)
 	}
+	if c.IsSweep() {
+		a.sweepAgain(ctx, c)
+		return nil
+	}
 	return a.reconciler.Reconcile(ctx, c)
+}
+
+// sweepAgain is the sweep that follows one that has failed. What fails again has another
+// command by then.
+func (a *App) sweepAgain(ctx context.Context, c rotation.Command) {
+	plan, err := a.reconciler.SweepAgain(ctx, c, a.sweeps.Last(), sweepPauses()...)
+	a.sweeps.Record(plan, len(plan.Commands(c.RequestedBy)), c.RequestedBy, a.outside.Now(), time.Time{})
+	if err != nil {
+		a.log.WarnContext(ctx, "another sweep has failed", "error", err.Error())
+	}
 }
 
 // refuse is for a message that nobody can work on: it is completed, with a line in the

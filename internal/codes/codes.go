@@ -160,8 +160,8 @@ func rotations() Group {
 				"For a day a command has named a PAT that no manifest in force has. It was completed.",
 				"Add the PAT, or stop whoever sends the command."),
 			code(rotation.StillHeld,
-				"A PAT is due to end, and the latest version of another secret, or the same one again, holds it. It is "+
-					"kept while that is so: its readers would be left with a dead one.",
+				"A PAT is due to end, and the latest version of another secret, or the same one again, holds it. It "+
+					"is kept while that is so: its readers would be left with a dead one.",
 				"Put another value into that secret, or delete it. If the PAT must end all the same, order a rotation "+
 					"with revokePrevious now, or revoke the PAT by force."),
 			code(rotation.TagsFull,

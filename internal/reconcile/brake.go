@@ -125,17 +125,17 @@ func (w *work) brakeDrift(ctx context.Context) error {
 	if !drifted {
 		return nil
 	}
-	err := w.lookAtBefore(ctx)
+	err := w.readBefore(ctx)
 	if err != nil {
 		return err
 	}
 	return w.brake(ctx)
 }
 
-// lookAtBefore reads the PAT before a young current one, if it has ended: whether a drift
+// readBefore reads the PAT before a young current one, if it has ended: whether a drift
 // undoes another one shows by its scopes. Azure DevOps does not say whether it still
 // shows a revoked PAT by its id.
-func (w *work) lookAtBefore(ctx context.Context) error {
+func (w *work) readBefore(ctx context.Context) error {
 	isYoung := len(w.seen.Replaced) > 0 && w.Now().Sub(w.seen.Current.Created) < rotation.Day
 	if !isYoung {
 		return nil

@@ -96,6 +96,10 @@ func actionWord(action string) string {
 		return "The replaced PAT is to be revoked now"
 	case rotation.Adopt:
 		return "To be adopted"
+	case rotation.Recognize:
+		return "Its tags are to be written again"
+	case rotation.Relabel:
+		return "The new name of its owner is to be noted"
 	case rotation.Announce:
 		return "The event of its rotation is to be published"
 	case rotation.Refuse:

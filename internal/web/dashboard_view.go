@@ -544,6 +544,10 @@ func changeWord(action string) (word, tone string) {
 	switch rotation.Action(action) {
 	case rotation.Adopt:
 		return "Adopt", ""
+	case rotation.Recognize:
+		return "Write the tags again that were taken off", ""
+	case rotation.Relabel:
+		return "Note the new name of the owner", ""
 	case rotation.Announce:
 		return "Publish the event of its rotation", ""
 	case rotation.Refuse:

@@ -61,7 +61,7 @@ func Changes(plan rotation.Plan) []Change {
 			c.Action, c.AuthorizationID = changeRevoke, it.Current.Ledger.Previous
 		case rotation.Adopt:
 			c.Action, c.AuthorizationID = string(it.Decision.Action), it.Decision.PAT.AuthorizationID
-		case rotation.Announce, rotation.Refuse:
+		case rotation.Announce, rotation.Refuse, rotation.Recognize, rotation.Relabel:
 			c.Action = string(it.Decision.Action)
 		}
 		if c.Action != "" {
