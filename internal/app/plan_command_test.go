@@ -105,7 +105,8 @@ func newReviewer(t *testing.T, clientCredential string) *reviewer {
 	r.addManaged("quiet", 30*day, nil)
 	r.addManagedOf("fabrikam", cloud.User, "relocated", 30*day,
 		map[string]string{"ProviderAddress": r.env["AZURE_DEVOPS_URL"] + "/fabrikam"})
-	r.addManaged("replaced", 30*day, map[string]string{"patrol-previous": r.seed(r.marked("replaced"), 30*day), "patrol-revoke-previous-at": at(9*day + 12*time.Hour)})
+	r.addManaged("replaced", 30*day, map[string]string{"patrol-previous": r.seed(r.marked("replaced"), 30*day),
+		"patrol-revoke-previous-at": at(9*day + 12*time.Hour)})
 	r.addManaged("scoped", 30*day, nil)
 	r.addManaged("old", 30*day, nil)
 	for _, name := range []string{"adopted", "ambiguous", "ambiguous"} {
