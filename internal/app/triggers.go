@@ -139,7 +139,8 @@ func (a *App) refuse(ctx context.Context, m customhandler.Message, err error) {
 	a.publish(ctx, &rotation.RotationFailed{
 		Spec: a.specOf(m, rotation.Command{}), Mark: a.mark(m), Step: rotation.StepReceive,
 		Class: rotation.Configuration, Code: rotation.NotACommand,
-		Message: fmt.Sprintf("patrol refused message %d on the command queue: %s", m.SequenceNumber, err),
+		Message: fmt.Sprintf("patrol refused message %q, sequence number %d, on the command queue: %s", m.MessageID,
+			m.SequenceNumber, err),
 		At:      a.outside.Now(),
 	})
 }
