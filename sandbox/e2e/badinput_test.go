@@ -68,21 +68,21 @@ func TestMessagesThatAreNotCommandsAreRefusedByAnEvent(t *testing.T) {
 	s.until("the PAT is provisioned", func() bool { return s.settledAt("jenkins-agents", 1) })
 }
 
-func TestACommandForAnUnmanagedPATIsReported(t *testing.T) {
+func TestACommandForAnUnmanagedPATIsPutOff(t *testing.T) {
 	t.Parallel()
 	s := open(t, setup{manifest: manifestOne})
+	// Another instance may have a newer manifest: for a day the command comes back.
 	s.send("somebody-elses", "c1", command(map[string]any{"pat": "somebody-elses", "reason": "requested", "from": "x"}))
-	s.until("the event has come", func() bool { return len(s.failures()) == 1 })
-	if d := s.failures()[0]; d.PAT != "somebody-elses" || d.Code != "not-in-manifest" || d.Class != "configuration" {
-		t.Errorf("event %+v", d)
+	s.until("the command is put off", func() bool { return s.cloud.Bus.Counts(cloud.CommandQueue).Scheduled == 1 })
+	if n := len(s.failures()); n != 0 {
+		t.Errorf("%d events of failure within the day, want none", n)
 	}
-	s.until("the queue is empty", func() bool { return s.drained(cloud.CommandQueue) })
 
 	// In another PAT's session, where it would not be alone at work: sent on.
 	s.send("another-session", "c2", command(map[string]any{"pat": "jenkins-agents", "reason": "look"}))
 	s.until("the PAT is provisioned", func() bool { return s.settledAt("jenkins-agents", 1) })
-	if n := len(s.failures()); n != 1 {
-		t.Errorf("%d events of failure, want one", n)
+	if n := len(s.failures()); n != 0 {
+		t.Errorf("%d events of failure, want none", n)
 	}
 }
 

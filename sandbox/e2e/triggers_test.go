@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/events"
+	"github.com/azure-patrol/patrol/internal/rotation"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
 	"github.com/azure-patrol/patrol/sandbox/devops"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
@@ -29,6 +30,16 @@ type expected struct {
 	overlap            time.Duration // -1: the previous one was to end at once
 }
 
+// userID is the object id of who has signed in as build-bot.
+func (s *fixture) userID() string {
+	s.t.Helper()
+	versions := s.versions("patrol-identity-" + cloud.Identity)
+	if len(versions) == 0 {
+		s.t.Fatal("nobody has signed in")
+	}
+	return versions[len(versions)-1].Tags["patrol-user-id"]
+}
+
 // checkVersion asserts a version that is in force against its PAT, tag by tag.
 func (s *fixture) checkVersion(v keyvault.Version, want expected) {
 	s.t.Helper()
@@ -45,6 +56,7 @@ func (s *fixture) checkVersion(v keyvault.Version, want expected) {
 		"patrol-requested-by": v.Tags["patrol-requested-by"],
 		"patrol-operation":    v.Tags["patrol-operation"],
 	}
+	facts := rotation.Facts{Digest: rotation.Digest(rotation.NewSecret(v.Value)), Owner: s.userID()}
 	if tags["patrol-requested-by"] == "" || tags["patrol-operation"] == "" {
 		s.t.Errorf("%s: version %s does not say who asked for it, and in which operation: %v", want.name, v.ID, v.Tags)
 	}
@@ -54,8 +66,10 @@ func (s *fixture) checkVersion(v keyvault.Version, want expected) {
 		tags["patrol-revoke-previous-at"] = v.Tags["patrol-revoke-previous-at"]
 		at, err := time.Parse(time.RFC3339, v.Tags["patrol-revoke-previous-at"])
 		due := v.Created.Add(want.overlap + time.Minute)
+		facts.Previous = rotation.ShortID(want.previous.Tags["CredentialId"])
+		facts.PreviousEnds = rotation.EndsAfterOverlap
 		if want.overlap < 0 {
-			due = v.Created
+			due, facts.PreviousEnds = v.Created, rotation.EndsNow
 		}
 		isUTC := strings.HasSuffix(v.Tags["patrol-revoke-previous-at"], "Z")
 		if err != nil || !isUTC || at.Sub(due).Abs() > 5*time.Second {
@@ -63,6 +77,9 @@ func (s *fixture) checkVersion(v keyvault.Version, want expected) {
 				v.Tags["patrol-revoke-previous-at"], due.Format(time.RFC3339))
 		}
 	}
+	// An order that made the version is said to be done; which one, the operation says.
+	facts.Done = rotation.ParseFacts(v.Tags["patrol-facts"]).Done
+	tags["patrol-facts"] = facts.String()
 	if !maps.Equal(v.Tags, tags) {
 		s.t.Errorf("%s: tags of version %s\n got %v\nwant %v", want.name, v.ID, v.Tags, tags)
 	}
