@@ -185,13 +185,15 @@ func (w *work) followOrders(ctx context.Context) error {
 }
 
 // asksFor reports whether the command orders to rotate away from this version's PAT.
-// Before an adoption nobody can name that PAT.
+// Before an adoption nobody can name that PAT, and another command may have adopted it
+// since: only a rotation carries the order out.
 func (w *work) asksFor(v rotation.Version) bool {
 	if w.order.IsOrder() {
 		return strings.EqualFold(w.order.From, v.Ledger.AuthorizationID)
 	}
 	wantsRotation := w.order.Reason == rotation.Requested || w.order.Reason == rotation.Compromised
-	return wantsRotation && w.order.From == "" && !v.Ledger.Ours()
+	isRotated := v.Ledger.RotationID != ""
+	return wantsRotation && w.order.From == "" && !isRotated
 }
 
 // follow reads replaced versions, newest first, while one of them may still have

@@ -149,6 +149,21 @@ func TestAnOrderSurvivesAnAdoption(t *testing.T) {
 	})
 }
 
+func TestAnOrderFromBeforeAnAdoptionIsCarriedOutAfterIt(t *testing.T) {
+	story(t, func(f *fixture, s rotation.Spec) {
+		p := f.world.MakePAT(s.Owner(), s.DisplayName, s.Scopes, 30*rotation.Day)
+		f.world.PutSecret(s.Name, p.Value, nil)
+		f.check(s.Name) // another command is faster
+		want(f, "adopted", f.latest(s.Name).Ledger.AuthorizationID, p.AuthorizationID)
+		order := rotation.Command{PAT: s.Name, Reason: rotation.Compromised, RevokePrevious: rotation.Now,
+			RequestedBy: "alice", Operation: "op-3"}
+		f.reconcile(order)
+		want(f, "the leaked PAT works", p.Works(time.Now()), false)
+		f.reconcile(order) // a copy of the message
+		want(f, "PATs ever made", len(f.world.PATs()), 2)
+	})
+}
+
 func TestAnOrderNowEndsAPATThatWasReplacedMeanwhile(t *testing.T) {
 	story(t, func(f *fixture, s rotation.Spec) {
 		f.check(s.Name)
