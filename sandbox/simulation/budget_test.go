@@ -65,7 +65,7 @@ func TestEachPATCostsItsBudgetAndNoCallMore(t *testing.T) {
 		})
 		time.Sleep(23*time.Hour + 50*time.Minute)
 		synctest.Wait()
-		phase("revocation", func() {
+		phase("end of the overlaps", func() {
 			time.Sleep(20 * time.Minute)
 			synctest.Wait()
 		}, map[faults.Call]int{
@@ -78,6 +78,30 @@ func TestEachPATCostsItsBudgetAndNoCallMore(t *testing.T) {
 		phase("sweep of what needs nothing", func() { sweep(t, w) }, map[faults.Call]int{
 			kv(keyvault.ListSecrets): 1, ado(devops.ListPats): 1,
 			{Service: "entra", Operation: "token refresh_token"}: 1,
+		})
+		// Whoever orders reads the secret and writes the order onto it; whether the identity
+		// must sign in, its secret says.
+		phase("order by HTTP, and its rotation", func() {
+			for i := range fleet {
+				w.HTTP("POST", fmt.Sprintf("/api/pats/pat-%02d/rotate", i), `{}`, nil)
+			}
+			w.Settle()
+		}, map[faults.Call]int{
+			kv(keyvault.GetSecret): 2*fleet + 1, kv(keyvault.SetSecret): fleet, kv(keyvault.UpdateSecret): 2 * fleet,
+			ado(devops.CreatePat): fleet, ado(devops.ConnectionData): fleet,
+			sb("send " + cloud.EventTopic): fleet, sb("schedule " + cloud.CommandQueue): fleet,
+		})
+		time.Sleep(48 * time.Hour)
+		synctest.Wait()
+		const sweeps = 4
+		phase("day of what needs nothing", func() {
+			time.Sleep(24 * time.Hour)
+			synctest.Wait()
+		}, map[faults.Call]int{
+			kv(keyvault.ListSecrets): sweeps, ado(devops.ListPats): sweeps,
+			// Each PAT in force is proved once a day.
+			kv(keyvault.GetSecret): fleet, ado(devops.ConnectionData): fleet,
+			{Service: "entra", Operation: "token refresh_token"}: sweeps,
 		})
 	})
 }
