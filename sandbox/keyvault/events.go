@@ -39,7 +39,7 @@ type EventFormat struct {
 	Array bool
 	// Source is the vault's resource id; empty: one made from its host.
 	Source string
-	// Delay is the time between a write and its event.
+	// Delay is the time between a write, or an expiry, and its event.
 	Delay time.Duration
 	// NearExpiryDelay is when SecretNearExpiry comes for a version that is
 	// written with less than 30 days left; 0: 3 minutes.
@@ -75,7 +75,7 @@ func (v *Vault) arm(s *secret, written bool) {
 	}
 	near := ver.Expires.Add(-nearExpiry).Sub(now)
 	v.after(s, ver, NearExpiry, max(near, v.cfg.Events.NearExpiryDelay))
-	v.after(s, ver, Expired, max(ver.Expires.Sub(now), v.cfg.Events.Delay))
+	v.after(s, ver, Expired, max(ver.Expires.Sub(now), 0)+v.cfg.Events.Delay)
 }
 
 func (s *secret) disarm() {
