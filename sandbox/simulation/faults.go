@@ -2,20 +2,21 @@ package simulation
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/azure-patrol/patrol/internal/manifest"
-	"github.com/azure-patrol/patrol/internal/rotation"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
 	"github.com/azure-patrol/patrol/sandbox/devops"
 	"github.com/azure-patrol/patrol/sandbox/faults"
+	"github.com/azure-patrol/patrol/sandbox/keyvault"
 )
 
 // Mode is a way for one upstream call to go wrong.
@@ -34,12 +35,16 @@ const (
 	SignInPage   Mode = "203 with a sign-in page"
 	Clamped      Mode = "clamped expiry"
 	PolicyRefuse Mode = "policy refusal"
+	EmptyList    Mode = "200 without PATs, twice"
+	LastPageLost Mode = "list without its last page, twice"
+	Purged       Mode = "secret purged by somebody"
+	TwoManifests Mode = "killed, and another manifest in force for seven hours"
 )
 
 // Modes are all of them.
 func Modes() []Mode {
 	return []Mode{KilledBefore, KilledAfter, Refused, ResetBefore, ResetAfter, TimeoutAfter, Throttled, Broken, Busy,
-		SignInPage, Clamped, PolicyRefuse}
+		SignInPage, Clamped, PolicyRefuse, EmptyList, LastPageLost, Purged, TwoManifests}
 }
 
 // pastRetries is how often a call fails until the SDKs give up by themselves.
@@ -52,6 +57,13 @@ func (m Mode) Fits(c faults.Call) bool {
 		return c.Service == devops.ServiceName
 	case Clamped, PolicyRefuse:
 		return c.Service == devops.ServiceName && c.Operation == devops.CreatePat
+	case EmptyList, LastPageLost:
+		return c.Service == devops.ServiceName && c.Operation == devops.ListPats
+	case Purged:
+		return c.Service == keyvault.Service || c.Operation == devops.CreatePat
+	case TwoManifests:
+		return slices.Contains([]string{devops.ListPats, devops.CreatePat, keyvault.SetSecret,
+			"receive " + cloud.CommandQueue}, c.Operation)
 	case Throttled:
 		return c.Service != "servicebus"
 	}
@@ -91,8 +103,60 @@ func (m Mode) fault(w *World) (f *faults.Fault, times int) {
 		return &faults.Fault{Mode: faults.Status, Status: http.StatusOK,
 			Header: map[string]string{"Content-Type": "application/json"},
 			Body:   `{"patToken":null,"patTokenError":"disablePatCreationPolicyViolation"}`}, 1
+	case EmptyList:
+		return &faults.Fault{Mode: faults.Status, Status: http.StatusOK,
+			Header: map[string]string{"Content-Type": "application/json"},
+			Body:   `{"continuationToken":"","patTokens":[]}`}, 2
+	case LastPageLost:
+		return &faults.Fault{Mode: faults.Altered, Alter: withoutLastPage}, 2
+	case Purged:
+		for _, name := range w.Cloud.Vault.Names() {
+			if !strings.HasPrefix(name, "patrol-") {
+				w.Purge(name)
+			}
+		}
+		return nil, 1
+	case TwoManifests:
+		return &faults.Fault{Mode: faults.ResetBefore, Then: func() { w.otherManifest(7 * time.Hour) }}, 1
 	}
 	panic("no such mode: " + string(m))
+}
+
+// withoutLastPage is a list of PATs whose last page held one, and whose continuation
+// token is missing. The list is by ends: the newest PAT comes last.
+func withoutLastPage(body []byte) []byte {
+	var list struct {
+		Token string            `json:"continuationToken"`
+		PATs  []json.RawMessage `json:"patTokens"`
+	}
+	if json.Unmarshal(body, &list) != nil {
+		return body // no list: the call failed by itself
+	}
+	list.Token = ""
+	list.PATs = append([]json.RawMessage{}, list.PATs...)
+	if n := len(list.PATs); n > 0 {
+		list.PATs = list.PATs[:n-1]
+	}
+	out, err := json.Marshal(list)
+	if err != nil {
+		panic(err) // it was read as JSON
+	}
+	return out
+}
+
+// otherManifest lets new processes of the first instance begin with a manifest that asks
+// for other scopes, and after a while with the one before, if nobody has changed it since.
+func (w *World) otherManifest(while time.Duration) {
+	before := w.manifestText(0)
+	other := strings.Replace(before, "scopes: [", "scopes: [vso.code, ", 1)
+	w.SetManifestOf(0, other)
+	w.Kill()
+	time.AfterFunc(while, func() {
+		if w.manifestText(0) == other {
+			w.SetManifestOf(0, before)
+			w.Kill()
+		}
+	})
 }
 
 // Point is one upstream call of a scenario: the nth of its kind.
@@ -134,6 +198,8 @@ type Scenario struct {
 	// After is how long the world goes on by itself; it must be enough for
 	// everything to come to rest.
 	After time.Duration
+	// Stranded are users who cannot sign in any more.
+	Stranded []string
 }
 
 // Result of one run.
@@ -194,6 +260,9 @@ func (s Scenario) Run(t *testing.T, plan Plan) (res Result) {
 				if o.left <= 0 {
 					delete(running, c)
 				}
+				if o.fault != nil {
+					w.disturb(o.fault)
+				}
 				return o.fault
 			}
 			return nil
@@ -203,18 +272,16 @@ func (s Scenario) Run(t *testing.T, plan Plan) (res Result) {
 		synctest.Wait()
 		w.Cloud.Injector.OnCall(nil)
 
-		end := time.Now()
+		judged := w.Case()
 		w.Close()
 		closed = true
-		m, _, err := manifest.Parse("pats.yaml", []byte(s.Manifest))
-		if err != nil {
-			t.Fatal(err)
-		}
 		res.Output = w.Output()
-		res.Violations = Judge(Case{
-			Records: w.Cloud.History(), End: end, Specs: m.PATs, VaultTag: rotation.VaultTag(w.Cloud.VaultHost()),
-			Sweep: sweepEvery, Rest: true, Tokens: w.Cloud.Tokens(), Outputs: []string{res.Output, w.Answers()},
-		})
+		judged.Rest, judged.Outputs = true, []string{res.Output, w.Answers()}
+		judged.Stranded = map[string]bool{}
+		for _, user := range s.Stranded {
+			judged.Stranded[strings.ToLower(user)] = true
+		}
+		res.Violations = Judge(judged)
 	})
 	return res
 }

@@ -167,6 +167,9 @@ func TestEverySingleFaultHolds(t *testing.T) {
 	}
 	calls, total, hold := 0, 0, 0
 	for _, s := range scenarios() {
+		if *only != "" && s.Name != *only {
+			continue
+		}
 		at, _ := points(t, s)
 		calls += len(at)
 		plans := simulation.Singles(at)

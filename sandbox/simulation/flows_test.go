@@ -236,21 +236,28 @@ func TestDriftRotates(t *testing.T) {
 	}
 }
 
+// Azure DevOps does not say how it answers for a revoked PAT by its id.
 func TestAPATThatSomebodyRevokedIsReplacedByTheNextSweep(t *testing.T) {
-	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
-		sweep(t, w)
-		old := latest(t, w)
-		time.Sleep(time.Hour)
-		w.Cloud.DevOps.Revoke(old.Tags["CredentialId"])
-		sweep(t, w)
-		v := latest(t, w)
-		if v.ID == old.ID || v.Tags["patrol-reason"] != "compromised" {
-			t.Errorf("version %s with tags %v, want a new one, compromised", v.ID, v.Tags)
-		}
-		if !w.Cloud.DevOps.Works(cloud.Organization, v.Value) {
-			t.Error("the new PAT does not work")
-		}
-	})
+	for what, answer := range map[string]devops.GetGone{"shown by its id": devops.GetRevoked,
+		"an error by its id": devops.GetError, "null by its id": devops.GetNull, "404 by its id": devops.GetNotFound} {
+		t.Run(what, func(t *testing.T) {
+			withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+				w.Cloud.DevOps.Switch(func(s *devops.Switches) { s.GetGone = answer })
+				sweep(t, w)
+				old := latest(t, w)
+				time.Sleep(time.Hour)
+				w.Cloud.DevOps.Revoke(old.Tags["CredentialId"])
+				sweep(t, w)
+				v := latest(t, w)
+				if v.ID == old.ID || v.Tags["patrol-reason"] != "compromised" {
+					t.Errorf("version %s with tags %v, want a new one, compromised", v.ID, v.Tags)
+				}
+				if !w.Cloud.DevOps.Works(cloud.Organization, v.Value) {
+					t.Error("the new PAT does not work")
+				}
+			})
+		})
+	}
 }
 
 func TestADisabledLatestVersionIsReplaced(t *testing.T) {
@@ -281,9 +288,9 @@ func TestAnAttemptThatDiedBetweenCreateAndStoreLeavesNothingBehind(t *testing.T)
 		if len(live(w)) != 2 || len(rotations(w)) != 1 {
 			t.Fatalf("%d PATs, %d rotations after the retry", len(live(w)), len(rotations(w)))
 		}
-		// After a quarter of an hour it is gone, without a sweep.
+		// The sweep that finds it older than a quarter of an hour ends it.
 		time.Sleep(20 * time.Minute)
-		synctest.Wait()
+		sweep(t, w)
 		if n := len(live(w)); n != 1 {
 			t.Errorf("%d PATs alive, want the stored one alone", n)
 		}
@@ -402,9 +409,9 @@ func TestTransientFaultsAreRetriedByScheduledCommandsAndNeverByTheHost(t *testin
 			t.Errorf("failures %+v, want none: the retry succeeded", got)
 		}
 		time.Sleep(time.Hour)
-		synctest.Wait()
+		sweep(t, w)
 		if n := len(live(w)); n != 1 {
-			t.Errorf("%d PATs alive an hour later", n)
+			t.Errorf("%d PATs alive after the next sweep", n)
 		}
 	})
 }
@@ -519,14 +526,10 @@ func TestMessagesThatAreNotCommandsAreReportedAndCompleted(t *testing.T) {
 	for _, tc := range []struct{ what, body, code string }{
 		{"text", "hello", "not-a-command"},
 		{"imitated metadata", `{"messageId":"x","sessionId":"other","deliveryCount":0}`, "not-a-command"},
-		{"an unmanaged PAT", `{"command":"reconcile","pat":"jenkins-agents2"}`, "not-in-manifest"},
 	} {
 		t.Run(tc.what, func(t *testing.T) {
 			withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 				session := name
-				if tc.code == "not-in-manifest" {
-					session = "jenkins-agents2"
-				}
 				w.Command(session, tc.body)
 				w.Settle()
 				got := failures(w)
@@ -539,6 +542,28 @@ func TestMessagesThatAreNotCommandsAreReportedAndCompleted(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Another instance may have a newer manifest: a command for an entry that this one does
+// not know waits for a day.
+func TestACommandForAnUnknownEntryWaitsForADayAndIsThenReported(t *testing.T) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+		w.Command("jenkins-agents2", `{"command":"reconcile","pat":"jenkins-agents2"}`)
+		time.Sleep(23 * time.Hour)
+		synctest.Wait()
+		if got := failures(w); len(got) != 0 {
+			t.Errorf("failures within a day: %+v, want none", got)
+		}
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		got := failures(w)
+		if len(got) != 1 || got[0].Code != "unknown-entry" || got[0].PAT != "jenkins-agents2" {
+			t.Errorf("failures after a day: %+v, want unknown-entry once", got)
+		}
+		if c := w.Cloud.Bus.Counts(cloud.CommandQueue); c.Active != 0 || c.Scheduled != 0 || c.DeadLetter != 0 {
+			t.Errorf("the queue holds %+v, want nothing", c)
+		}
+	})
 }
 
 func TestACommandInAnotherSessionIsSentOnIntoItsOwn(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 
 // Violation is a moment at which an invariant of docs/reliability.md was broken.
 type Violation struct {
-	Invariant string // I1 to I5
+	Invariant string // I1 to I5, I12, I13
 	At        time.Time
 	Text      string
 }
@@ -26,19 +26,52 @@ func (v Violation) String() string {
 
 // Case is what Judge checks.
 type Case struct {
-	Records  []cloud.Record
-	End      time.Time // when the world was observed last
-	Specs    []rotation.Spec
-	VaultTag string
+	Records []cloud.Record
+	End     time.Time // when the world was observed last
+	// Manifests are those that were in force, one period for each process.
+	Manifests []Period
+	VaultTag  string
 	// Sweep is how far sweeps are apart.
 	Sweep time.Duration
 	// Rest is whether things have come to rest at End.
 	Rest bool
+	// Orders are what people have asked for. Nothing else counts as asked for: no tag,
+	// no event, and no message that the app sends itself.
+	Orders []Order
+	// Disturbances are what was made to go wrong.
+	Disturbances []Disturbance
 	// Outside holds authorization ids of PATs that somebody else revoked.
 	Outside map[string]bool
+	// Stranded holds users who cannot sign in any more: nobody can end their PATs but an
+	// administrator, who must have been told.
+	Stranded map[string]bool
 	// Tokens must be in none of the Outputs, messages and tags.
 	Tokens  []string
 	Outputs []string
+}
+
+// Period is the time in which a manifest was in force in one process.
+type Period struct {
+	From, To time.Time // To is zero while it lasts
+	Specs    []rotation.Spec
+	Users    map[string]string // by identity
+}
+
+// Order is what a person has asked for: to rotate away from a PAT.
+type Order struct {
+	PAT             string
+	AuthorizationID string // empty: there was no PAT yet
+	Now             bool   // the PAT was to end at once
+	At              time.Time
+	// Accepted is when the person was told so; zero: not at all. Then it may be carried
+	// out, and need not.
+	Accepted time.Time
+}
+
+// Disturbance is something that was made to go wrong, until a time.
+type Disturbance struct {
+	At, Until time.Time
+	Kill      bool
 }
 
 // Judge goes through a history record by record and checks the invariants of
@@ -46,15 +79,19 @@ type Case struct {
 // included.
 func Judge(c Case) []Violation {
 	j := &judge{Case: c, secrets: map[string]*secretHistory{}, pats: map[string]*patHistory{},
-		rotated: map[string]events.Rotated{}}
-	for _, s := range c.Specs {
-		j.secrets[strings.ToLower(s.Name)] = &secretHistory{spec: s, versions: map[string]*versionHistory{}}
+		byID: map[string]*patHistory{}, rotated: map[string]events.Rotated{}}
+	for _, p := range c.Manifests {
+		for _, s := range p.Specs {
+			j.secrets[strings.ToLower(s.Name)] = &secretHistory{name: s.Name, versions: map[string]*versionHistory{}}
+		}
 	}
+	slices.SortStableFunc(j.Disturbances, func(a, b Disturbance) int { return a.At.Compare(b.At) })
 	for _, r := range c.Records {
 		j.until(r.At)
 		j.apply(r)
 	}
 	j.until(c.End)
+	j.orders()
 	if c.Rest {
 		j.rest()
 	}
@@ -66,21 +103,39 @@ type judge struct {
 	Case
 	secrets    map[string]*secretHistory
 	pats       map[string]*patHistory // by token
+	byID       map[string]*patHistory // by authorization id
 	rotated    map[string]events.Rotated
+	notices    []notice
 	violations []Violation
 }
 
+// notice is an event that tells people that something does not go on.
+type notice struct {
+	at   time.Time
+	pat  string // empty: it is about more than one
+	code string
+}
+
 type secretHistory struct {
-	spec     rotation.Spec
+	name     string
 	versions map[string]*versionHistory
 	order    []*versionHistory
+	purged   bool // and not made anew
+	purgedAt time.Time
 	broken   bool // I1 is reported once, until it holds again
 }
 
 type versionHistory struct {
 	keyvault.Version
-	at       time.Time // when it could first be read
-	replaced time.Time // when the next one could
+	at        time.Time // when it could first be read
+	replaced  time.Time // when the next one could
+	announced time.Time // when its event was first on the topic
+	lost      bool      // purged
+}
+
+// ours reports whether patrol has written or adopted the version.
+func (v *versionHistory) ours() bool {
+	return v.Tags["CredentialId"] != "" && (v.Tags["patrol-rotation"] != "" || v.Tags["patrol-identity"] != "")
 }
 
 type patHistory struct {
@@ -96,6 +151,23 @@ func (j *judge) report(invariant string, at time.Time, format string, args ...an
 	j.violations = append(j.violations, Violation{invariant, at, fmt.Sprintf(format, args...)})
 }
 
+// specs are what the manifests in force at a time say of a PAT.
+func (j *judge) specs(name string, t time.Time) []rotation.Spec {
+	var out []rotation.Spec
+	for _, p := range j.Manifests {
+		isOver := !p.To.IsZero() && t.After(p.To.Add(time.Minute))
+		if t.Before(p.From) || isOver {
+			continue
+		}
+		for _, s := range p.Specs {
+			if strings.EqualFold(s.Name, name) {
+				out = append(out, s)
+			}
+		}
+	}
+	return out
+}
+
 // until checks I1 at the ends of PATs that lie before t.
 func (j *judge) until(t time.Time) {
 	for _, s := range j.secrets {
@@ -106,30 +178,40 @@ func (j *judge) until(t time.Time) {
 }
 
 func (j *judge) current(s *secretHistory) *patHistory {
+	if v := s.latest(); v != nil {
+		return j.pats[v.Value]
+	}
+	return nil
+}
+
+func (s *secretHistory) latest() *versionHistory {
 	if len(s.order) == 0 {
 		return nil
 	}
-	return j.pats[s.order[len(s.order)-1].Value]
+	return s.order[len(s.order)-1]
 }
 
 // readable is I1: from the first provision on, the latest version is enabled and
-// holds a PAT that works.
+// holds a PAT that works. A purged secret has none until it is provisioned anew; one
+// that left the manifest runs out.
 func (j *judge) readable(s *secretHistory, t time.Time) {
-	if len(s.order) == 0 {
+	v := s.latest()
+	if v == nil || s.purged {
 		return
 	}
-	v := s.order[len(s.order)-1]
 	p := j.pats[v.Value]
-	good := v.Enabled && p.works(t)
-	if good {
+	if v.Enabled && p.works(t) {
 		s.broken = false
 		return
 	}
-	if s.broken || p != nil && j.Outside[p.AuthorizationID] {
+	isOutside := p != nil && j.Outside[p.AuthorizationID]
+	hasRunOut := p != nil && p.ended.IsZero()
+	isReleased := hasRunOut && len(j.specs(s.name, t)) == 0
+	if s.broken || isOutside || isReleased {
 		return
 	}
 	s.broken = true
-	j.report("I1", t, "%s: the latest version %s is enabled %t and its PAT works %t", s.spec.Name, v.ID, v.Enabled,
+	j.report("I1", t, "%s: the latest version %s is enabled %t and its PAT works %t", s.name, v.ID, v.Enabled,
 		p.works(t))
 }
 
@@ -149,92 +231,166 @@ func (j *judge) apply(r cloud.Record) {
 
 func (j *judge) secret(r cloud.Record) {
 	s := j.secrets[strings.ToLower(r.Secret.Name)]
-	if s == nil || r.Secret.Deleted {
+	if s == nil {
+		return
+	}
+	if r.Secret.Purged {
+		s.purged, s.purgedAt = true, r.At
+		for _, v := range s.order {
+			v.lost = true
+		}
+		return
+	}
+	if r.Secret.Deleted {
 		return
 	}
 	if v := s.versions[r.Secret.ID]; v != nil {
+		j.closed(s, v, r)
 		v.Version = *r.Secret
 		return
 	}
 	v := &versionHistory{Version: *r.Secret, at: r.At}
 	j.deterministic(s, v)
-	if n := len(s.order); n > 0 {
-		s.order[n-1].replaced = r.At
+	j.reasoned(s, v)
+	if last := s.latest(); last != nil {
+		last.replaced = r.At
 	}
 	s.versions[v.ID] = v
 	s.order = append(s.order, v)
+	s.purged = false
+}
+
+// closed is a part of I3: a version says that its PAT was revoked only once it is.
+func (j *judge) closed(s *secretHistory, v *versionHistory, r cloud.Record) {
+	isNew := v.Tags["patrol-revoked-at"] == "" && r.Secret.Tags["patrol-revoked-at"] != ""
+	if isNew && j.pats[v.Value].works(r.At.Add(rotation.ClockSkew)) {
+		j.report("I3", r.At, "%s: version %s is closed and its PAT is alive", s.name, v.ID)
+	}
 }
 
 // deterministic is the part of I4 that makes repeats recognisable: a rotation's id
 // follows from the version that it replaces.
 func (j *judge) deterministic(s *secretHistory, v *versionHistory) {
 	id := v.Tags["patrol-rotation"]
-	if id == "" || id == rotation.RotationID(s.spec.Name, "") {
+	if id == "" || id == rotation.RotationID(s.name, "") {
 		return
 	}
 	for _, before := range s.order {
-		if id == rotation.RotationID(s.spec.Name, before.ID) {
+		if id == rotation.RotationID(s.name, before.ID) {
 			return
 		}
 	}
-	j.report("I4", v.at, "%s: rotation id %s does not follow from the version that was replaced", s.spec.Name, id)
+	j.report("I4", v.at, "%s: rotation id %s does not follow from the version that was replaced", s.name, id)
 }
 
 func (j *judge) pat(r cloud.Record) {
 	p := j.pats[r.PAT.PAT.Token]
 	if p == nil {
 		p = &patHistory{}
-		j.pats[r.PAT.PAT.Token] = p
+		j.pats[r.PAT.PAT.Token], j.byID[strings.ToLower(r.PAT.PAT.AuthorizationID)] = p, p
 	}
 	p.PAT = r.PAT.PAT
 	if r.PAT.Kind != devops.Ended {
 		return
 	}
 	p.ended = r.At
-	if !j.Outside[p.AuthorizationID] {
-		j.overlap(p, r.At)
+	if j.Outside[p.AuthorizationID] {
+		return
 	}
+	j.overlap(p, r.At)
+	j.nobodys(p, r.At)
 }
 
 // overlap is I2: a reader of a version has a working PAT for the overlap after its
-// replacement, unless somebody asked for its end at once.
+// replacement, counted from when the new version could be read, and for a while after
+// the event that tells of it; unless somebody asked for its end at once.
 func (j *judge) overlap(p *patHistory, t time.Time) {
 	if !t.Before(p.ValidTo) {
 		return
 	}
 	for _, s := range j.secrets {
-		var last *versionHistory
-		for _, v := range s.order {
-			if v.Value == p.Token {
-				last = v
+		last := s.lastOf(p)
+		if last < 0 || j.orderedToEnd(s, last, t) || j.seemsInterrupted(s, s.order[last], p, t) {
+			continue // never readable, asked for, or an exception
+		}
+		v := s.order[last]
+		if v.replaced.IsZero() {
+			if v.lost {
+				j.report("I2", t, "%s: the PAT of version %s was revoked after a purge, before a new one could be read",
+					s.name, v.ID)
 			}
+			continue // current: I1 covers it
 		}
-		if last == nil || last.replaced.IsZero() {
-			continue // never readable, or current: I1 covers it
-		}
-		if until := last.replaced.Add(s.spec.Overlap); t.Before(until) && !s.endsNow(last) {
-			j.report("I2", t, "%s: the PAT of version %s was revoked %s before its overlap ended", s.spec.Name, last.ID,
+		promised := j.promised(s, v)
+		if until := v.replaced.Add(promised); t.Before(until) {
+			j.report("I2", t, "%s: the PAT of version %s was revoked %s before its overlap ended", s.name, v.ID,
 				until.Sub(t))
 		}
-	}
-}
-
-// endsNow reports whether v's replacement, or a later one, was to end what came
-// before at once.
-func (s *secretHistory) endsNow(v *versionHistory) bool {
-	for _, next := range s.order[slices.Index(s.order, v)+1:] {
-		at, err := time.Parse(time.RFC3339, next.Tags["patrol-revoke-previous-at"])
-		if err == nil && (next.Tags["patrol-reason"] == "compromised" || !at.After(next.at.Add(30*time.Second))) {
-			return true
+		next := s.order[last+1]
+		published := s.announced(next)
+		announced := published.Add(min(promised, rotation.AnnouncedFor))
+		wantsEvent := next.Tags["patrol-rotation"] != "" && !next.lost
+		switch {
+		case !wantsEvent:
+		case published.IsZero():
+			j.report("I2", t, "%s: the PAT of version %s was revoked, and no event had told of its replacement", s.name,
+				v.ID)
+		case t.Add(rotation.ClockSkew).Before(announced):
+			j.report("I2", t, "%s: the PAT of version %s was revoked %s after the event that told of its replacement",
+				s.name, v.ID, t.Sub(published))
 		}
 	}
-	return false
 }
 
-// message is the first half of I4: no event without its rotation, and one rotation
+// seemsInterrupted is an exception: the first PAT of a secret that was purged within two
+// sweeps cannot be told from what an interrupted attempt has left.
+func (j *judge) seemsInterrupted(s *secretHistory, v *versionHistory, p *patHistory, t time.Time) bool {
+	isFirst := v.Tags["patrol-rotation"] == rotation.RotationID(s.name, "")
+	return v.lost && isFirst && t.Before(p.ValidFrom.Add(2*j.Sweep+rotation.ClockSkew))
+}
+
+// announced is when the event of a version was first on the topic, or that of another
+// version of its PAT: the SDK repeats a store whose answer was lost.
+func (s *secretHistory) announced(v *versionHistory) time.Time {
+	var first time.Time
+	for _, twin := range s.order {
+		isOfPAT := twin.Value == v.Value && !twin.announced.IsZero()
+		if isOfPAT && (first.IsZero() || twin.announced.Before(first)) {
+			first = twin.announced
+		}
+	}
+	return first
+}
+
+// lastOf is where the last version stands that holds a PAT; -1: none does.
+func (s *secretHistory) lastOf(p *patHistory) int {
+	for i, v := range slices.Backward(s.order) {
+		if v.Value == p.Token {
+			return i
+		}
+	}
+	return -1
+}
+
+// promised is the shortest overlap that a manifest in force gave a version when it was
+// replaced.
+func (j *judge) promised(s *secretHistory, v *versionHistory) time.Duration {
+	specs := j.specs(s.name, v.replaced)
+	if len(specs) == 0 {
+		return 0
+	}
+	return slices.MinFunc(specs, func(a, b rotation.Spec) int { return int(a.Overlap - b.Overlap) }).Overlap
+}
+
+// message is the first half of I4: no event without what it tells, and one rotation
 // for one id.
 func (j *judge) message(r cloud.Record) {
-	if r.Message.Entity != cloud.EventTopic {
+	switch r.Message.Entity {
+	case cloud.CommandQueue:
+		j.command(r)
+		return
+	case cloud.EventTopic:
+	default:
 		return
 	}
 	e, err := events.Decode(r.Message.Body)
@@ -242,18 +398,32 @@ func (j *judge) message(r cloud.Record) {
 		j.report("I4", r.At, "subscribers cannot read an event: %v", err)
 		return
 	}
-	d, ok := e.Data.(events.Rotated)
-	if !ok {
-		return
+	switch d := e.Data.(type) {
+	case events.Rotated:
+		j.rotatedEvent(r, e, d)
+	case events.Revoked:
+		j.revokedEvent(r, e, d)
+	case events.RotationFailed:
+		j.notices = append(j.notices, notice{r.At, d.PAT, d.Code})
+	case events.SignInRequired:
+		j.notices = append(j.notices, notice{r.At, "", d.Code})
+	case events.CheckIncomplete:
+		j.notices = append(j.notices, notice{r.At, "", d.Code})
 	}
-	stored := false
+}
+
+func (j *judge) rotatedEvent(r cloud.Record, e events.Event, d events.Rotated) {
+	var v *versionHistory
 	if s := j.secrets[strings.ToLower(d.PAT)]; s != nil {
-		if v := s.versions[d.Secret.Version]; v != nil {
-			stored = v.Tags["patrol-rotation"] == d.RotationID && v.Tags["CredentialId"] == d.AuthorizationID
-		}
+		v = s.versions[d.Secret.Version]
 	}
+	stored := v != nil && v.Tags["patrol-rotation"] == d.RotationID && v.Tags["CredentialId"] == d.AuthorizationID
 	if !stored {
 		j.report("I4", r.At, "%s: event %s announces a rotation that is not in the vault", d.PAT, e.ID)
+		return
+	}
+	if v.announced.IsZero() {
+		v.announced = r.At
 	}
 	// Two versions of one PAT (a store that the SDK repeated) are one rotation.
 	before, repeated := j.rotated[e.ID]
@@ -261,50 +431,34 @@ func (j *judge) message(r cloud.Record) {
 		j.report("I4", r.At, "%s: event %s announces two rotations", d.PAT, e.ID)
 	}
 	j.rotated[e.ID] = d
+	if d.Reason == string(rotation.Requested) && !j.asked(d, r.At) {
+		j.report("I4", r.At, "%s: event %s says that somebody asked for it; nobody did", d.PAT, e.ID)
+	}
 }
 
-// rest is I3, and the second half of I4, once things have come to rest.
-func (j *judge) rest() {
-	known := map[string]*versionHistory{}
-	specOf := map[string]*secretHistory{}
-	for _, s := range j.secrets {
-		for i, v := range s.order {
-			id := v.Tags["CredentialId"]
-			known[id], specOf[id] = v, s
-			rotationID := v.Tags["patrol-rotation"]
-			// Two versions of one PAT are one rotation: a repeated store.
-			repeated := i+1 < len(s.order) && s.order[i+1].Tags["CredentialId"] == id
-			_, announced := j.rotated[events.RotatedID(rotationID, id)]
-			if rotationID != "" && !announced && !repeated {
-				j.report("I4", j.End, "%s: rotation %s was never announced", s.spec.Name, rotationID)
-			}
-		}
+// asked reports whether somebody ordered to rotate away from the PAT that a rotation has
+// replaced.
+func (j *judge) asked(d events.Rotated, t time.Time) bool {
+	return slices.ContainsFunc(j.Orders, func(o Order) bool {
+		isOfPAT := strings.EqualFold(o.PAT, d.PAT) && !o.At.After(t)
+		return isOfPAT && (d.Previous == nil || strings.EqualFold(o.AuthorizationID, d.Previous.AuthorizationID))
+	})
+}
+
+func (j *judge) revokedEvent(r cloud.Record, e events.Event, d events.Revoked) {
+	p := j.byID[strings.ToLower(d.AuthorizationID)]
+	if p.works(r.At.Add(rotation.ClockSkew)) {
+		j.report("I4", r.At, "%s: event %s says that a PAT was revoked, and it is alive", d.PAT, e.ID)
 	}
-	for _, p := range j.pats {
-		_, tag, _, ours := rotation.ParseDisplayName(p.DisplayName)
-		if !ours || tag != j.VaultTag || !p.works(j.End) {
-			continue
-		}
-		v := known[p.AuthorizationID]
-		if v == nil {
-			j.report("I3", j.End, "PAT %s (%s) is alive and no version knows it", p.AuthorizationID, p.DisplayName)
-			continue
-		}
-		s := specOf[p.AuthorizationID]
-		if latest := s.order[len(s.order)-1]; latest.Tags["CredentialId"] == p.AuthorizationID {
-			continue
-		}
-		// When it is revoked is a tag of its successor.
-		until := v.replaced.Add(s.spec.Overlap + time.Minute + j.Sweep)
-		if !v.replaced.IsZero() && j.End.After(until) {
-			j.report("I3", j.End, "%s: the replaced PAT %s outlived its overlap by more than a sweep", s.spec.Name,
-				p.AuthorizationID)
-		}
+	if d.Cause != string(rotation.CauseRequested) || p == nil {
+		return
 	}
-	for _, s := range j.secrets {
-		if len(s.order) == 0 {
-			j.report("I1", j.End, "%s: was never provisioned", s.spec.Name)
-		}
+	s := j.secrets[strings.ToLower(d.PAT)]
+	if s == nil || s.lastOf(p) < 0 {
+		return
+	}
+	if !j.orderedToEnd(s, s.lastOf(p), r.At) {
+		j.report("I4", r.At, "%s: event %s says that somebody asked for the end of a PAT; nobody did", d.PAT, e.ID)
 	}
 }
 

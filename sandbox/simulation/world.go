@@ -33,7 +33,9 @@ import (
 
 	"github.com/azure-patrol/patrol/events"
 	"github.com/azure-patrol/patrol/internal/app"
+	"github.com/azure-patrol/patrol/internal/bus"
 	"github.com/azure-patrol/patrol/internal/customhandler"
+	"github.com/azure-patrol/patrol/internal/rotation"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
 	"github.com/azure-patrol/patrol/sandbox/functionshost"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
@@ -77,6 +79,10 @@ type World struct {
 	processes   []*process
 	storage     functionshost.Storage
 	ending      sync.WaitGroup
+	// What the judge must know beside the cloud's history.
+	manifests    []*Period
+	orders       []Order
+	disturbances []*Disturbance
 }
 
 // MasterKey opens every function of a World's host.
@@ -101,9 +107,8 @@ func New(tb testing.TB, c Config) *World {
 	tb.Helper()
 	w := &World{tb: tb, network: &memnet.Network{}, config: c, appDir: tb.TempDir()}
 	w.assemble()
-	manifest := filepath.Join(w.appDir, "pats.yaml")
 	w.SetManifest(c.Manifest)
-	cc := cloud.Config{SessionWait: sessionWait, Network: w.network, Manifest: manifest, CheckSchedule: c.Schedule}
+	cc := cloud.Config{SessionWait: sessionWait, Network: w.network, CheckSchedule: c.Schedule}
 	if c.Cloud != nil {
 		c.Cloud(&cc)
 	}
@@ -131,12 +136,32 @@ func New(tb testing.TB, c Config) *World {
 	return w
 }
 
-// SetManifest writes pats.yaml. A running handler reads it when it starts.
+// SetManifest writes the manifest of every instance. A handler reads it when it starts.
 func (w *World) SetManifest(text string) {
 	w.tb.Helper()
-	if err := os.WriteFile(filepath.Join(w.appDir, "pats.yaml"), []byte(text), 0o644); err != nil {
+	for i := range max(w.config.Hosts, 1) {
+		w.SetManifestOf(i, text)
+	}
+}
+
+// SetManifestOf writes the manifest of one instance.
+func (w *World) SetManifestOf(host int, text string) {
+	w.tb.Helper()
+	if err := os.WriteFile(w.manifestOf(host), []byte(text), 0o644); err != nil {
 		w.tb.Fatal(err)
 	}
+}
+
+func (w *World) manifestText(host int) string {
+	text, err := os.ReadFile(w.manifestOf(host))
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	return string(text)
+}
+
+func (w *World) manifestOf(host int) string {
+	return filepath.Join(w.appDir, fmt.Sprintf("pats-%d.yaml", host))
 }
 
 // assemble copies host.json and the functions as packaging does; the handler itself
@@ -197,6 +222,7 @@ func (j jsonOnly) ReadDir(name string) ([]fs.DirEntry, error) {
 func (w *World) startHost(i int) {
 	w.tb.Helper()
 	hc := w.Cloud.Host(w.appDir)
+	hc.Settings["PATROL_MANIFEST"] = w.manifestOf(i)
 	hc.Storage = &w.storage
 	hc.Keys = functionshost.Keys{Master: MasterKey}
 	hc.HandlerPort = 40000 + i
@@ -321,6 +347,7 @@ func (w *World) handler(ctx context.Context, spec functionshost.Spec, stdout, _ 
 	w.processes = append(w.processes, p)
 	seed := w.config.Seed + uint64(len(w.processes))
 	w.mu.Unlock()
+	inForce := w.reads(spec.Getenv("PATROL_MANIFEST"))
 
 	settings, err := app.ReadSettings(spec.Getenv)
 	transport := w.network.Transport()
@@ -362,6 +389,9 @@ func (w *World) handler(ctx context.Context, spec functionshost.Spec, stdout, _ 
 		code = 137 // as a shell reports SIGKILL
 	}
 	p.die()
+	w.mu.Lock()
+	inForce.To = time.Now()
+	w.mu.Unlock()
 	_ = server.Close()
 	<-served
 	// A dead process needs no closing, but its goroutines must end before the bubble
@@ -379,7 +409,9 @@ func (w *World) handler(ctx context.Context, spec functionshost.Spec, stdout, _ 
 
 // Kill ends every handler at once, as SIGKILL does; their hosts start new ones.
 func (w *World) Kill() {
+	now := time.Now()
 	w.mu.Lock()
+	w.disturbances = append(w.disturbances, &Disturbance{At: now, Until: now, Kill: true})
 	processes := w.processes
 	w.mu.Unlock()
 	for _, p := range processes {
@@ -433,7 +465,11 @@ func (w *World) HTTP(method, path string, body, out any) int {
 	req.Header.Set("X-Functions-Key", MasterKey)
 	req.Header.Set("Content-Type", "application/json")
 	rec := httptest.NewRecorder()
+	order, isOrder := w.orderOf(method, req.URL, body)
 	w.Hosts[0].ServeHTTP(rec, req)
+	if isOrder {
+		w.keepOrder(order, rec)
+	}
 	w.mu.Lock()
 	fmt.Fprintf(&w.answers, "%s %s: %d %v\n%s\n", method, path, rec.Code, rec.Header(), rec.Body)
 	w.mu.Unlock()
@@ -501,6 +537,13 @@ func (w *World) Command(session, body string) {
 	if err != nil {
 		w.tb.Fatal(err)
 	}
+	c, err := bus.DecodeCommand([]byte(body))
+	if err == nil && c.IsOrder() {
+		w.mu.Lock()
+		w.orders = append(w.orders, Order{PAT: c.PAT, AuthorizationID: c.From, Now: c.RevokePrevious == rotation.Now,
+			At: time.Now(), Accepted: time.Now()})
+		w.mu.Unlock()
+	}
 	if err := sender.SendMessage(w.tb.Context(), &azservicebus.Message{Body: []byte(body), SessionID: &session,
 		MessageID: new("by-hand-" + rand.Text())}, nil); err != nil {
 		w.tb.Fatalf("sending a command: %v", err)
@@ -510,6 +553,10 @@ func (w *World) Command(session, body string) {
 // Restart kills every handler with its host and starts the app anew.
 func (w *World) Restart() {
 	w.tb.Helper()
+	now := time.Now()
+	w.mu.Lock()
+	w.disturbances = append(w.disturbances, &Disturbance{At: now, Until: now, Kill: true})
+	w.mu.Unlock()
 	n := len(w.Hosts)
 	for _, h := range w.Hosts {
 		_ = h.Close()
