@@ -38,7 +38,7 @@ func (w *work) adopt(ctx context.Context, p rotation.PAT) error {
 	if err != nil {
 		return err
 	}
-	updated.Value = value
+	updated.Value, w.isNew = value, true
 	w.seen.Current = &updated
 	return nil
 }

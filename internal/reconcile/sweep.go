@@ -177,8 +177,7 @@ func (p *planning) send(ctx context.Context, o *ownersPart, wanting []*rotation.
 // dueCheck is a check for an item that comes due before the next sweep is sure to be
 // over.
 func (p *planning) dueCheck(item *rotation.Item) (rotation.Command, bool) {
-	left := item.Due.Sub(p.plan.At)
-	isSoon := !item.Due.IsZero() && left > 0 && left <= p.interval()+sweepSlack
+	isSoon := !item.Due.IsZero() && p.isBeforeNextSweep(item.Due, p.plan.At)
 	if !isSoon || item.Err != nil {
 		return rotation.Command{}, false
 	}

@@ -29,6 +29,7 @@ type work struct {
 	readOnly bool
 	// released: the manifest does not have the entry any more.
 	released bool
+	isNew    bool      // this work has stored or adopted the current version
 	readAt   time.Time // when the secret was read, or written by this work
 	seen     rotation.Observed
 	listed   *index
@@ -89,7 +90,7 @@ func (w *work) run(ctx context.Context) error {
 func (w *work) rest(ctx context.Context, d rotation.Decision) error {
 	w.log.DebugContext(ctx, d.Message, "action", string(d.Action), "rule", d.Rule)
 	var err error
-	if due := w.dueCheck(); due != nil && !w.released {
+	if due := w.dueCheck(); due != nil && w.isNew && !w.released {
 		err = w.Outbox.Send(ctx, *due)
 	}
 	if d.Schedule {
@@ -113,15 +114,27 @@ func (w *work) dueCheck() *rotation.Command {
 		return nil
 	}
 	due, _, known := w.seen.DueAt(w.spec)
-	if !known || !due.After(w.Now()) || due.Sub(w.Now()) > w.interval()+sweepSlack {
+	if !known || !w.isBeforeNextSweep(due, w.Now()) {
 		return nil
 	}
 	c := w.check("due", due.Unix(), due)
 	return &c
 }
 
-// sweepSlack is how long after its time a sweep is sure to be over.
-const sweepSlack = 30 * time.Minute
+const (
+	// sweepSlack is how long after its time a sweep is sure to be over.
+	sweepSlack = 30 * time.Minute
+	// mostAhead bounds how far ahead a due time has a command: sweeps that are further
+	// apart than a weekend are not what patrol is made for.
+	mostAhead = 3 * rotation.Day
+)
+
+// isBeforeNextSweep reports whether a time comes before the next sweep is sure to be
+// over.
+func (r *Reconciler) isBeforeNextSweep(at, now time.Time) bool {
+	left := at.Sub(now)
+	return left > 0 && left <= min(r.interval()+sweepSlack, mostAhead)
+}
 
 // check is a command to reconcile this PAT at a later time. Its operation, which is in
 // the message id, tells what for: a repeat for the same reason is one message.

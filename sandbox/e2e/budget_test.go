@@ -166,8 +166,7 @@ func TestTwentyPATsKeepTheBudget(t *testing.T) {
 		// A rotation that takes more than half a second reads the secret once more,
 		// and a busy machine may be that slow. The simulation, which has no such
 		// thing, holds this phase to the exact number.
-		// Sweeps come once a year here, so each PAT has a command for its due time too.
-		map[faults.Call]int{callToken: 1, callList: 1, callRead: fleet}, 1, 2)
+		map[faults.Call]int{callToken: 1, callList: 1, callRead: fleet}, 1, 1)
 
 	// The overlap of a second, and the minute that is added to it.
 	revoke := s.measure(func() {

@@ -130,7 +130,7 @@ func TestASecretWhoseValueIsRefusedIsReplacedAtOnceAndNothingIsRevoked(t *testin
 	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		id, _ := w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "Jenkins agents", "vso.build_execute",
 			time.Now().Add(20*day), false)
-		if _, err := w.Cloud.Vault.Put(keyvault.Version{Name: name, Value: "mistyped"}); err != nil {
+		if _, err := w.Cloud.Vault.Put(keyvault.Version{Name: name, Value: strings.Repeat("m", 52)}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Minute)
