@@ -141,7 +141,7 @@ func (a *App) refuse(ctx context.Context, m customhandler.Message, err error) {
 		Class: rotation.Configuration, Code: rotation.NotACommand,
 		Message: fmt.Sprintf("patrol refused message %q, sequence number %d, on the command queue: %s", m.MessageID,
 			m.SequenceNumber, err),
-		At:      a.outside.Now(),
+		At: a.outside.Now(),
 	})
 }
 

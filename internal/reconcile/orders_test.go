@@ -495,3 +495,31 @@ func TestAPATThatWasOrderedToEndIsNotRestored(t *testing.T) {
 		want(f, "code", refusal.Code, reconcile.OrderedToEnd)
 	})
 }
+
+func TestAnOrderNowEndsItsPATThoughTheSecretWasPurged(t *testing.T) {
+	story(t, func(f *fixture, s rotation.Spec) {
+		f.check(s.Name)
+		leaked := f.holds(s.Name)
+		f.order(s.Name, rotation.Now)
+		f.world.PurgeSecret(s.Name)
+		f.refuse("devops.Revoke", unreachable)
+		f.pass(time.Minute)
+		f.refuseNothing()
+		f.pass(20 * time.Minute)
+		want(f, "the leaked PAT works", leaked.Works(time.Now()), false)
+		f.holds(s.Name)
+	})
+}
+
+func TestAnOrderNamesNoOtherEntrysPAT(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second := agents(), agents()
+		second.Name, second.DisplayName = "nuget-feed", "NuGet feed"
+		f := newFixture(t, first, second)
+		f.sweep()
+		others := f.holds(second.Name)
+		f.reconcile(rotation.Command{PAT: first.Name, Reason: rotation.Compromised, From: others.AuthorizationID,
+			RevokePrevious: rotation.Now, RequestedBy: "mallory"})
+		want(f, "the other entry's PAT works", others.Works(time.Now()), true)
+	})
+}

@@ -89,7 +89,11 @@ func (w *work) run(ctx context.Context) error {
 // rest ends a reconcile that has nothing left to do now.
 func (w *work) rest(ctx context.Context, d rotation.Decision) error {
 	w.log.DebugContext(ctx, d.Message, "action", string(d.Action), "rule", d.Rule)
-	var err error
+	err := w.endNamed(ctx)
+	if err != nil {
+		w.failed = append(w.failed, failure{rotation.StepRevoke, err})
+		err = nil
+	}
 	if due := w.dueCheck(); due != nil && w.isNew && !w.released {
 		err = w.Outbox.Send(ctx, *due)
 	}
