@@ -27,6 +27,8 @@ type fixture struct {
 	specs []rotation.Spec
 	log   strings.Builder
 	swept time.Time // the last sweep
+	// identities are those of the manifest; nil: those of the specs.
+	identities []string
 }
 
 // agents is an entry of the manifest.
@@ -55,6 +57,7 @@ func (f *fixture) restart() {
 		},
 		Specs: func() []rotation.Spec { return f.specs },
 		Vault: f.world, Tokens: f.world, Outbox: f.world, Identities: f.world,
+		IdentityNames:   func() []string { return f.identities },
 		VaultTag:        machineTag,
 		ProviderAddress: func(o string) string { return machineProvider + o },
 		Organization:    func(a string) string { return strings.TrimPrefix(a, machineProvider) },

@@ -203,3 +203,27 @@ func TestAPATMovedWhileItsOldOrganizationIsDownEndsLater(t *testing.T) {
 		want(f, "the old PAT works afterwards", old.Works(time.Now()), false)
 	})
 }
+
+func TestWhatAnEarlierOwnerHasLeftIsEnded(t *testing.T) {
+	cases := map[string]bool{"an identity of the manifest": false, "an identity that has left it": true}
+	for name, left := range cases {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, other := agents(), agents()
+				other.Name, other.DisplayName, other.Identity = "nuget-feed", "NuGet feed", "release-bot"
+				f := newFixture(t, s, other)
+				f.sweep()
+				attempt := f.attempt(s, f.latest(s.Name).ID)
+				f.specs[0].Identity = "release-bot"
+				if left {
+					f.world.PutSecret("patrol-identity-build-bot", "a sign-in", nil)
+				} else {
+					f.identities = []string{"build-bot", "release-bot"}
+				}
+				f.hours(60)
+				want(f, "the attempt works", attempt.Works(time.Now()), false)
+				f.holds(s.Name)
+			})
+		})
+	}
+}

@@ -48,6 +48,8 @@ type ownersPart struct {
 	specs []int // where they stand in the plan
 	pats  *index
 	err   error
+	// earlier: no entry has this owner any more; its list is read for garbage alone.
+	earlier bool
 }
 
 func (r *Reconciler) newPlanning(at time.Time, pauses []time.Duration) *planning {
@@ -251,7 +253,7 @@ func (p *planning) unmanaged() []rotation.Unmanaged {
 	}
 	var out []rotation.Unmanaged
 	for _, o := range p.owners {
-		if o.pats == nil {
+		if o.pats == nil || o.earlier {
 			continue
 		}
 		o.pats.each(func(pat rotation.PAT) {

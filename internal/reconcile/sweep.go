@@ -76,6 +76,7 @@ func (r *Reconciler) sweep(ctx context.Context, x round) (rotation.Plan, error) 
 		commands += sent
 		err = errors.Join(err, unsent)
 	}
+	p.listEarlierOwners(ctx, x.last)
 	p.findGarbage(ctx)
 	err = errors.Join(err, p.endGarbage(ctx))
 	p.addSignInProblems(signIns)
