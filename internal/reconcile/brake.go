@@ -15,7 +15,7 @@ import (
 const secretListAge = 10 * time.Minute
 
 // secretList shares one list of the vault's secrets, by the properties of their latest
-// versions.
+// versions. One call is under way at a time; its result serves all who wait for it.
 type secretList struct {
 	vault rotation.Vault
 	now   func() time.Time
@@ -23,26 +23,63 @@ type secretList struct {
 	mu      sync.Mutex
 	at      time.Time
 	secrets []rotation.Version
+	flight  *secretFlight
 }
 
-// get returns the list as of a time that is not before notBefore. Callers wait for one
-// another: the list costs pages.
+// secretFlight is a list that is being read.
+type secretFlight struct {
+	at   time.Time // when it began
+	done chan struct{}
+	err  error
+}
+
+// get returns the list as of a time that is not before notBefore.
 func (l *secretList) get(ctx context.Context, notBefore time.Time) ([]rotation.Version, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.at.IsZero() && !l.at.Before(notBefore) {
-		return l.secrets, nil
+	for {
+		l.mu.Lock()
+		if !l.at.IsZero() && !l.at.Before(notBefore) {
+			secrets := l.secrets
+			l.mu.Unlock()
+			return secrets, nil
+		}
+		f := l.flight
+		if f == nil {
+			f = &secretFlight{at: l.now(), done: make(chan struct{})}
+			l.flight = f
+			go l.fetch(context.WithoutCancel(ctx), f)
+		}
+		l.mu.Unlock()
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		if f.err != nil {
+			return nil, f.err
+		}
+		// One that began before notBefore is not good enough: another one.
 	}
-	at := l.now()
+}
+
+// fetch runs apart from any one caller's context.
+func (l *secretList) fetch(ctx context.Context, f *secretFlight) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
 	var secrets []rotation.Version
 	for v, err := range l.vault.Secrets(ctx) {
 		if err != nil {
-			return nil, err
+			f.err = err
+			break
 		}
 		secrets = append(secrets, v)
 	}
-	l.at, l.secrets = at, secrets
-	return secrets, nil
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer close(f.done)
+	l.flight = nil
+	if f.err == nil && f.at.After(l.at) {
+		l.at, l.secrets = f.at, secrets
+	}
 }
 
 // keep takes a list that a sweep has read.

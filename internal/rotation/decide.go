@@ -546,17 +546,19 @@ func (o Observed) endOf(s Spec, i int) time.Time {
 	if p, listed := o.Find(v.Ledger.AuthorizationID); listed {
 		own = p.ValidTo
 	}
+	// Key Vault gives whole seconds: the version could be read within this one.
+	readable := next.Created.Add(time.Second)
 	at := next.Ledger.RevokePreviousAt
 	if at.IsZero() {
 		at = own // a ledger without the time: the PAT's own end is the safe answer
 	}
 	switch {
 	case next.Ledger.unannounced():
-		return latest(at, own, next.Created.Add(s.Overlap))
+		return latest(at, own, readable.Add(s.Overlap))
 	case next.Ledger.RotationID == "":
-		return latest(at, next.Created.Add(s.Overlap))
+		return latest(at, readable.Add(s.Overlap))
 	}
-	return latest(at, next.Created.Add(s.Overlap), next.Ledger.AnnouncedAt.Add(min(s.Overlap, AnnouncedFor)))
+	return latest(at, readable.Add(s.Overlap), next.Ledger.AnnouncedAt.Add(min(s.Overlap, AnnouncedFor)))
 }
 
 // RevocationTime is when a version says that the PAT before it ends, as its event has it.

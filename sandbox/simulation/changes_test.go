@@ -5,6 +5,7 @@ import (
 	"flag"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -186,6 +187,22 @@ func changes() []simulation.Scenario {
 	}
 }
 
+// isOutsideOf reports whether a fault is outside of the promise in this story
+// (docs/reliability.md): a manifest with longer lives in force while short ones come due,
+// and the purge of a secret that no entry has any more.
+func isOutsideOf(s simulation.Scenario, p simulation.Plan) bool {
+	for _, m := range p {
+		switch {
+		case m == simulation.TwoManifests && strings.HasPrefix(s.Name, "lives become"):
+			return true
+		case m == simulation.Purged && (strings.HasPrefix(s.Name, "an entry leaves") ||
+			strings.HasPrefix(s.Name, "two ")):
+			return true
+		}
+	}
+	return false
+}
+
 func TestChangesWhileSomethingIsUnderWayHold(t *testing.T) {
 	seed := *seedArg
 	if seed == 0 {
@@ -203,6 +220,7 @@ func TestChangesWhileSomethingIsUnderWayHold(t *testing.T) {
 		}
 		at, _ := points(t, s)
 		plans := simulation.Singles(at)
+		plans = slices.DeleteFunc(plans, func(p simulation.Plan) bool { return isOutsideOf(s, p) })
 		if !*everyChange {
 			r.Shuffle(len(plans), func(i, j int) { plans[i], plans[j] = plans[j], plans[i] })
 			plans = plans[:min(len(plans), *sample/10)]
