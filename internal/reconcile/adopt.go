@@ -38,7 +38,7 @@ func (w *work) adopt(ctx context.Context, p rotation.PAT) error {
 	if err != nil {
 		return err
 	}
-	updated.Value, w.isNew = value, true
+	updated.Value = value
 	w.seen.Current = &updated
 	return nil
 }

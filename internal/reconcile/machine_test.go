@@ -1,6 +1,7 @@
 package reconcile_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -319,4 +320,42 @@ func TestAPATInUseIsRevokedByForceOnlyAndThenRotated(t *testing.T) {
 		f.pass(time.Minute)
 		f.holds(s.Name)
 	})
+}
+
+// The check is the only thing that comes before a short life's end.
+func TestACheckForADueTimeBeforeTheNextSweepOutlivesALostSend(t *testing.T) {
+	short := agents()
+	short.Lifetime, short.RotateBefore, short.Overlap = 2*time.Hour, 30*time.Minute, 15*time.Minute
+	for lost := 1; lost <= 3; lost++ {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFixture(t, short)
+			sends := 0
+			f.world.Before = func(call string) error {
+				if call != "bus.Send" {
+					return nil
+				}
+				sends++
+				if sends == lost {
+					return context.DeadlineExceeded
+				}
+				return nil
+			}
+			c, ok := rotation.Command{PAT: short.Name, Reason: rotation.Check}, true
+			end := time.Now().Add(8 * time.Hour)
+			for ok { // and no sweep
+				time.Sleep(time.Until(c.At))
+				err := f.r.Reconcile(t.Context(), c)
+				if err != nil {
+					f.reconcile(c) // the host delivers it again
+				}
+				c, ok = f.world.Take(end)
+			}
+			time.Sleep(time.Until(end))
+			v := f.latest(short.Name)
+			p := f.world.PAT(v.Ledger.AuthorizationID)
+			if p == nil || !p.Works(time.Now()) {
+				t.Errorf("send %d lost: the PAT of version %s has ended, and no check replaced it", lost, v.ID)
+			}
+		})
+	}
 }

@@ -61,7 +61,7 @@ func (w *work) rotate(ctx context.Context, d rotation.Decision) (step rotation.S
 	if from.Ledger.AuthorizationID != "" {
 		w.seen.Replaced = slices.Insert(w.seen.Replaced, 0, from)
 	}
-	w.readAt, w.isNew = w.Now(), true
+	w.readAt = w.Now()
 	w.seen.Current, w.seen.Order = &stored, rotation.Order{}
 	w.seen.Gone, w.seen.Refused = false, false
 	w.seen.PATs = append(w.seen.PATs, issued.PAT)

@@ -29,7 +29,6 @@ type work struct {
 	readOnly bool
 	// released: the manifest does not have the entry any more.
 	released bool
-	isNew    bool      // this work has stored or adopted the current version
 	readAt   time.Time // when the secret was read, or written by this work
 	seen     rotation.Observed
 	listed   *index
@@ -89,19 +88,24 @@ func (w *work) run(ctx context.Context) error {
 // rest ends a reconcile that has nothing left to do now.
 func (w *work) rest(ctx context.Context, d rotation.Decision) error {
 	w.log.DebugContext(ctx, d.Message, "action", string(d.Action), "rule", d.Rule)
-	err := w.endNamed(ctx)
-	if err != nil {
-		w.failed = append(w.failed, failure{rotation.StepRevoke, err})
-		err = nil
+	ended := w.endNamed(ctx)
+	if ended != nil {
+		w.failed = append(w.failed, failure{rotation.StepRevoke, ended})
 	}
-	if due := w.dueCheck(); due != nil && w.isNew && !w.released {
-		err = w.Outbox.Send(ctx, *due)
+	var checks []rotation.Command
+	due := w.dueCheck()
+	if due != nil && !w.released {
+		checks = append(checks, *due)
 	}
 	if d.Schedule {
 		// A little later than the earliest moment, whose clock is another one; and later
 		// than now, or the id would be that of the check that is under way.
 		at := later(d.Next, w.Now()).Add(rotation.ClockSkew / 4)
-		err = w.Outbox.Send(ctx, w.check("look", at.Unix(), at))
+		checks = append(checks, w.check("look", at.Unix(), at))
+	}
+	var err error
+	if len(checks) > 0 {
+		err = w.Outbox.Send(ctx, checks...)
 	}
 	if len(w.failed) > 0 {
 		return errors.Join(err, w.settle(ctx))
