@@ -17,6 +17,7 @@ var version = "dev"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	code := app.Main(ctx, os.Args[1:], app.Process{Getenv: os.Getenv, In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
 		Version: version})
 	stop()

@@ -46,6 +46,11 @@ const (
 	exitDone = iota
 	exitFailed
 	exitUsage
+	// exitAsked makes the Functions host start the handler anew at once, without
+	// counting it as a failure. If the host is ending too, it does not matter. Any
+	// other code makes it give the app up: the third 1 in half an hour for all, and 0
+	// in silence, with every later invocation failing.
+	exitAsked = 200
 )
 
 // usageError is a command line that can't be understood. help: it was asked for.
@@ -62,6 +67,9 @@ func Main(ctx context.Context, args []string, p Process) int {
 	err := dispatch(ctx, args, p)
 	if err == nil {
 		return exitDone
+	}
+	if errors.Is(err, errAsked) {
+		return exitAsked
 	}
 	if u, ok := errors.AsType[*usageError](err); ok {
 		if u.help {

@@ -14,12 +14,16 @@ import (
 	"github.com/azure-patrol/patrol/internal/telemetry"
 )
 
-// grace is how long invocations under way may go on after a signal to stop. The
-// Functions host itself sends none, it kills; a terminal and a container do.
-const grace = 10 * time.Second
+// grace is how long invocations under way may go on after a signal to stop: as long as
+// an invocation may take. The Functions host itself sends none, it kills; a terminal, a
+// container and whoever looks for trouble in it do.
+const grace = 4 * time.Minute
 
-// Run serves the Functions host until ctx ends, then finishes what is under way. It
-// reads the environment by getenv and logs to out.
+// errAsked is how Run ends when a signal has asked for it.
+var errAsked = errors.New("asked to end")
+
+// Run serves the Functions host until ctx ends, then takes nothing new, finishes what is
+// under way and gives errAsked. It reads the environment by getenv and logs to out.
 func Run(ctx context.Context, getenv func(string) string, out io.Writer, version string) error {
 	settings, settingsErr := ReadSettings(getenv)
 	log := customhandler.NewLog(out, settings.LogLevel)
@@ -32,6 +36,9 @@ func Run(ctx context.Context, getenv func(string) string, out io.Writer, version
 	a := New(settings, settingsErr, Outside{Log: log, Version: version})
 	server := a.Server(address)
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	if ctx.Err() != nil {
+		return errAsked
+	}
 	if err != nil {
 		return fmt.Errorf("listening for the Functions host: %w", err)
 	}
@@ -42,6 +49,7 @@ func Run(ctx context.Context, getenv func(string) string, out io.Writer, version
 	select {
 	case err = <-served:
 	case <-ctx.Done():
+		log.Info("patrol is asked to end: it finishes what runs")
 		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 		defer cancel()
 		err = server.Shutdown(stop)
@@ -51,5 +59,12 @@ func Run(ctx context.Context, getenv func(string) string, out io.Writer, version
 	}
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
-	return errors.Join(err, a.Close(closing))
+	err = errors.Join(err, a.Close(closing))
+	if ctx.Err() == nil {
+		return err
+	}
+	if err != nil {
+		log.Warn("patrol has not finished everything before its end", "error", err.Error())
+	}
+	return errAsked
 }

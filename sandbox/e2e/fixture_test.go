@@ -224,6 +224,13 @@ func (l *launcher) kill() error {
 	return l.process.Kill()
 }
 
+// signal sends the handler a signal, which the host itself never does.
+func (l *launcher) signal(sig os.Signal) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.process.(interface{ Signal(os.Signal) error }).Signal(sig)
+}
+
 func (l *launcher) starts() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -84,13 +85,37 @@ func TestASignalToStopLetsWhatIsUnderWayFinish(t *testing.T) {
 		t.Errorf("the request under way was answered %d", code)
 	}
 	select {
-	case err := <-exited:
-		if err != nil {
-			t.Errorf("the handler ended with %v", err)
+	case <-exited:
+		if got := cmd.ProcessState.ExitCode(); got != 200 {
+			t.Errorf("the handler ended with exit code %d, want 200", got)
 		}
 	case <-time.After(15 * time.Second):
 		t.Error("the handler did not end within its grace")
 	}
+}
+
+// The host restarts a handler that ends with 200, as often as that happens. With 0 it
+// would answer 500 for ever, and at the third of any other code it would end itself.
+func TestAHandlerThatIsAskedToEndWhileTheHostStaysIsStartedAnewAtOnce(t *testing.T) {
+	t.Parallel()
+	s := open(t, setup{manifest: manifestOne})
+	for range 4 {
+		starts := s.launcher.starts()
+		if err := s.launcher.signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		s.until("the host has started the handler again", func() bool { return s.launcher.starts() > starts })
+		ctx, cancel := context.WithTimeout(t.Context(), timeout)
+		err := s.host.WaitReady(ctx)
+		cancel()
+		if err != nil {
+			t.Fatalf("the handler does not become ready again: %v", err)
+		}
+	}
+	if err := s.sweep(); err != nil {
+		t.Fatalf("the sweep after four signals: %v", err)
+	}
+	s.until("the PAT is provisioned", func() bool { return s.settledAt("jenkins-agents", 1) })
 }
 
 // until polls a condition.

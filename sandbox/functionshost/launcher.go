@@ -118,6 +118,10 @@ func (p *child) Kill() error {
 	return nil
 }
 
+// Signal sends the child a signal, as an operating system or a person may: the host
+// itself never does.
+func (p *child) Signal(s os.Signal) error { return p.cmd.Process.Signal(s) }
+
 func (p *child) Stdout() io.Reader { return p.stdout }
 func (p *child) Stderr() io.Reader { return p.stderr }
 
