@@ -227,7 +227,7 @@ func TestAConfirmationThatDoesNotFitIsRefusedBeforeAnythingIsAsked(t *testing.T)
 			return base64.RawURLEncoding.EncodeToString(b)
 		}
 		c := s.config
-		c.Key = bytes.Repeat([]byte{8}, 32)
+		c.Keys = [][]byte{bytes.Repeat([]byte{8}, 32)}
 		stranger, err := administration.New(c)
 		if err != nil {
 			t.Fatal(err)
@@ -477,12 +477,12 @@ func TestUpstreamsRefusalEndsAPlan(t *testing.T) {
 
 func TestAllThatIsWrongWithAConfigurationIsNamed(t *testing.T) {
 	t.Parallel()
-	_, err := administration.New(administration.Config{Key: []byte("short")})
+	_, err := administration.New(administration.Config{Keys: [][]byte{[]byte("short")}})
 	if err == nil {
 		t.Fatal("a short key and no organizations are accepted")
 	}
 	contains(t, "error", err.Error(), "organizations")
-	contains(t, "error", err.Error(), "5 bytes")
+	contains(t, "error", err.Error(), "32 bytes")
 }
 
 // cancels ends a context with the first revocation.

@@ -25,7 +25,7 @@ func (r *Revocations) seal(p RevocationPlan, expires time.Time) string {
 	for _, batch := range p.batches {
 		c.Digests = append(c.Digests, batchDigest(p.asked, batch))
 	}
-	return c.Seal(r.key, purpose)
+	return c.Seal(r.keys[0], purpose)
 }
 
 // open reads a confirmation and refuses one that was not given for this request.
@@ -34,7 +34,7 @@ func (r *Revocations) open(token string, asked confirmation.Digest) (confirmatio
 		return confirmation.Confirmation{}, refuse(ConfirmationMissing,
 			"the confirmation is missing: ask for the plan, and send its confirmation along")
 	}
-	c, err := confirmation.Open(r.key, purpose, token)
+	c, err := confirmation.Open(r.keys, purpose, token)
 	switch {
 	case err != nil || len(c.Digests) == 0:
 		return c, refuse(ConfirmationInvalid, "this app has not given the confirmation: ask for the plan again")

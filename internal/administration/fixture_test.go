@@ -91,7 +91,7 @@ func run(t *testing.T, test func(*testing.T, *fixture)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.config = administration.Config{Organizations: s.client.Administration(), Vault: s.vault, Key: key}
+		s.config = administration.Config{Organizations: s.client.Administration(), Vault: s.vault, Keys: [][]byte{key}}
 		s.Revocations, err = administration.New(s.config)
 		if err != nil {
 			t.Fatal(err)

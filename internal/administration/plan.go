@@ -22,15 +22,16 @@ const (
 	maxScopes = 200
 )
 
-// Config says what Revocations are built from. Organizations and Key must be set.
+// Config says what Revocations are built from. Organizations and Keys must be set.
 type Config struct {
 	Organizations Organizations
 	// Vault marks the PATs that patrol manages; nil: none is marked.
 	Vault Vault
-	// Key makes confirmations, 32 bytes or more. Every instance of the app
-	// needs the same, or a plan of one is refused by the other.
-	Key []byte
-	Now func() time.Time // default time.Now
+	// Keys are for confirmations, 32 bytes or more each: the first makes them, every
+	// one of them counts. Every instance of the app needs the same, or a plan of one is
+	// refused by the other.
+	Keys [][]byte
+	Now  func() time.Time // default time.Now
 }
 
 // Revocations plans and carries out an administrator's revocations. It is safe
@@ -38,7 +39,7 @@ type Config struct {
 type Revocations struct {
 	organizations Organizations
 	vault         Vault
-	key           []byte
+	keys          [][]byte
 	now           func() time.Time
 }
 
@@ -48,14 +49,14 @@ func New(cfg Config) (*Revocations, error) {
 	if cfg.Organizations == nil {
 		problems = append(problems, errors.New("no organizations are configured"))
 	}
-	if len(cfg.Key) < confirmation.MinKey {
-		problems = append(problems, fmt.Errorf("the key for confirmations has %d bytes, it needs %d",
-			len(cfg.Key), confirmation.MinKey))
+	isShort := func(key []byte) bool { return len(key) < confirmation.MinKey }
+	if len(cfg.Keys) == 0 || slices.ContainsFunc(cfg.Keys, isShort) {
+		problems = append(problems, fmt.Errorf("a key for confirmations is needed, of %d bytes", confirmation.MinKey))
 	}
 	if err := errors.Join(problems...); err != nil {
 		return nil, fmt.Errorf("configuring revocations: %w", err)
 	}
-	r := &Revocations{organizations: cfg.Organizations, vault: cfg.Vault, key: slices.Clone(cfg.Key), now: cfg.Now}
+	r := &Revocations{organizations: cfg.Organizations, vault: cfg.Vault, keys: slices.Clone(cfg.Keys), now: cfg.Now}
 	if r.now == nil {
 		r.now = time.Now
 	}

@@ -229,7 +229,7 @@ func (a *App) wire(s Settings) error {
 		o.Ports(&core)
 	}
 	a.reconciler = reconcile.NewReconciler(core)
-	keys := keyring.New(vault.NewStore(a.vault), o.Now)
+	keys := keyring.New(vault.NewStore(a.vault), o.Now, o.Wait)
 	pages := web.SignInConfig{SignIns: signIns, Sealer: keys, Specs: core.Specs, Outbox: a.bus, Now: o.Now, Log: o.Log}
 	if s.Public != nil {
 		pages.PublicURL = strings.TrimSuffix(s.Public.String(), "/")
@@ -257,11 +257,11 @@ func (a *App) administration(c web.Config, organizations devops.Administration) 
 	}
 	slices.Sort(administrators)
 	c.Administration = func(ctx context.Context) (web.Revocations, error) {
-		key, err := c.Keys.Key(ctx)
+		keys, err := c.Keys.Keys(ctx)
 		if err != nil {
 			return nil, err
 		}
-		return administration.New(administration.Config{Organizations: organizations, Vault: a.vault, Key: key,
+		return administration.New(administration.Config{Organizations: organizations, Vault: a.vault, Keys: keys,
 			Now: c.Now})
 	}
 	c.Audit = func(ctx context.Context, o rotation.Owner,

@@ -12,6 +12,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -48,9 +49,10 @@ func (c Confirmation) Seal(key []byte, purpose string) string {
 	return encode(said, mac(key, purpose, said))
 }
 
-// Open reads what Seal has written. The error is ErrInvalid; whether the confirmation
-// has expired is the caller's question.
-func Open(key []byte, purpose, token string) (Confirmation, error) {
+// Open reads what Seal has written with one of the keys: the one before counts as well
+// while it is kept. The error is ErrInvalid; whether the confirmation has expired is the
+// caller's question.
+func Open(keys [][]byte, purpose, token string) (Confirmation, error) {
 	if len(token) > maxToken {
 		return Confirmation{}, ErrInvalid
 	}
@@ -59,7 +61,8 @@ func Open(key []byte, purpose, token string) (Confirmation, error) {
 		return Confirmation{}, ErrInvalid
 	}
 	said, sum := b[:len(b)-sha256.Size], b[len(b)-sha256.Size:]
-	if !hmac.Equal(sum, mac(key, purpose, said)) || said[0] != format {
+	made := slices.ContainsFunc(keys, func(key []byte) bool { return hmac.Equal(sum, mac(key, purpose, said)) })
+	if !made || said[0] != format {
 		return Confirmation{}, ErrInvalid
 	}
 	c := Confirmation{Expires: time.Unix(int64(binary.BigEndian.Uint64(said[1:headSize])), 0)}

@@ -24,7 +24,7 @@ func TestATokenSaysWhatWasSealed(t *testing.T) {
 		"a digest": {Expires: sample.Expires, Digests: []Digest{{1}}},
 		"several":  sample,
 	} {
-		got, err := Open(key, purpose, want.Seal(key, purpose))
+		got, err := Open([][]byte{key}, purpose, want.Seal(key, purpose))
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -35,6 +35,21 @@ func TestATokenSaysWhatWasSealed(t *testing.T) {
 		if !slices.Equal(got.Digests, want.Digests) {
 			t.Errorf("%s: digests %v, want %v", name, got.Digests, want.Digests)
 		}
+	}
+}
+
+func TestATokenOfTheKeyBeforeOpens(t *testing.T) {
+	t.Parallel()
+	next := bytes.Repeat([]byte{9}, MinKey)
+	got, err := Open([][]byte{next, key}, purpose, sample.Seal(key, purpose))
+	if err != nil || !slices.Equal(got.Digests, sample.Digests) {
+		t.Errorf("got %v, %v; want what was sealed", got.Digests, err)
+	}
+	if _, err := Open([][]byte{next}, purpose, sample.Seal(key, purpose)); !errors.Is(err, ErrInvalid) {
+		t.Errorf("without the key before: %v, want ErrInvalid", err)
+	}
+	if _, err := Open(nil, purpose, sample.Seal(key, purpose)); !errors.Is(err, ErrInvalid) {
+		t.Errorf("without any key: %v, want ErrInvalid", err)
 	}
 }
 
@@ -54,7 +69,7 @@ func TestATokenOfAnotherKeyPurposeOrTextDoesNotOpen(t *testing.T) {
 		forged[fmt.Sprint("another byte at ", i)] = string(b)
 	}
 	for name, text := range forged {
-		if _, err := Open(key, purpose, text); !errors.Is(err, ErrInvalid) {
+		if _, err := Open([][]byte{key}, purpose, text); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: error %v, want ErrInvalid", name, err)
 		}
 	}
@@ -77,7 +92,7 @@ func FuzzOpen(f *testing.F) {
 	f.Add(token[:len(token)-4])
 	f.Add("")
 	f.Fuzz(func(t *testing.T, token string) {
-		c, err := Open(key, purpose, token)
+		c, err := Open([][]byte{key}, purpose, token)
 		if err != nil {
 			return
 		}
@@ -94,7 +109,7 @@ func FuzzSealed(f *testing.F) {
 	f.Add(bytes.Repeat([]byte{0xff}, 73))
 	f.Fuzz(func(t *testing.T, said []byte) {
 		token := encode(bytes.Clone(said), mac(key, purpose, said))
-		c, err := Open(key, purpose, token)
+		c, err := Open([][]byte{key}, purpose, token)
 		if err == nil && c.Seal(key, purpose) != token {
 			t.Fatalf("%x opened as %+v, which is another token", said, c)
 		}

@@ -1,6 +1,7 @@
 // Package keyring keeps the app's own symmetric keys, with which it seals what a
 // browser carries for it. They are one secret in the vault, shared by every
-// instance, and are replaced once a month.
+// instance, and are replaced once a month. The same secret says before when sealed
+// sessions count no more.
 //
 // It knows nothing of what is sealed, of HTTP, or of Key Vault's client.
 package keyring
@@ -16,7 +17,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sync"
+	"slices"
 	"time"
 
 	"github.com/azure-patrol/patrol/internal/rotation"
@@ -30,11 +31,21 @@ const (
 
 	// life of a key. What it has sealed can be opened for as long again.
 	life = 30 * 24 * time.Hour
-	// maxAge is how long the keys are used before the vault is read again.
-	maxAge = 10 * time.Minute
-	// minRefresh bounds how often sealed text with an unknown key reads the vault:
-	// anybody may send such text.
-	minRefresh = 10 * time.Second
+	// maxAge is how long the keys are used before the vault is read again: within a
+	// minute every instance goes by what another one has written.
+	maxAge = 45 * time.Second
+	// settled is the age from which on every instance knows a key. A younger one seals
+	// only where there is no other.
+	settled = time.Minute
+	// minRefresh bounds how often sealed text with an unknown key reads the vault, and
+	// afterFailure how soon a vault that has failed is asked again: anybody may send
+	// such text.
+	minRefresh   = time.Second
+	afterFailure = 5 * time.Second
+	// pause is how long a first key waits for those that others make at once.
+	pause = time.Second
+	// readLimit bounds one look into the vault: a person waits.
+	readLimit = 20 * time.Second
 
 	keySize = 32 // AES-256
 	idSize  = 6
@@ -56,10 +67,15 @@ var ErrSealed = errors.New("not sealed by this app")
 type Keyring struct {
 	store Store
 	now   func() time.Time
+	wait  func(ctx context.Context, d time.Duration) error
 
-	mu        sync.Mutex
+	// turn has one slot. Whoever has filled it owns what follows.
+	turn      chan struct{}
 	keys      []key     // newest first
-	refreshed time.Time // when the vault was read
+	notBefore time.Time // the latest that was ever read or written
+	readAt    time.Time // when the vault was read with success
+	failed    error     // of the latest look; nil: it had success
+	failedAt  time.Time
 }
 
 type key struct {
@@ -68,8 +84,29 @@ type key struct {
 	Key  []byte    `json:"key"`
 }
 
+// content is the secret's value.
+type content struct {
+	Keys []key `json:"keys"`
+	// NotBefore: sessions that were sealed before it count no more.
+	NotBefore time.Time `json:"sessions-not-before,omitzero"`
+}
+
 // New gives a keyring over a store. It calls nobody.
-func New(store Store, now func() time.Time) *Keyring { return &Keyring{store: store, now: now} }
+func New(store Store, now func() time.Time, wait func(ctx context.Context, d time.Duration) error) *Keyring {
+	return &Keyring{store: store, now: now, wait: wait, turn: make(chan struct{}, 1)}
+}
+
+// enter takes the turn, and leave gives it back. Nobody holds a mutex over a call.
+func (r *Keyring) enter(ctx context.Context) error {
+	select {
+	case r.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (r *Keyring) leave() { <-r.turn }
 
 // Seal encrypts text for a purpose; the same purpose must be named to open it.
 func (r *Keyring) Seal(ctx context.Context, purpose string, text []byte) (string, error) {
@@ -127,41 +164,57 @@ func (k key) aead(purpose string) (cipher.AEAD, error) {
 	return cipher.NewGCM(block)
 }
 
-// current is the newest key, made if there is none or it has become old.
+// current is the key that seals, made if there is none.
 func (r *Keyring) current(ctx context.Context) (key, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err := r.refresh(ctx, maxAge); err != nil {
+	err := r.enter(ctx)
+	if err != nil {
 		return key{}, err
 	}
-	if r.old() {
+	defer r.leave()
+	err = r.refresh(ctx, maxAge)
+	if err == nil && r.old() {
 		// There is no compare-and-swap: another instance may have made one since.
-		if err := r.refresh(ctx, 0); err != nil {
-			return key{}, err
-		}
+		err = r.refresh(ctx, 0)
 	}
-	if r.old() {
-		if err := r.replace(ctx); err != nil {
-			return key{}, err
-		}
+	if err == nil && r.old() {
+		err = r.replace(ctx)
 	}
-	return r.keys[0], nil
+	if err != nil {
+		return key{}, err
+	}
+	return r.sealing(), nil
 }
 
 func (r *Keyring) old() bool {
 	return len(r.keys) == 0 || r.now().Sub(r.keys[0].Made) >= life
 }
 
+// sealing is the newest key that every instance knows, or else the newest one.
+func (r *Keyring) sealing() key {
+	i := slices.IndexFunc(r.keys, r.isKnown)
+	return r.keys[max(i, 0)]
+}
+
+// isKnown says that every instance knows a key, and will for as long as people work with
+// what it seals now.
+func (r *Keyring) isKnown(k key) bool {
+	age := r.now().Sub(k.Made)
+	return settled <= age && age < 2*life-24*time.Hour
+}
+
 // find is the key of that id, if it is not too old to count.
 func (r *Keyring) find(ctx context.Context, id string) (key, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	err := r.enter(ctx)
+	if err != nil {
+		return key{}, err
+	}
+	defer r.leave()
 	for _, age := range []time.Duration{maxAge, minRefresh} {
 		if err := r.refresh(ctx, age); err != nil {
 			return key{}, err
 		}
 		for _, k := range r.keys {
-			if k.ID == id && r.now().Sub(k.Made) < 2*life {
+			if k.ID == id && r.counts(k) {
 				return k, nil
 			}
 		}
@@ -169,70 +222,174 @@ func (r *Keyring) find(ctx context.Context, id string) (key, error) {
 	return key{}, ErrSealed
 }
 
-// refresh reads the vault, unless it was read within age. mu is held.
+func (r *Keyring) counts(k key) bool { return r.now().Sub(k.Made) < 2*life }
+
+// refresh reads the vault, unless it was read within age. A look that has failed is
+// remembered for a moment. The caller has the turn.
 func (r *Keyring) refresh(ctx context.Context, age time.Duration) error {
 	now := r.now()
-	if !r.refreshed.IsZero() && now.Sub(r.refreshed) < age {
+	if !r.readAt.IsZero() && now.Sub(r.readAt) < age {
 		return nil
 	}
+	if r.failed != nil && now.Sub(r.failedAt) < afterFailure {
+		return r.failed
+	}
+	c, err := r.read(ctx)
+	if err != nil {
+		err = fmt.Errorf("reading the secret "+SecretName+": %w", err)
+		if ctx.Err() == nil {
+			r.failed, r.failedAt = err, r.now()
+		}
+		return err
+	}
+	r.take(c)
+	return nil
+}
+
+// take goes by what the vault has. Its keys and no others: whoever has replaced them may
+// have meant to end what they had sealed.
+func (r *Keyring) take(c content) {
+	r.keys, r.readAt, r.failed = c.Keys, r.now(), nil
+	if c.NotBefore.After(r.notBefore) {
+		r.notBefore = c.NotBefore
+	}
+}
+
+func (r *Keyring) read(ctx context.Context) (content, error) {
+	ctx, cancel := context.WithTimeout(ctx, readLimit)
+	defer cancel()
 	value, _, _, _, err := r.store.Read(ctx, SecretName)
 	switch {
 	case errors.Is(err, rotation.ErrNotFound):
-		r.keys = nil
+		return content{}, nil
 	case err != nil:
-		return fmt.Errorf("reading the secret "+SecretName+": %w", err)
-	default:
-		r.keys = decode(value.Reveal())
+		return content{}, err
 	}
-	r.refreshed = now
-	return nil
+	return decode(value.Reveal()), nil
 }
 
 // decode reads the secret. What cannot be read counts as no keys: new ones are made,
 // and what the old ones sealed has to be done again.
-func decode(value string) []key {
-	var d struct {
-		Keys []key `json:"keys"`
+func decode(value string) content {
+	var c content
+	if json.Unmarshal([]byte(value), &c) != nil {
+		return content{}
 	}
-	if json.Unmarshal([]byte(value), &d) != nil {
-		return nil
-	}
-	var out []key
-	for _, k := range d.Keys {
-		if len(k.Key) == keySize && k.ID != "" {
-			out = append(out, k)
-		}
-	}
-	return out
+	c.Keys = slices.DeleteFunc(c.Keys, func(k key) bool { return len(k.Key) != keySize || k.ID == "" })
+	return c
 }
 
-// replace makes a new key and keeps the one before it. mu is held.
+// replace makes a new key and keeps the one before it. The caller has the turn.
 func (r *Keyring) replace(ctx context.Context) error {
-	k := key{Made: r.now().UTC().Truncate(time.Second), Key: make([]byte, keySize)}
+	isFirst := !slices.ContainsFunc(r.keys, r.isKnown)
+	k := r.newKey()
+	err := r.write(ctx, content{Keys: append([]key{k}, r.keys[:min(len(r.keys), 1)]...), NotBefore: r.notBefore})
+	if err == nil && isFirst {
+		// It is used at once. Of several instances that make one now the last one's
+		// write counts, for all of them.
+		err = r.wait(ctx, pause)
+	}
+	if err != nil {
+		return err
+	}
+	err = r.refresh(ctx, 0)
+	if err == nil && len(r.keys) == 0 {
+		err = errNotKept
+	}
+	return err
+}
+
+// errNotKept: somebody has deleted the secret in this very moment.
+var errNotKept = &rotation.Error{Class: rotation.Transient, Code: rotation.VaultConflict,
+	Message: "the secret " + SecretName + " is changed by somebody else at this moment: try again"}
+
+func (r *Keyring) newKey() key {
+	k := key{Made: r.now().UTC(), Key: make([]byte, keySize)}
 	id := make([]byte, idSize)
-	rand.Read(id)
+	rand.Read(id) // never fails
 	rand.Read(k.Key)
 	k.ID = base64.RawURLEncoding.EncodeToString(id)
-	keys := append([]key{k}, r.keys[:min(len(r.keys), 1)]...)
-	value, err := json.Marshal(struct {
-		Keys []key `json:"keys"`
-	}{keys})
-	if err != nil {
-		return fmt.Errorf("storing the secret "+SecretName+": %w", err)
-	}
-	_, _, err = r.store.Write(ctx, SecretName, rotation.NewSecret(string(value)), ContentType, nil, k.Made.Add(2*life))
-	if err != nil {
-		return fmt.Errorf("storing the secret "+SecretName+": %w", err)
-	}
-	// Of two instances that do this at once the later one's write counts.
-	return r.refresh(ctx, 0)
+	return k
 }
 
-// Key derives a key for message authentication from the newest one.
-func (r *Keyring) Key(ctx context.Context) ([]byte, error) {
-	k, err := r.current(ctx)
+func (r *Keyring) write(ctx context.Context, c content) error {
+	value, err := json.Marshal(c)
+	if err == nil {
+		_, _, err = r.store.Write(ctx, SecretName, rotation.NewSecret(string(value)), ContentType, nil,
+			c.Keys[0].Made.Add(2*life))
+	}
+	if err != nil {
+		return fmt.Errorf("storing the secret "+SecretName+": %w", err)
+	}
+	return nil
+}
+
+// SessionsNotBefore is when sessions were last ended everywhere; zero: never. Every
+// instance knows it within a minute.
+func (r *Keyring) SessionsNotBefore(ctx context.Context) (time.Time, error) {
+	err := r.enter(ctx)
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer r.leave()
+	err = r.refresh(ctx, maxAge)
+	return r.notBefore, err
+}
+
+// SignOutEverywhere replaces the keys and keeps no previous one: nothing that was sealed
+// before opens any more.
+func (r *Keyring) SignOutEverywhere(ctx context.Context) error {
+	err := r.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer r.leave()
+	k := r.newKey()
+	for range 3 {
+		err = r.write(ctx, content{Keys: []key{k}, NotBefore: k.Made})
+		if err != nil {
+			return err
+		}
+		// An instance that has read the old keys before may write them back once.
+		err = r.wait(ctx, pause)
+		if err != nil {
+			return err
+		}
+		c, err := r.read(ctx)
+		if err != nil {
+			return fmt.Errorf("reading the secret "+SecretName+" again: %w", err)
+		}
+		if !c.NotBefore.Before(k.Made) {
+			r.take(c)
+			return nil
+		}
+	}
+	return errNotKept
+}
+
+// Keys derives keys for message authentication: the first one to make codes with, all
+// of them to check codes by.
+func (r *Keyring) Keys(ctx context.Context) ([][]byte, error) {
+	current, err := r.current(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return hkdf.Key(sha256.New, k.Key, nil, "patrol confirmation", keySize)
+	err = r.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ring := append([]key{current}, r.keys...)
+	r.leave()
+	var out [][]byte
+	for i, k := range ring {
+		if i > 0 && k.ID == current.ID || !r.counts(k) {
+			continue
+		}
+		derived, err := hkdf.Key(sha256.New, k.Key, nil, "patrol confirmation", keySize)
+		if err != nil {
+			return nil, fmt.Errorf("deriving a key: %w", err)
+		}
+		out = append(out, derived)
+	}
+	return out, nil
 }

@@ -11,10 +11,10 @@ import (
 	"github.com/azure-patrol/patrol/internal/confirmation"
 )
 
-// Keys gives the key of confirmations, of confirmation.MinKey bytes or more: every
-// instance of the app needs the same one.
+// Keys gives the keys of confirmations, of confirmation.MinKey bytes or more: the first
+// makes them, every one of them counts. Every instance of the app needs the same ones.
 type Keys interface {
-	Key(ctx context.Context) ([]byte, error)
+	Keys(ctx context.Context) ([][]byte, error)
 }
 
 const (
@@ -30,9 +30,9 @@ type processKey struct {
 	key  [confirmation.MinKey]byte
 }
 
-func (k *processKey) Key(context.Context) ([]byte, error) {
+func (k *processKey) Keys(context.Context) ([][]byte, error) {
 	k.once.Do(func() { _, _ = rand.Read(k.key[:]) }) // never fails
-	return k.key[:], nil
+	return [][]byte{k.key[:]}, nil
 }
 
 // permission stands for what one caller may do.
@@ -42,23 +42,23 @@ func permission(by Caller, what string) confirmation.Digest {
 
 // confirmationFor permits this caller to do what is described, and nothing else.
 func (a *API) confirmationFor(ctx context.Context, by Caller, what string) (token string, until time.Time, p *Problem) {
-	key, err := a.Keys.Key(ctx)
+	keys, err := a.Keys.Keys(ctx)
 	if err != nil {
 		return "", until, a.upstream(ctx, err)
 	}
 	until = a.Now().Add(confirmationLife).UTC().Truncate(time.Second)
 	c := confirmation.Confirmation{Expires: until, Digests: []confirmation.Digest{permission(by, what)}}
-	return c.Seal(key, confirmationPurpose), until, nil
+	return c.Seal(keys[0], confirmationPurpose), until, nil
 }
 
 // checkConfirmation is nil if the token was given to this caller for exactly this, and
 // has not expired.
 func (a *API) checkConfirmation(ctx context.Context, by Caller, what, token string) *Problem {
-	key, err := a.Keys.Key(ctx)
+	keys, err := a.Keys.Keys(ctx)
 	if err != nil {
 		return a.upstream(ctx, err)
 	}
-	c, err := confirmation.Open(key, confirmationPurpose, token)
+	c, err := confirmation.Open(keys, confirmationPurpose, token)
 	fits := err == nil && len(c.Digests) == 1 && c.Digests[0] == permission(by, what)
 	if !fits || c.Expired(a.Now()) {
 		return &Problem{Status: http.StatusUnprocessableEntity, Type: typeConfirmation, Title: titleConfirmation,
