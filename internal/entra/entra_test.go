@@ -219,6 +219,7 @@ func (w *world) register(native ...string) {
 			Web:      []string{"https://patrol.example/api/signin/callback"},
 			Native:   native,
 			Scopes:   patScopes,
+			Roles:    []fake.AppRole{{ID: newID, Value: "Patrol.Reader"}, {ID: botID, Value: "Patrol.Operator"}},
 			Federated: []fake.FederatedCredential{
 				{Issuer: w.authority.Issuer(), Subject: w.principal, Audience: fake.TokenExchange},
 			},

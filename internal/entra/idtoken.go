@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -30,6 +32,10 @@ type idToken struct {
 	Provider string `json:"idp"`
 	Account  any    `json:"acct"` // 1: guest; a number or its text
 	Nonce    string `json:"nonce"`
+	// Expires is a Unix time.
+	Expires float64 `json:"exp"`
+	// Roles are the app's own that an administrator has given the user.
+	Roles []string `json:"roles"`
 }
 
 func decodeIDToken(raw string) (t idToken, err error) {
@@ -62,9 +68,9 @@ func (t idToken) isOfOtherProvider() bool {
 // grant is who has signed in.
 type grant struct {
 	user     string
-	userID   string // object id; may be empty
-	tenantID string // may be empty
-	guest    bool   // not a member of the tenant
+	userID   string // object id
+	tenantID string
+	guest    bool // not a member of the tenant
 	// confirmUserID is an object id that a person has confirmed as the one that
 	// shall take the place of the remembered one.
 	confirmUserID string
@@ -72,14 +78,9 @@ type grant struct {
 
 // grantOf reads who has signed in from the answer to a code.
 func (c *Client) grantOf(r public.AuthResult, nonce string) (grant, *rotation.Error) {
-	t, err := decodeIDToken(r.IDToken.RawToken)
-	if err != nil || !strings.EqualFold(t.Audience, c.cfg.ClientID) {
-		return grant{}, &rotation.Error{Class: rotation.Transient, Code: codeAnswer,
-			Message: "Entra's answer does not say who has signed in: start the sign-in again"}
-	}
-	if t.Nonce != nonce {
-		return grant{}, &rotation.Error{Class: rotation.SignIn, Code: codeNonce, Err: &SignInRefusal{Cause: Unknown},
-			Message: "the answer belongs to another sign-in: start the sign-in again"}
+	t, e := c.checkIDToken(r.IDToken.RawToken, nonce)
+	if e != nil {
+		return grant{}, e
 	}
 	g := grant{user: t.Name, userID: t.ObjectID, tenantID: t.Tenant}
 	if g.user == "" {
@@ -89,6 +90,49 @@ func (c *Client) grantOf(r public.AuthResult, nonce string) (grant, *rotation.Er
 	_, home, _ := strings.Cut(r.Account.HomeAccountID, ".")
 	g.guest = t.isGuest() || areOtherTenants(home, t.Tenant)
 	return g, nil
+}
+
+// clockSkew is how far Entra's clock and this one may be apart.
+const clockSkew = 5 * time.Minute
+
+// checkIDToken believes an id token that is for this app, of this tenant, of a known
+// user, still good, and the answer to this very sign-in.
+func (c *Client) checkIDToken(raw, nonce string) (idToken, *rotation.Error) {
+	t, err := decodeIDToken(raw)
+	if err != nil || !c.isSound(t) {
+		return idToken{}, &rotation.Error{Class: rotation.Transient, Code: codeAnswer,
+			Message: "Entra's answer does not say who has signed in: start the sign-in again"}
+	}
+	if t.Nonce != nonce {
+		return idToken{}, &rotation.Error{Class: rotation.SignIn, Code: codeNonce, Err: &SignInRefusal{Cause: Unknown},
+			Message: "the answer belongs to another sign-in: start the sign-in again"}
+	}
+	return t, nil
+}
+
+func (c *Client) isSound(t idToken) bool {
+	isOurs := strings.EqualFold(t.Audience, c.cfg.ClientID) && c.isIssuer(t.Issuer, t.Tenant)
+	isNamed := rotation.IsGUID(t.ObjectID) && rotation.IsGUID(t.Tenant)
+	return isOurs && isNamed && c.cfg.Now().Before(time.Unix(int64(t.Expires), 0).Add(clockSkew))
+}
+
+// isIssuer says that an id token is of a tenant of the cloud that was asked.
+func (c *Client) isIssuer(issuer, tenant string) bool {
+	u, err := url.Parse(issuer)
+	if err != nil || u.Scheme != "https" || !strings.EqualFold(u.Path, "/"+tenant+"/v2.0") {
+		return false
+	}
+	host, _ := authorityHost(c.cfg.AuthorityHost)
+	if strings.EqualFold(u.Host, host) {
+		return true
+	}
+	// A cloud has several names. An authority on this machine takes the public cloud's.
+	asked, known := ExchangeAudience(host)
+	if !known && c.cfg.DisableInstanceDiscovery {
+		asked, known = publicAudience, true
+	}
+	of, ok := ExchangeAudience(u.Host)
+	return known && ok && asked == of
 }
 
 // areOtherTenants says that two ids name two tenants. A domain can't be compared

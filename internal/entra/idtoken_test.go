@@ -193,12 +193,13 @@ func TestAnotherObjectIDMustBeConfirmed(t *testing.T) {
 	w.mustDo(w.signInAs(w.start(), bot)) // it is the remembered one now
 }
 
-func TestAnIDTokenWithoutAnObjectIDDoesNotForgetTheRememberedOne(t *testing.T) {
+func TestAnIDTokenWithoutAnObjectIDIsNobodys(t *testing.T) {
 	w := newWorld(t, fake.Switches{})
 	w.signIn(w.start())
-	w.signIn(w.start(func(cfg *entra.Config) { cfg.HTTPClient = w.withoutClaim("oid") }))
-	if got := w.vault.count(); got != 2 {
-		t.Errorf("%d versions, want 2", got)
+	w.authority.Switch(func(s *fake.Switches) { s.IDToken = func(claims map[string]any) { delete(claims, "oid") } })
+	checkError(t, w.signInAs(w.start(), bot), rotation.Transient, "entra-answer")
+	if got := w.vault.count(); got != 1 {
+		t.Errorf("%d versions, want the one before", got)
 	}
 	if got := w.vault.latest().tags["patrol-user-id"]; got != botID {
 		t.Errorf("remembered %q, want %q", got, botID)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"strings"
 	"time"
@@ -57,12 +58,18 @@ func (c *Client) SignInURL(ctx context.Context, identity string, r SignInRequest
 	if err != nil {
 		return "", m.failure(err, c.cfg.Now())
 	}
+	return r.addTo(page, nil)
+}
+
+// addTo completes the address that MSAL has made, which has neither state nor PKCE.
+func (r SignInRequest) addTo(page string, more url.Values) (string, error) {
 	u, err := url.Parse(page)
 	if err != nil {
 		return "", &rotation.Error{Class: rotation.Transient, Code: codeAnswer,
 			Message: "Entra's discovery document can't be read"}
 	}
-	q := u.Query() // MSAL adds neither state nor PKCE
+	q := u.Query()
+	maps.Copy(q, more)
 	q.Set("state", r.State)
 	q.Set("code_challenge", r.Challenge)
 	q.Set("code_challenge_method", "S256")

@@ -204,7 +204,7 @@ func (c *Cloud) certFile() string { return filepath.Join(c.dir, "authority.pem")
 func (c *Cloud) startEntra() (err error) {
 	c.Entra = entra.New(entra.Config{Injector: c.Injector, Switches: c.config.Entra})
 	c.principalID = c.Entra.AddIdentity(entra.ManagedIdentity{ClientID: c.clientID})
-	app := entra.App{Name: "patrol", Scopes: []string{
+	app := entra.App{Name: "patrol", Roles: appRoles(), Scopes: []string{
 		entra.DevOps + "/vso.pats", entra.DevOps + "/vso.pats_manage", entra.DevOps + "/vso.tokenadministration",
 		entra.DevOps + "/vso.graph", entra.DevOps + "/vso.auditlog"}}
 	redirect := c.config.PublicURL + "/api/signin/callback"
@@ -223,7 +223,10 @@ func (c *Cloud) startEntra() (err error) {
 		app.Federated = []entra.FederatedCredential{{Issuer: c.Entra.Issuer(), Subject: c.principalID,
 			Audience: entra.TokenExchange}}
 	}
-	c.appID = c.Entra.AddApp(app)
+	c.appID, err = c.Entra.Register(app)
+	if err != nil {
+		return err
+	}
 	c.at.entra, err = c.serve(serviceEntra, c.tokens.watch(c.Entra, "access_token", "refresh_token", "id_token"))
 	return err
 }

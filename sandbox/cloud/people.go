@@ -42,6 +42,39 @@ func (c *Cloud) AddUser(upn string, organizations ...string) {
 	c.users[strings.ToLower(upn)] = oid
 }
 
+// The app's roles, which the registration defines.
+const (
+	Reader        = "Patrol.Reader"
+	Operator      = "Patrol.Operator"
+	Administrator = "Patrol.Administrator"
+)
+
+func appRoles() []entra.AppRole {
+	return []entra.AppRole{
+		{ID: "058fac87-debc-4c33-add8-aa22d7061ba5", Value: Reader, Name: "Reader"},
+		{ID: "38e11ffa-1053-4398-8473-c0aa4d2ca81c", Value: Operator, Name: "Operator"},
+		{ID: "6bec9d24-1cba-45c6-82ae-7c5b0e13bd90", Value: Administrator, Name: "Administrator"},
+	}
+}
+
+// AddPerson adds a user to the tenant who works with the app's page, in the given roles.
+// Azure DevOps does not know the user.
+func (c *Cloud) AddPerson(upn string, roles ...string) error {
+	c.Entra.AddUser(entra.User{UPN: upn})
+	for _, role := range roles {
+		if err := c.GiveRole(upn, role); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// GiveRole gives somebody a role of the app.
+func (c *Cloud) GiveRole(upn, role string) error { return c.Entra.AssignRole(upn, c.appID, role) }
+
+// TakeRole takes it away. What was given out with it stays.
+func (c *Cloud) TakeRole(upn, role string) error { return c.Entra.TakeRole(upn, c.appID, role) }
+
 // SignIn puts a user's sign-in into the vault as an identity's: MSAL's cache with
 // a fresh refresh token and the app's metadata, as the app itself stores it.
 func (c *Cloud) SignIn(identity, upn string) error {

@@ -64,6 +64,11 @@ func (s *Server) forget(u *user) {
 			delete(s.consents, k)
 		}
 	}
+	for a := range s.assigned {
+		if a.user == u.ObjectID {
+			delete(s.assigned, a)
+		}
+	}
 }
 
 // RenameUser changes a user's principal name. The object id, sign-ins and consents stay;
@@ -212,6 +217,7 @@ func (s *Server) Register(a App) (string, error) {
 			}
 		}
 	}
+	problems = append(problems, checkRoles(a.Roles)...)
 	if len(a.Federated) > 20 {
 		problems = append(problems, errors.New("an app has 20 federated credentials at most"))
 	}

@@ -91,6 +91,9 @@ type Switches struct {
 	// NoUserConsent lets administrators alone consent; others learn that an
 	// approval is needed (AADSTS90094).
 	NoUserConsent bool
+	// IDToken may change the claims of an id token before it is signed: what a foreign or
+	// a faulty authority would say. nil: nothing is changed.
+	IDToken func(claims map[string]any)
 }
 
 // User is a member of the tenant, or a guest in it.
@@ -145,6 +148,18 @@ type App struct {
 	ObjectID string
 	// Disabled: an administrator has switched the app off for the tenant.
 	Disabled bool
+	// Roles are the app's own, which administrators give to users (AssignRole). Id tokens
+	// show them by their values.
+	Roles []AppRole
+}
+
+// AppRole is a role that an app defines.
+type AppRole struct {
+	ID    string
+	Value string
+	Name  string
+	// Disabled ones are given to nobody, and stay in no token.
+	Disabled bool
 }
 
 // FederatedCredential accepts tokens of another issuer as the app's credential.
@@ -188,6 +203,7 @@ type Server struct {
 	identities map[string]*ManagedIdentity
 	resources  []*Resource
 	consents   map[consentKey]map[string]bool // lower-case "<resource id>/<scope>"
+	assigned   map[assignment]bool
 	policies   []*Policy
 	visitors   map[string]*visitor // browsers, by cookie
 	flows      map[string]*flow    // by the ticket of the page that is open
@@ -256,6 +272,7 @@ func New(cfg Config) *Server {
 		apps:       map[string]*App{},
 		identities: map[string]*ManagedIdentity{},
 		consents:   map[consentKey]map[string]bool{},
+		assigned:   map[assignment]bool{},
 		refresh:    map[string]*refreshToken{},
 		codes:      map[string]*code{},
 		devices:    map[string]*device{},

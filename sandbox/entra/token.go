@@ -372,6 +372,12 @@ func (s *Server) idToken(app *App, u *user, w *wanted, nonce string) string {
 	if nonce != "" {
 		id["nonce"] = nonce
 	}
+	if roles := s.rolesOf(u, app); len(roles) > 0 {
+		id["roles"] = roles
+	}
+	if change := s.switches.IDToken; change != nil {
+		change(id)
+	}
 	return s.sign(id)
 }
 
