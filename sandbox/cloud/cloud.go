@@ -20,6 +20,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -207,19 +208,22 @@ func (c *Cloud) startEntra() (err error) {
 	app := entra.App{Name: "patrol", Roles: appRoles(), Scopes: []string{
 		entra.DevOps + "/vso.pats", entra.DevOps + "/vso.pats_manage", entra.DevOps + "/vso.tokenadministration",
 		entra.DevOps + "/vso.graph", entra.DevOps + "/vso.auditlog"}}
-	redirect := c.config.PublicURL + "/api/signin/callback"
+	var redirects []string
+	if public := strings.TrimSpace(c.config.PublicURL); public != "" { // else nobody knows where the app is
+		redirects = []string{public + "/api/signin/callback"}
+	}
 	app.Native = []string{"http://localhost"} // an operator's sign-in on the command line
 	switch c.config.ClientCredential {
 	case PublicClient:
-		app.Native, app.AllowPublicClient = append(app.Native, redirect), true
+		app.Native, app.AllowPublicClient = append(app.Native, redirects...), true
 	case Certificate:
 		cert, secret, err := makeCertificate()
 		if err != nil {
 			return err
 		}
-		app.Web, app.Certificates, c.certificate = []string{redirect}, []*x509.Certificate{cert}, secret
+		app.Web, app.Certificates, c.certificate = redirects, []*x509.Certificate{cert}, secret
 	default:
-		app.Web = []string{redirect}
+		app.Web = redirects
 		app.Federated = []entra.FederatedCredential{{Issuer: c.Entra.Issuer(), Subject: c.principalID,
 			Audience: entra.TokenExchange}}
 	}
