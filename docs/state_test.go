@@ -378,18 +378,20 @@ func everyEvent() []rotation.Event {
 	trouble := rotation.Trouble{Scope: "<scope>", Identity: "<identity>", Organization: "<organization>",
 		Code: "<code>"}
 	return []rotation.Event{
-		&rotation.Rotated{Spec: spec, RotationID: "<rotation id>", SecretID: "id", SecretVersion: "version",
-			AuthorizationID: "<authorization id>", At: at},
-		&rotation.Revoked{Spec: spec, RotationID: "<rotation id>", AuthorizationID: "<authorization id>", At: at},
-		&rotation.RotationFailed{Spec: spec, RotationID: "<rotation id>", Step: "<step>", Code: "<code>", At: at},
+		&rotation.Rotated{Spec: spec, RotationID: "<rotation id>", SecretID: "https://vault/secrets/s/v",
+			SecretVersion: "version", AuthorizationID: "<authorization id>", At: at},
+		&rotation.Revoked{Spec: spec, RotationID: "<rotation id>", AuthorizationID: "<authorization id>",
+			Cause: rotation.OverlapEnded, At: at},
+		&rotation.RotationFailed{Spec: spec, RotationID: "<rotation id>", Step: "<step>", Class: rotation.Policy,
+			Code: "<code>", At: at},
 		&rotation.RotationFailed{Spec: spec, Mark: rotation.MessageMark{Queue: "<queue>", SequenceNumber: sequence},
-			Step: rotation.StepReceive, At: at},
+			Step: rotation.StepReceive, Class: rotation.Transient, At: at},
 		&rotation.ExpiringPAT{Owner: spec.Owner(), PAT: rotation.PAT{AuthorizationID: "<authorization id>"},
 			Days: days, At: at},
 		&rotation.SignedIn{Identity: "<identity>", At: at},
 		&rotation.SignInRequired{Identity: "<identity>", At: at},
 		&rotation.SignInExpiring{Identity: "<identity>", Until: at, At: at},
-		&rotation.CheckIncomplete{Trouble: trouble, Since: at, At: at},
+		&rotation.CheckIncomplete{Trouble: trouble, Class: rotation.Policy, Since: at, At: at},
 		&rotation.CheckRecovered{Trouble: trouble, Since: at, At: at},
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"mime"
+	"net/url"
 	"strings"
 	"time"
 )
@@ -44,14 +45,16 @@ type Event struct {
 	Subject string
 	// Time is when it happened, in UTC.
 	Time time.Time
-	// DataSchema is a URI of the data's schema. Optional.
+	// DataSchema is the address of the data's schema, with its version. Encode sets it
+	// for the types that this package knows.
 	DataSchema string
 	// TraceParent is the W3C trace context in which the event was sent
 	// (CloudEvents' distributed tracing extension); empty if none was recorded.
 	// Copies of one event may differ in it.
 	TraceParent string
-	// Data is a Rotated, Revoked, RotationFailed, Expiring, SignedIn,
-	// SignInRequired, SignInExpiring, CheckIncomplete or CheckRecovered (values, not
+	// Data is a Rotated, Revoked, RotationFailed, Expiring, SignedIn, SignInRequired,
+	// SignInExpiring, CheckIncomplete, CheckRecovered, Switched, SwitchLate,
+	// SwitchFailed, Delivered, DeliveryFailed, Postponed or Confirmed (values, not
 	// pointers), or a json.RawMessage where Type is none that this package knows.
 	Data any
 }
@@ -70,24 +73,6 @@ type wire struct {
 	Data            json.RawMessage `json:"data,omitempty"`
 }
 
-// Properties are what a broker can filter on without opening the event: type,
-// subject, and where the data has them organization and identity.
-func (e Event) Properties() map[string]any {
-	p := map[string]any{"type": e.Type}
-	set := func(key, value string) {
-		if value != "" {
-			p[key] = value
-		}
-	}
-	set("subject", e.Subject)
-	if d, ok := e.Data.(payload); ok {
-		organization, identity := d.where()
-		set("organization", organization)
-		set("identity", identity)
-	}
-	return p
-}
-
 // Encode writes e as structured JSON. Type may be empty: the data knows its own.
 func Encode(e Event) ([]byte, error) {
 	data := e.Data
@@ -99,10 +84,11 @@ func Encode(e Event) ([]byte, error) {
 		if e.Type != d.eventType() {
 			return nil, fmt.Errorf("encoding event %q: type is %q, but the data is of %q", e.ID, e.Type, d.eventType())
 		}
-		if err := d.check(); err != nil {
+		if err := d.valid(); err != nil {
 			return nil, fmt.Errorf("encoding event %q: %w: %w", e.ID, ErrData, err)
 		}
 		data = d.utc()
+		e.DataSchema = DataSchemaURI(e.Type)
 	case json.RawMessage:
 		if decoderOf(e.Type) != nil {
 			return nil, fmt.Errorf("encoding event %q: data of %q must be its Go type", e.ID, e.Type)
@@ -119,6 +105,12 @@ func Encode(e Event) ([]byte, error) {
 	}
 	if e.Time.IsZero() {
 		return nil, fmt.Errorf("encoding event %q: time is not set", e.ID)
+	}
+	if _, err := url.Parse(e.Source); err != nil {
+		return nil, fmt.Errorf("encoding event %q: source is not a URI reference", e.ID)
+	}
+	if e.DataSchema != "" && !isURI(e.DataSchema) {
+		return nil, fmt.Errorf("encoding event %q: dataschema is not a URI", e.ID)
 	}
 	raw, err := marshal(data)
 	if err != nil {
@@ -248,7 +240,7 @@ func jsonError(err error) string {
 	if e, ok := errors.AsType[*time.ParseError](err); ok && e != nil {
 		return "a time is not in RFC 3339"
 	}
-	if e, ok := errors.AsType[missingError](err); ok {
+	if e, ok := errors.AsType[fieldsError](err); ok {
 		return e.Error()
 	}
 	return "broken JSON"

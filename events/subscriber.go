@@ -26,6 +26,12 @@ type Subscriber struct {
 	OnSignInExpiring  func(ctx context.Context, e Event, d SignInExpiring) error
 	OnCheckIncomplete func(ctx context.Context, e Event, d CheckIncomplete) error
 	OnCheckRecovered  func(ctx context.Context, e Event, d CheckRecovered) error
+	OnSwitched        func(ctx context.Context, e Event, d Switched) error
+	OnSwitchLate      func(ctx context.Context, e Event, d SwitchLate) error
+	OnSwitchFailed    func(ctx context.Context, e Event, d SwitchFailed) error
+	OnDelivered       func(ctx context.Context, e Event, d Delivered) error
+	OnDeliveryFailed  func(ctx context.Context, e Event, d DeliveryFailed) error
+	OnPostponed       func(ctx context.Context, e Event, d Postponed) error
 	// OnOther gets the events whose callback above is nil, and those of types
 	// that this package does not know. nil: they are ignored.
 	OnOther func(ctx context.Context, e Event) error
@@ -103,6 +109,30 @@ func (s *Subscriber) dispatch(ctx context.Context, e Event) error {
 	case CheckRecovered:
 		if s.OnCheckRecovered != nil {
 			return s.OnCheckRecovered(ctx, e, d)
+		}
+	case Switched:
+		if s.OnSwitched != nil {
+			return s.OnSwitched(ctx, e, d)
+		}
+	case SwitchLate:
+		if s.OnSwitchLate != nil {
+			return s.OnSwitchLate(ctx, e, d)
+		}
+	case SwitchFailed:
+		if s.OnSwitchFailed != nil {
+			return s.OnSwitchFailed(ctx, e, d)
+		}
+	case Delivered:
+		if s.OnDelivered != nil {
+			return s.OnDelivered(ctx, e, d)
+		}
+	case DeliveryFailed:
+		if s.OnDeliveryFailed != nil {
+			return s.OnDeliveryFailed(ctx, e, d)
+		}
+	case Postponed:
+		if s.OnPostponed != nil {
+			return s.OnPostponed(ctx, e, d)
 		}
 	}
 	if s.OnOther != nil {

@@ -73,7 +73,7 @@ func TestEachTypeReachesItsOwnCallback(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"rotated": "rotated jenkins-agents", "revoked": "revoked jenkins-agents", "failed": "failed create",
-		"expiring": "expiring a-9", "signed in": "signed in build-bot@contoso.com",
+		"expiring": "expiring c3e8d9a0-64f7-4f0d-b1ce-20d7b7a8e655", "signed in": "signed in build-bot@contoso.com",
 		"sign-in required": "sign in AADSTS700082",
 		"sign-in expiring": "sign in until 2026-12-08",
 		"incomplete":       "incomplete values-refused",

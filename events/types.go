@@ -2,7 +2,6 @@ package events
 
 import (
 	"cmp"
-	"encoding/json"
 	"strconv"
 	"strings"
 	"time"
@@ -19,7 +18,16 @@ const (
 	TypeSignInExpiring  = "patrol.identity.sign-in-expiring"
 	TypeCheckIncomplete = "patrol.check.incomplete"
 	TypeCheckRecovered  = "patrol.check.recovered"
+	TypeSwitched        = "patrol.pat.switched"
+	TypeSwitchLate      = "patrol.pat.switch-late"
+	TypeSwitchFailed    = "patrol.pat.switch-failed"
+	TypeDelivered       = "patrol.pat.delivered"
+	TypeDeliveryFailed  = "patrol.pat.delivery-failed"
+	TypePostponed       = "patrol.pat.postponed"
 )
+
+// TypeConfirmed is what consumers send to patrol.
+const TypeConfirmed = "patrol.pat.confirmed"
 
 // Rotated: a new PAT is in the vault. Consumers read the secret again by
 // Secret.ID (this version) or Secret.Name (the latest).
@@ -31,7 +39,8 @@ type Rotated struct {
 	DisplayName string   `json:"displayName"`
 	Scopes      []string `json:"scopes"`
 	RotationID  string   `json:"rotationId"`
-	// Reason: provision, expiring, requested, compromised or drift.
+	// Reason: provision, expiring, requested, compromised or drift; empty if it is not
+	// known any more. Like every such word it may be one of a later version.
 	Reason          string    `json:"reason"`
 	Secret          SecretRef `json:"secret"`
 	AuthorizationID string    `json:"authorizationId"`
@@ -53,6 +62,9 @@ type Previous struct {
 	Version         string    `json:"version"`
 	AuthorizationID string    `json:"authorizationId"`
 	RevokeAt        time.Time `json:"revokeAt"`
+	// RevokeAtLatest is how long missing confirmations may keep it alive beyond
+	// RevokeAt; nil if they do not.
+	RevokeAtLatest *time.Time `json:"revokeAtLatest,omitempty"`
 }
 
 // Revoked: a replaced PAT, or one that an interrupted rotation left behind, is
@@ -60,6 +72,7 @@ type Previous struct {
 type Revoked struct {
 	PAT          string `json:"pat"`
 	Organization string `json:"organization"`
+	Identity     string `json:"identity,omitempty"`
 	// RotationID is of the rotation that replaced it.
 	RotationID      string `json:"rotationId"`
 	AuthorizationID string `json:"authorizationId"`
@@ -73,6 +86,7 @@ type Revoked struct {
 type RotationFailed struct {
 	PAT          string `json:"pat"`
 	Organization string `json:"organization"`
+	Identity     string `json:"identity,omitempty"`
 	// RotationID is empty for a message that could not be worked on.
 	RotationID string `json:"rotationId"`
 	// Step: observe, adopt, create, prove, store, announce or revoke; of a message
@@ -93,6 +107,7 @@ type RotationFailed struct {
 type Expiring struct {
 	DisplayName     string    `json:"displayName"`
 	Organization    string    `json:"organization"`
+	Identity        string    `json:"identity,omitempty"`
 	AuthorizationID string    `json:"authorizationId"`
 	ValidTo         time.Time `json:"validTo"`
 }
@@ -295,143 +310,4 @@ func TimeOrNull(t time.Time) *time.Time {
 	}
 	u := t.UTC()
 	return &u
-}
-
-// payload is the data of an event that this package knows.
-type payload interface {
-	eventType() string
-	where() (organization, identity string)
-	check() error // what a subscriber cannot do without
-	utc() any     // with every time in UTC
-}
-
-// missingError names the fields that a subscriber cannot do without.
-type missingError []string
-
-func (e missingError) Error() string { return strings.Join(e, ", ") + " missing" }
-
-// need takes pairs of a field's name and its value.
-func need(pairs ...string) error {
-	var missing missingError
-	for i := 0; i < len(pairs); i += 2 {
-		if pairs[i+1] == "" {
-			missing = append(missing, pairs[i])
-		}
-	}
-	if missing == nil {
-		return nil
-	}
-	return missing
-}
-
-func (Rotated) eventType() string         { return TypeRotated }
-func (Revoked) eventType() string         { return TypeRevoked }
-func (RotationFailed) eventType() string  { return TypeRotationFailed }
-func (Expiring) eventType() string        { return TypeExpiring }
-func (SignedIn) eventType() string        { return TypeSignedIn }
-func (SignInRequired) eventType() string  { return TypeSignInRequired }
-func (SignInExpiring) eventType() string  { return TypeSignInExpiring }
-func (CheckIncomplete) eventType() string { return TypeCheckIncomplete }
-func (CheckRecovered) eventType() string  { return TypeCheckRecovered }
-
-func (d Rotated) where() (string, string)         { return d.Organization, d.Identity }
-func (d Revoked) where() (string, string)         { return d.Organization, "" }
-func (d RotationFailed) where() (string, string)  { return d.Organization, "" }
-func (d Expiring) where() (string, string)        { return d.Organization, "" }
-func (d SignedIn) where() (string, string)        { return "", d.Identity }
-func (d SignInRequired) where() (string, string)  { return "", d.Identity }
-func (d SignInExpiring) where() (string, string)  { return "", d.Identity }
-func (d CheckIncomplete) where() (string, string) { return d.Organization, d.Identity }
-func (d CheckRecovered) where() (string, string)  { return d.Organization, d.Identity }
-
-func (d Rotated) check() error {
-	return need("pat", d.PAT, "rotationId", d.RotationID, "secret.id", d.Secret.ID,
-		"secret.version", d.Secret.Version, "authorizationId", d.AuthorizationID)
-}
-func (d Revoked) check() error         { return need("pat", d.PAT, "authorizationId", d.AuthorizationID) }
-func (d RotationFailed) check() error  { return need("pat", d.PAT, "step", d.Step) }
-func (d Expiring) check() error        { return need("authorizationId", d.AuthorizationID) }
-func (d SignedIn) check() error        { return need("identity", d.Identity) }
-func (d SignInRequired) check() error  { return need("identity", d.Identity) }
-func (d SignInExpiring) check() error  { return need("identity", d.Identity) }
-func (d CheckIncomplete) check() error { return need("scope", d.Scope) }
-func (d CheckRecovered) check() error  { return need("scope", d.Scope) }
-
-func (d Rotated) utc() any {
-	d.ValidFrom, d.ValidTo = d.ValidFrom.UTC(), d.ValidTo.UTC()
-	if d.Previous != nil {
-		p := *d.Previous
-		p.RevokeAt = p.RevokeAt.UTC()
-		d.Previous = &p
-	}
-	if d.Scopes == nil {
-		d.Scopes = []string{} // [] and not null
-	}
-	return d
-}
-func (d Revoked) utc() any { return d }
-func (d RotationFailed) utc() any {
-	d.RetryAt, d.ValidTo = utcPointer(d.RetryAt), utcPointer(d.ValidTo)
-	return d
-}
-func (d Expiring) utc() any {
-	d.ValidTo = d.ValidTo.UTC()
-	return d
-}
-func (d SignedIn) utc() any       { return d }
-func (d SignInRequired) utc() any { return d }
-func (d SignInExpiring) utc() any {
-	d.Until = d.Until.UTC()
-	return d
-}
-func (d CheckIncomplete) utc() any {
-	d.Since, d.NextEnd = d.Since.UTC(), utcPointer(d.NextEnd)
-	return d
-}
-func (d CheckRecovered) utc() any {
-	d.Since, d.NextEnd = d.Since.UTC(), utcPointer(d.NextEnd)
-	return d
-}
-
-func utcPointer(t *time.Time) *time.Time {
-	if t == nil {
-		return nil
-	}
-	return TimeOrNull(*t)
-}
-
-// decoderOf gives the data decoder of one event type, nil for an unknown one.
-func decoderOf(eventType string) func([]byte) (any, error) {
-	switch eventType {
-	case TypeRotated:
-		return decodeAs[Rotated]
-	case TypeRevoked:
-		return decodeAs[Revoked]
-	case TypeRotationFailed:
-		return decodeAs[RotationFailed]
-	case TypeExpiring:
-		return decodeAs[Expiring]
-	case TypeSignedIn:
-		return decodeAs[SignedIn]
-	case TypeSignInRequired:
-		return decodeAs[SignInRequired]
-	case TypeSignInExpiring:
-		return decodeAs[SignInExpiring]
-	case TypeCheckIncomplete:
-		return decodeAs[CheckIncomplete]
-	case TypeCheckRecovered:
-		return decodeAs[CheckRecovered]
-	}
-	return nil
-}
-
-func decodeAs[T payload](raw []byte) (any, error) {
-	var d T
-	if err := json.Unmarshal(raw, &d); err != nil {
-		return nil, err
-	}
-	if err := d.check(); err != nil {
-		return nil, err
-	}
-	return d.utc(), nil
 }

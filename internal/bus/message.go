@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -187,30 +186,24 @@ func readTime(text string) (time.Time, bool) {
 
 // encodeEvent makes a CloudEvent's message.
 func encodeEvent(e rotation.Event, vaultHost, traceParent string) (*azservicebus.Message, error) {
-	ev, identity := cloudEvent(e, events.Source(vaultHost))
+	ev := cloudEvent(e, events.Source(vaultHost))
 	ev.TraceParent = traceParent
 	body, err := events.Encode(ev)
 	if err != nil {
 		return nil, fmt.Errorf("encoding an event: %w", err)
 	}
-	properties := ev.Properties()
-	if identity != "" {
-		properties["identity"] = identity
-	}
-	maps.Copy(properties, Trace{Parent: traceParent}.properties(false))
 	return &azservicebus.Message{
 		Body:                  body,
 		ContentType:           new(events.ContentType),
-		MessageID:             new(short(ev.ID)),
+		MessageID:             new(ev.MessageID()),
 		Subject:               new(ev.Type),
-		SessionID:             new(short(ev.Subject)),
-		ApplicationProperties: properties,
+		SessionID:             new(ev.SessionID()),
+		ApplicationProperties: ev.Properties(),
 	}, nil
 }
 
-// cloudEvent maps the domain's events onto the public ones. identity is for the
-// subscription filters.
-func cloudEvent(e rotation.Event, source string) (ev events.Event, identity string) {
+// cloudEvent maps the domain's events onto the public ones.
+func cloudEvent(e rotation.Event, source string) events.Event {
 	switch e := e.(type) {
 	case *rotation.Rotated:
 		d := events.Rotated{
@@ -224,48 +217,48 @@ func cloudEvent(e rotation.Event, source string) (ev events.Event, identity stri
 			d.Previous = &events.Previous{Version: p.Version, AuthorizationID: p.AuthorizationID,
 				RevokeAt: p.RevokeAt.UTC()}
 		}
-		return events.NewRotated(source, e.At.UTC(), d), e.Spec.Identity
+		return events.NewRotated(source, e.At.UTC(), d)
 	case *rotation.Revoked:
 		return events.NewRevoked(source, e.At.UTC(), events.Revoked{
-			PAT: e.Spec.Name, Organization: e.Spec.Organization, RotationID: e.RotationID,
+			PAT: e.Spec.Name, Organization: e.Spec.Organization, Identity: e.Spec.Identity, RotationID: e.RotationID,
 			AuthorizationID: e.AuthorizationID, SecretVersion: e.SecretVersion, Cause: string(e.Cause),
-		}), e.Spec.Identity
+		})
 	case *rotation.RotationFailed:
 		d := events.RotationFailed{
-			PAT: e.Spec.Name, Organization: e.Spec.Organization, RotationID: e.RotationID, Step: string(e.Step),
-			Class: string(e.Class), Code: e.Code, Message: e.Message, RetryAt: events.TimeOrNull(e.RetryAt),
-			ValidTo: events.TimeOrNull(e.ValidTo),
+			PAT: e.Spec.Name, Organization: e.Spec.Organization, Identity: e.Spec.Identity, RotationID: e.RotationID,
+			Step: string(e.Step), Class: string(e.Class), Code: e.Code, Message: e.Message,
+			RetryAt: events.TimeOrNull(e.RetryAt), ValidTo: events.TimeOrNull(e.ValidTo),
 		}
 		if e.Mark != (rotation.MessageMark{}) {
-			return events.NewMessageFailed(source, e.At.UTC(), e.Mark.Queue, e.Mark.SequenceNumber, d), e.Spec.Identity
+			return events.NewMessageFailed(source, e.At.UTC(), e.Mark.Queue, e.Mark.SequenceNumber, d)
 		}
-		return events.NewRotationFailed(source, e.At.UTC(), d), e.Spec.Identity
+		return events.NewRotationFailed(source, e.At.UTC(), d)
 	case *rotation.ExpiringPAT:
 		return events.NewExpiring(source, e.At.UTC(), e.Days, events.Expiring{
-			DisplayName: e.PAT.DisplayName, Organization: e.Owner.Organization,
+			DisplayName: e.PAT.DisplayName, Organization: e.Owner.Organization, Identity: e.Owner.Identity,
 			AuthorizationID: e.PAT.AuthorizationID, ValidTo: e.PAT.ValidTo.UTC(),
-		}), e.Owner.Identity
+		})
 	case *rotation.SignedIn:
-		return events.NewSignedIn(source, e.At.UTC(), events.SignedIn{Identity: e.Identity, User: e.User}), e.Identity
+		return events.NewSignedIn(source, e.At.UTC(), events.SignedIn{Identity: e.Identity, User: e.User})
 	case *rotation.SignInRequired:
 		return events.NewSignInRequired(source, e.At.UTC(), events.SignInRequired{
 			Identity: e.Identity, User: e.User, Code: e.Code, SignInURL: e.SignInURL,
-		}), e.Identity
+		})
 	case *rotation.SignInExpiring:
 		return events.NewSignInExpiring(source, e.At.UTC(), events.SignInExpiring{
 			Identity: e.Identity, User: e.User, Code: e.Code, SignInURL: e.SignInURL, Until: e.Until.UTC(),
-		}), e.Identity
+		})
 	case *rotation.CheckIncomplete:
 		return events.NewCheckIncomplete(source, e.At.UTC(), events.CheckIncomplete{
 			Scope: string(e.Scope), Identity: e.Identity, Organization: e.Organization, Class: string(e.Class),
 			Code: e.Code, Message: e.Message, Since: e.Since.UTC(), PATs: e.PATs, NextEnd: events.TimeOrNull(e.NextEnd),
-		}), e.Identity
+		})
 	case *rotation.CheckRecovered:
 		return events.NewCheckRecovered(source, e.At.UTC(), events.CheckRecovered{
 			Scope: string(e.Scope), Identity: e.Identity, Organization: e.Organization, Code: e.Code,
 			Since: e.Since.UTC(), PATs: e.PATs, NextEnd: events.TimeOrNull(e.NextEnd),
 			Lasted: int64(max(0, e.At.Sub(e.Since)) / time.Second),
-		}), e.Identity
+		})
 	}
 	// the interface is sealed: a new event without its mapping is a fault here
 	panic(fmt.Sprintf("no CloudEvent for %T", e))
