@@ -168,8 +168,9 @@ vulnerabilities: ## govulncheck; skipped if its database cannot be reached
 
 # go get -u would also ask a registry for newer versions of the modules that lie here.
 .PHONY: newest
-newest: ## the newest versions of all that the modules require, in go.mod and go.sum
+newest: ## the newest patch of Go, and the newest versions of all that the modules require
 	@for m in $(ALL); do \
+	  $(GO) -C $$m get toolchain@patch; \
 	  packages=./...; [[ $$m != tools ]] || packages=tool; \
 	  $(GO) -C $$m list -mod=mod -deps -test -f '{{with .Module}}{{if not (or .Main .Replace)}}{{.Path}}{{end}}{{end}}' $$packages | sort -u \
 	  | xargs -r $(GO) -C $$m list -mod=mod -e -m -u -f '{{with .Update}}{{.Path}}@{{.Version}}{{end}}' | xargs -r $(GO) -C $$m get; \
@@ -190,9 +191,10 @@ bench: ## patrol beside what it is compared with, one table of ratios; ARGS=-qui
 	$(GO) run -buildvcs=false ./bench $(ARGS)
 
 .PHONY: release
-release: package ## the deployable zip, its bill of materials and their checksums, in dist
+release: ## the deployable zip, the tool patrol for five platforms, bill of materials, checksums
+	$(GO) run -buildvcs=false ./packaging -o $(DIST) -tools
 	$(GO) run github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.9.0 app -json -noserial -main handler -output $(DIST)/sbom.cdx.json .
-	cd $(DIST) && sha256sum app.zip sbom.cdx.json >SHA256SUMS && cat SHA256SUMS
+	cd $(DIST) && sha256sum app.zip version.json patrol-* sbom.cdx.json >SHA256SUMS && cat SHA256SUMS
 
 .PHONY: clean
 clean: ## remove what the other targets made

@@ -12,14 +12,19 @@ import (
 	"github.com/azure-patrol/patrol/internal/app"
 )
 
-// version is set by the linker.
-var version = "dev"
+// These are set by the linker: which state of the project this is, and what the program
+// is called: handler in the app, patrol on the machines of operators.
+var (
+	version = "dev"
+	commit  = ""
+	program = "handler"
+)
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	code := app.Main(ctx, os.Args[1:], app.Process{Getenv: os.Getenv, In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
-		Version: version})
+		Version: version, Commit: commit, Program: program})
 	stop()
 	os.Exit(code)
 }

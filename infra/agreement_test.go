@@ -363,7 +363,7 @@ func TestTerraformHasTheSameParameters(t *testing.T) {
 	want := map[string]string{}
 	for _, m := range regexp.MustCompile(`(?m)^param (\w+) \w+(?: = (.*))?$`).FindAllStringSubmatch(readFile(t,
 		"main.bicep"), -1) {
-		name := strings.ToLower(humps.ReplaceAllString(strings.ReplaceAll(m[1], "DevOps", "Devops"), "${1}_${2}"))
+		name := strings.ToLower(words(m[1]))
 		want[name] = strings.Trim(m[2], "'")
 		if m[2] == "" {
 			want[name] = "(none)"

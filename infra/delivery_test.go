@@ -24,7 +24,10 @@ func strictYAML(t *testing.T, name string, into any) {
 	}
 }
 
-type hook struct{ Shell, Run string }
+type hook struct {
+	Shell, Run  string
+	Interactive bool
+}
 
 type hooks struct{ POSIX, Windows hook }
 
@@ -39,7 +42,7 @@ func TestAzdDeploysWhatPackagingMakes(t *testing.T) {
 			Project, Host, Language, Dist string
 			Hooks                         struct{ Prepackage hooks }
 		}
-		Hooks struct{ Postprovision, Postdeploy hooks }
+		Hooks struct{ Preprovision, Postprovision, Postdeploy hooks }
 	}
 	strictYAML(t, "../azure.yaml", &project)
 	if project.Infra.Provider != "bicep" || project.Infra.Path != "infra" || project.Infra.Module != "main" {
@@ -71,6 +74,14 @@ func TestAzdDeploysWhatPackagingMakes(t *testing.T) {
 		if _, err := os.Stat(filepath.Join("..", h.Run)); err != nil {
 			t.Errorf("a hook runs %s: %v", h.Run, err)
 		}
+		if !h.Interactive {
+			t.Errorf("azd clears what %s prints: it is not interactive", h.Run)
+		}
+	}
+	for _, h := range []hook{project.Hooks.Preprovision.POSIX, project.Hooks.Preprovision.Windows} {
+		if h.Run != "go run ./infra/environment azd" || !h.Interactive {
+			t.Errorf("before it provisions azd does not take infra/environments, or does not show a refusal: %+v", h)
+		}
 	}
 }
 
@@ -82,7 +93,8 @@ func TestScriptsReadWhatTheDeploymentGives(t *testing.T) {
 		-1) {
 		given[m[1]] = true
 	}
-	for _, name := range []string{"hooks/next.sh", "hooks/next.ps1", "entra/register.sh", "entra/register.ps1"} {
+	for _, name := range []string{"hooks/next.sh", "hooks/next.ps1", "entra/register.sh", "entra/register.ps1",
+		"environments/upload.sh", "environments/deployed.sh"} {
 		for _, v := range regexp.MustCompile(`\b(?:PATROL|AZURE)_[A-Z_]+\b`).FindAllString(readFile(t, name), -1) {
 			if !given[v] {
 				t.Errorf("%s reads %s, which the deployment does not give", name, v)
@@ -92,6 +104,7 @@ func TestScriptsReadWhatTheDeploymentGives(t *testing.T) {
 }
 
 type step struct {
+	ID   string
 	Name string
 	Uses string
 	Run  string
@@ -183,11 +196,13 @@ func TestWorkflowsMayDoLittle(t *testing.T) {
 func TestEachWorkflowDoesItsPart(t *testing.T) {
 	t.Parallel()
 	for name, parts := range map[string][]string{
-		"ci.yml":        {"make test", "az bicep install", "BICEP="},
-		"scheduled.yml": {"schedule:", "cron:", "make test", "az bicep install", "BICEP=", "make newest"},
+		"ci.yml": {"make test", "az bicep install", "BICEP="},
+		"scheduled.yml": {"schedule:", "cron:", "make test", "az bicep install", "BICEP=", "make newest",
+			"s/^toolchain go//p", "GOTOOLCHAIN: local"},
 		"deploy.yml": {"make package", "azure/login@", "id-token: write", "infra/main.bicep", "dist/app.zip",
-			"/api/health"},
-		"release.yml": {"make release", "sha256sum", "SHA256SUMS", "sbom.cdx.json", "attest-build-provenance@",
+			"infra/environment check", "infra/environments/upload.sh", "infra/environments/deployed.sh"},
+		"release.yml": {"dist/patrol-*",
+			"make release", "sha256sum", "SHA256SUMS", "sbom.cdx.json", "attest-build-provenance@",
 			"attestations: write", "govulncheck", "gitleaks"},
 	} {
 		text := readFile(t, "../.github/workflows/"+name)
@@ -221,11 +236,8 @@ func TestThePipelineKnowsFlexConsumption(t *testing.T) {
 					t.Errorf("the task deploys to another plan: %v", v["inputs"])
 				}
 			}
-			if v["task"] == "GoTool@0" {
-				want := regexp.MustCompile(`(?m)^go (\S+)$`).FindStringSubmatch(readFile(t, "../go.mod"))[1]
-				if at(v, "inputs", "version") != want {
-					t.Errorf("the pipeline has Go %v, go.mod %s", at(v, "inputs", "version"), want)
-				}
+			if v["task"] == "GoTool@0" && at(v, "inputs", "version") != "$(go)" {
+				t.Errorf("the pipeline has Go %v, not the toolchain of go.mod", at(v, "inputs", "version"))
 			}
 			for _, e := range v {
 				visit(e)
@@ -235,6 +247,13 @@ func TestThePipelineKnowsFlexConsumption(t *testing.T) {
 	visit(pipeline)
 	if !found {
 		t.Error("the pipeline deploys nothing")
+	}
+	for _, part := range []string{"s/^toolchain go//p", "infra/environment check",
+		"infra/environments/$ENVIRONMENT.json",
+		"infra/environments/deployed.sh"} {
+		if !strings.Contains(text, part) {
+			t.Errorf("the pipeline does not have %s", part)
+		}
 	}
 }
 
@@ -296,11 +315,58 @@ func TestNoModuleIsForgotten(t *testing.T) {
 // The pipelines install the Go of one of them.
 func TestAllModulesAskForTheSameGo(t *testing.T) {
 	t.Parallel()
-	version := regexp.MustCompile(`(?m)^go (\S+)$`)
-	want := version.FindString(readFile(t, "../go.mod"))
+	version := regexp.MustCompile(`(?m)^(?:go|toolchain) (\S+)$`)
+	want := version.FindAllString(readFile(t, "../go.mod"), -1)
+	if len(want) != 2 {
+		t.Fatalf("go.mod says %q: it names the least version, and by toolchain the one that builds", want)
+	}
 	for _, m := range modules(t) {
-		if got := version.FindString(readFile(t, filepath.Join("..", m, "go.mod"))); got != want {
+		if got := version.FindAllString(readFile(t, filepath.Join("..", m, "go.mod")), -1); !slices.Equal(got, want) {
 			t.Errorf("%s/go.mod says %q, and go.mod %q", m, got, want)
+		}
+	}
+}
+
+// Without a toolchain line an action installs the least version that go.mod allows, with
+// all its known faults; and what is cached on a runner may be older than the newest patch.
+func TestEveryWorkflowBuildsWithTheToolchain(t *testing.T) {
+	t.Parallel()
+	for name, w := range workflows(t) {
+		for job, j := range w.Jobs {
+			for _, s := range j.Steps {
+				if !strings.HasPrefix(s.Uses, "actions/setup-go@") {
+					continue
+				}
+				if s.With["check-latest"] != true {
+					t.Errorf("%s, %s: setup-go takes a Go that the runner has cached", name, job)
+				}
+				// Which patch is the newest is asked for by the line of versions.
+				if job != "toolchain" && s.With["go-version-file"] != "go.mod" {
+					t.Errorf("%s, %s: setup-go does not read go.mod", name, job)
+				}
+			}
+		}
+		if v := regexp.MustCompile(`actions/setup-go@\S+ # v(\d+)`).FindStringSubmatch(readFile(t,
+			"../.github/workflows/"+name)); v != nil && v[1] < "6" {
+			t.Errorf("%s: setup-go v%s does not read the toolchain line", name, v[1])
+		}
+	}
+}
+
+// The same parameters come from the same file, whoever deploys.
+func TestEnvironmentsAreReadFromTheirFiles(t *testing.T) {
+	t.Parallel()
+	for name, part := range map[string]string{
+		"../.github/workflows/deploy.yml":     `--parameters "infra/environments/$ENVIRONMENT.json"`,
+		"../.azuredevops/azure-pipelines.yml": `--parameters "infra/environments/$ENVIRONMENT.json"`,
+		"../docs/deploy.md":                   "--parameters infra/environments/contoso.json",
+	} {
+		text := readFile(t, name)
+		if !strings.Contains(text, part) {
+			t.Errorf("%s does not deploy with %s", name, part)
+		}
+		if given := regexp.MustCompile(`--parameters +\w+=\S+`).FindString(text); given != "" {
+			t.Errorf("%s gives %s beside the file: whoever deploys without it resets it", name, given)
 		}
 	}
 }

@@ -696,6 +696,11 @@ var (
 	humps        = regexp.MustCompile(`([a-z])([A-Z])`)
 )
 
+// words gives a parameter's name with its words apart.
+func words(parameter string) string {
+	return humps.ReplaceAllString(strings.ReplaceAll(parameter, "DevOps", "Devops"), "${1}_${2}")
+}
+
 // parametersFit holds main.parameters.json, which the compiler does not check,
 // against the template.
 func parametersFit(t *testing.T, d *deployment) (problems []string) {
@@ -722,7 +727,7 @@ func parametersFit(t *testing.T, d *deployment) (problems []string) {
 			problems = append(problems, "main.parameters.json: "+name+" is not taken from a variable: "+p.Value)
 			continue
 		}
-		want := "PATROL_" + strings.ToUpper(humps.ReplaceAllString(name, "${1}_${2}"))
+		want := "PATROL_" + strings.ToUpper(words(name))
 		switch name {
 		case "environmentName":
 			want = "AZURE_ENV_NAME"

@@ -22,13 +22,14 @@ const handlerName = "handler"
 // revision says which state of the project is packaged.
 type revision struct {
 	version string
+	commit  string    // empty: not known
 	date    time.Time // of every entry in the zip
 }
 
 // revisionOf asks git. Without git, or outside a repository, the version is
 // "dev" and the date the earliest that a zip can hold.
 func revisionOf(ctx context.Context, root string) revision {
-	dev := revision{"dev", time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC)}
+	dev := revision{version: "dev", date: time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC)}
 	git := func(args ...string) (string, error) {
 		out, err := exec.CommandContext(ctx, "git", append([]string{"-C", root}, args...)...).Output()
 		return strings.TrimSpace(string(out)), err
@@ -40,15 +41,16 @@ func revisionOf(ctx context.Context, root string) revision {
 	if err != nil || version == "" {
 		return dev
 	}
-	seconds, err := git("log", "-1", "--format=%ct")
+	last, err := git("log", "-1", "--abbrev=12", "--format=%h %ct")
 	if err != nil {
 		return dev
 	}
+	commit, seconds, _ := strings.Cut(last, " ")
 	unix, err := strconv.ParseInt(seconds, 10, 64)
 	if err != nil {
 		return dev
 	}
-	return revision{version, time.Unix(unix, 0).UTC()}
+	return revision{version, commit, time.Unix(unix, 0).UTC()}
 }
 
 // assemble makes the app folder anew: host.json, pats.yaml and each function's
@@ -115,22 +117,56 @@ func copyFile(from, to string) error {
 	return os.Chmod(to, 0o644) // whatever the umask says
 }
 
-// compile builds the handler for the Functions workers. The flags and the
-// instruction set of the developer's own environment do not reach it.
-func compile(ctx context.Context, root, pkg, to, version string, stderr io.Writer) error {
+// A platform is what a program is built for, and what it is called there.
+type platform struct{ os, arch, program string }
+
+// worker is where the Functions host runs the handler.
+var worker = platform{"linux", "amd64", "handler"}
+
+// operators are the machines that people run the tool on: the same program under the
+// name patrol.
+var operators = []platform{
+	{"linux", "amd64", "patrol"}, {"linux", "arm64", "patrol"},
+	{"darwin", "amd64", "patrol"}, {"darwin", "arm64", "patrol"},
+	{"windows", "amd64", "patrol"},
+}
+
+// file is the name under which the tool is released.
+func (p platform) file() string {
+	name := "patrol-" + p.os + "-" + p.arch
+	if p.os == "windows" {
+		name += ".exe"
+	}
+	return name
+}
+
+// compile builds the program for one platform. The flags and the instruction set of the
+// developer's own environment do not reach it.
+func compile(ctx context.Context, root, pkg, to string, rev revision, p platform, stderr io.Writer) error {
 	to, err := filepath.Abs(to)
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false",
-		"-ldflags", "-s -w -X main.version="+version, "-o", to, pkg)
+	linker := "-s -w -X main.version=" + rev.version + " -X main.commit=" + rev.commit + " -X main.program=" + p.program
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", linker, "-o", to, pkg)
 	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOAMD64=v1", "GOFLAGS=-mod=readonly")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+p.os, "GOARCH="+p.arch, "GOAMD64=v1", "GOARM64=v8.0",
+		"GOFLAGS=-mod=readonly")
 	cmd.Stderr = stderr
 	if err := cmd.Run(); err != nil {
 		return err
 	}
 	return os.Chmod(to, 0o755)
+}
+
+// writeVersion says beside the zip what is in it, for a pipeline that asks the deployed
+// app whether it is that.
+func writeVersion(name string, rev revision) error {
+	data, err := json.Marshal(map[string]string{"version": rev.version, "commit": rev.commit})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(name, append(data, '\n'), 0o644)
 }
 
 // compress writes the folder as a zip: entries by name, one date, and the modes

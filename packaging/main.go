@@ -1,5 +1,6 @@
 // Command packaging assembles the deployable app: the folder dist/app, as the
-// Functions host wants to find it, and the same as dist/app.zip. From one commit,
+// Functions host wants to find it, and the same as dist/app.zip. With -tools it also
+// builds the program for the machines of operators. From one commit,
 // one version of Go and one set of tags it makes the same bytes each time.
 //
 // It knows file names only, and nothing of what the functions do. The settings
@@ -33,6 +34,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	out := flags.String("o", "dist", "`folder` for app and app.zip")
 	root := flags.String("root", ".", "`folder` of the project")
 	handler := flags.String("handler", "./handler", "`package` of the handler, seen from the root")
+	tools := flags.Bool("tools", false, "also the tool patrol, for the machines of operators")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return nil
 	} else if err != nil {
@@ -47,11 +49,21 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err := assemble(*root, app); err != nil {
 		return fmt.Errorf("assembling %s: %w", app, err)
 	}
-	if err := compile(ctx, *root, *handler, filepath.Join(app, handlerName), rev.version, stderr); err != nil {
+	if err := compile(ctx, *root, *handler, filepath.Join(app, handlerName), rev, worker, stderr); err != nil {
 		return fmt.Errorf("building the handler: %w", err)
 	}
 	if err := compress(app, archive, rev.date); err != nil {
 		return fmt.Errorf("writing %s: %w", archive, err)
+	}
+	if err := writeVersion(filepath.Join(*out, "version.json"), rev); err != nil {
+		return fmt.Errorf("writing the version: %w", err)
+	}
+	if *tools {
+		for _, p := range operators {
+			if err := compile(ctx, *root, *handler, filepath.Join(*out, p.file()), rev, p, stderr); err != nil {
+				return fmt.Errorf("building the tool for %s/%s: %w", p.os, p.arch, err)
+			}
+		}
 	}
 	_, err := fmt.Fprintf(stdout, "packaged %s and %s, version %s\n", app, archive, rev.version)
 	return err

@@ -6,6 +6,7 @@ import (
 	"context"
 	"debug/buildinfo"
 	"debug/elf"
+	"encoding/json"
 	"io"
 	"io/fs"
 	"maps"
@@ -73,7 +74,8 @@ func TestTheHandlerDoesNotDependOnWhereTheCheckoutLies(t *testing.T) {
 	var built [2][]byte
 	for i, root := range []string{"..", elsewhere} {
 		handler := filepath.Join(t.TempDir(), "handler")
-		if err := compile(t.Context(), root, standin, handler, "v1", io.Discard); err != nil {
+		if err := compile(t.Context(), root, standin, handler, revision{version: "v1"}, worker,
+			io.Discard); err != nil {
 			t.Fatal(err)
 		}
 		built[i] = readFile(t, handler)
@@ -139,7 +141,8 @@ func TestTheFolderHoldsTheAppAndNothingElse(t *testing.T) {
 	if err := assemble("..", filepath.Join(out, "app")); err != nil {
 		t.Fatal(err)
 	}
-	if err := compile(t.Context(), "..", standin, filepath.Join(out, "app", "handler"), "v1", io.Discard); err != nil {
+	if err := compile(t.Context(), "..", standin, filepath.Join(out, "app", "handler"), revision{version: "v1"}, worker,
+		io.Discard); err != nil {
 		t.Fatal(err)
 	}
 
@@ -170,7 +173,8 @@ func TestTheFolderHoldsTheAppAndNothingElse(t *testing.T) {
 func TestTheHandlerIsAStaticLinuxBinaryThatKnowsItsVersion(t *testing.T) {
 	handler := filepath.Join(t.TempDir(), "handler")
 	t.Setenv("GOFLAGS", "-tags=of-a-developer") // stays outside
-	if err := compile(t.Context(), "..", standin, handler, "v1.2.3-4-gabcdef", io.Discard); err != nil {
+	if err := compile(t.Context(), "..", standin, handler, revision{version: "v1.2.3-4-gabcdef"}, worker,
+		io.Discard); err != nil {
 		t.Fatal(err)
 	}
 
@@ -202,6 +206,34 @@ func TestTheHandlerIsAStaticLinuxBinaryThatKnowsItsVersion(t *testing.T) {
 		if settings[key] != want {
 			t.Errorf("build setting %s is %q, want %q; all: %v", key, settings[key], want, settings)
 		}
+	}
+}
+
+// Whoever plans or signs in from their own machine needs no Go.
+func TestTheToolIsBuiltForTheMachinesOfOperators(t *testing.T) {
+	var names []string
+	for _, p := range operators {
+		names = append(names, p.file())
+		if p.program != "patrol" {
+			t.Errorf("%s calls itself %s", p.file(), p.program)
+		}
+	}
+	want := []string{"patrol-linux-amd64", "patrol-linux-arm64", "patrol-darwin-amd64", "patrol-darwin-arm64",
+		"patrol-windows-amd64.exe"}
+	if !slices.Equal(names, want) {
+		t.Errorf("the tool is built as %q, want %q", names, want)
+	}
+}
+
+func TestThePackageSaysWhichStateItIs(t *testing.T) {
+	out := pack(t)
+	var got struct{ Version, Commit string }
+	if err := json.Unmarshal(readFile(t, out, "version.json"), &got); err != nil {
+		t.Fatal(err)
+	}
+	rev := revisionOf(t.Context(), "..")
+	if got.Version != rev.version || got.Commit != rev.commit || got.Commit == "" {
+		t.Errorf("version.json says %+v, git %q and %q", got, rev.version, rev.commit)
 	}
 }
 
@@ -250,7 +282,7 @@ func TestTheRevisionIsTheCommitThatIsCheckedOut(t *testing.T) {
 		return strings.TrimSpace(string(out))
 	}
 
-	outside := revision{"dev", time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC)}
+	outside := revision{version: "dev", date: time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC)}
 	if got := revisionOf(t.Context(), root); got != outside {
 		t.Errorf("outside a repository: %v, want %v", got, outside)
 	}
@@ -267,7 +299,7 @@ func TestTheRevisionIsTheCommitThatIsCheckedOut(t *testing.T) {
 	git("add", "file")
 	git("commit", "-q", "-m", "first")
 	commit := git("rev-parse", "HEAD")
-	clean := revision{commit[:12], time.Date(2026, 11, 24, 0, 2, 3, 0, time.UTC)}
+	clean := revision{commit[:12], commit[:12], time.Date(2026, 11, 24, 0, 2, 3, 0, time.UTC)}
 	if got := revisionOf(t.Context(), root); got != clean {
 		t.Errorf("after a commit: %v, want %v", got, clean)
 	}

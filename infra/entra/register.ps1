@@ -1,8 +1,8 @@
 # Makes or updates the app registration that people sign in to, by az: what
 # registration.bicep does. Run it as often as you like.
 #
-# PATROL_REDIRECT_URI, PATROL_IDENTITY_PRINCIPAL_ID and AZURE_ENV_NAME come from the
-# environment, or from azd's.
+# PATROL_REDIRECT_URI, PATROL_IDENTITY_PRINCIPAL_ID, AZURE_TENANT_ID and AZURE_ENV_NAME
+# come from the environment, or from azd's. It needs PowerShell 7.4.
 param(
     [switch] $Administrator,  # also the permissions that RevokeUserPats needs
     [switch] $Authentication, # also the redirect URI of App Service authentication
@@ -27,7 +27,12 @@ $redirect = Get-Value PATROL_REDIRECT_URI
 $subject = Get-Value PATROL_IDENTITY_PRINCIPAL_ID
 $environment = Get-Value AZURE_ENV_NAME
 
+# A managed identity proves itself in its own tenant only.
 $tenant = az account show --query tenantId -o tsv
+$own = Get-Value AZURE_TENANT_ID
+if ($tenant -ne $own) {
+    throw "register: you are signed in to the tenant $tenant, and the app's identity is of ${own}: az login --tenant $own"
+}
 $graph = (az cloud show --query endpoints.microsoftGraphResourceId -o tsv).TrimEnd('/')
 $login = (az cloud show --query endpoints.activeDirectory -o tsv).TrimEnd('/')
 $app = "$graph/v1.0/applications(uniqueName='patrol-$environment')"
@@ -47,15 +52,26 @@ $redirects = @($redirect)
 if ($Authentication) { $redirects += ($redirect -replace '/api/signin/callback$', '') + '/.auth/login/aad/callback' }
 
 # The body goes by a file: shells differ in what they do to quotation marks.
-function Set-Object([string] $url, [hashtable] $body) {
+function Send-Object([string] $method, [string] $url, [hashtable] $body, [string[]] $headers = @()) {
     $file = New-TemporaryFile
     try {
         $body | ConvertTo-Json -Depth 8 | Set-Content -Path $file -Encoding utf8
-        az rest --method PATCH --url $url --headers 'Content-Type=application/json' 'Prefer=create-if-missing' --body "@$file" --output none
+        az rest --method $method --url $url --headers 'Content-Type=application/json' @headers --body "@$file" --output none
     }
     finally { Remove-Item $file }
 }
-Set-Object $app @{
+
+# What was made a moment ago is not known everywhere in the directory yet.
+function Invoke-Again([scriptblock] $what) {
+    for ($try = 1; ; $try++) {
+        try { return & $what }
+        catch {
+            if ($try -ge 10) { throw "register: the directory has not taken this in ten tries: run it again in a few minutes. $_" }
+            Start-Sleep -Seconds 6
+        }
+    }
+}
+Send-Object PATCH $app @{
     displayName            = "patrol ($environment)"
     signInAudience         = 'AzureADMyOrg'
     web                    = @{
@@ -64,17 +80,22 @@ Set-Object $app @{
     }
     publicClient           = @{ redirectUris = @(if ($LocalSignIn) { 'http://localhost' }) }
     requiredResourceAccess = @(@{ resourceAppId = $devops; resourceAccess = $access })
-}
-Set-Object "$app/federatedIdentityCredentials(name='patrol')" @{
+} 'Prefer=create-if-missing'
+
+$client = Invoke-Again { az rest --method GET --url $app --query appId -o tsv }
+$credentials = "$graph/v1.0/applications(appId='$client')/federatedIdentityCredentials"
+$known = Invoke-Again { az rest --method GET --url $credentials --query "value[?name=='patrol'].id | [0]" -o tsv }
+$credential = @{
     issuer      = "$login/$tenant/v2.0"
     subject     = $subject
     audiences   = @('api://AzureADTokenExchange')
     description = 'The managed identity of the function app'
 }
+if ($known) { Invoke-Again { Send-Object PATCH "$credentials/$known" $credential } }
+else { Invoke-Again { Send-Object POST $credentials ($credential + @{ name = 'patrol' }) } }
 
-$client = az rest --method GET --url $app --query appId -o tsv
-Confirm-Principal $client
-if ($Consent) { az ad app permission admin-consent --id $client }
+Invoke-Again { Confirm-Principal $client }
+if ($Consent) { Invoke-Again { az ad app permission admin-consent --id $client } }
 
 $kept = $false
 if ($azd) { try { azd env set PATROL_ENTRA_CLIENT_ID $client 2>$null | Out-Null; $kept = $true } catch { $kept = $false } }
@@ -84,4 +105,7 @@ if ($kept) {
 else {
     Write-Output "PATROL_ENTRA_CLIENT_ID=$client"
     Write-Output "Next: deploy again with entraClientId=$client"
+}
+if (Test-Path "infra/environments/$environment.json") {
+    Write-Output "Put it into infra/environments/$environment.json too, as entraClientId: a pipeline reads it there."
 }

@@ -8,8 +8,9 @@
 #     -l  also http://localhost, for the command handler sign-in
 #     -c  consent for the whole tenant
 #
-# PATROL_REDIRECT_URI, PATROL_IDENTITY_PRINCIPAL_ID and AZURE_ENV_NAME come from the
-# environment, or from azd's.
+# PATROL_REDIRECT_URI, PATROL_IDENTITY_PRINCIPAL_ID, AZURE_TENANT_ID and AZURE_ENV_NAME
+# come from the environment, or from azd's. PAUSE is the time between two tries, in
+# seconds.
 set -eu
 
 devops=499b84ac-1321-427f-aa17-267ca6975798 # Azure DevOps, in every tenant
@@ -42,7 +43,13 @@ redirect=$(value PATROL_REDIRECT_URI)
 subject=$(value PATROL_IDENTITY_PRINCIPAL_ID)
 environment=$(value AZURE_ENV_NAME)
 
+# A managed identity proves itself in its own tenant only.
 tenant=$(az account show --query tenantId -o tsv)
+home=$(value AZURE_TENANT_ID)
+if [ "$tenant" != "$home" ]; then
+  echo "register: you are signed in to the tenant $tenant, and the app's identity is of $home: az login --tenant $home" >&2
+  exit 1
+fi
 graph=$(az cloud show --query endpoints.microsoftGraphResourceId -o tsv)
 login=$(az cloud show --query endpoints.activeDirectory -o tsv)
 app="${graph%/}/v1.0/applications(uniqueName='patrol-$environment')"
@@ -73,13 +80,37 @@ upsert "$app" "{\"displayName\":\"patrol ($environment)\",\"signInAudience\":\"A
   \"web\":{\"redirectUris\":[$redirects],\"implicitGrantSettings\":{\"enableAccessTokenIssuance\":false,\"enableIdTokenIssuance\":$tokens}},
   \"publicClient\":{\"redirectUris\":[$local]},
   \"requiredResourceAccess\":[{\"resourceAppId\":\"$devops\",\"resourceAccess\":[$access]}]}"
-upsert "$app/federatedIdentityCredentials(name='patrol')" "{\"issuer\":\"${login%/}/$tenant/v2.0\",\"subject\":\"$subject\",
-  \"audiences\":[\"api://AzureADTokenExchange\"],\"description\":\"The managed identity of the function app\"}"
 
-client=$(az rest --method GET --url "$app" --query appId -o tsv)
-az ad sp show --id "$client" --query id -o tsv >/dev/null 2>&1 || az ad sp create --id "$client" --query id -o tsv >/dev/null
+# again COMMAND...: what was made a moment ago is not known everywhere in the directory yet.
+again() {
+  try=1
+  until "$@"; do
+    if [ "$try" -ge 10 ]; then
+      echo "register: the directory has not taken this in ten tries: run it again in a few minutes" >&2
+      exit 1
+    fi
+    try=$((try + 1))
+    sleep "${PAUSE:-6}"
+  done
+}
+
+client=$(again az rest --method GET --url "$app" --query appId -o tsv)
+credentials="${graph%/}/v1.0/applications(appId='$client')/federatedIdentityCredentials"
+known=$(again az rest --method GET --url "$credentials" --query "value[?name=='patrol'].id | [0]" -o tsv)
+prove() { # method, url, name
+  az rest --method "$1" --url "$2" --headers 'Content-Type=application/json' --output none --body "{${3:-}
+  \"issuer\":\"${login%/}/$tenant/v2.0\",\"subject\":\"$subject\",
+  \"audiences\":[\"api://AzureADTokenExchange\"],\"description\":\"The managed identity of the function app\"}"
+}
+if [ -n "$known" ]; then
+  again prove PATCH "$credentials/$known"
+else
+  again prove POST "$credentials" '"name":"patrol",'
+fi
+
+az ad sp show --id "$client" --query id -o tsv >/dev/null 2>&1 || again az ad sp create --id "$client" --query id -o tsv >/dev/null
 if [ "$consent" = yes ]; then
-  az ad app permission admin-consent --id "$client"
+  again az ad app permission admin-consent --id "$client"
 fi
 
 if command -v azd >/dev/null 2>&1 && azd env set PATROL_ENTRA_CLIENT_ID "$client" >/dev/null 2>&1; then
@@ -87,4 +118,7 @@ if command -v azd >/dev/null 2>&1 && azd env set PATROL_ENTRA_CLIENT_ID "$client
 else
   echo "PATROL_ENTRA_CLIENT_ID=$client"
   echo "Next: deploy again with entraClientId=$client"
+fi
+if [ -e "infra/environments/$environment.json" ]; then
+  echo "Put it into infra/environments/$environment.json too, as entraClientId: a pipeline reads it there."
 fi

@@ -53,6 +53,7 @@ type Outside struct {
 	Random  func() float64
 	Log     *slog.Logger
 	Version string
+	Commit  string
 	// Telemetry is where spans and metrics go beside what the settings say.
 	Telemetry telemetry.Outputs
 	// Ports may change what the core works with: a simulation breaks patrol with it,
@@ -236,7 +237,7 @@ func (a *App) wire(s Settings) error {
 	}
 	c := a.administration(web.Config{
 		Reconciler: a.reconciler, Outbox: a.bus, Identities: signIns, Versions: a.vault, Ends: tokens,
-		Sweeps: &a.sweeps, Now: o.Now, Log: o.Log, Keys: keys,
+		Sweeps: &a.sweeps, Now: o.Now, Log: o.Log, Keys: keys, Build: web.Build{Version: o.Version, Commit: o.Commit},
 		Pages: []func(*web.API, *http.ServeMux){web.SignInRoutes(pages), web.DashboardRoutes},
 	}, tokens.Administration())
 	a.handle(s, web.New(c).Handler())

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -18,6 +19,10 @@ type Process struct {
 	In       io.Reader
 	Out, Err io.Writer
 	Version  string
+	Commit   string
+	// Program is what the program is called. Default: handler. Under another name it
+	// serves no host.
+	Program string
 
 	// What follows is the real thing where it is zero.
 	Outside Outside
@@ -64,6 +69,9 @@ func (e *usageError) Error() string { return e.text }
 // Main runs the command that args name, or without any serves the Functions host, and
 // returns the exit code.
 func Main(ctx context.Context, args []string, p Process) int {
+	if p.Program == "" {
+		p.Program = programOfTheApp
+	}
 	err := dispatch(ctx, args, p)
 	if err == nil {
 		return exitDone
@@ -73,19 +81,33 @@ func Main(ctx context.Context, args []string, p Process) int {
 	}
 	if u, ok := errors.AsType[*usageError](err); ok {
 		if u.help {
-			fmt.Fprint(p.Out, u.text)
+			fmt.Fprint(p.Out, p.named(u.text))
 			return exitDone
 		}
-		fmt.Fprintln(p.Err, "handler: "+u.text)
+		fmt.Fprintln(p.Err, p.named("handler: "+u.text))
 		return exitUsage
 	}
-	fmt.Fprintln(p.Err, "handler:", err)
+	fmt.Fprintln(p.Err, p.named("handler: "+err.Error()))
 	return exitFailed
 }
 
+// programOfTheApp is the program's name where the Functions host starts it.
+const programOfTheApp = "handler"
+
+// commandLine is where a text names the program: before a colon or one of its commands.
+var commandLine = regexp.MustCompile(`\bhandler(:| (?:sign-in|plan|version|help|<command>|\s))`)
+
+// named gives a text with the name that the program was started by.
+func (p Process) named(text string) string {
+	return commandLine.ReplaceAllString(text, p.Program+"$1")
+}
+
 func dispatch(ctx context.Context, args []string, p Process) error {
+	if len(args) == 0 && p.Program != programOfTheApp {
+		return &usageError{text: usage(p.Program), help: true}
+	}
 	if len(args) == 0 {
-		return Run(ctx, p.Getenv, p.Out, p.Version)
+		return Run(ctx, p.Getenv, p.Out, p.Version, p.Commit)
 	}
 	for _, c := range commands() {
 		if c.name == args[0] {
@@ -93,18 +115,25 @@ func dispatch(ctx context.Context, args []string, p Process) error {
 		}
 	}
 	switch args[0] {
+	case "version", "-version", "--version":
+		fmt.Fprintf(p.Out, "patrol %s %s\n", p.Version, p.Commit)
+		return nil
 	case "help", "-h", "-help", "--help":
-		return &usageError{text: usage(), help: true}
+		return &usageError{text: usage(p.Program), help: true}
 	}
-	return &usageError{text: fmt.Sprintf("there is no command %q\n\n%s", args[0], usage())}
+	return &usageError{text: fmt.Sprintf("there is no command %q\n\n%s", args[0], usage(p.Program))}
 }
 
-func usage() string {
+func usage(program string) string {
 	var b strings.Builder
-	b.WriteString("Usage:\n  handler                  serve the Azure Functions host\n")
+	b.WriteString("Usage:\n")
+	if program == programOfTheApp {
+		b.WriteString("  handler                  serve the Azure Functions host\n")
+	}
 	for _, c := range commands() {
 		fmt.Fprintf(&b, "  handler %-16s %s\n", c.name, c.about)
 	}
+	b.WriteString("  handler version          which state of patrol this is\n")
 	b.WriteString("  handler help             this text\n\n\"handler <command> -h\" says more about a command.\n")
 	return b.String()
 }

@@ -24,7 +24,7 @@ var errAsked = errors.New("asked to end")
 
 // Run serves the Functions host until ctx ends, then takes nothing new, finishes what is
 // under way and gives errAsked. It reads the environment by getenv and logs to out.
-func Run(ctx context.Context, getenv func(string) string, out io.Writer, version string) error {
+func Run(ctx context.Context, getenv func(string) string, out io.Writer, version, commit string) error {
 	settings, settingsErr := ReadSettings(getenv)
 	log := customhandler.NewLog(out, settings.LogLevel)
 	slog.SetDefault(log)
@@ -33,7 +33,7 @@ func Run(ctx context.Context, getenv func(string) string, out io.Writer, version
 		return err
 	}
 	telemetry.TakeErrors(log, time.Now)
-	a := New(settings, settingsErr, Outside{Log: log, Version: version})
+	a := New(settings, settingsErr, Outside{Log: log, Version: version, Commit: commit})
 	server := a.Server(address)
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if ctx.Err() != nil {
@@ -42,7 +42,7 @@ func Run(ctx context.Context, getenv func(string) string, out io.Writer, version
 	if err != nil {
 		return fmt.Errorf("listening for the Functions host: %w", err)
 	}
-	log.Info("patrol is ready", "version", version)
+	log.Info("patrol is ready", "version", version, "commit", commit)
 
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()

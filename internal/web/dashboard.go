@@ -81,6 +81,7 @@ type dashboardPage struct {
 	Style template.CSS
 	JS    template.JS
 	Now   time.Time
+	Build Build
 	// Actor is App Service authentication's user; empty: a function key was enough.
 	Actor string
 
@@ -218,7 +219,7 @@ func nextStep(p *Problem) string {
 // show writes the page. Its one script and its one style are named by a nonce; it
 // loads nothing, and its forms go nowhere else.
 func (d *dashboard) show(w http.ResponseWriter, r *http.Request, page *dashboardPage) {
-	page.Nonce = rand.Text()
+	page.Nonce, page.Build = rand.Text(), d.Build
 	page.Style, page.JS = template.CSS(dashboardCSS), template.JS(dashboardJS)
 	page.Now = d.Now().UTC()
 	if who := actor(r); who != byFunctionKey {

@@ -115,7 +115,7 @@ const (
 // Report is the state of patrol itself: identities, last and next sweep, what is
 // failing, and why.
 func (a *API) Report(ctx context.Context) StatusReport {
-	out := StatusReport{Identities: []IdentityStatus{}, Failing: []Failing{},
+	out := StatusReport{Build: a.Build, Identities: []IdentityStatus{}, Failing: []Failing{},
 		Troubles: troublesOf(a.Reconciler.Troubles())}
 	for _, id := range a.identities(ctx) {
 		j := IdentityStatus{Name: id.Name, User: id.User, State: stateSignedIn, Since: timeOrNull(id.Since),

@@ -257,8 +257,16 @@ type Failing struct {
 	FailureCause
 }
 
+// Build says which state of the project runs.
+type Build struct {
+	Version string `json:"version"`
+	// Commit is the first twelve digits; empty: not known.
+	Commit string `json:"commit"`
+}
+
 // StatusReport is the state of patrol itself.
 type StatusReport struct {
+	Build      Build            `json:"build"`
 	Identities []IdentityStatus `json:"identities"`
 	LastSweep  *SweepReport     `json:"lastSweep"`
 	NextSweep  *time.Time       `json:"nextSweep"`

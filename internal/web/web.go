@@ -54,6 +54,8 @@ type Config struct {
 	Ends   reconcile.Ends
 	Sweeps *Sweeps
 	Now    func() time.Time
+	// Build is the state of the project that runs.
+	Build Build
 	// Operation makes ids for requests; nil: random ones.
 	Operation func() string
 	// Keys seals confirmations; nil: with a key of this process, which another

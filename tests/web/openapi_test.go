@@ -243,6 +243,7 @@ func schemas() map[string]any {
 		"Revocation":  web.Revocation{},
 		"SweepReport": web.SweepReport{}, "Failing": web.Failing{}, "IdentityStatus": web.IdentityStatus{},
 		"StatusReport":   web.StatusReport{},
+		"Build":          web.Build{},
 		"RevocationRule": administration.Rule{}, "RuleResult": administration.RuleResult{},
 		"Member":     administration.User{},
 		"PlannedPat": administration.PAT{}, "PlannedUser": administration.UserPlan{},
