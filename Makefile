@@ -53,7 +53,7 @@ run: package ## package the app and run it on a local Azure; Ctrl-C ends it
 test: export GOGC = 400
 
 .PHONY: test
-test: setup format modules vet staticcheck package unit faults bench-check e2e infra fuzz vulnerabilities ## everything that CI checks
+test: setup format modules vet staticcheck package unit faults bench-check e2e asyncapi infra fuzz vulnerabilities ## everything that CI checks
 	@echo 'make test: all passed'
 
 .PHONY: package
@@ -128,6 +128,14 @@ e2e: setup package axe ## the packaged app, driven through all its triggers, and
 axe: setup
 	@mkdir -p .cache/axe && cp tests/dashboard/package.json tests/dashboard/package-lock.json .cache/axe/
 	npm ci --prefix .cache/axe --ignore-scripts --no-audit --no-fund --silent
+
+# npm ci only when the lock file has changed: it takes longer than the check.
+.PHONY: asyncapi
+asyncapi: setup ## docs/asyncapi.yaml, by the parser of the AsyncAPI project
+	@mkdir -p .cache/asyncapi && cp tests/asyncapi/package.json tests/asyncapi/check.js .cache/asyncapi/
+	@cmp -s tests/asyncapi/package-lock.json .cache/asyncapi/package-lock.json || { \
+	  cp tests/asyncapi/package-lock.json .cache/asyncapi/ && npm ci --prefix .cache/asyncapi --ignore-scripts --no-audit --no-fund --silent || { rm -f .cache/asyncapi/package-lock.json; exit 1; }; }
+	node .cache/asyncapi/check.js docs/asyncapi.yaml
 
 .PHONY: infra
 infra: ## Bicep, Terraform and workflows
