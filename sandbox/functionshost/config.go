@@ -68,6 +68,10 @@ type Config struct {
 	// Listener, if set, is served (and closed) by the host. Without one the
 	// Host is itself an http.Handler to be mounted.
 	Listener net.Listener
+	// BehindFrontEnd: as on App Service, a front end stands before the host and says by
+	// which scheme the caller came, in X-Forwarded-Proto. Without one that header is a
+	// caller's own, and is replaced.
+	BehindFrontEnd bool
 
 	// Storage stands in for the AzureWebJobsStorage account: hosts that share
 	// it share timer states and locks. Default: one of the host's own.

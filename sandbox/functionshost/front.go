@@ -54,7 +54,7 @@ func (h *Host) serveFunction(w http.ResponseWriter, r *http.Request, path string
 	case h.authorize(r, f) < f.level:
 		w.WriteHeader(http.StatusUnauthorized)
 	case r.ContentLength > h.bodyLimit():
-		w.WriteHeader(http.StatusRequestEntityTooLarge)
+		w.WriteHeader(http.StatusInternalServerError) // the handler is not asked
 	default:
 		r.Body = http.MaxBytesReader(w, r.Body, h.bodyLimit())
 		h.serveProxied(w, r, f)

@@ -14,22 +14,23 @@ import (
 	"github.com/azure-patrol/patrol/sandbox/functionshost"
 )
 
-func TestProxiedRequestArrivesAsItWasSent(t *testing.T) {
+func TestProxiedRequestArrivesAsItWasSentButForTheHostsOwnHeaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
 		w := launch(t, app{"A/function.json": httpTrigger(`,"route":"{place}/{name}"`)}, h, withFront(h))
 		header := http.Header{
 			"User-Agent": {"curl/7.88.1"}, "X-Test": {"v1", "v2"},
 			"Content-Encoding": {"gzip"}, "Content-Type": {"text/plain"}, "X-Functions-Key": {"HOSTKEY"},
-			"X-Forwarded-Proto": {"https"}, "X-Forwarded-For": {"203.0.113.7"},
+			"X-Forwarded-Proto": {"https"}, "X-Forwarded-For": {"203.0.113.7"}, "X-Forwarded-Prefix": {"/x"},
+			"X-Forwarded-Host": {"evil.example"}, "Forwarded": {"host=evil.example"},
 			"X-Azure-Functions-Invocationid": {"mine"}, "X-Ms-Invocation-Id": {"mine"},
 		}
-		const target = "/api/x%2Fy/a%20b?x=1&x=2;3&%zz"
+		const target = "/api/x%2Fy/a%20b%41(1)?x=1&x=2;3&%zz"
 		check(t, "status", call(t, h.net, "PUT", target, strings.NewReader("hello"), header).status, 200)
 		got, inv := h.requestsSeen()[0], w.journal.seen()[0]
-		check(t, "target", got.URI, target)
+		check(t, "target", got.URI, "/api/x%252Fy/a%20bA(1)?x=1&x=2;3&%zz")
 		check(t, "method", got.Method, "PUT")
-		check(t, "host", got.Host, frontAddr)
+		check(t, "host", got.Host, fmt.Sprintf("127.0.0.1:%d", handlerPort))
 		check(t, "body", got.Body, any("hello"))
 		check(t, "length", got.ContentLength, 5)
 		want := header.Clone()
@@ -37,7 +38,42 @@ func TestProxiedRequestArrivesAsItWasSent(t *testing.T) {
 		want.Set("X-Azure-Functions-Hostversion", "1.0.0.0")
 		want.Set("X-Azure-Functions-Invocationid", inv.ID)
 		want.Set("X-Ms-Invocation-Id", inv.ID)
+		want.Set("X-Forwarded-For", "127.0.0.1")
+		want.Set("X-Forwarded-Host", frontAddr)
+		want.Set("X-Forwarded-Proto", "http")
+		want.Del("X-Forwarded-Prefix")
+		want.Del("Forwarded")
 		check(t, "headers", got.Headers, want)
+	})
+}
+
+func TestSchemeIsTheFrontEndsOnAppServiceOnly(t *testing.T) {
+	for behind, want := range map[bool]string{true: "https", false: "http"} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHandler(nil)
+			launch(t, app{"A/function.json": openHTTP("")}, h, func(c *functionshost.Config) {
+				withFront(h)(c)
+				c.BehindFrontEnd = behind
+			})
+			call(t, h.net, "GET", "/api/A", nil, http.Header{"X-Forwarded-Proto": {"https"}})
+			got := h.requestsSeen()[0].Headers.Get("X-Forwarded-Proto")
+			check(t, fmt.Sprintf("behind a front end %t: scheme", behind), got, want)
+		})
+	}
+}
+
+func TestProxiedCallWaitsWhileAKilledHandlerRestarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(nil)
+		w := launch(t, app{"A/function.json": openHTTP("")}, h, withFront(h))
+		w.ready()
+		h.delay = 500 * time.Millisecond
+		h.exit <- 137
+		before := time.Now()
+		check(t, "status", call(t, h.net, "GET", "/api/A", nil, nil).status, 200)
+		took := time.Since(before)
+		check(t, fmt.Sprintf("waited for the new process (%v)", took), took >= h.delay && took < time.Second, true)
+		check(t, "processes", len(h.startsSeen()), 2)
 	})
 }
 
@@ -112,8 +148,8 @@ func TestProxyIsPatientWithAHandlerThatIsNotThere(t *testing.T) {
 		before := time.Now()
 		r := call(t, h.net, "GET", "/api/A", nil, nil)
 		check(t, "status", r.status, 500)
-		// Eleven attempts: pauses of 50, 100, 150, 200 and then 250 ms.
-		check(t, "time taken", time.Since(before), 2*time.Second)
+		// Ten attempts: pauses of 50, 100, 150, 200 and then 250 ms.
+		check(t, "time taken", time.Since(before), 1750*time.Millisecond)
 	})
 }
 
@@ -198,19 +234,19 @@ func TestRedirectsOfAnEnvelopeAreFollowed(t *testing.T) {
 	})
 }
 
-func TestBodyLimit(t *testing.T) {
+func TestBodyAboveTheLimitIsA500OfTheHost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(nil)
 		launch(t, app{"A/function.json": openHTTP("")}, h, func(c *functionshost.Config) {
 			withFront(h)(c)
 			c.Settings["FUNCTIONS_REQUEST_BODY_SIZE_LIMIT"] = "10"
 		})
-		for body, want := range map[string]int{"0123456789": 200, "0123456789a": 413} {
+		for body, want := range map[string]int{"0123456789": 200, "0123456789a": 500} {
 			check(t, body, call(t, h.net, "POST", "/api/A", strings.NewReader(body), nil).status, want)
 		}
 		chunks := unknownLength{strings.NewReader("0123456789a")}
 		if r, err := tryCall(h.net, "POST", "/api/A", chunks, nil); err == nil {
-			check(t, "11 bytes in chunks", r.status, 413)
+			check(t, "11 bytes in chunks", r.status, 500)
 		}
 	})
 }

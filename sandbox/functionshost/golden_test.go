@@ -5,6 +5,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -189,6 +191,44 @@ func withFraction(t *testing.T, r recorded) recorded {
 	late(status, "Last", "LastUpdated")
 	late(body["Metadata"].(map[string]any)["sys"].(map[string]any), "UtcNow")
 	return r
+}
+
+func TestProxiedRequestsAreTheRecordedOnes(t *testing.T) {
+	jsonBody := http.Header{"Content-Type": {"application/json"}}
+	cases := []struct {
+		file, method, target string
+		body                 io.Reader
+		header               http.Header
+	}{
+		{"http-proxied-get.json", "GET", "/api/open/a%2Fb%20c?x=1&x=2&y=%2F", nil, http.Header{
+			"Cookie": {"a=1; b=2"}, "X-Test": {"v1, v2"}, "Forwarded": {"host=evil.example"},
+			"X-Forwarded-Host": {"evil.example"}, "X-Forwarded-Proto": {"https"}, "X-Forwarded-For": {"203.0.113.7"}}},
+		{"http-proxied-post.json", "POST", "/api/OPEN/ci-feed/", strings.NewReader(`{"reason": "leak"}`),
+			http.Header{"Content-Type": {"application/json"}, "X-Ms-Client-Principal-Name": {"spoofed@contoso.com"}}},
+		{"http-proxied-post-chunked.json", "POST", "/api/open/ci-feed?code=HOSTKEY",
+			unknownLength{strings.NewReader(`{"reason": "leak"}`)}, jsonBody},
+	}
+	for _, c := range cases {
+		t.Run(strings.TrimSuffix(c.file, ".json"), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHandler(nil)
+				launch(t, app{"A/function.json": openHTTP(`,"route":"open/{name}"`)}, h,
+					func(cfg *functionshost.Config) {
+						withFront(h)(cfg)
+						cfg.Version = "4.1037.0.0"
+					})
+				header := c.header.Clone()
+				header.Set("User-Agent", "curl/7.88.1")
+				header.Set("Accept", "*/*")
+				header.Set("Accept-Encoding", "")
+				header.Set("Host", "patrol.azurewebsites.net")
+				check(t, "status", call(t, h.net, c.method, c.target, c.body, header).status, 200)
+				got := h.requestsSeen()[0]
+				got.Headers.Del("Accept-Encoding")
+				compare(t, c.file, got)
+			})
+		})
+	}
 }
 
 const cloudEvent = `{"specversion":"1.0","id":"e-1","type":"Microsoft.KeyVault.SecretNearExpiry",` +

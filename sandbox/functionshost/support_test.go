@@ -334,6 +334,10 @@ func tryCall(n *memnet.Network, method, target string, body io.Reader, header ht
 	for k, v := range header {
 		req.Header[http.CanonicalHeaderKey(k)] = v
 	}
+	if host := header.Get("Host"); host != "" {
+		req.Host = host
+		req.Header.Del("Host")
+	}
 	resp, err := client.Do(req)
 	if err != nil {
 		return reply{}, err
