@@ -23,8 +23,8 @@ var (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	code := app.Main(ctx, os.Args[1:], app.Process{Getenv: os.Getenv, In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
-		Version: version, Commit: commit, Program: program})
+	code := app.Main(ctx, os.Args[1:], app.Process{Getenv: app.Environment(os.Environ()), In: os.Stdin, Out: os.Stdout,
+		Err: os.Stderr, Version: version, Commit: commit, Program: program})
 	stop()
 	os.Exit(code)
 }

@@ -42,7 +42,7 @@ var functions = map[string]trigger{
 	"RevokeUserPats":  {kind: "httpTrigger", method: "post", route: "revocations", level: "admin"},
 	"Dashboard":       {kind: "httpTrigger", method: "get", route: "dashboard", level: "function"},
 	"DashboardAction": {kind: "httpTrigger", method: "post", route: "dashboard", level: "function"},
-	"Health":          {kind: "httpTrigger", method: "get", route: "health", level: "anonymous"},
+	"Health":          {kind: "httpTrigger", method: "get,head", route: "health", level: "anonymous"},
 }
 
 // binding has every property that our function.json files may use: a misspelt
@@ -117,8 +117,8 @@ func TestTheFunctionsAreThoseOfTheDesign(t *testing.T) {
 			// One trigger in and one answer out, nothing else: only then does
 			// the host hand over the plain HTTP request.
 			wanted = []binding{
-				{Type: want.kind, Direction: "in", Name: "req", AuthLevel: want.level, Methods: []string{want.method},
-					Route: want.route},
+				{Type: want.kind, Direction: "in", Name: "req", AuthLevel: want.level,
+					Methods: strings.Split(want.method, ","), Route: want.route},
 				{Type: "http", Direction: "out", Name: "res"},
 			}
 		}
@@ -264,7 +264,8 @@ func TestHostSettingsAreThoseOfTheDesign(t *testing.T) {
 		Logging struct {
 			LogLevel            map[string]string `json:"logLevel"`
 			ApplicationInsights struct {
-				Sampling struct {
+				Dependencies *bool `json:"enableDependencyTracking"`
+				Sampling     struct {
 					IsEnabled     bool    `json:"isEnabled"`
 					ItemsPerSec   float64 `json:"maxTelemetryItemsPerSecond"`
 					ExcludedTypes string  `json:"excludedTypes"`
@@ -297,6 +298,10 @@ func TestHostSettingsAreThoseOfTheDesign(t *testing.T) {
 		// The handler's own lines, audit lines among them, come out of its
 		// stdout as traces of this category. They must all be kept.
 		{"level of the handler's lines", host.Logging.LogLevel["Host.Function.Console"], "Information"},
+		// The host's own call of the handler would be kept with its whole URL: function keys in
+		// ?code= and authorization codes, readable for everybody who reads the workspace.
+		{"dependency tracking is off", host.Logging.ApplicationInsights.Dependencies != nil &&
+			!*host.Logging.ApplicationInsights.Dependencies, true},
 		{"traces kept", slices.Contains(strings.Split(host.Logging.ApplicationInsights.Sampling.ExcludedTypes, ";"),
 			"Trace"), true},
 	} {

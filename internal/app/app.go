@@ -90,7 +90,7 @@ type App struct {
 // cannot be used, the app answers every call with what is wrong.
 func New(s Settings, settingsErr error, o Outside) *App {
 	o.fill()
-	a := &App{outside: o, log: o.Log, mux: customhandler.New(customhandler.Config{Log: o.Log})}
+	a := &App{outside: o, log: o.Log, mux: customhandler.New(customhandler.Config{Log: o.Log, Hosts: s.Hosts})}
 	err := settingsErr
 	if err == nil {
 		err = a.wire(s)
@@ -238,7 +238,8 @@ func (a *App) wire(s Settings) error {
 	c := a.administration(web.Config{
 		Reconciler: a.reconciler, Outbox: a.bus, Identities: signIns, Versions: a.vault, Ends: tokens,
 		Sweeps: &a.sweeps, Now: o.Now, Log: o.Log, Keys: keys, Build: web.Build{Version: o.Version, Commit: o.Commit},
-		Pages: []func(*web.API, *http.ServeMux){web.SignInRoutes(pages), web.DashboardRoutes},
+		Public: s.Public,
+		Pages:  []func(*web.API, *http.ServeMux){web.SignInRoutes(pages), web.DashboardRoutes},
 	}, tokens.Administration())
 	a.handle(s, web.New(c).Handler())
 	return nil

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	"github.com/azure-patrol/patrol/internal/entra"
 	"github.com/azure-patrol/patrol/internal/manifest"
 	"github.com/azure-patrol/patrol/internal/ncrontab"
+	"github.com/azure-patrol/patrol/internal/rotation"
 	"github.com/azure-patrol/patrol/internal/telemetry"
 )
 
@@ -25,6 +27,10 @@ type Settings struct {
 	DevOps    *url.URL
 	VSSPS     *url.URL
 	Public    *url.URL // nil: not known, then links are left out
+	// Hosts are the names by which the app is called.
+	Hosts []string
+	// Authenticated: App Service authentication is on, so that its headers are its own.
+	Authenticated bool
 
 	BusConnectionString string
 	BusNamespace        string // host, in local work with a port
@@ -67,10 +73,92 @@ type reader struct {
 func (r *reader) wrong(name, what string) { r.problems = append(r.problems, name+" "+what) }
 
 func (r *reader) text(name, fallback string) string {
-	if v := strings.TrimSpace(r.getenv(name)); v != "" {
-		return v
+	v := strings.TrimSpace(r.getenv(name))
+	switch {
+	case v == "":
+		return fallback
+	case isReference(v):
+		r.wrong(name, "is a reference that App Service has not resolved: see its state under the app's environment "+
+			"variables; mostly the identity that reads references lacks a role, or the vault's firewall is closed")
+		return fallback
 	}
-	return fallback
+	return v
+}
+
+// isReference knows the text of a reference to another store. The platform puts the value
+// in its place, and leaves the text where it cannot.
+func isReference(value string) bool {
+	value = strings.ToLower(value)
+	return strings.HasPrefix(value, "@microsoft.keyvault(") || strings.HasPrefix(value, "@microsoft.appconfig")
+}
+
+// id is a setting that is a GUID.
+func (r *reader) id(name, value string) string {
+	const none = "00000000-0000-0000-0000-000000000000"
+	if value != "" && (!rotation.IsGUID(value) || value == none) {
+		r.wrong(name, "must be an id like 3f2504e0-4f89-41d3-9a0c-0305e82c3301, without braces")
+	}
+	return value
+}
+
+// ids holds the ids of settings against each other: they are copied from pages that stand
+// side by side in the portal.
+func (r *reader) ids(s *Settings) {
+	r.id("AZURE_CLIENT_ID", s.ManagedIdentity)
+	r.id("ENTRA_TENANT_ID", s.Tenant)
+	r.id("ENTRA_CLIENT_ID", s.ClientID)
+	switch {
+	case s.ClientID == "":
+	case strings.EqualFold(s.ClientID, s.ManagedIdentity):
+		r.wrong("ENTRA_CLIENT_ID", "is the managed identity's client id (AZURE_CLIENT_ID): give it the "+
+			"application id of the app registration that people sign in to")
+	case strings.EqualFold(s.ClientID, s.Tenant):
+		r.wrong("ENTRA_CLIENT_ID", "is the tenant's id: give it the application id of the app registration that "+
+			"people sign in to")
+	}
+}
+
+// publicURL is the app's own address: nothing but scheme and host, so that every link and
+// every redirect URI is made of it in one way.
+func (r *reader) publicURL(s *Settings) {
+	const example = "https://contoso-patrol.azurewebsites.net"
+	public, host := r.text("PUBLIC_URL", ""), r.text("WEBSITE_HOSTNAME", "")
+	if public == "" && host != "" {
+		public = "https://" + host
+		if loopback(host) {
+			public = "http://" + host
+		}
+	}
+	s.Public = r.url("PUBLIC_URL", public, example)
+	if s.Public != nil && s.Public.Path+s.Public.RawPath != "" {
+		r.wrong("PUBLIC_URL", "must have no path, like "+example+": the Functions host serves the app at /api")
+		s.Public = nil
+	}
+	if s.Public != nil {
+		s.Hosts = append(s.Hosts, s.Public.Host)
+	}
+	if host != "" {
+		s.Hosts = append(s.Hosts, host)
+	}
+}
+
+// logLevel takes Go's names, .NET's and syslog's.
+func (r *reader) logLevel(s *Settings) {
+	text := strings.ToLower(r.text("LOG_LEVEL", "info"))
+	switch text {
+	case "trace", "verbose", "all", "debug":
+		s.LogLevel = slog.LevelDebug
+	case "info", "information", "informational", "notice", "default":
+		s.LogLevel = slog.LevelInfo
+	case "warn", "warning":
+		s.LogLevel = slog.LevelWarn
+	case "err", "error", "critical", "crit", "fatal", "none", "off":
+		s.LogLevel = slog.LevelError
+	default:
+		if err := s.LogLevel.UnmarshalText([]byte(text)); err != nil {
+			r.wrong("LOG_LEVEL", "must be debug, info, warn or error")
+		}
+	}
 }
 
 func (r *reader) required(name, what string) string {
@@ -142,14 +230,8 @@ func ReadSettings(getenv func(string) string) (Settings, error) {
 		ClientCredential: strings.ToLower(r.text("ENTRA_CLIENT_CREDENTIAL", "managed-identity")),
 		Certificate:      r.text("ENTRA_CERTIFICATE", ""),
 	}
-	public := r.text("PUBLIC_URL", "")
-	if host := r.text("WEBSITE_HOSTNAME", ""); public == "" && host != "" {
-		public = "https://" + host
-		if loopback(host) {
-			public = "http://" + host
-		}
-	}
-	s.Public = r.url("PUBLIC_URL", public, "https://contoso-patrol.azurewebsites.net")
+	r.publicURL(&s)
+	s.Authenticated = strings.EqualFold(r.text("WEBSITE_AUTH_ENABLED", ""), "true")
 
 	if schedule := r.required("CHECK_SCHEDULE", "six fields of NCRONTAB, like 0 0 */6 * * *"); schedule != "" {
 		s.CheckInterval = r.schedule(schedule)
@@ -168,13 +250,12 @@ func ReadSettings(getenv func(string) string) (Settings, error) {
 	default:
 		r.wrong("ENTRA_CLIENT_CREDENTIAL", "must be managed-identity, certificate or none")
 	}
+	r.ids(&s)
 	r.bus(&s)
 	r.local(&s)
 	r.exchange(s)
 	s.Telemetry = telemetry.ReadConfig(getenv)
-	if err := s.LogLevel.UnmarshalText([]byte(r.text("LOG_LEVEL", "info"))); err != nil {
-		r.wrong("LOG_LEVEL", "must be debug, info, warn or error")
-	}
+	r.logLevel(&s)
 	if len(r.problems) > 0 {
 		return s, &SettingsError{r.problems}
 	}
@@ -183,10 +264,50 @@ func ReadSettings(getenv func(string) string) (Settings, error) {
 
 const busSetting = "ServiceBusConnection"
 
+// busSections are where the Functions host looks for a connection, first one first: a
+// connection string or a group of settings below it.
+func busSections() []string {
+	var out []string
+	for _, name := range []string{"AzureWebJobs" + busSetting, busSetting} {
+		out = append(out, "ConnectionStrings__"+name, "CUSTOMCONNSTR_"+name, name)
+	}
+	return out
+}
+
+// spellings of a setting below a section: the host ignores case, and takes a colon for the
+// two underscores.
+func spellings(section, key string) []string {
+	var out []string
+	for _, between := range []string{"__", ":"} {
+		name := strings.ReplaceAll(section, "__", between) + between
+		title := strings.ToUpper(key[:1]) + key[1:]
+		out = append(out, name+key, name+title, name+strings.ToLower(key), name+strings.ToUpper(key),
+			strings.ToUpper(name+key), strings.ToLower(name+key))
+	}
+	return out
+}
+
+// below reads a setting of a connection's group.
+func (r *reader) below(section, key string) string {
+	for _, name := range spellings(section, key) {
+		if v := r.text(name, ""); v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+// bus reads the connection as the host does: whoever the triggers work with, patrol does.
 func (r *reader) bus(s *Settings) {
-	s.BusConnectionString = r.text(busSetting, "")
-	s.BusNamespace = r.text(busSetting+"__fullyQualifiedNamespace", "")
-	s.BusClientID = r.text(busSetting+"__clientId", s.ManagedIdentity)
+	section := busSetting
+	for _, section = range busSections() {
+		s.BusConnectionString = r.text(section, "")
+		s.BusNamespace = r.below(section, "fullyQualifiedNamespace")
+		if s.BusConnectionString != "" || s.BusNamespace != "" {
+			break
+		}
+	}
+	s.BusClientID = cmp.Or(r.below(section, "clientId"), s.ManagedIdentity)
 	switch {
 	case s.BusConnectionString != "": // wins, as in the Functions host
 	case s.BusNamespace == "":
@@ -195,11 +316,40 @@ func (r *reader) bus(s *Settings) {
 	case strings.ContainsAny(s.BusNamespace, "/;="):
 		r.wrong(busSetting+"__fullyQualifiedNamespace", "must be a host name only, like contoso.servicebus.windows.net")
 	}
-	credential := r.text(busSetting+"__credential", "managedidentity")
-	if s.BusConnectionString == "" && !strings.EqualFold(credential, "managedidentity") {
+	if s.BusConnectionString != "" {
+		return
+	}
+	r.id(busSetting+"__clientId", s.BusClientID)
+	credential := cmp.Or(r.below(section, "credential"), "managedidentity")
+	if !strings.EqualFold(credential, "managedidentity") {
 		r.wrong(busSetting+"__credential", "must be managedidentity")
 	}
 }
+
+// Environment reads variables as the Functions host reads its settings: a name in other
+// letters is the same setting, and so is one with a colon for two underscores. The exact
+// name comes first.
+func Environment(environ []string) func(string) string {
+	exact, folded := map[string]string{}, map[string]string{}
+	for _, e := range environ {
+		name, value, ok := strings.Cut(e, "=")
+		if !ok {
+			continue
+		}
+		exact[name] = value
+		if key := foldSetting(name); folded[key] == "" {
+			folded[key] = value
+		}
+	}
+	return func(name string) string {
+		if v, ok := exact[name]; ok {
+			return v
+		}
+		return folded[foldSetting(name)]
+	}
+}
+
+func foldSetting(name string) string { return strings.ToLower(strings.ReplaceAll(name, ":", "__")) }
 
 // local holds PATROL_LOCAL to its purpose: it switches checks off that only a
 // loopback stack may do without.

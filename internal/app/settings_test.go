@@ -186,3 +186,142 @@ func TestAWrongSettingIsSaidWithWhatToDo(t *testing.T) {
 		})
 	}
 }
+
+func TestALogLevelMayBeSpelledAsTheHostSpellsIt(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]slog.Level{
+		"Information": slog.LevelInfo, "INFO": slog.LevelInfo, "info": slog.LevelInfo, "": slog.LevelInfo,
+		"Trace": slog.LevelDebug, "Verbose": slog.LevelDebug, "Debug": slog.LevelDebug, "Warning": slog.LevelWarn,
+		"warn": slog.LevelWarn, "Error": slog.LevelError, "Critical": slog.LevelError, "None": slog.LevelError,
+		"INFO+2": slog.LevelInfo + 2,
+	} {
+		env := azure()
+		env["LOG_LEVEL"] = text
+		s, err := read(env)
+		if err != nil {
+			t.Errorf("LOG_LEVEL=%s: %v", text, err)
+		}
+		if s.LogLevel != want {
+			t.Errorf("LOG_LEVEL=%s is %s, want %s", text, s.LogLevel, want)
+		}
+	}
+}
+
+func TestTheBusIsFoundWhereverTheHostFindsIt(t *testing.T) {
+	t.Parallel()
+	const namespace = "other.servicebus.windows.net"
+	for _, name := range []string{
+		"ServiceBusConnection__fullyQualifiedNamespace", "ServiceBusConnection__FullyQualifiedNamespace",
+		"ServiceBusConnection__fullyqualifiednamespace", "SERVICEBUSCONNECTION__FULLYQUALIFIEDNAMESPACE",
+		"ServiceBusConnection:fullyQualifiedNamespace", "AzureWebJobsServiceBusConnection__fullyQualifiedNamespace",
+		"ConnectionStrings__ServiceBusConnection__fullyQualifiedNamespace",
+		"servicebusconnection__fullyQualifiedNamespace",
+	} {
+		var environ []string
+		for k, v := range azure() {
+			if k != "ServiceBusConnection__fullyQualifiedNamespace" {
+				environ = append(environ, k+"="+v)
+			}
+		}
+		s, err := app.ReadSettings(app.Environment(append(environ, name+"="+namespace)))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if s.BusNamespace != namespace {
+			t.Errorf("%s: namespace %q, want %q", name, s.BusNamespace, namespace)
+		}
+	}
+	for _, name := range []string{"ServiceBusConnection", "AzureWebJobsServiceBusConnection",
+		"ConnectionStrings__ServiceBusConnection", "CUSTOMCONNSTR_ServiceBusConnection"} {
+		env := azure()
+		env[name] = "Endpoint=sb://x"
+		s, err := read(env)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if s.BusConnectionString != "Endpoint=sb://x" {
+			t.Errorf("%s: connection string %q", name, s.BusConnectionString)
+		}
+	}
+}
+
+func TestAReferenceThatIsNotResolvedIsNoValue(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"ENTRA_CLIENT_ID", "COMMAND_QUEUE", "ServiceBusConnection", "KEY_VAULT_URL",
+		"PATROL_MANIFEST", "PUBLIC_URL", "ServiceBusConnection__fullyQualifiedNamespace"} {
+		env := azure()
+		env[name] = "@Microsoft.KeyVault(SecretUri=https://contoso.vault.azure.net/secrets/c4n4ry)"
+		_, err := read(env)
+		if err == nil || !strings.Contains(err.Error(), name+" is a reference that App Service has not resolved") {
+			t.Errorf("%s: error %v", name, err)
+		}
+		if err != nil && strings.Contains(err.Error(), "c4n4ry") {
+			t.Errorf("%s: the error has the value: %v", name, err)
+		}
+	}
+}
+
+func TestAnIdIsAGUIDAndTheRightOne(t *testing.T) {
+	t.Parallel()
+	env := azure()
+	for _, c := range []struct{ name, value, want string }{
+		{"ENTRA_CLIENT_ID", "patrol", "ENTRA_CLIENT_ID must be an id like"},
+		{"ENTRA_CLIENT_ID", "{33333333-3333-3333-3333-333333333333}", "without braces"},
+		{"ENTRA_CLIENT_ID", "00000000-0000-0000-0000-000000000000", "ENTRA_CLIENT_ID must be an id like"},
+		{"ENTRA_CLIENT_ID", "33333333-3333-3333-3333-33333333333", "ENTRA_CLIENT_ID must be an id like"},
+		{"ENTRA_CLIENT_ID", env["AZURE_CLIENT_ID"], "ENTRA_CLIENT_ID is the managed identity's client id"},
+		{"ENTRA_CLIENT_ID", env["ENTRA_TENANT_ID"], "ENTRA_CLIENT_ID is the tenant's id"},
+		{"ENTRA_TENANT_ID", "contoso.onmicrosoft.com", "ENTRA_TENANT_ID must be an id like"},
+		{"AZURE_CLIENT_ID", "id-patrol", "AZURE_CLIENT_ID must be an id like"},
+		{"ServiceBusConnection__clientId", "id-patrol", "ServiceBusConnection__clientId must be an id like"},
+	} {
+		env := azure()
+		env[c.name] = c.value
+		_, err := read(env)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s=%s: error %v, want it to contain %q", c.name, c.value, err, c.want)
+		}
+	}
+}
+
+func TestThePublicURLHasOneForm(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]string{
+		"https://patrol.example": "https://patrol.example", "https://patrol.example/": "https://patrol.example",
+		"https://Patrol.Example:443//": "https://patrol.example", "https://patrol.example.": "https://patrol.example",
+	} {
+		env := azure()
+		env["PUBLIC_URL"] = address
+		s, err := read(env)
+		if err != nil {
+			t.Errorf("%s: %v", address, err)
+			continue
+		}
+		if got := s.Public.String(); got != want {
+			t.Errorf("%s is %s, want %s", address, got, want)
+		}
+	}
+	for _, address := range []string{"https://patrol.example/patrol", "https://patrol.example/api/", "https://x/%2F"} {
+		env := azure()
+		env["PUBLIC_URL"] = address
+		if _, err := read(env); err == nil || !strings.Contains(err.Error(), "PUBLIC_URL must have no path") {
+			t.Errorf("%s: error %v", address, err)
+		}
+	}
+}
+
+func TestAppServiceAuthenticationIsOnIfThePlatformSaysSo(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]bool{"": false, "True": true, "true": true, "TRUE": true, "False": false,
+		"1": false} {
+		env := azure()
+		env["WEBSITE_AUTH_ENABLED"] = text
+		s, err := read(env)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Authenticated != want {
+			t.Errorf("WEBSITE_AUTH_ENABLED=%s: %t, want %t", text, s.Authenticated, want)
+		}
+	}
+}

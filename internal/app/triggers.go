@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"strings"
 	"time"
 
@@ -21,7 +20,7 @@ import (
 const hold = 20 * time.Second
 
 // handle registers the functions by the names of their folders.
-func (a *App) handle(s Settings, api http.Handler) {
+func (a *App) handle(s Settings, api *web.Front) {
 	t := a.telemetry
 	a.mux.HandleTimer("CheckExpiry", t.Timer("CheckExpiry", a.checkExpiry))
 	for name, of := range map[string]struct {
@@ -34,7 +33,8 @@ func (a *App) handle(s Settings, api http.Handler) {
 	} {
 		a.mux.HandleServiceBus(name, a.holdOnFailure(of.queue, t.Queue(of.queue, of.f)))
 	}
-	a.mux.HandleHTTP("/api/", t.HTTP(api))
+	a.mux.HandleHTTP("/api/", t.HTTP(api, api.About))
+	a.mux.AboutHTTP(api.About)
 }
 
 // handleBroken answers every function with what is wrong.
@@ -45,13 +45,9 @@ func (a *App) handleBroken() {
 	for _, name := range []string{"Reconcile", "VaultEvent", "DeadLetter"} {
 		a.mux.HandleServiceBus(name, refuse)
 	}
-	a.mux.HandleHTTP("/api/", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		web.Fail(w, web.Problem{Status: http.StatusServiceUnavailable, Type: web.TypeConfiguration,
-			Title:  "patrol is not configured",
-			Detail: "Settings or the manifest cannot be used; errors says what to do.", Errors: a.broken})
-	}))
-	a.mux.HandleHTTP("GET /api/health",
-		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { web.Unhealthy(w, web.TypeConfiguration) }))
+	front := web.Broken(a.broken, a.log)
+	a.mux.HandleHTTP("/api/", front)
+	a.mux.AboutHTTP(front.About)
 }
 
 // messageFunc works on one message of a queue.

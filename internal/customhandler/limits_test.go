@@ -3,7 +3,6 @@ package customhandler_test
 import (
 	"bufio"
 	"context"
-	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -18,7 +17,8 @@ import (
 // served runs a Mux behind its own server, in a bubble.
 func served(t *testing.T, f func(*testing.T, *memnet.Network, *customhandler.Mux)) {
 	synctest.Test(t, func(t *testing.T) {
-		network, mux := &memnet.Network{}, customhandler.New(customhandler.Config{})
+		network, mux := &memnet.Network{}, customhandler.New(customhandler.Config{
+			Hosts: []string{"patrol.example"}})
 		l, err := network.Listen(handlerAddress)
 		if err != nil {
 			t.Fatal(err)
@@ -71,16 +71,51 @@ func TestABodyThatNeverComesIsGivenUp(t *testing.T) {
 			t.Error("half an invocation was worked on")
 			return nil
 		})
-		status, took := say(t, network, "POST /CheckExpiry HTTP/1.1\r\nHost: h\r\n"+
+		status, took := say(t, network, "POST /CheckExpiry HTTP/1.1\r\nHost: 127.0.0.1:40001\r\n"+
 			"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
 		check(t, "status", status, http.StatusBadRequest)
 		checkWithinAMinute(t, took)
 	})
 }
 
+// A page in somebody's browser can have this port called under another name, without a key.
+func TestARequestForAnotherHostIsRefused(t *testing.T) {
+	for host, want := range map[string]int{
+		"127.0.0.1:40001": 200, "evil.example": 421, "evil.example:40001": 421, "localhost:40001": 421,
+		"Patrol.Example": 200, "patrol.example:443": 200, "patrol.example.": 200, "patrol.example.evil.example": 421,
+		"10.0.0.1:40001": 421,
+	} {
+		served(t, func(t *testing.T, network *memnet.Network, mux *customhandler.Mux) {
+			worked := 0
+			mux.HandleTimer("CheckExpiry", func(context.Context, customhandler.Timer) error { worked++; return nil })
+			mux.HandleHTTP("/api/", http.HandlerFunc(func(http.ResponseWriter, *http.Request) { worked++ }))
+			status, _ := say(t, network, "GET /api/x HTTP/1.1\r\nHost: "+host+"\r\n\r\n")
+			check(t, host+": status of an HTTP function", status, want)
+			status, _ = say(t, network, "POST /CheckExpiry HTTP/1.1\r\nHost: "+host+"\r\n"+
+				"Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
+			if want == http.StatusMisdirectedRequest {
+				check(t, host+": status of an invocation", status, want)
+				check(t, host+": work done", worked, 0)
+			}
+		})
+	}
+}
+
+func TestABrowserInvokesNothing(t *testing.T) {
+	served(t, func(t *testing.T, network *memnet.Network, mux *customhandler.Mux) {
+		mux.HandleTimer("CheckExpiry", func(context.Context, customhandler.Timer) error {
+			t.Error("it was invoked")
+			return nil
+		})
+		status, _ := say(t, network, "POST /CheckExpiry HTTP/1.1\r\nHost: 127.0.0.1:40001\r\n"+
+			"Sec-Fetch-Site: cross-site\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
+		check(t, "status", status, http.StatusForbidden)
+	})
+}
+
 func TestHeadersThatNeverEndAreGivenUp(t *testing.T) {
 	served(t, func(t *testing.T, network *memnet.Network, _ *customhandler.Mux) {
-		status, took := say(t, network, "POST /CheckExpiry HTTP/1.1\r\nHost: h\r\nX-Slow: ")
+		status, took := say(t, network, "POST /CheckExpiry HTTP/1.1\r\nHost: 127.0.0.1:40001\r\nX-Slow: ")
 		check(t, "status", status, noAnswer)
 		checkWithinAMinute(t, took)
 	})
@@ -89,7 +124,7 @@ func TestHeadersThatNeverEndAreGivenUp(t *testing.T) {
 func TestHeadersThatAreTooLongAreRefused(t *testing.T) {
 	served(t, func(t *testing.T, network *memnet.Network, _ *customhandler.Mux) {
 		long := strings.Repeat("a", 256<<10)
-		status, _ := say(t, network, fmt.Sprintf("GET /api/x HTTP/1.1\r\nHost: h\r\nX-Long: %s\r\n\r\n", long))
+		status, _ := say(t, network, "GET /api/x HTTP/1.1\r\nHost: 127.0.0.1:40001\r\nX-Long: "+long+"\r\n\r\n")
 		check(t, "status", status, http.StatusRequestHeaderFieldsTooLarge)
 	})
 }
@@ -108,7 +143,8 @@ func TestALongInvocationIsNotCutOff(t *testing.T) {
 			}
 			w.WriteHeader(http.StatusAccepted)
 		}))
-		status, took := say(t, network, "POST /api/check HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}")
+		status, took := say(t, network, "POST /api/check HTTP/1.1\r\nHost: 127.0.0.1:40001\r\n"+
+			"Content-Length: 2\r\n\r\n{}")
 		check(t, "status", status, http.StatusAccepted)
 		check(t, "time taken", took, 3*time.Minute)
 	})

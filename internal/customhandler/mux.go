@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"mime"
 	"net/http"
+	"path"
 	"runtime"
 	"runtime/debug"
 	"strconv"
@@ -30,14 +31,19 @@ type Config struct {
 	// Log gets one line per failed or refused request and never a payload.
 	// nil: nothing is logged. See NewLog.
 	Log *slog.Logger
+	// Hosts are the names by which the app may be called, beside the handler's own
+	// address. In the older forwarding mode the Functions host passes them on.
+	Hosts []string
 }
 
 // Mux is the handler process's http.Handler. Register the functions first, then
 // serve.
 type Mux struct {
 	log       *slog.Logger
+	hosts     []string
 	functions map[string]function
 	http      *http.ServeMux
+	about     func(*http.Request) (function string, anonymous bool)
 }
 
 // function runs one invocation on its envelope.
@@ -45,7 +51,7 @@ type function func(ctx context.Context, envelope []byte) error
 
 // New makes a Mux without functions.
 func New(c Config) *Mux {
-	m := &Mux{log: c.Log, functions: map[string]function{}, http: http.NewServeMux()}
+	m := &Mux{log: c.Log, hosts: c.Hosts, functions: map[string]function{}, http: http.NewServeMux()}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
 	}
@@ -104,8 +110,7 @@ func validName(name string) bool {
 // passes on as they are. pattern is one of net/http's and begins, after the
 // method, with /api/. The host refuses routes that begin with admin or runtime.
 func (m *Mux) HandleHTTP(pattern string, h http.Handler) {
-	path := pattern[strings.LastIndexByte(pattern, ' ')+1:]
-	route, ok := strings.CutPrefix(path, "/api/")
+	route, ok := strings.CutPrefix(pattern[strings.LastIndexByte(pattern, ' ')+1:], "/api/")
 	if !ok {
 		panic(fmt.Sprintf("customhandler: pattern %q is not under /api/", pattern))
 	}
@@ -118,18 +123,47 @@ func (m *Mux) HandleHTTP(pattern string, h http.Handler) {
 	m.http.Handle(pattern, h)
 }
 
+// AboutHTTP names the function that a request is for. Requests that the host lets through
+// without a key fill no log: anybody can send them.
+func (m *Mux) AboutHTTP(about func(*http.Request) (function string, anonymous bool)) { m.about = about }
+
 // ServeHTTP implements http.Handler.
 func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	switch path := r.URL.Path; {
-	case path == "/" && (r.Method == http.MethodGet || r.Method == http.MethodHead):
+	r = withOwnPrefix(r)
+	switch at := r.URL.Path; {
+	case at == "/" && (r.Method == http.MethodGet || r.Method == http.MethodHead):
 		// Readiness at start, and the health monitor's ping ever after.
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, "{}")
-	case strings.HasPrefix(path, "/api/"):
+	case strings.HasPrefix(at, "/api/"):
 		m.serveHTTPFunction(w, r)
 	default:
-		m.serveInvocation(w, r, strings.TrimPrefix(path, "/"))
+		m.serveInvocation(w, r, strings.TrimPrefix(at, "/"))
 	}
+}
+
+// withOwnPrefix gives the route prefix the case in which functions are registered: the
+// host passes it on as the client wrote it.
+func withOwnPrefix(r *http.Request) *http.Request {
+	const prefix = "/api/"
+	rest, ok := cutPrefixFold(r.URL.Path, prefix)
+	if !ok || strings.HasPrefix(r.URL.Path, prefix) {
+		return r
+	}
+	to, at := *r, *r.URL
+	at.Path = prefix + rest
+	if at.RawPath != "" {
+		at.RawPath = prefix + at.RawPath[min(len(prefix), len(at.RawPath)):]
+	}
+	to.URL = &at
+	return &to
+}
+
+func cutPrefixFold(s, prefix string) (string, bool) {
+	if len(s) < len(prefix) || !strings.EqualFold(s[:len(prefix)], prefix) {
+		return s, false
+	}
+	return s[len(prefix):], true
 }
 
 // serveInvocation runs a function with a timer or Service Bus trigger.
@@ -177,6 +211,10 @@ func (m *Mux) readInvocation(ctx context.Context, w http.ResponseWriter, r *http
 		problem(w, http.StatusMethodNotAllowed, "functions are invoked by POST")
 		return nil, false
 	}
+	if r.Header.Get("Sec-Fetch-Site") != "" {
+		problem(w, http.StatusForbidden, "functions are invoked by the Functions host, and by no browser")
+		return nil, false
+	}
 	// The host always says application/json. A web page in a developer's
 	// browser that posts to this port could not without a preflight.
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
@@ -203,12 +241,18 @@ func (m *Mux) readInvocation(ctx context.Context, w http.ResponseWriter, r *http
 func (m *Mux) serveHTTPFunction(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	_, pattern := m.http.Handler(r)
-	if pattern == "" {
-		m.log.WarnContext(r.Context(), "request for a route that this handler does not have", "method", r.Method)
+	// net/http would redirect to a tidier path; the host lets none through that needs it.
+	isTidy := path.Clean(r.URL.Path) == strings.TrimSuffix(r.URL.Path, "/")
+	if pattern == "" || !isTidy {
+		m.log.DebugContext(r.Context(), "request for a route that this handler does not have", "method", r.Method)
 		problem(w, http.StatusNotFound, "no such route")
 		return
 	}
-	ctx, cancel := invocationContext(r, pattern)
+	name, anonymous := pattern, false
+	if m.about != nil {
+		name, anonymous = m.about(r)
+	}
+	ctx, cancel := invocationContext(r, name)
 	defer cancel()
 	recorder := RecordStatus(w)
 	defer func() {
@@ -228,7 +272,11 @@ func (m *Mux) serveHTTPFunction(w http.ResponseWriter, r *http.Request) {
 	r = r.WithContext(ctx)
 	limitBody(w, r)
 	m.http.ServeHTTP(recorder, r)
-	m.log.Log(ctx, requestLevel(r.Method, recorder.Status()), "request",
+	level := requestLevel(r.Method, recorder.Status())
+	if anonymous {
+		level = slog.LevelDebug
+	}
+	m.log.Log(ctx, level, "request",
 		"status", recorder.Status(), "duration", time.Since(start))
 }
 

@@ -6,7 +6,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -36,13 +39,58 @@ func Address(port string) (string, error) {
 func (m *Mux) Server(addr string) *http.Server {
 	return &http.Server{
 		Addr:              addr,
-		Handler:           m,
+		Handler:           http.HandlerFunc(m.serveOwn),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       10 * time.Minute,
 		MaxHeaderBytes:    128 << 10, // App Service authentication adds long ones
 		// net/http would write to stderr, where each line counts as an error.
 		ErrorLog: slog.NewLogLogger(m.log.Handler(), slog.LevelWarn),
 	}
+}
+
+// serveOwn refuses what is for another host than this app.
+func (m *Mux) serveOwn(w http.ResponseWriter, r *http.Request) {
+	if !m.isOwn(r) {
+		m.log.DebugContext(r.Context(), "request for another host than this app")
+		limitBody(w, r) // net/http reads it to its end
+		problem(w, http.StatusMisdirectedRequest, "the request is for another host than this app")
+		return
+	}
+	m.ServeHTTP(w, r)
+}
+
+// isOwn reports whether a request is for this app by its Host: the handler's own address,
+// by which the Functions host calls it, or one of the app's names. A page in the browser of
+// somebody on this machine can have the port called by another name, without a key.
+func (m *Mux) isOwn(r *http.Request) bool {
+	if isLoopback(r) {
+		return true
+	}
+	host := plainHost(r.Host)
+	return slices.ContainsFunc(m.hosts, func(name string) bool { return plainHost(name) == host })
+}
+
+// isLoopback takes an address and no name: a name's owner says what it stands for.
+func isLoopback(r *http.Request) bool {
+	host, port, err := net.SplitHostPort(r.Host)
+	if err != nil {
+		host, port = r.Host, "80"
+	}
+	ip, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	if err != nil || !ip.IsLoopback() {
+		return false
+	}
+	local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	return !ok || port == strconv.Itoa(local.Port)
+}
+
+// plainHost is a host without what makes no difference.
+func plainHost(host string) string {
+	host = strings.ToLower(host)
+	if h, port, err := net.SplitHostPort(host); err == nil && (port == "443" || port == "80") {
+		host = h
+	}
+	return strings.TrimSuffix(host, ".")
 }
 
 // limitBody bounds a request's body in size and time.

@@ -209,8 +209,9 @@ func TestAnHTTPFunctionsSpanHasItsRouteAndNeverItsPath(t *testing.T) {
 		w.WriteHeader(http.StatusOK)
 	})
 	api.HandleFunc("GET /api/panic", func(http.ResponseWriter, *http.Request) { panic("c4n4ry") })
+	about := func(r *http.Request) (string, bool) { return "", r.URL.Path == "/api/health" }
 	m := customhandler.New(customhandler.Config{})
-	m.HandleHTTP("/api/", tel.HTTP(api))
+	m.HandleHTTP("/api/", tel.HTTP(api, about))
 	ask := func(method, path string) {
 		m.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(method, path, nil))
 	}
@@ -340,7 +341,7 @@ func TestWithoutAnEndpointThereIsNothingAndItCostsNothing(t *testing.T) {
 	equal(t, "sends are traced", tel.Sending() != nil, false)
 	tracer := tel.Tracing().NewTracer("m", "v")
 	equal(t, "the Azure SDKs trace", tracer.Enabled(), false)
-	if _, same := tel.HTTP(http.NotFoundHandler()).(http.HandlerFunc); !same {
+	if _, same := tel.HTTP(http.NotFoundHandler(), nil).(http.HandlerFunc); !same {
 		t.Error("requests take a detour")
 	}
 

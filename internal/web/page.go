@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"html/template"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -67,9 +68,11 @@ func show(w http.ResponseWriter, status int, p page) {
 // secure sets the headers that every page has. The address may carry a function key
 // or an authorization code: it goes to nobody as a referrer.
 func secure(h http.Header, policies ...string) {
-	h.Set("Content-Security-Policy",
-		strings.Join(append([]string{"default-src 'none'", "base-uri 'none'", "frame-ancestors 'none'"}, policies...),
-			"; "))
+	all := append([]string{"default-src 'none'", "base-uri 'none'", "frame-ancestors 'none'"}, policies...)
+	if !slices.ContainsFunc(policies, func(p string) bool { return strings.HasPrefix(p, "form-action ") }) {
+		all = append(all, "form-action 'none'") // default-src says nothing of forms
+	}
+	h.Set("Content-Security-Policy", strings.Join(all, "; "))
 	h.Set("Cache-Control", "no-store")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("X-Content-Type-Options", "nosniff")

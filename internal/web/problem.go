@@ -2,12 +2,10 @@ package web
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
 	"strconv"
-	"strings"
+	"time"
 
 	"github.com/azure-patrol/patrol/internal/administration"
 	"github.com/azure-patrol/patrol/internal/reconcile"
@@ -21,6 +19,8 @@ const (
 	MaxBody = 64 << 10
 	// minPause is the shortest Retry-After when a service asks for a pause.
 	minPause = 30
+	// maxPause is the longest: who waits longer asks too late.
+	maxPause = 24 * time.Hour
 )
 
 // The types of problems, beside the codes of a reconcile.Refusal. docs/openapi.yaml
@@ -29,9 +29,11 @@ const (
 	typeBadRequest      = "bad-request"
 	typeBusy            = "busy"
 	typeConfirmation    = "confirmation"
+	typeCrossSite       = "cross-site"
 	typeIncomplete      = administration.Incomplete
 	typeInternal        = "internal"
 	typeKeyReused       = "idempotency-key-reused"
+	typeMediaType       = "media-type"
 	typeNoAdministrator = "no-administrator"
 	typeNoMassChange    = "no-mass-change"
 	typeNotAdmin        = administration.NotAdministrator
@@ -43,6 +45,7 @@ const (
 	typeSignInRequired  = "sign-in-required"
 	typeThrottled       = "throttled"
 	typeTooLarge        = "too-large"
+	typeTooMany         = "too-many-requests"
 	typeUnknownIdentity = rotation.UnknownIdentity
 	typeUnknownMember   = "unknown-member"
 	typeUnknownPAT      = reconcile.UnknownPAT
@@ -83,14 +86,15 @@ type Problem struct {
 
 func fail(w http.ResponseWriter, p Problem) {
 	p.Type = problemPrefix + p.Type
-	if p.retryAfter > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(p.retryAfter))
-	}
+	setRetryAfter(w.Header(), p.retryAfter)
 	write(w, p.Status, problemType, p)
 }
 
-// Fail answers with a problem; for the wiring, when there is no API to ask.
-func Fail(w http.ResponseWriter, p Problem) { fail(w, p) }
+func setRetryAfter(h http.Header, seconds int) {
+	if seconds > 0 {
+		h.Set("Retry-After", strconv.Itoa(seconds))
+	}
+}
 
 func unknownPAT() *Problem {
 	return &Problem{Status: http.StatusNotFound, Type: typeUnknownPAT, Title: "No such PAT",
@@ -113,11 +117,16 @@ func (a *API) upstream(ctx context.Context, err error) *Problem {
 		case rotation.Throttled:
 			p.Status, p.Type, p.Title = http.StatusServiceUnavailable, typeThrottled,
 				"A service that patrol calls asks for a pause"
-			p.retryAfter = max(minPause, int(e.After.Seconds()))
+			p.retryAfter = pauseOf(e.After)
 		}
 	}
 	a.Log.WarnContext(ctx, "request failed", "class", p.Class, "code", p.Code, "activity", p.ActivityID)
 	return p
+}
+
+// pauseOf is a service's pause in seconds, within what a caller can make use of.
+func pauseOf(after time.Duration) int {
+	return int(min(max(after, minPause*time.Second), maxPause) / time.Second)
 }
 
 // refusalStatus is how to answer what the domain refuses; the code is the problem's type.
@@ -166,28 +175,4 @@ func cause(err error) FailureCause {
 		return FailureCause{string(e.Class), e.Code, e.Message}
 	}
 	return FailureCause{Class: string(rotation.ClassOf(err)), Message: "patrol met an unexpected error: see its log"}
-}
-
-// readJSON reads an optional JSON object into v.
-func readJSON(w http.ResponseWriter, r *http.Request, v any) *Problem {
-	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, MaxBody))
-	dec.DisallowUnknownFields()
-	err := dec.Decode(v)
-	if err == nil && dec.More() {
-		err = errors.New("something follows the JSON object")
-	}
-	if err == nil || errors.Is(err, io.EOF) {
-		return nil
-	}
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return &Problem{Status: http.StatusRequestEntityTooLarge, Type: typeTooLarge, Title: "The body is too large",
-			Detail: "A body may have 64 KiB at most."}
-	}
-	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && e.Field != "" {
-		return badBody("The field " + e.Field + " has the wrong type.")
-	}
-	if field, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
-		return badBody("This function knows no field " + clip(field) + ".")
-	}
-	return badBody("The body must be one JSON object.")
 }

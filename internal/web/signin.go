@@ -154,7 +154,8 @@ func (s *signIn) callback(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if why != "" {
-		s.Log.WarnContext(r.Context(), "sign-in refused", "identity", f.Identity, "code", typeSignInFlow)
+		// Anybody may send this: it fills no log.
+		s.Log.DebugContext(r.Context(), "sign-in refused", "identity", f.Identity, "code", typeSignInFlow)
 		s.reply(w, r, http.StatusBadRequest, typeSignInFlow, page{Title: "This sign-in cannot be finished here",
 			Text: []string{why, again}})
 		return

@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/azure-patrol/patrol/internal/administration"
@@ -66,7 +67,9 @@ type Config struct {
 	Administration func(ctx context.Context) (Revocations, error)
 	// Audit reads an organization's own audit log of tokens; nil: nobody may.
 	Audit func(ctx context.Context, o rotation.Owner, q administration.AuditQuery) (administration.AuditPage, error)
-	// Pages add further routes.
+	// Public is the app's own address; nil: not known.
+	Public *url.URL
+	// Pages add the pages for people.
 	Pages []func(a *API, mux *http.ServeMux)
 	Log   *slog.Logger
 }
@@ -91,8 +94,8 @@ func New(c Config) *API {
 	return &API{Config: c, actions: &reconcile.Actions{Reconciler: c.Reconciler, Ends: c.Ends}}
 }
 
-// Handler routes as the function.json files do. Paths carry the route prefix.
-func (a *API) Handler() http.Handler {
+// Handler answers the functions behind their front.
+func (a *API) Handler() *Front {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /api/pats", a.listPATs)
 	mux.HandleFunc("GET /api/pats/{name}", a.getPAT)
@@ -108,11 +111,7 @@ func (a *API) Handler() http.Handler {
 	for _, add := range a.Pages {
 		add(a, mux)
 	}
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		fail(w, Problem{Status: http.StatusNotFound, Type: typeNotFound, Title: "No such function",
-			Detail: "patrol has no function with this path and method."})
-	})
-	return mux
+	return &Front{next: mux, public: a.Public, now: a.Now, log: a.Log}
 }
 
 // reply answers with what was asked for, or with the problem.
@@ -131,7 +130,7 @@ func answer(w http.ResponseWriter, status int, body any) {
 func plainHeaders(h http.Header) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	h.Set("Content-Security-Policy", "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 	h.Set("Referrer-Policy", "no-referrer")
 }
 
