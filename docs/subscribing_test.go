@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/azure-patrol/patrol/events"
+	"github.com/azure-patrol/patrol/sandbox/servicebus/broker"
 )
 
 var fence = regexp.MustCompile("(?ms)^```([a-z]+)\n(.*?)^```$")
@@ -152,4 +153,30 @@ func compact(t *testing.T, text string) string {
 		t.Fatal(err)
 	}
 	return out.String()
+}
+
+func TestTheFiltersOfThePageAreFilters(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile("subscribing.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := string(b)
+	_, table, _ := strings.Cut(page, "| filter | lets through |\n")
+	table, _, _ = strings.Cut(table, "\n\n")
+	var filters []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `(.*?)` \\|").FindAllStringSubmatch(table, -1) {
+		filters = append(filters, m[1])
+	}
+	for _, m := range regexp.MustCompile(`--filter-sql-expression "(.*)"`).FindAllStringSubmatch(page, -1) {
+		filters = append(filters, m[1])
+	}
+	for _, f := range filters {
+		if _, err := broker.ParseSQL(f); err != nil {
+			t.Errorf("%s: %v", f, err)
+		}
+	}
+	if len(filters) < 6 {
+		t.Errorf("%d filters were found: the test looks in the wrong place", len(filters))
+	}
 }

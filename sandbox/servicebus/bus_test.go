@@ -252,6 +252,9 @@ func TestDeadLetterAndDefer(t *testing.T) {
 		f.ok(err)
 		same(f, "body", string(ms[0].Body), "b")
 		f.ok(r.CompleteMessage(f.ctx, ms[0], nil))
+		if gone, err := r.ReceiveDeferredMessages(f.ctx, []int64{*m.SequenceNumber}, nil); err == nil {
+			t.Errorf("a deferred message that is gone is answered with %d messages, want an error", len(gone))
+		}
 		d := f.receiver("q", &azservicebus.ReceiverOptions{SubQueue: azservicebus.SubQueueDeadLetter,
 			ReceiveMode: azservicebus.ReceiveModeReceiveAndDelete})
 		m = f.one(d)

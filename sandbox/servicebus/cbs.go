@@ -26,11 +26,17 @@ func (b *Bus) ConnectionString(host string) string {
 type claim struct {
 	until        time.Time
 	send, listen bool
+	// rights narrows it for each entity; nil: it does not.
+	rights func(entity string) (send, listen bool)
 }
 
-// allows reports whether the claim is in force and is for what is wanted.
-func (c claim) allows(send, listen bool) bool {
-	return time.Now().Before(c.until) && (send && c.send || listen && c.listen)
+// allows reports whether the claim is in force and is for what is wanted of an entity.
+func (c claim) allows(path string, send, listen bool) bool {
+	maySend, mayListen := c.send, c.listen
+	if c.rights != nil {
+		maySend, mayListen = c.rights(path)
+	}
+	return time.Now().Before(c.until) && (send && maySend || listen && mayListen)
 }
 
 // covers reports whether a path is this one or lies below it; all lie below none.
@@ -38,11 +44,18 @@ func covers(above, path string) bool {
 	return above == "" || path == above || strings.HasPrefix(path, above+"/")
 }
 
+// entityOf is the entity that a node belongs to: its dead letters and its management are
+// its own.
+func entityOf(path string) string {
+	path = strings.TrimSuffix(path, "/$management")
+	return strings.TrimSuffix(path, "/"+strings.ToLower(deadLetterQueue))
+}
+
 // allowed reports whether a token for this path, or for one above it, was put. The
 // caller holds mu.
 func (c *conn) allowed(path string, send, listen bool) bool {
 	for at, cl := range c.claims {
-		if covers(at, path) && cl.allows(send, listen) {
+		if covers(at, path) && cl.allows(entityOf(path), send, listen) {
 			return true
 		}
 	}
@@ -89,7 +102,10 @@ func (l *link) cbs(m *amqp.Message) {
 	case kind == "jwt":
 		// VerifyJWT checks the token's own end. A link that outlives it is not
 		// cut, as the service does not cut it at once either.
-		cl = claim{time.Now().Add(24 * time.Hour), true, true}
+		cl = claim{until: time.Now().Add(24 * time.Hour), send: true, listen: true}
+		if b.cfg.Rights != nil {
+			cl.rights = func(entity string) (bool, bool) { return b.cfg.Rights(text, entity) }
+		}
 		if b.cfg.VerifyJWT == nil || b.cfg.VerifyJWT(text, audience) != nil {
 			code, why = 401, "InvalidToken: the token is not accepted."
 		}
@@ -165,7 +181,7 @@ func (b *Bus) verifySAS(token, audience string) (claim, error) {
 		return claim{}, fmt.Errorf("ExpiredToken: The token is expired. Expiration time: '%s'",
 			end.UTC().Format(time.RFC1123))
 	}
-	return claim{end, keys[i].Send, keys[i].Listen}, nil
+	return claim{until: end, send: keys[i].Send, listen: keys[i].Listen}, nil
 }
 
 // answer sends the response to a request. The caller holds mu.

@@ -632,13 +632,13 @@ func (l *link) end(why *amqp.Error) {
 func (l *link) receive(p *amqp.Attach) {
 	b, q := l.s.c.b, l.q
 	var filter any
-	wants := false
+	wants, isDescribed := false, false
 	if p.Source != nil {
 		for _, pair := range p.Source.Filter {
 			if k, ok := pair.Key.(amqp.Symbol); ok && k == filterSession {
 				wants, filter = true, pair.Value
 				if d, ok := filter.(amqp.Described); ok {
-					filter = d.Value
+					filter, isDescribed = d.Value, true
 				}
 			}
 		}
@@ -669,9 +669,12 @@ func (l *link) receive(p *amqp.Attach) {
 		l.waiter, l.cons = nil, cons
 		q.consumers = append(q.consumers, cons)
 		b.hold(g, cons)
-		l.accept(p,
-			amqp.Map{{Key: amqp.Symbol(filterSession), Value: amqp.Described{Descriptor: uint64(0x137000000C),
-				Value: g.id}}},
+		// Clients compare it with what they have sent, in the form in which they sent it.
+		var locked any = g.id
+		if isDescribed {
+			locked = amqp.Described{Descriptor: uint64(0x137000000C), Value: g.id}
+		}
+		l.accept(p, amqp.Map{{Key: amqp.Symbol(filterSession), Value: locked}},
 			amqp.Map{{Key: amqp.Symbol("com.microsoft:locked-until-utc"), Value: ticks(g.until)}})
 	}
 	switch id := filter.(type) {

@@ -88,6 +88,12 @@ func (l *link) manage(m *amqp.Message) {
 		locked(b.setSessionState)()
 	case "com.microsoft:get-message-sessions":
 		locked(b.listSessions)()
+	case "com.microsoft:add-rule":
+		locked(c.ruled(b.addRule))()
+	case "com.microsoft:remove-rule":
+		locked(c.ruled(b.removeRule))()
+	case "com.microsoft:enumerate-rules":
+		locked(c.ruled(b.listRules))()
 	default:
 		r = response{code: 501, description: "The operation is not supported.", condition: amqp.NotImplemented}
 	}
@@ -281,7 +287,8 @@ func (b *Bus) receiveDeferred(q *queue, body amqp.Map) response {
 		out = append(out, append(one, amqp.Pair{Key: "message", Value: e.wire()}))
 	}
 	if len(out) == 0 {
-		return noContent()
+		return response{code: 404, description: "The message was not found.",
+			condition: "com.microsoft:message-not-found"}
 	}
 	return success(amqp.Map{{Key: "messages", Value: out}})
 }

@@ -30,7 +30,10 @@ type Config struct {
 	Keys []Key
 	// VerifyJWT checks an Entra ID token; nil refuses every one.
 	VerifyJWT func(token, audience string) error
-	Injector  *faults.Injector
+	// Rights says what the bearer of a token that VerifyJWT has accepted may do with an
+	// entity, by its path in lower case. nil: everything.
+	Rights   func(token, entity string) (send, listen bool)
+	Injector *faults.Injector
 	// SessionWait bounds how long an accept of the next session waits; default
 	// 65 seconds.
 	SessionWait time.Duration

@@ -251,7 +251,7 @@ func (m *Message) Encode() []byte {
 	if m.HasHeader {
 		h := m.Header
 		b = Append(b, record(sectionHeader, optional(h.Durable), pointed(h.Priority), pointed(h.TTL),
-			optional(h.FirstAcquirer), optional(h.DeliveryCount)))
+			optional(h.FirstAcquirer), h.DeliveryCount))
 	}
 	if len(m.DeliveryAnnotations) > 0 {
 		b = Append(b, Described{sectionDelivery, m.DeliveryAnnotations})

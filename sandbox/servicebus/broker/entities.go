@@ -223,13 +223,7 @@ func ParseEntities(data []byte) (Entities, error) {
 						if p.SqlFilter == nil {
 							return Filter{}, errors.New("SqlFilter is missing")
 						}
-						switch strings.ReplaceAll(p.SqlFilter.SqlExpression, " ", "") {
-						case "1=1":
-							return Filter{}, nil
-						case "1=0":
-							return Filter{None: true}, nil
-						}
-						return Filter{}, errors.New("SQL filters are not supported, use a correlation filter")
+						return SQLFilter(p.SqlFilter.SqlExpression)
 					}
 					return Filter{}, fmt.Errorf("FilterType %q is unknown", p.FilterType)
 				}()
@@ -284,4 +278,17 @@ func ParseDuration(s string) (time.Duration, error) {
 		return forever, nil
 	}
 	return time.Duration(total * float64(time.Second)).Round(time.Millisecond), nil
+}
+
+// SQLFilter is the filter of a SQL expression. Those that let everything or nothing pass
+// are told apart, as the service does.
+func SQLFilter(text string) (Filter, error) {
+	switch strings.ReplaceAll(text, " ", "") {
+	case "1=1":
+		return Filter{}, nil
+	case "1=0":
+		return Filter{None: true}, nil
+	}
+	sql, err := ParseSQL(text)
+	return Filter{SQL: sql}, err
 }

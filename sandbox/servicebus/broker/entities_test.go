@@ -64,7 +64,7 @@ func TestFilesThatTheEmulatorRefusesAreRefused(t *testing.T) {
 		"no correlation filter": replace(`"FilterType": "Sql"`, `"FilterType": "Correlation"`),
 		"no SQL filter":         replace(`"FilterType": "Correlation"`, `"FilterType": "Sql"`),
 		"unknown filter":        replace(`"FilterType": "Correlation"`, `"FilterType": "Regex"`),
-		"SQL":                   replace("1=0", "color = 'red'"),
+		"SQL":                   replace("1=0", "color + 'red'"),
 		"an action": replace(`"FilterType": "Correlation"`,
 			`"FilterType": "Correlation", "Action": {"SqlExpression": "SET a = 1"}`),
 		"a list as property": replace(`"n": 7`, `"n": [7]`),

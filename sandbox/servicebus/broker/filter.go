@@ -8,9 +8,11 @@ import (
 )
 
 // Filter is a correlation filter: a message passes when all given parts are
-// equal, with case. The zero value lets everything pass, None nothing.
+// equal, with case; or, where it is given, a SQL filter. The zero value lets everything
+// pass, None nothing.
 type Filter struct {
 	None             bool
+	SQL              *SQL
 	ContentType      *string
 	CorrelationID    *string
 	Subject          *string
@@ -24,8 +26,11 @@ type Filter struct {
 
 // Match reports whether a message passes.
 func (f Filter) Match(m *amqp.Message) bool {
-	if f.None {
+	switch {
+	case f.None:
 		return false
+	case f.SQL != nil:
+		return f.SQL.match(m)
 	}
 	session := ""
 	if m.Properties.GroupID != nil {
