@@ -48,6 +48,8 @@ type Manifest struct {
 	Refused []Refusal
 	// Overlap is the default one, of PATs whose entry is gone.
 	Overlap time.Duration
+	// Freezes hold for every entry, which has them too.
+	Freezes []rotation.Freeze
 
 	byName map[string]int // lower-case name to index in PATs
 }

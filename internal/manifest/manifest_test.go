@@ -158,10 +158,10 @@ identities:
 		{"comments only", "# nothing\n", `pats.yaml: the file is empty; begin with apiVersion: patrol/v1`},
 		{"null", "~",
 			`pats.yaml:1:1: the manifest must be a mapping, not empty;
-			write its keys below it, indented: apiVersion, identities, defaults, pats`},
+			write its keys below it, indented: apiVersion, identities, defaults, calendar, pats`},
 		{"list", "- a",
 			`pats.yaml:1:1: the manifest must be a mapping, not a list;
-			write its keys below it, indented: apiVersion, identities, defaults, pats`},
+			write its keys below it, indented: apiVersion, identities, defaults, calendar, pats`},
 		{"tab", "apiVersion: patrol/v1\npats:\n\t- a",
 			`pats.yaml:3: the indentation of this line has a tab;
 			indent with blanks, the same number for each level`},
@@ -217,7 +217,7 @@ pats.yaml:1:1: pats is missing; declare the PATs below it, or write pats: [] if 
 			`pats.yaml:1:1: the manifest has an unknown key "Defaults"; did you mean defaults?`},
 		{"key far from all", "x-notes: {}\n" + pat(""),
 			`pats.yaml:1:1: the manifest has an unknown key "x-notes";
-			the keys here are apiVersion, identities, defaults, pats`},
+			the keys here are apiVersion, identities, defaults, calendar, pats`},
 		{"key twice", pat("") + "pats: []\n",
 			`pats.yaml:5:1: the manifest has "pats" twice; keep this one or the one in line 3`},
 		{"key that is no word", "? [a]\n: b\n" + pat(""),
@@ -279,7 +279,7 @@ pats.yaml:4:3: identities must be a mapping, not a list; write one name and colo
 		{"a PAT that is a word", head + "  - jenkins\n",
 			`pats.yaml:4:5: PAT 1 must be a mapping, not a single value;
 			write its keys below it, indented: name, identity, organization, displayName, scopes, lifetime,
-			rotateBefore, overlap, adopt`},
+			rotateBefore, overlap, adopt, windows, paused`},
 		{"nothing in it", head + "  - {}\n",
 			`pats.yaml:4:5: PAT 1 has no name; name it like the Key Vault secret that it shall be
 pats.yaml:4:5: PAT 1 has no identity; name one of the identities above
@@ -467,7 +467,7 @@ pats.yaml:4:121: "all of them" is not a scope: scopes look like vso.build_execut
 		{"alias to itself", "apiVersion: patrol/v1\nidentities: {bot: {user: bot@contoso.com}}\npats: &a\n  - *a\n",
 			`pats.yaml:4:5: PAT 1 must be a mapping, not a list;
 			write its keys below it, indented: name, identity, organization, displayName, scopes, lifetime,
-			rotateBefore, overlap, adopt`},
+			rotateBefore, overlap, adopt, windows, paused`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m, _, err := manifest.Parse("pats.yaml", []byte(tt.text))

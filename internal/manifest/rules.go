@@ -26,7 +26,7 @@ func (p *parser) parse(data []byte) *Manifest {
 	if root == nil {
 		return nil
 	}
-	top := p.mapping(root, "the manifest", []string{"apiVersion", "identities", "defaults", "pats"}, nil)
+	top := p.mapping(root, "the manifest", []string{"apiVersion", "identities", "defaults", "calendar", "pats"}, nil)
 	if top == nil {
 		return nil
 	}
@@ -59,6 +59,9 @@ func (p *parser) parse(data []byte) *Manifest {
 	}
 
 	m.Overlap = defaults.overlap
+	if f, ok := top["calendar"]; ok {
+		m.Freezes = p.calendar(f)
+	}
 	if f, ok := top["pats"]; ok {
 		p.pats(f, m, defaults, where)
 	} else {
@@ -134,7 +137,7 @@ func (p *parser) pats(f field, m *Manifest, defaults times, blame *yaml.Node) {
 		return
 	}
 	l := &patList{
-		manifest: m, declared: slices.Sorted(maps.Keys(m.Identities)), defaults: defaults, blame: blame,
+		manifest: m, declared: slices.Sorted(maps.Keys(m.Identities)), defaults: defaults, blame: blame, freezes: m.Freezes,
 		names: map[string]int{}, tokens: map[[3]string]int{},
 	}
 	for i, at := range list.Content {
@@ -144,7 +147,7 @@ func (p *parser) pats(f field, m *Manifest, defaults times, blame *yaml.Node) {
 		}
 		e := &patEntry{parser: p, list: l, at: at, is: fmt.Sprintf("PAT %d", i+1)}
 		e.keys = p.mapping(at, e.is, []string{"name", "identity", "organization", "displayName", "scopes", "lifetime",
-			"rotateBefore", "overlap", "adopt"}, explainPATKey)
+			"rotateBefore", "overlap", "adopt", "windows", "paused"}, explainPATKey)
 		if e.keys == nil {
 			continue
 		}
@@ -160,6 +163,7 @@ type patList struct {
 	declared []string // identities
 	defaults times
 	blame    *yaml.Node
+	freezes  []rotation.Freeze
 	names    map[string]int    // line by lower-case name
 	tokens   map[[3]string]int // line by user, organization and display name, in lower case
 	entries  []*patEntry
@@ -193,6 +197,7 @@ func (e *patEntry) read() {
 	}
 	e.readTimes()
 	e.readAdopt()
+	e.readCalendar()
 }
 
 // need reads a text that has to be there.

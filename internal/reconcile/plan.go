@@ -176,7 +176,8 @@ func (p *planning) brakes(o *ownersPart) bool {
 // listed is what would be done if a second witness agrees.
 func (p *planning) judgeOne(item *rotation.Item, pats *index, braked bool) {
 	o := rotation.Observed{Current: item.Current, VaultTag: p.VaultTag,
-		ProviderAddress: p.ProviderAddress(item.Spec.Organization), SignIn: rotation.AsError(item.Err), Braked: braked}
+		ProviderAddress: p.ProviderAddress(item.Spec.Organization), SignIn: rotation.AsError(item.Err), Braked: braked,
+		Interval: p.interval()}
 	if pats != nil {
 		var versions []rotation.Version
 		if item.Current != nil {

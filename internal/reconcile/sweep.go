@@ -175,15 +175,16 @@ func (p *planning) send(ctx context.Context, o *ownersPart, wanting []*rotation.
 	return len(commands), p.retrying(ctx, p.pauses, func() error { return p.Outbox.Send(ctx, commands...) })
 }
 
-// dueCheck is a check for an item that comes due before the next sweep is sure to be
+// dueCheck is a check for an item that is to be replaced before the next sweep is sure to be
 // over.
 func (p *planning) dueCheck(item *rotation.Item) (rotation.Command, bool) {
-	isSoon := !item.Due.IsZero() && p.isBeforeNextSweep(item.Due, p.plan.At)
+	at := item.ReplacedAt
+	isSoon := !at.IsZero() && p.isBeforeNextSweep(at, p.plan.At)
 	if !isSoon || item.Err != nil {
 		return rotation.Command{}, false
 	}
 	w := work{Reconciler: p.Reconciler, spec: item.Spec}
-	return w.check("due", item.Due.Unix(), item.Due), true
+	return w.check("due", at.Unix(), at), true
 }
 
 // mayProve reports whether a PAT is in force and known.

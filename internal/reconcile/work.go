@@ -115,17 +115,17 @@ func (w *work) rest(ctx context.Context, d rotation.Decision) error {
 	return err
 }
 
-// dueCheck is a check for the time at which the PAT comes due, if that is before the next
+// dueCheck is a check for the time at which the PAT is to be replaced, if that is before the next
 // sweep is sure to be over; nil: the sweeps are enough. Its id follows from that time.
 func (w *work) dueCheck() *rotation.Command {
 	if w.seen.Current == nil {
 		return nil
 	}
-	due, _, known := w.seen.DueAt(w.spec)
-	if !known || !w.isBeforeNextSweep(due, w.Now()) {
+	at, _, known := w.seen.ReplacedAt(w.spec, w.Now())
+	if !known || !w.isBeforeNextSweep(at, w.Now()) {
 		return nil
 	}
-	c := w.check("due", due.Unix(), due)
+	c := w.check("due", at.Unix(), at)
 	return &c
 }
 

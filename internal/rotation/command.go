@@ -202,6 +202,16 @@ type ExpiringPAT struct {
 	At    time.Time
 }
 
+// PostponedPAT: a PAT that should be replaced waits, as the entry's calendar says
+// (patrol.pat.postponed).
+type PostponedPAT struct {
+	Spec            Spec
+	AuthorizationID string // of the current PAT; empty: there is none
+	Postponement
+	ValidTo time.Time // of the current PAT; zero: there is none
+	At      time.Time // part of the event's id while Until is not known
+}
+
 // SignedIn: an identity's sign-in is in order (patrol.identity.signed-in).
 type SignedIn struct {
 	Identity, User string
@@ -273,6 +283,7 @@ func (*Rotated) event()         {}
 func (*Revoked) event()         {}
 func (*RotationFailed) event()  {}
 func (*ExpiringPAT) event()     {}
+func (*PostponedPAT) event()    {}
 func (*SignedIn) event()        {}
 func (*SignInRequired) event()  {}
 func (*SignInExpiring) event()  {}

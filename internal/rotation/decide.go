@@ -25,6 +25,8 @@ type Observed struct {
 	// VaultTag and ProviderAddress are this deployment's own.
 	VaultTag        string
 	ProviderAddress string
+	// Interval is the time between two sweeps.
+	Interval time.Duration
 
 	// Recognized is the ledger of the current PAT, found anew: somebody has taken it off
 	// the version. NotAPAT: the value has no ledger and not the form of a PAT.
@@ -91,6 +93,7 @@ type Decision struct {
 	Code           string          // Refuse: what a person must settle
 	Next           time.Time       // Nothing: when there may be something to do
 	Schedule       bool            // Nothing: Next is worth a scheduled command, the sweeps may come too late
+	Postponed      Postponement    // Nothing: what the entry's calendar holds back
 }
 
 // A rule judges one thing. ok is false when it does not apply.
@@ -125,20 +128,31 @@ var rules = [...]rule{
 // Decide names the next action. It is pure: the same observation at the same time
 // gives the same decision.
 func Decide(s Spec, o Observed, now time.Time) Decision {
+	var postponed Postponement
 	for _, r := range rules {
 		rests := r.makes && (o.Stuck || o.Released)
 		if rests {
 			continue
 		}
 		d, ok := r.apply(s, o, now)
-		if ok {
-			d.Rule = r.name
-			return d
+		if !ok {
+			continue
 		}
+		p, waits := postpones(s, o, &r, d, now)
+		if waits {
+			postponed, o.Stuck = p, true
+			continue
+		}
+		d.Rule = r.name
+		return d
 	}
 	next, schedule := nextCheck(s, o, now)
-	return Decision{Action: Nothing, Rule: "nothing", Next: next, Schedule: schedule,
+	d := Decision{Action: Nothing, Rule: "nothing", Next: next, Schedule: schedule, Postponed: postponed,
 		Message: "nothing to do before " + next.UTC().Format(time.RFC3339)}
+	if postponed.Reason != "" {
+		d.Rule, d.Message = "calendar", "a new PAT waits for "+postponed.Reason
+	}
+	return d
 }
 
 // signInRule: without a delegated token nothing can be made or ended. An event needs
@@ -647,8 +661,9 @@ func nextCheck(s Spec, o Observed, now time.Time) (next time.Time, schedule bool
 	if o.Current == nil {
 		return next, false
 	}
-	if due, _, ok := o.DueAt(s); ok && !o.Released {
-		next = due
+	replacedAt, _, ok := o.ReplacedAt(s, now)
+	if ok && !o.Released && !replacedAt.IsZero() {
+		next = replacedAt
 	}
 	for i, v := range o.Replaced {
 		if !v.Ledger.RevokedAt.IsZero() {

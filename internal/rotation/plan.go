@@ -9,13 +9,14 @@ import (
 type State string
 
 const (
-	StateMissing  State = "missing"   // not provisioned yet
-	StateCurrent  State = "current"   // nothing to do
-	StateDue      State = "due"       // to be rotated now
-	StateBlocked  State = "blocked"   // a person must do something
-	StateUnknown  State = "unknown"   // its organization or the vault could not be read
-	StateReleased State = "released"  // in the vault, no longer in the manifest
-	StateOther    State = "unmanaged" // a PAT of a signed-in user that patrol does not manage
+	StateMissing   State = "missing"   // not provisioned yet
+	StateCurrent   State = "current"   // nothing to do
+	StateDue       State = "due"       // to be rotated now
+	StateBlocked   State = "blocked"   // a person must do something
+	StateUnknown   State = "unknown"   // its organization or the vault could not be read
+	StateReleased  State = "released"  // in the vault, no longer in the manifest
+	StatePostponed State = "postponed" // due, and held back by the entry's calendar
+	StateOther     State = "unmanaged" // a PAT of a signed-in user that patrol does not manage
 )
 
 // Item is one managed PAT in a sweep's plan.
@@ -28,6 +29,10 @@ type Item struct {
 	// Due is when it shall be replaced; zero: not known.
 	Due     time.Time
 	Clamped bool
+	// ReplacedAt is when it will be: later than Due if Postponed says why; zero: not
+	// known, or the entry is paused.
+	ReplacedAt time.Time
+	Postponed  Postponement
 	// Ends, Global and FullScope are the current PAT's, as Azure DevOps lists it;
 	// zero values where it does not.
 	Ends              time.Time
@@ -93,12 +98,17 @@ func (i *Item) Settle(o Observed, now time.Time) {
 	if o.Current != nil {
 		if due, clamped, ok := o.DueAt(i.Spec); ok {
 			i.Due, i.Clamped = due, clamped
+			i.ReplacedAt, i.Postponed, _ = o.ReplacedAt(i.Spec, now)
 		}
 		if p, ok := o.Find(o.Current.Ledger.AuthorizationID); ok {
 			i.Ends, i.Global, i.FullScope = p.ValidTo, p.Global, p.FullScope()
 		}
 	}
 	i.Decision = Decide(i.Spec, o, now)
+	if i.Decision.Postponed.Reason != "" {
+		i.State = StatePostponed
+		return
+	}
 	switch i.Decision.Action {
 	case ReportSignIn, Refuse:
 		i.State = StateBlocked

@@ -20,6 +20,11 @@ type Spec struct {
 	RotateBefore time.Duration
 	Overlap      time.Duration
 	Adopt        string // authorization id that settles an ambiguous adoption
+
+	// What holds a rotation back that is merely due.
+	Freezes []Freeze // shared by all entries
+	Windows *Windows // nil: at any time
+	Paused  string   // why only an order makes a new PAT; empty: it is not paused
 }
 
 // AdoptReplace as Spec.Adopt lets a new PAT take the place of a value that is none.
@@ -28,8 +33,9 @@ const AdoptReplace = "replace"
 // Equal reports whether two entries say the same.
 func (s Spec) Equal(o Spec) bool {
 	sameScopes := slices.Equal(s.Scopes, o.Scopes)
-	s.Scopes, o.Scopes = nil, nil
-	return sameScopes && reflect.DeepEqual(s, o)
+	sameFreezes := slices.Equal(s.Freezes, o.Freezes)
+	s.Scopes, o.Scopes, s.Freezes, o.Freezes = nil, nil, nil, nil
+	return sameScopes && sameFreezes && reflect.DeepEqual(s, o)
 }
 
 // Owner is whose PAT this is.
