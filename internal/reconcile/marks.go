@@ -64,3 +64,32 @@ func crossedMark(validTo, last, now time.Time) int {
 	}
 	return crossed
 }
+
+// pausedFrom is how long before its end a paused PAT is notified every day.
+const pausedFrom = 14 * rotation.Day
+
+// postponed is the event of a PAT that the calendar has begun to hold back since the last
+// sweep, and of a paused one daily before its end; nil: there is none.
+func postponed(item *rotation.Item, last, now time.Time) *rotation.PostponedPAT {
+	if item.Current == nil || item.Postponed.Reason == "" {
+		return nil
+	}
+	if last.IsZero() {
+		last = now.Add(-rotation.Day)
+	}
+	validTo := item.Ends
+	if validTo.IsZero() {
+		validTo = item.Current.Expires
+	}
+	left := validTo.Sub(now)
+	isPaused := item.Postponed.Until.IsZero()
+	isDueNow := item.Due.After(last) && !item.Due.After(now)
+	begins := item.State == rotation.StatePostponed && isDueNow && !isPaused
+	isAnotherDay := left/rotation.Day != validTo.Sub(last)/rotation.Day
+	isReminded := isPaused && left > 0 && left <= pausedFrom && isAnotherDay
+	if !begins && !isReminded {
+		return nil
+	}
+	return &rotation.PostponedPAT{Spec: item.Spec, AuthorizationID: item.Current.Ledger.AuthorizationID,
+		Postponement: item.Postponed, ValidTo: validTo, At: now}
+}

@@ -360,7 +360,7 @@ func (p *planning) warn(ctx context.Context, plan rotation.Plan) {
 }
 
 // notifyMarks publishes each mark that an unmanaged PAT has passed since the last sweep,
-// and remembers the owners for which that was not possible.
+// and each rotation that the calendar holds back since then, and remembers the owners for which that was not possible.
 func (p *planning) notifyMarks(ctx context.Context, plan rotation.Plan, last time.Time) error {
 	var publish []func() error
 	var failed sync.Map // owners
@@ -373,6 +373,19 @@ func (p *planning) notifyMarks(ctx context.Context, plan rotation.Plan, last tim
 			err := p.Outbox.Publish(ctx, &rotation.ExpiringPAT{Owner: u.Owner, PAT: u.PAT, Days: days, At: plan.At})
 			if err != nil {
 				failed.Store(u.Owner, true)
+			}
+			return err
+		})
+	}
+	for i := range plan.Items {
+		e := postponed(&plan.Items[i], p.marks.notifiedUpTo(plan.Items[i].Spec.Owner(), last), plan.At)
+		if e == nil {
+			continue
+		}
+		publish = append(publish, func() error {
+			err := p.Outbox.Publish(ctx, e)
+			if err != nil {
+				failed.Store(e.Spec.Owner(), true)
 			}
 			return err
 		})
