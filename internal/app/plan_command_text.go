@@ -43,7 +43,8 @@ func writePlan(w io.Writer, format, path string, r web.PlanReport) error {
 	if format == "json" {
 		return writeJSON(w, r)
 	}
-	return writeTables(w, format, "Plan for "+path, summary(r), changeTable(r), warningTable(r), problemTable(r))
+	return writeTables(w, format, "Plan for "+path, summary(r), changeTable(r), calendarTable(r),
+		warningTable(r), problemTable(r))
 }
 
 // summary counts the changes, and what the plan rests on.
@@ -94,6 +95,25 @@ func changeTable(r web.PlanReport) table {
 			at = "-"
 		}
 		t.rows = append(t.rows, []string{c.Action, c.PAT, at, why})
+	}
+	return t
+}
+
+// calendarTable holds the PATs that are replaced later than they are due.
+func calendarTable(r web.PlanReport) table {
+	t := table{title: "Postponed by the calendar", head: []string{"PAT", "Due", "Replaced", "Waits for"}, names: 0}
+	for _, p := range r.PATs {
+		if p.Postponed == nil {
+			continue
+		}
+		due, replaced := "-", "not before then"
+		if p.Postponed.Due != nil {
+			due = moment(*p.Postponed.Due)
+		}
+		if p.RotateAt != nil {
+			replaced = moment(*p.RotateAt)
+		}
+		t.rows = append(t.rows, []string{p.Name, due, replaced, p.Postponed.Reason})
 	}
 	return t
 }

@@ -148,7 +148,7 @@ func (o Observed) end() time.Time {
 	return o.Current.Expires
 }
 
-func pausedReason(s Spec) string { return "the entry is paused: " + s.Paused }
+func pausedReason(s Spec) string { return "the end of its pause (" + s.Paused + ")" }
 
 // postpones reports whether the calendar holds back what a rule wants to do. A paused
 // entry gets nothing new but by an order; windows and freezes hold back what is merely

@@ -254,13 +254,14 @@ func outcome(err error) string {
 func (o observer) recordPlan(ctx context.Context, p *rotation.Plan) {
 	next := values{sweptAt: p.At, required: map[string]bool{}, states: map[rotation.State]int64{
 		// A state that no PAT is in is reported, too: 0 can be compared, silence cannot.
-		rotation.StateMissing:  0,
-		rotation.StateCurrent:  0,
-		rotation.StateDue:      0,
-		rotation.StateBlocked:  0,
-		rotation.StateUnknown:  0,
-		rotation.StateReleased: int64(len(p.Released)),
-		rotation.StateOther:    int64(len(p.Unmanaged)),
+		rotation.StateMissing:   0,
+		rotation.StateCurrent:   0,
+		rotation.StateDue:       0,
+		rotation.StatePostponed: 0,
+		rotation.StateBlocked:   0,
+		rotation.StateUnknown:   0,
+		rotation.StateReleased:  int64(len(p.Released)),
+		rotation.StateOther:     int64(len(p.Unmanaged)),
 	}}
 	for i := range p.Items {
 		it := &p.Items[i]

@@ -165,6 +165,8 @@ func stateWords(state string) (word, sign, tone string) {
 		return "Up to date", "✓", "good"
 	case string(rotation.StateDue):
 		return "Due", "↻", "warn"
+	case string(rotation.StatePostponed):
+		return "Postponed", "⏸", "warn"
 	case string(rotation.StateMissing):
 		return "Not made yet", "+", "warn"
 	case string(rotation.StateBlocked):
@@ -413,9 +415,16 @@ func rowOf(it *rotation.Item, failing failures, now time.Time) row {
 		if u := c.Ledger.RevokePreviousAt; u.After(now) && u.After(c.Created) {
 			r.OverlapUntil = timeOrNull(u)
 		}
-		r.Bar = newTimeline(c.Created, it.Due, c.Expires, r.OverlapUntil, now)
+		r.Bar = newTimeline(c.Created, timeOrZero(r.RotateAt), c.Expires, r.OverlapUntil, now)
 	}
 	return r
+}
+
+func timeOrZero(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return *t
 }
 
 // timeline is the life of a PAT as a bar of 1000 units.
@@ -501,11 +510,7 @@ func (v *patView) showLife(x VersionInfo, now time.Time) {
 	if x.ValidTo == nil {
 		return
 	}
-	var due time.Time
-	if v.RotateAt != nil {
-		due = *v.RotateAt
-	}
-	v.Bar = newTimeline(x.Created, due, *x.ValidTo, v.OverlapUntil, now)
+	v.Bar = newTimeline(x.Created, timeOrZero(v.RotateAt), *x.ValidTo, v.OverlapUntil, now)
 	// As long a life again, to begin with.
 	v.Extendable = true
 	v.NewEnd = x.ValidTo.Add(x.ValidTo.Sub(x.Created)).UTC().Truncate(time.Minute).Format("2006-01-02T15:04")

@@ -41,8 +41,8 @@ const (
 
 var (
 	states = []string{string(rotation.StateMissing), string(rotation.StateCurrent), string(rotation.StateDue),
-		string(rotation.StateBlocked), string(rotation.StateUnknown), string(rotation.StateReleased),
-		string(rotation.StateOther)}
+		string(rotation.StatePostponed), string(rotation.StateBlocked), string(rotation.StateUnknown),
+		string(rotation.StateReleased), string(rotation.StateOther)}
 	kinds = []string{kindManaged, kindUnmanaged, kindGlobal, kindFullScope, kindExpiring}
 )
 
@@ -327,6 +327,10 @@ func describe(item rotation.Item) ManagedPAT {
 	if c := item.Current; c != nil {
 		out.AuthorizationID, out.ValidTo, out.LastReason = c.Ledger.AuthorizationID, timeOrNull(c.Expires),
 			string(c.Ledger.Reason)
+	}
+	if item.Postponed.Reason != "" {
+		out.RotateAt = timeOrNull(item.ReplacedAt)
+		out.Postponed = &Postponement{Reason: item.Postponed.Reason, Due: timeOrNull(item.Due)}
 	}
 	if d := item.Decision; d.Action != "" {
 		out.NextAction = &NextAction{Action: string(d.Action), Rule: d.Rule, Reason: string(d.Reason),

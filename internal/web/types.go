@@ -9,7 +9,7 @@ import (
 // ManagedPAT is a PAT of the manifest.
 type ManagedPAT struct {
 	Name            string     `json:"name"`
-	State           string     `json:"state"` // missing, current, due, blocked, unknown
+	State           string     `json:"state"` // missing, current, due, postponed, blocked, unknown
 	Identity        string     `json:"identity"`
 	Organization    string     `json:"organization"`
 	DisplayName     string     `json:"displayName"`
@@ -23,6 +23,8 @@ type ManagedPAT struct {
 	LastReason      string     `json:"lastReason,omitempty"`
 	// Ordered: a person's order to replace it stands.
 	Ordered bool `json:"ordered,omitempty"`
+	// Postponed: the entry's calendar holds its replacement back, or will.
+	Postponed *Postponement `json:"postponed,omitempty"`
 
 	NextAction *NextAction   `json:"nextAction"`
 	Problem    *FailureCause `json:"problem,omitempty"`
@@ -37,6 +39,13 @@ type ManagedPAT struct {
 	// TokenEvents are the organization's own audit log about the PAT and the ones
 	// before it. Absent: the identity may not read it.
 	TokenEvents []administration.AuditEntry `json:"tokenEvents,omitempty"`
+}
+
+// Postponement is why a PAT is replaced later than it is due.
+type Postponement struct {
+	Reason string `json:"reason"`
+	// Due is when it would be replaced without the calendar; RotateAt is when it will be.
+	Due *time.Time `json:"due"`
 }
 
 // StandingOrder is a person's order that has not been carried out yet.
