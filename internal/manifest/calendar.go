@@ -198,7 +198,8 @@ func (p *parser) clock(keys map[string]field, key, is string, at *yaml.Node) int
 	m, errM := strconv.ParseUint(minutes, 10, 8)
 	isNumbers := found && errH == nil && errM == nil
 	isWritten := len(hours) <= 2 && len(minutes) == 2
-	if !isNumbers || !isWritten || h > 23 || m > 59 {
+	isOfADay := h < 24 && m < 60
+	if !isNumbers || !isWritten || !isOfADay {
 		p.problem(k.at, do, "%s %s of %s is not a time of the day", key, quote(s), is)
 		return 0
 	}

@@ -137,8 +137,9 @@ func (p *parser) pats(f field, m *Manifest, defaults times, blame *yaml.Node) {
 		return
 	}
 	l := &patList{
-		manifest: m, declared: slices.Sorted(maps.Keys(m.Identities)), defaults: defaults, blame: blame, freezes: m.Freezes,
-		names: map[string]int{}, tokens: map[[3]string]int{},
+		manifest: m, declared: slices.Sorted(maps.Keys(m.Identities)), defaults: defaults, blame: blame,
+		freezes: m.Freezes,
+		names:   map[string]int{}, tokens: map[[3]string]int{},
 	}
 	for i, at := range list.Content {
 		if len(p.findings) >= maxProblems {

@@ -15,7 +15,8 @@ func office(t *testing.T, zone string) *rotation.Windows {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &rotation.Windows{Days: [7]bool{false, true, true, true, true, true, false}, From: 8 * 60, To: 16 * 60, Zone: z}
+	return &rotation.Windows{Days: [7]bool{false, true, true, true, true, true, false}, From: 8 * 60, To: 16 * 60,
+		Zone: z}
 }
 
 func TestAYearWithFreezesAndWindowsHasNoDeadPAT(t *testing.T) {
@@ -27,11 +28,13 @@ func TestAYearWithFreezesAndWindowsHasNoDeadPAT(t *testing.T) {
 			{From: at(107), To: at(140), Reason: "longer than a life"}, {From: at(200), To: at(202)},
 		}
 		long, short, nights, tight := agents(), agents(), agents(), agents()
-		short.Name, short.Lifetime, short.RotateBefore, short.Overlap = "short", 7*rotation.Day, 3*rotation.Day, 2*time.Hour
+		short.Name, short.Lifetime, short.RotateBefore, short.Overlap = "short", 7*rotation.Day, 3*rotation.Day,
+			2*time.Hour
 		nights.Name = "nights"
 		tight.Name, tight.Lifetime, tight.RotateBefore, tight.Overlap = "tight", rotation.Day, 2*time.Hour, time.Hour
 		long.Windows, short.Windows = office(t, "Europe/Berlin"), office(t, "America/New_York")
-		nights.Windows = &rotation.Windows{Days: [7]bool{true, true, true, true, true, true, true}, From: 23 * 60, To: 4 * 60,
+		nights.Windows = &rotation.Windows{Days: [7]bool{true, true, true, true, true, true, true}, From: 23 * 60,
+			To:   4 * 60,
 			Zone: time.UTC}
 		specs := []rotation.Spec{long, short, nights, tight}
 		for i := range specs {
@@ -59,7 +62,8 @@ func TestAYearWithFreezesAndWindowsHasNoDeadPAT(t *testing.T) {
 			}
 			for _, z := range freezes {
 				if !made.Before(z.From) && made.Before(z.To) {
-					t.Errorf("%s was replaced at %v, in the freeze from %v, with %v left", e.Spec.Name, made, z.From, left)
+					t.Errorf("%s was replaced at %v, in the freeze from %v, with %v left", e.Spec.Name, made, z.From,
+						left)
 				}
 			}
 			w := e.Spec.Windows

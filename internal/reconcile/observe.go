@@ -17,7 +17,8 @@ const maxChain = 64
 // asks a second witness before it believes that a PAT is gone.
 func (w *work) observe(ctx context.Context) error {
 	w.seen = rotation.Observed{VaultTag: w.VaultTag, ProviderAddress: w.ProviderAddress(w.spec.Organization),
-		Interval: w.interval(), Failed: map[string]bool{}, Ended: map[string]bool{}, Now: map[string]bool{}, Released: w.released}
+		Interval: w.interval(), Failed: map[string]bool{}, Ended: map[string]bool{}, Now: map[string]bool{},
+		Released: w.released}
 	_, slowed := w.throttles.state(w.spec.Identity, w.Now())
 	mayNeedNoList := slowed && w.order.IsOrder()
 	var list listInFlight

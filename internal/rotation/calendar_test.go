@@ -82,13 +82,22 @@ func TestTheCalendarHoldsBackWhatIsMerelyDue(t *testing.T) {
 		{name: "the first PAT does not wait for a freeze", now: day(12), action: rotation.Rotate, rule: "missing",
 			change: func(s *rotation.Spec, o *rotation.Observed) { s.Freezes, o.Current, o.PATs = holiday, nil, nil }},
 		{name: "the first PAT waits for a pause", now: day(12), action: rotation.Nothing, rule: "calendar",
-			change: func(s *rotation.Spec, o *rotation.Observed) { s.Paused, o.Current, o.PATs = "migration", nil, nil },
-			why:    "the end of its pause (migration)"},
+			change: func(s *rotation.Spec, o *rotation.Observed) {
+				s.Paused, o.Current, o.PATs = "migration", nil,
+					nil
+			},
+			why: "the end of its pause (migration)"},
 		{name: "drift does not wait for a freeze", now: day(12), action: rotation.Rotate, rule: "scopes",
-			change: func(s *rotation.Spec, _ *rotation.Observed) { s.Freezes, s.Scopes = holiday, []string{"vso.code"} }},
+			change: func(s *rotation.Spec, _ *rotation.Observed) {
+				s.Freezes, s.Scopes = holiday,
+					[]string{"vso.code"}
+			}},
 		{name: "drift waits for a pause", now: day(12), action: rotation.Nothing, rule: "calendar",
-			change: func(s *rotation.Spec, _ *rotation.Observed) { s.Paused, s.Scopes = "migration", []string{"vso.code"} },
-			why:    "the end of its pause (migration)"},
+			change: func(s *rotation.Spec, _ *rotation.Observed) {
+				s.Paused, s.Scopes = "migration",
+					[]string{"vso.code"}
+			},
+			why: "the end of its pause (migration)"},
 		{name: "a disabled version does not wait for a freeze", now: day(12), action: rotation.Rotate, rule: "disabled",
 			change: func(s *rotation.Spec, o *rotation.Observed) { s.Freezes, o.Current.Enabled = holiday, false }},
 		{name: "a dead PAT does not wait for a freeze", now: day(12), action: rotation.Rotate, rule: "gone",
@@ -147,7 +156,8 @@ func closeUntil(s *rotation.Spec, _ *rotation.Observed, opens time.Time) {
 }
 
 func everyDay(from, to int) *rotation.Windows {
-	return &rotation.Windows{Days: [7]bool{true, true, true, true, true, true, true}, From: from, To: to, Zone: time.UTC}
+	return &rotation.Windows{Days: [7]bool{true, true, true, true, true, true, true}, From: from, To: to,
+		Zone: time.UTC}
 }
 
 // opening is when the settled PAT is replaced if it is due at a time.
