@@ -94,7 +94,8 @@ func TestEachRuleOfTheCalendarHasItsMessage(t *testing.T) {
 	freeze := func(text string) string { return calendarHead + onePAT + "calendar:\n  freeze:\n" + text }
 	for _, tt := range []struct{ name, text, want string }{
 		{"a calendar that is a word", calendarHead + onePAT + "calendar: none\n",
-			`pats.yaml:4:11: calendar must be a mapping, not a single value; write its keys below it, indented: freeze`},
+			`pats.yaml:4:11: calendar must be a mapping, not a single value;
+			write its keys below it, indented: freeze`},
 		{"an unknown key", calendarHead + onePAT + "calendar: {freezes: []}\n",
 			`pats.yaml:4:12: calendar has an unknown key "freezes"; did you mean freeze?`},
 		{"a freeze that is no list", calendarHead + onePAT + "calendar: {freeze: {from: 1}}\n",
