@@ -384,6 +384,8 @@ func everyEvent() []rotation.Event {
 			Cause: rotation.OverlapEnded, At: at},
 		&rotation.RotationFailed{Spec: spec, RotationID: "<rotation id>", Step: "<step>", Class: rotation.Policy,
 			Code: "<code>", At: at},
+		&rotation.PostponedPAT{Spec: spec, AuthorizationID: "<authorization id>",
+			Postponement: rotation.Postponement{Reason: "<reason>", Until: at}, ValidTo: at, At: at},
 		&rotation.RotationFailed{Spec: spec, Mark: rotation.MessageMark{Queue: "<queue>", SequenceNumber: sequence},
 			Step: rotation.StepReceive, Class: rotation.Transient, At: at},
 		&rotation.ExpiringPAT{Owner: spec.Owner(), PAT: rotation.PAT{AuthorizationID: "<authorization id>"},

@@ -238,6 +238,12 @@ func cloudEvent(e rotation.Event, source string) events.Event {
 			DisplayName: e.PAT.DisplayName, Organization: e.Owner.Organization, Identity: e.Owner.Identity,
 			AuthorizationID: e.PAT.AuthorizationID, ValidTo: e.PAT.ValidTo.UTC(),
 		})
+	case *rotation.PostponedPAT:
+		return events.NewPostponed(source, e.At.UTC(), events.Postponed{
+			PAT: e.Spec.Name, Organization: e.Spec.Organization, Identity: e.Spec.Identity,
+			AuthorizationID: e.AuthorizationID, Reason: e.Reason, Until: events.TimeOrNull(e.Until),
+			ValidTo: e.ValidTo.UTC(),
+		})
 	case *rotation.SignedIn:
 		return events.NewSignedIn(source, e.At.UTC(), events.SignedIn{Identity: e.Identity, User: e.User})
 	case *rotation.SignInRequired:
