@@ -385,6 +385,8 @@ func everyEvent() []rotation.Event {
 		&rotation.RotationFailed{Spec: spec, RotationID: "<rotation id>", Step: "<step>", Class: rotation.Policy,
 			Code: "<code>", At: at},
 		&rotation.PostponedPAT{Spec: spec, AuthorizationID: "<authorization id>",
+			Postponement: rotation.Postponement{Reason: "<reason>"}, ValidTo: at, At: at},
+		&rotation.PostponedPAT{Spec: spec, AuthorizationID: "<authorization id>",
 			Postponement: rotation.Postponement{Reason: "<reason>", Until: at}, ValidTo: at, At: at},
 		&rotation.RotationFailed{Spec: spec, Mark: rotation.MessageMark{Queue: "<queue>", SequenceNumber: sequence},
 			Step: rotation.StepReceive, Class: rotation.Transient, At: at},

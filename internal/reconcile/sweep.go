@@ -180,7 +180,8 @@ func (p *planning) send(ctx context.Context, o *ownersPart, wanting []*rotation.
 func (p *planning) dueCheck(item *rotation.Item) (rotation.Command, bool) {
 	at := item.ReplacedAt
 	isSoon := !at.IsZero() && p.isBeforeNextSweep(at, p.plan.At)
-	if !isSoon || item.Err != nil {
+	isNow := item.Wants() // which sends a check of its own
+	if !isSoon || isNow || item.Err != nil {
 		return rotation.Command{}, false
 	}
 	w := work{Reconciler: p.Reconciler, spec: item.Spec}
