@@ -37,7 +37,7 @@ var functions = map[string]trigger{
 	"RestorePat":      {kind: "httpTrigger", method: "post", route: "pats/{name}/restore", level: "function"},
 	"ExtendPat":       {kind: "httpTrigger", method: "post", route: "pats/{name}/extend", level: "function"},
 	"RevokePat":       {kind: "httpTrigger", method: "delete", route: "tokens/{authorizationId}", level: "function"},
-	"SignIn":          {kind: "httpTrigger", method: "get", route: "identities/{identity}/signin", level: "function"},
+	"SignIn":          {kind: "httpTrigger", method: "get", route: "identities/{identity}/signin", level: "anonymous"},
 	"SignInCallback":  {kind: "httpTrigger", method: "get", route: "signin/callback", level: "anonymous"},
 	"RevokeUserPats":  {kind: "httpTrigger", method: "post", route: "revocations", level: "admin"},
 	"Dashboard":       {kind: "httpTrigger", method: "get", route: "dashboard", level: "function"},

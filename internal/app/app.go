@@ -238,8 +238,8 @@ func (a *App) wire(s Settings) error {
 	c := a.administration(web.Config{
 		Reconciler: a.reconciler, Outbox: a.bus, Identities: signIns, Versions: a.vault, Ends: tokens,
 		Sweeps: &a.sweeps, Now: o.Now, Log: o.Log, Keys: keys, Build: web.Build{Version: o.Version, Commit: o.Commit},
-		Public: s.Public,
-		Pages:  []func(*web.API, *http.ServeMux){web.SignInRoutes(pages), web.DashboardRoutes},
+		Public: s.Public, Authenticated: s.Authenticated,
+		Pages: []func(*web.API, *http.ServeMux){web.SignInRoutes(pages), web.DashboardRoutes},
 	}, tokens.Administration())
 	a.handle(s, web.New(c).Handler())
 	return nil

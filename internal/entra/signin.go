@@ -28,6 +28,9 @@ type SignInRequest struct {
 	// query: it stays out of the browser's history, and comes without cookies of
 	// SameSite Lax.
 	FormPost bool
+	// NoHint: the page is not told the user's name, and asks who signs in. Whoever starts
+	// a sign-in without a key is not to learn it.
+	NoHint bool
 }
 
 // SignInURL is the authority's page for an identity's sign-in. What the last
@@ -77,6 +80,10 @@ func (r SignInRequest) addTo(page string, more url.Values) (string, error) {
 	q.Set("response_mode", "query")
 	if r.FormPost {
 		q.Set("response_mode", "form_post")
+	}
+	if r.NoHint {
+		q.Del("login_hint")
+		q.Set("prompt", "select_account")
 	}
 	u.RawQuery = q.Encode()
 	return u.String(), nil

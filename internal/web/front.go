@@ -77,8 +77,8 @@ func Functions() []Function {
 		{Name: "RevokeUserPats", Methods: post(), Route: "revocations", Level: LevelAdmin, Body: jsonBody},
 		{Name: "RotatePat", Methods: post(), Route: "pats/{name}/rotate", Level: LevelFunction, Body: jsonBody},
 		{Name: "SetOverlap", Methods: post(), Route: "pats/{name}/overlap", Level: LevelFunction, Body: jsonBody},
-		{Name: "SignIn", Methods: get(), Route: "identities/{identity}/signin", Level: LevelFunction,
-			Query: []string{"confirm"}, FromElsewhere: true, Page: true, Bounded: true},
+		{Name: "SignIn", Methods: get(), Route: "identities/{identity}/signin", Level: LevelAnonymous,
+			Query: []string{"confirm", atThisHost}, FromElsewhere: true, Page: true, Bounded: true},
 		{Name: "SignInCallback", Methods: get(), Route: "signin/callback", Level: LevelAnonymous, AnyQuery: true,
 			FromElsewhere: true, Page: true, Bounded: true},
 		{Name: "Status", Methods: get(), Route: "status", Level: LevelFunction},
@@ -93,9 +93,11 @@ type Front struct {
 	// broken are the problems of settings or manifest, where there are some.
 	broken []string
 	public *url.URL // nil: not known
-	now    func() time.Time
-	log    *slog.Logger
-	bound  bound
+	// authenticated: App Service authentication is on, and says who asks.
+	authenticated bool
+	now           func() time.Time
+	log           *slog.Logger
+	bound         bound
 }
 
 // Broken answers in the place of an app whose settings or manifest cannot be used.
@@ -138,8 +140,20 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx := context.WithValue(r.Context(), functionKey{}, fn)
 	called := to.WithContext(ctx)
+	if !f.authenticated {
+		called.Header = withoutPrincipal(r.Header)
+	}
 	f.next.ServeHTTP(w, called)
 	r.Pattern = called.Pattern
+}
+
+// withoutPrincipal leaves out what only App Service authentication may say: where it is
+// off, a caller's own words come through.
+func withoutPrincipal(h http.Header) http.Header {
+	const prefix = "X-Ms-Client-Principal"
+	out := h.Clone()
+	maps.DeleteFunc(out, func(name string, _ []string) bool { return strings.HasPrefix(name, prefix) })
+	return out
 }
 
 type functionKey struct{}

@@ -9,7 +9,9 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -20,9 +22,19 @@ import (
 )
 
 const (
-	// signInCookie ties a sign-in to the browser that started it. The prefix makes
-	// browsers refuse it from anywhere but this very host.
-	signInCookie = "__Host-patrol-signin"
+	// signInCookie begins the name of the cookie that ties a sign-in to the browser that
+	// started it; the beginning of its state ends the name, so that two of one browser do
+	// not break each other. The prefix makes browsers refuse it from anywhere but this
+	// very host.
+	signInCookie = "__Host-patrol-signin-"
+	// signInPurpose is what it is sealed for.
+	signInPurpose = "sign-in of an identity"
+	// maxSignIns is how many a browser keeps at once: somebody else's page can begin them,
+	// and must not fill its headers.
+	maxSignIns = 4
+	// atThisHost marks a sign-in that has been sent to PUBLIC_URL's host before: a gateway
+	// may rewrite the host, and the app would send it there for ever.
+	atThisHost = "here"
 	// signInLife is how long a person may take.
 	signInLife = 10 * time.Minute
 	// maxChecks is how many PATs of an identity are checked as soon as it has signed
@@ -43,12 +55,15 @@ type Sealer interface {
 	Open(ctx context.Context, purpose, sealed string) ([]byte, error)
 }
 
-// SignInConfig holds what the sign-in pages need. Every field is required.
+// SignInConfig holds what the sign-in pages need. What may be nil says so.
 type SignInConfig struct {
 	SignIns SignIns
 	Sealer  Sealer
 	// PublicURL is the base of the redirect URI; empty: not known.
 	PublicURL string
+	// MayConfirm tells whether an operator's session of the page sends a request, and
+	// whose. Nobody else confirms a changed user; nil: nobody does.
+	MayConfirm func(r *http.Request) (who string, ok bool)
 	// Specs are the manifest's PATs: an identity's are checked once it has signed in.
 	Specs  func() []rotation.Spec
 	Outbox rotation.Outbox
@@ -84,7 +99,8 @@ type flow struct {
 
 func (s *signIn) redirectURI() string { return s.PublicURL + "/api/signin/callback" }
 
-// start sends the browser to Entra. Whoever calls it holds a function key.
+// start sends the browser to Entra. Anybody may call it, and only the user whom the
+// manifest names can finish it.
 func (s *signIn) start(w http.ResponseWriter, r *http.Request) {
 	if s.PublicURL == "" {
 		s.reply(w, r, http.StatusServiceUnavailable, TypeConfiguration, page{Title: titleNotSetUp,
@@ -93,17 +109,20 @@ func (s *signIn) start(w http.ResponseWriter, r *http.Request) {
 				"registration."}})
 		return
 	}
+	if s.isElsewhere(r) {
+		s.sendHome(w, r)
+		return
+	}
 	confirm := r.URL.Query().Get("confirm")
-	if confirm != "" && !rotation.IsGUID(confirm) {
-		s.reply(w, r, http.StatusBadRequest, typeBadRequest, page{Title: "This link cannot be used",
-			Text: []string{"The parameter confirm must be the object id that the sign-in page has shown."}})
+	who, ok := s.mayStart(w, r, confirm)
+	if !ok {
 		return
 	}
 	f := flow{Identity: r.PathValue("identity"), State: rand.Text(), Nonce: rand.Text(),
 		Verifier: rand.Text() + rand.Text(), Confirm: confirm, Until: s.Now().Add(signInLife)}
 	challenge := sha256.Sum256([]byte(f.Verifier))
 	location, err := s.SignIns.SignInURL(r.Context(), f.Identity, entra.SignInRequest{RedirectURI: s.redirectURI(),
-		State: f.State, Nonce: f.Nonce, Challenge: base64.RawURLEncoding.EncodeToString(challenge[:])})
+		State: f.State, Nonce: f.Nonce, NoHint: true, Challenge: base64.RawURLEncoding.EncodeToString(challenge[:])})
 	if err != nil {
 		s.refuse(w, r, f.Identity, err)
 		return
@@ -113,21 +132,97 @@ func (s *signIn) start(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, f.Identity, err)
 		return
 	}
-	sealed, err := s.Sealer.Seal(r.Context(), signInCookie, text)
+	sealed, err := s.Sealer.Seal(r.Context(), signInPurpose, text)
 	if err != nil {
 		s.refuse(w, r, f.Identity, err)
 		return
 	}
-	s.Log.InfoContext(r.Context(), "sign-in started", "identity", f.Identity, "by", actor(r), "confirm", confirm != "")
-	setCookie(w, sealed, int(signInLife/time.Second))
+	if confirm != "" {
+		s.Log.InfoContext(r.Context(), "a changed user of an identity is confirmed", "identity", f.Identity, "by", who,
+			"user", confirm)
+	}
+	s.Log.DebugContext(r.Context(), "sign-in started", "identity", f.Identity, "confirm", confirm != "")
+	dropSignIns(w, r)
+	setCookie(w, cookieOf(f.State), sealed, int(signInLife/time.Second))
 	secure(w.Header())
 	w.Header().Set("Location", location)
 	w.WriteHeader(http.StatusSeeOther)
 }
 
+// isElsewhere reports whether a sign-in begins on another host than it ends on: there the
+// browser would not send the cookie.
+func (s *signIn) isElsewhere(r *http.Request) bool {
+	home, err := url.Parse(s.PublicURL)
+	return err == nil && !r.URL.Query().Has(atThisHost) && plainHost(publicHost(r)) != plainHost(home.Host)
+}
+
+// plainHost is a host without what makes no difference.
+func plainHost(host string) string {
+	host = strings.ToLower(host)
+	if h, port, err := net.SplitHostPort(host); err == nil && (port == "443" || port == "80") {
+		host = h
+	}
+	return strings.TrimSuffix(host, ".")
+}
+
+// sendHome sends the browser to PUBLIC_URL's host, once. The caller's key stays behind.
+func (s *signIn) sendHome(w http.ResponseWriter, r *http.Request) {
+	q := url.Values{atThisHost: {"1"}}
+	if confirm := r.URL.Query().Get("confirm"); confirm != "" {
+		q.Set("confirm", confirm)
+	}
+	secure(w.Header())
+	w.Header().Set("Location", s.PublicURL+"/api/identities/"+url.PathEscape(r.PathValue("identity"))+"/signin?"+
+		q.Encode())
+	w.WriteHeader(http.StatusSeeOther)
+}
+
+// mayStart refuses a confirmation of a changed user that does not come from an operator's
+// own page. Where it refuses, it has answered.
+func (s *signIn) mayStart(w http.ResponseWriter, r *http.Request, confirm string) (who string, ok bool) {
+	if confirm == "" {
+		return "", true
+	}
+	if !rotation.IsGUID(confirm) {
+		s.reply(w, r, http.StatusBadRequest, typeBadRequest, page{Title: titleNoLink,
+			Text: []string{"The parameter confirm must be the object id that the sign-in page has shown."}})
+		return "", false
+	}
+	site := r.Header.Get("Sec-Fetch-Site")
+	isOwnPage := site == "" || site == "same-origin" || site == "none"
+	if s.MayConfirm != nil && isOwnPage {
+		who, ok = s.MayConfirm(r)
+	}
+	if !ok {
+		s.reply(w, r, http.StatusForbidden, typeSignInRefused, page{Title: titleNoLink,
+			Text: []string{"That the user of an identity is another account than before, only an operator confirms: " +
+				"somebody with the role Patrol.Operator or Patrol.Administrator, who is signed in to the dashboard " +
+				"in this browser. Without it, start again without the parameter confirm."}})
+	}
+	return who, ok
+}
+
+func cookieOf(state string) string { return signInCookie + state[:min(len(state), 8)] }
+
+// dropSignIns forgets the sign-ins of a browser that has begun too many.
+func dropSignIns(w http.ResponseWriter, r *http.Request) {
+	var names []string
+	for _, c := range r.Cookies() {
+		if strings.HasPrefix(c.Name, signInCookie) {
+			names = append(names, c.Name)
+		}
+	}
+	if len(names) < maxSignIns {
+		return
+	}
+	for _, name := range names {
+		setCookie(w, name, "", -1)
+	}
+}
+
 // setCookie is SameSite=Lax: Entra's redirect is a navigation from elsewhere.
-func setCookie(w http.ResponseWriter, value string, maxAge int) {
-	http.SetCookie(w, &http.Cookie{Name: signInCookie, Value: value, Path: "/", MaxAge: maxAge, Secure: true,
+func setCookie(w http.ResponseWriter, name, value string, maxAge int) {
+	http.SetCookie(w, &http.Cookie{Name: name, Value: value, Path: "/", MaxAge: maxAge, Secure: true,
 		HttpOnly: true, SameSite: http.SameSiteLaxMode})
 }
 
@@ -160,7 +255,7 @@ func (s *signIn) callback(w http.ResponseWriter, r *http.Request) {
 			Text: []string{why, again}})
 		return
 	}
-	setCookie(w, "", -1)
+	setCookie(w, cookieOf(c.State), "", -1)
 	if c.Refused != nil {
 		s.refuse(w, r, f.Identity, c.Refused)
 		return
@@ -180,11 +275,12 @@ func (s *signIn) callback(w http.ResponseWriter, r *http.Request) {
 // flow reads the cookie, for the sign-in that comes back with a state. why is what is
 // wrong with it, for the person; err is a failure to find out.
 func (s *signIn) flow(r *http.Request, state string) (f flow, why string, err error) {
-	cookie, err := r.Cookie(signInCookie)
+	cookie, err := r.Cookie(cookieOf(state))
 	if err != nil {
-		return f, "This browser has not started a sign-in in the last ten minutes, or it does not keep cookies.", nil
+		return f, "This browser has not started a sign-in in the last ten minutes, or has started another sign-in " +
+			"than the one that came back, or it does not keep cookies.", nil
 	}
-	text, err := s.Sealer.Open(r.Context(), signInCookie, cookie.Value)
+	text, err := s.Sealer.Open(r.Context(), signInPurpose, cookie.Value)
 	if errors.Is(err, keyring.ErrSealed) {
 		return f, "This app has not made the browser's sign-in cookie.", nil
 	}
@@ -238,7 +334,10 @@ func (s *signIn) checkPATs(ctx context.Context, identity string) {
 	}
 }
 
-const titleNotSetUp = "Sign-in is not set up"
+const (
+	titleNotSetUp = "Sign-in is not set up"
+	titleNoLink   = "This link cannot be used"
+)
 
 // refuse says why a sign-in failed, and what to do.
 func (s *signIn) refuse(w http.ResponseWriter, r *http.Request, identity string, err error) {
@@ -256,8 +355,9 @@ func (s *signIn) refuse(w http.ResponseWriter, r *http.Request, identity string,
 		status, kind, p.Title = http.StatusNotFound, typeUnknownIdentity, "No such identity"
 	case refusal != nil && refusal.Cause == entra.UserIDChanged:
 		p.Text = append(p.Text, "The account that signed in has the object id "+refusal.UserID+".",
-			"If the account was deleted and made anew on purpose, start again with the sign-in link and add confirm="+
-				refusal.UserID+" to its query.")
+			"If the account was deleted and made anew on purpose, an operator confirms it: somebody with the role "+
+				"Patrol.Operator, who is signed in to the dashboard in the browser in which this sign-in is begun "+
+				"again, with confirm="+refusal.UserID+" in its query.")
 	case entra.NeedsAdminConsent(err):
 		p.Title = "An administrator has to consent first"
 		s.addConsentLink(identity, &p)
@@ -294,8 +394,7 @@ func sentence(s string) string {
 
 // reply answers a person with a page and a program with a problem.
 func (s *signIn) reply(w http.ResponseWriter, r *http.Request, status int, kind string, p page) {
-	accept := r.Header.Get("Accept")
-	if strings.Contains(accept, "json") && !strings.Contains(accept, "text/html") {
+	if wantsJSON(r) {
 		fail(w, Problem{Status: status, Type: kind, Title: p.Title, Detail: strings.Join(p.Text, " ")})
 		return
 	}

@@ -67,6 +67,8 @@ type Config struct {
 	Administration func(ctx context.Context) (Revocations, error)
 	// Audit reads an organization's own audit log of tokens; nil: nobody may.
 	Audit func(ctx context.Context, o rotation.Owner, q administration.AuditQuery) (administration.AuditPage, error)
+	// Authenticated: App Service authentication is on, so that its headers name who asks.
+	Authenticated bool
 	// Public is the app's own address; nil: not known.
 	Public *url.URL
 	// Pages add the pages for people.
@@ -111,7 +113,7 @@ func (a *API) Handler() *Front {
 	for _, add := range a.Pages {
 		add(a, mux)
 	}
-	return &Front{next: mux, public: a.Public, now: a.Now, log: a.Log}
+	return &Front{next: mux, public: a.Public, authenticated: a.Authenticated, now: a.Now, log: a.Log}
 }
 
 // reply answers with what was asked for, or with the problem.

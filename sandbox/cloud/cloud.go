@@ -62,6 +62,9 @@ type Config struct {
 	ConnectionString bool
 	// ClientCredential is Federated when empty.
 	ClientCredential string
+	// Authentication: App Service authentication is on. Whoever calls the app's host then
+	// stands for the platform, and says who asks.
+	Authentication bool
 	// PublicURL is the app's own address, PUBLIC_URL. Default:
 	// http://127.0.0.1:7071, on a Network https://patrol.localhost.
 	PublicURL string

@@ -51,6 +51,9 @@ func (c *Cloud) Environment() map[string]string {
 		env["ServiceBusConnection__credential"] = "managedidentity"
 		env["ServiceBusConnection__clientId"] = c.clientID
 	}
+	if c.config.Authentication {
+		env["WEBSITE_AUTH_ENABLED"] = "True"
+	}
 	if !c.config.Genuine {
 		env["PATROL_LOCAL"] = "true"
 	}

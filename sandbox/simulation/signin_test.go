@@ -5,8 +5,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/cookiejar"
+	"net/http/httptest"
 	"net/url"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -14,7 +14,6 @@ import (
 
 	"github.com/azure-patrol/patrol/sandbox/cloud"
 	pages "github.com/azure-patrol/patrol/sandbox/entra/htmlclient"
-	"github.com/azure-patrol/patrol/sandbox/keyvault"
 	"github.com/azure-patrol/patrol/sandbox/simulation"
 )
 
@@ -153,9 +152,10 @@ func TestOnlyTheFlowThatThisBrowserBeganIsFinished(t *testing.T) {
 			defer k.close()
 			k.away(signInLink, me)
 			at, _ := url.Parse(callback)
-			k.patrol.Jar.SetCookies(at,
-				[]*http.Cookie{{Name: "__Host-patrol-signin", Value: "AAAAAAAA.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
-					Path: "/", Secure: true}})
+			for _, c := range k.patrol.Jar.Cookies(at) {
+				k.patrol.Jar.SetCookies(at, []*http.Cookie{{Name: c.Name, Path: "/", Secure: true,
+					Value: "AAAAAAAA.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}})
+			}
 			return k.get(k.back.String())
 		}},
 		"no state": {400, "not the end of a sign-in", func(t *testing.T, w *simulation.World) (*http.Response, string) {
@@ -242,13 +242,27 @@ func TestAFlowIsFinishedOnce(t *testing.T) {
 	})
 }
 
-func TestASignInNeedsAKey(t *testing.T) {
+// Only the user whom the manifest names can finish it, so that it needs no key; and it
+// tells nobody that user's name.
+func TestASignInNeedsNoKeyAndNamesNobody(t *testing.T) {
 	withoutSignIn(t, func(t *testing.T, w *simulation.World) {
 		k := begin(t, w)
 		defer k.close()
-		resp, _ := k.get("https://patrol.localhost/api/identities/build-bot/signin")
-		if resp.StatusCode != http.StatusUnauthorized {
-			t.Errorf("without a key: %d, want 401", resp.StatusCode)
+		const link = "https://patrol.localhost/api/identities/build-bot/signin"
+		resp, _ := k.get(link)
+		at, err := resp.Location()
+		if err != nil {
+			t.Fatalf("without a key: %d, %v", resp.StatusCode, err)
+		}
+		if q := at.Query(); q.Has("login_hint") || strings.Contains(at.String(), "contoso.com") {
+			t.Errorf("the address names the user: %s", at)
+		}
+		if got := at.Query().Get("prompt"); got != "select_account" {
+			t.Errorf("prompt %q, want select_account: a browser may be signed in as somebody else", got)
+		}
+		k.away(link, pages.Person{User: cloud.User})
+		if resp, body := k.get(k.back.String()); resp.StatusCode != http.StatusOK {
+			t.Errorf("the user's own sign-in without a key: %d\n%s", resp.StatusCode, body)
 		}
 		resp, body := k.get("https://patrol.localhost/api/identities/nobody/signin?code=" + simulation.MasterKey)
 		if resp.StatusCode != http.StatusNotFound || !strings.Contains(body, "No such identity") {
@@ -257,9 +271,54 @@ func TestASignInNeedsAKey(t *testing.T) {
 	})
 }
 
-// An account that was made anew under the same name is somebody else until a person
-// with a key says otherwise.
-func TestAnotherObjectIDMustBeConfirmed(t *testing.T) {
+// Two tabs, two identities' links, or a link pressed twice.
+func TestTwoSignInsOfOneBrowserBothEnd(t *testing.T) {
+	withoutSignIn(t, func(t *testing.T, w *simulation.World) {
+		k := begin(t, w)
+		defer k.close()
+		me := pages.Person{User: cloud.User}
+		first := k.away(signInLink, me).back.String()
+		second := k.away(signInLink, me).back.String()
+		for what, link := range map[string]string{"the first": first, "the second": second} {
+			if resp, body := k.get(link); resp.StatusCode != http.StatusOK {
+				t.Errorf("%s: %d\n%s", what, resp.StatusCode, body)
+			}
+		}
+		for range 10 { // somebody else's page begins many: the browser's headers stay short
+			k.get(signInLink)
+		}
+		at, _ := url.Parse(callback)
+		if n := len(k.patrol.Jar.Cookies(at)); n > 5 {
+			t.Errorf("the browser holds %d cookies", n)
+		}
+	})
+}
+
+// A browser that begins elsewhere is sent to PUBLIC_URL's host once; a gateway that rewrites
+// the host does not make it a loop.
+func TestASignInBegunOnAnotherHostGoesToThePublicOneOnce(t *testing.T) {
+	withoutSignIn(t, func(t *testing.T, w *simulation.World) {
+		ask := func(path string) (int, string) {
+			r := httptest.NewRequest("GET", "http://contoso-patrol.azurewebsites.net"+path, nil)
+			rec := httptest.NewRecorder()
+			w.Hosts[0].ServeHTTP(rec, r)
+			return rec.Code, rec.Header().Get("Location")
+		}
+		code, to := ask("/api/identities/build-bot/signin?code=" + simulation.MasterKey)
+		const want = "https://patrol.localhost/api/identities/build-bot/signin?here=1"
+		if code != http.StatusSeeOther || to != want {
+			t.Fatalf("on another host: %d to %q, want 303 to %q", code, to, want)
+		}
+		code, to = ask("/api/identities/build-bot/signin?here=1")
+		if code != http.StatusSeeOther || strings.Contains(to, "patrol.localhost/api/identities") {
+			t.Errorf("with the mark: %d to %q, want 303 to the authority", code, to)
+		}
+	})
+}
+
+// An account that was made anew under the same name is somebody else, and so is who bears
+// the name now: neither can confirm that by the link.
+func TestAnotherObjectIDIsNotConfirmedByALink(t *testing.T) {
 	withoutSignIn(t, func(t *testing.T, w *simulation.World) {
 		me := pages.Person{User: cloud.User}
 		k := begin(t, w)
@@ -281,16 +340,13 @@ func TestAnotherObjectIDMustBeConfirmed(t *testing.T) {
 		if resp.StatusCode != http.StatusForbidden || !found || len(rest) < 36 {
 			t.Fatalf("the same name with another object id: %d\n%s", resp.StatusCode, body)
 		}
-		again.away(signInLink+"&confirm="+rest[:36], me)
-		if resp, body := again.get(again.back.String()); resp.StatusCode != http.StatusOK {
-			t.Errorf("confirmed: %d\n%s\n%s", resp.StatusCode, body, w.Output())
+		resp, body = again.get(signInLink + "&confirm=" + rest[:36])
+		if resp.StatusCode != http.StatusForbidden || !strings.Contains(body, "Patrol.Operator") {
+			t.Errorf("confirmed by a link, with the master key: %d, want 403\n%s", resp.StatusCode, body)
 		}
 		vs := w.Cloud.Vault.Versions("patrol-identity-build-bot")
-		if len(vs) != 2 {
-			t.Errorf("%d versions of the sign-in, want 2", len(vs))
-		}
-		if !slices.ContainsFunc(vs, func(v keyvault.Version) bool { return v.Tags["patrol-user-id"] == rest[:36] }) {
-			t.Errorf("no version has the new object id %s", rest[:36])
+		if len(vs) != 1 || vs[0].Tags["patrol-user-id"] == rest[:36] {
+			t.Errorf("%d versions of the sign-in, want the first one alone: %v", len(vs), vs[0].Tags)
 		}
 	})
 }

@@ -417,6 +417,7 @@ func (c *coverage) signIns(t *testing.T, r *fixture) {
 		}
 	}
 	refused(400, "bad-request", get(signIn+"?confirm=me"))
+	refused(403, "sign-in-refused", get(signIn+"?confirm="+unknownID))
 	refused(404, "unknown-identity", get("/api/identities/nobody/signin"))
 	refused(400, "sign-in-callback", get(callback))
 	refused(400, "sign-in-flow", get(callback+"?code=c&state=s"))

@@ -63,6 +63,13 @@ func bubble(t *testing.T, c simulation.Config, test func(t *testing.T, r *fixtur
 		if c.Manifest == "" {
 			c.Manifest = onePAT
 		}
+		own := c.Cloud
+		c.Cloud = func(x *cloud.Config) {
+			x.Authentication = true
+			if own != nil {
+				own(x)
+			}
+		}
 		w := simulation.New(t, c)
 		defer w.Close()
 		defer func() {

@@ -265,3 +265,33 @@ func TestRequestsWithoutAKeyFillNoLogAndAreBounded(t *testing.T) {
 		r.ask("GET", "/api/signin/callback?state=x&code=c", "", "X-Functions-Key: ").want(400, "")
 	})
 }
+
+// Without App Service authentication anybody can send its headers.
+func TestACallersOwnNameIsBelievedFromThePlatformOnly(t *testing.T) {
+	for authenticated, want := range map[bool]string{true: "ada@contoso.com", false: "http"} {
+		bubble(t, simulation.Config{Cloud: func(c *cloud.Config) { c.Authentication = authenticated }},
+			func(t *testing.T, r *fixture) {
+				r.sweep()
+				r.ask("POST", "/api/pats/jenkins-agents/rotate", "", "X-Ms-Client-Principal-Name: ada@contoso.com").
+					want(202, "")
+				r.Settle()
+				if got := r.latest(name).Tags["patrol-requested-by"]; got != want {
+					t.Errorf("authentication on: %t: requested by %q, want %q", authenticated, got, want)
+				}
+			})
+	}
+}
+
+func TestNobodyBearsOneOfPatrolsOwnWords(t *testing.T) {
+	run(t, simulation.Config{}, func(t *testing.T, r *fixture) {
+		r.sweep()
+		for _, called := range []string{"timer", "Patrol", "sweep", "sign-in", "vault-event", "HTTP", " dashboard",
+			"command"} {
+			before := len(r.Output())
+			r.ask("POST", "/api/check", "", "X-Ms-Client-Principal-Name: "+called).want(202, "")
+			if line := r.Output()[before:]; !strings.Contains(line, `"who":"http"`) {
+				t.Errorf("somebody who is called %q is in the audit log as %s", called, line)
+			}
+		}
+	})
+}
