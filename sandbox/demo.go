@@ -43,14 +43,14 @@ pats:
   - name: nuget-feed
     identity: build-bot
     organization: contoso
-    scopes: [vso.packaging]
+    scopes: [vso.packaging, vso.project]
     lifetime: 7d
     rotateBefore: 3d
     overlap: 2h
   - name: three-minutes
     identity: build-bot
     organization: contoso
-    scopes: [vso.code]
+    scopes: [vso.code, vso.project]
     lifetime: 3m
     rotateBefore: 150s
     overlap: 15s
@@ -91,8 +91,7 @@ func run(ctx context.Context, o options, out *console, logs io.Writer) error {
 	}
 	defer removeManifest()
 
-	d.cloud, err = cloud.New(cloud.Config{Manifest: manifest, CheckSchedule: "*/5 * * * * *", PublicURL: d.base,
-		Ports: cloud.Ports{Control: control}, OnRecord: d.printRecord})
+	d.cloud, err = d.newCloud(o, manifest, control)
 	if err != nil {
 		return err
 	}
@@ -100,6 +99,11 @@ func run(ctx context.Context, o options, out *console, logs io.Writer) error {
 	if err := d.cloud.Seed(); err != nil {
 		return err
 	}
+	consumerFile, err := writeConsumerFile(o, d.cloud.ConsumerEnvironment(consumerName))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(consumerFile) }()
 	out.print(fromSandbox,
 		"a local Azure is up: Entra, Azure DevOps (organization contoso), Key Vault, managed identity, Service Bus")
 	// Somebody's PAT that is not in the manifest, a week before its end.
@@ -139,7 +143,7 @@ func run(ctx context.Context, o options, out *console, logs io.Writer) error {
 			return reason(ctx, err)
 		}
 	}
-	d.printNextSteps(o)
+	d.printNextSteps(o, consumerFile)
 	<-ctx.Done()
 	out.print(fromSandbox, "ending")
 	return reason(ctx, nil)
@@ -386,7 +390,7 @@ func (d *demo) requestRotation(ctx context.Context) error {
 }
 
 // printNextSteps prints what a newcomer can do next.
-func (d *demo) printNextSteps(o options) {
+func (d *demo) printNextSteps(o options, consumerFile string) {
 	log := ""
 	if !o.verbose {
 		log = "\n  log           " + filepath.Join(filepath.Dir(filepath.Clean(o.app)), logName)
@@ -398,6 +402,11 @@ The app goes on, and its shortest-lived PATs are replaced as they come due.
   state         %[1]s/api/status?code=%[2]s
   rotate one    curl -X POST '%[1]s/api/pats/nuget-feed/rotate?code=%[2]s'
   counters      %[3]s/calls   (POST faults to %[3]s/faults)%[4]s
+
+For an application that uses the PATs (docs/subscribing.md), with the rights that it has in Azure and no more:
+%[5]s
+All of it is in %[6]s, until this ends:  set -a; . %[6]s; set +a
 Ctrl-C ends it all.
-`, d.base, functionKey, d.cloud.ControlURL(), log))
+`, d.base, functionKey, d.cloud.ControlURL(), log, consumerText(d.cloud.ConsumerEnvironment(consumerName)),
+		consumerFile))
 }

@@ -24,6 +24,8 @@ type options struct {
 	app, manifest string
 	port          int
 	control       string
+	ports         int
+	entities      string
 	verbose       bool
 }
 
@@ -50,6 +52,10 @@ func start(ctx context.Context, args []string, out *os.File) error {
 	f.IntVar(&o.port, "port", 7071, "where the Functions host listens")
 	f.StringVar(&o.control, "control", "127.0.0.1:0",
 		"the loopback `address` of the control API (call counters, faults); port 0 draws a free one")
+	f.IntVar(&o.ports, "ports", 0,
+		"the first of eight `ports` for the services of the cloud, then the same in every run; 0 draws free ones")
+	f.StringVar(&o.entities, "entities", "",
+		"a `file` with further queues, topics and subscriptions, in the form of the Service Bus emulator's")
 	f.BoolVar(&o.verbose, "v", false, "print the logs of host and handler too")
 	if err := f.Parse(args); err != nil {
 		return err

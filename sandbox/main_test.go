@@ -5,10 +5,14 @@ import (
 	"context"
 	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/azure-patrol/patrol/internal/manifest"
+	"github.com/azure-patrol/patrol/sandbox/cloud"
 )
 
 func TestTheDemonstrationsManifestIsValid(t *testing.T) {
@@ -80,5 +84,58 @@ func TestLinesStayLines(t *testing.T) {
 		if n := strings.Count(out.String(), "\n"); n != 1 {
 			t.Errorf("colours %t: %d lines, want one", colours, n)
 		}
+	}
+}
+
+func TestWhatAConsumerNeedsIsWrittenForAShell(t *testing.T) {
+	t.Parallel()
+	o := options{app: filepath.Join(t.TempDir(), "app")}
+	d := &demo{base: "http://127.0.0.1:7071"}
+	c, err := d.newCloud(o, "", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	env := c.ConsumerEnvironment(consumerName)
+	path, err := writeConsumerFile(o, env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shell := exec.CommandContext(t.Context(), "sh", "-c", "set -a; . "+path+"; env")
+	shell.Env = []string{"PATH=" + os.Getenv("PATH")}
+	out, err := shell.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(string(out), "\n")
+	for name, value := range env {
+		if value == "" {
+			t.Errorf("%s is empty", name)
+		}
+		if !slices.Contains(lines, name+"="+value) {
+			t.Errorf("the shell does not have %s=%s", name, value)
+		}
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := info.Mode().Perm(); got != 0o600 {
+		t.Errorf("its mode is %o, want 600", got)
+	}
+	if text := consumerText(env); strings.Contains(text, "SharedAccessKey=") {
+		t.Error("a key is printed")
+	}
+}
+
+func TestPortsOfTheServicesCanBeFixed(t *testing.T) {
+	t.Parallel()
+	p := fixedPorts(7100)
+	got := []int{p.Entra, p.DevOps, p.VSSPS, p.Vault, p.ServiceBus, p.PlainServiceBus, p.Identity, p.Control}
+	if want := []int{7100, 7101, 7102, 7103, 7104, 7105, 7106, 7107}; !slices.Equal(got, want) {
+		t.Errorf("ports %v, want %v", got, want)
+	}
+	if got := fixedPorts(0); got != (cloud.Ports{}) {
+		t.Errorf("ports %+v, want free ones", got)
 	}
 }

@@ -17,7 +17,8 @@ func (c *Cloud) startBus() error {
 	c.Bus, err = servicebus.New(servicebus.Config{
 		SessionWait: c.config.SessionWait,
 		Entities:    entities, KeyName: "RootManageSharedAccessKey", Key: c.sasKey, Injector: c.Injector,
-		VerifyJWT: func(token, _ string) error { return c.verifyOwn(token, "https://servicebus.azure.net") },
+		VerifyJWT: func(token, _ string) error { return c.verifyRole(token, "https://servicebus.azure.net") },
+		Rights:    c.busRights, Keys: c.keys(),
 		OnSend: func(entity string, m servicebus.Message) {
 			c.history.add(Record{At: time.Now(), Kind: Message, Message: &Sent{
 				Entity: entity, ID: m.ID, SessionID: m.SessionID, Subject: m.Subject, Scheduled: m.Scheduled,

@@ -43,7 +43,7 @@ const (
 
 // Ports fixes the loopback ports; zero draws a free one.
 type Ports struct {
-	Entra, DevOps, VSSPS, Vault, ServiceBus, Identity, Control int
+	Entra, DevOps, VSSPS, Vault, ServiceBus, PlainServiceBus, Identity, Control int
 }
 
 // Config describes a cloud. Its zero value is a cloud on free loopback ports.
@@ -87,6 +87,11 @@ type Config struct {
 	// Entities of the Service Bus namespace, in the form of the emulator's
 	// configuration file. Default: those that the app needs.
 	Entities []byte
+	// Extra are further entities, in the same form; a topic that is there gets the
+	// subscriptions named here.
+	Extra []byte
+	// Consumers are applications that use PATs.
+	Consumers []Consumer
 	// SessionWait bounds how long Service Bus lets a client wait for the next
 	// session; default 65 seconds. A long one makes idle virtual time cheap.
 	SessionWait time.Duration
@@ -118,6 +123,8 @@ type Cloud struct {
 	certificate string // its certificate with the key, in PEM; may be empty
 	at          addresses
 	busAddress  string // host and port that AMQP is dialed at
+	consumers   []*consumer
+	plainBus    string // address of Service Bus without TLS; empty: there is none
 	closers     []func()
 	closeOnce   sync.Once
 
@@ -180,8 +187,8 @@ func New(c Config) (_ *Cloud, err error) {
 		// clouds may have to share.
 		cl.header = "identity-header-of-the-sandbox"
 	}
-	for _, step := range []func() error{cl.startEntra, cl.startIdentity, cl.startDevOps, cl.startBus, cl.startVault,
-		cl.storeCertificate, cl.startControl} {
+	for _, step := range []func() error{cl.startEntra, cl.startIdentity, cl.startDevOps, cl.startBus, cl.addEntities,
+		cl.startPlainBus, cl.startVault, cl.storeCertificate, cl.startControl} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -208,6 +215,7 @@ func (c *Cloud) certFile() string { return filepath.Join(c.dir, "authority.pem")
 func (c *Cloud) startEntra() (err error) {
 	c.Entra = entra.New(entra.Config{Injector: c.Injector, Switches: c.config.Entra})
 	c.principalID = c.Entra.AddIdentity(entra.ManagedIdentity{ClientID: c.clientID})
+	c.addConsumers()
 	app := entra.App{Name: "patrol", Roles: appRoles(), Scopes: []string{
 		entra.DevOps + "/vso.pats", entra.DevOps + "/vso.pats_manage", entra.DevOps + "/vso.tokenadministration",
 		entra.DevOps + "/vso.graph", entra.DevOps + "/vso.auditlog"}}
@@ -239,7 +247,11 @@ func (c *Cloud) startEntra() (err error) {
 }
 
 func (c *Cloud) startIdentity() (err error) {
-	endpoint := identity.New(identity.Config{Tokens: c.Entra, Header: c.header, Assigned: []string{c.clientID},
+	assigned := []string{c.clientID}
+	for _, one := range c.consumers {
+		assigned = append(assigned, one.clientID)
+	}
+	endpoint := identity.New(identity.Config{Tokens: c.Entra, Header: c.header, Assigned: assigned,
 		Injector: c.Injector})
 	c.at.identity, err = c.serve(serviceIdentity, c.tokens.watch(endpoint, "access_token"))
 	return err
@@ -293,7 +305,8 @@ func (c *Cloud) startVault() error {
 		config.Events.Delay = eventDelay
 	}
 	config.Injector = c.Injector
-	config.Verify = func(token string) error { return c.verifyOwn(token, "https://vault.azure.net") }
+	config.Verify = func(token string) error { return c.verifyRole(token, "https://vault.azure.net") }
+	config.Allow = c.mayUse
 	config.Emit = c.vaultEvent
 	config.OnChange = func(_ string, v keyvault.Version) {
 		c.history.add(Record{At: time.Now(), Kind: Secret, Secret: &v})
@@ -307,8 +320,7 @@ func (c *Cloud) startVault() error {
 	return nil
 }
 
-// verifyOwn accepts the app's managed identity alone: nobody else has a role in
-// the vault or the namespace.
+// verifyOwn accepts the app's managed identity alone.
 func (c *Cloud) verifyOwn(token, audience string) error {
 	claims, err := c.Entra.VerifyAccessToken(token)
 	switch {

@@ -29,15 +29,19 @@ func (c *Cloud) Host(appDir string) functionshost.Config {
 // BusClient is a Service Bus client with the rights of the app, made as the app
 // makes its own. The caller closes it.
 func (c *Cloud) BusClient() (*azservicebus.Client, error) {
-	options := c.busOptions()
 	if c.config.ConnectionString {
-		return azservicebus.NewClientFromConnectionString(c.connectionString(), options)
+		return azservicebus.NewClientFromConnectionString(c.connectionString(), c.busOptions())
 	}
+	return c.BusClientAs(c.Credential())
+}
+
+// BusClientAs is a Service Bus client of somebody else's. The caller closes it.
+func (c *Cloud) BusClientAs(who azcore.TokenCredential) (*azservicebus.Client, error) {
 	host, _, err := net.SplitHostPort(c.at.namespace)
 	if err != nil {
 		host = c.at.namespace
 	}
-	return azservicebus.NewClient(host, c.Credential(), options)
+	return azservicebus.NewClient(host, who, c.busOptions())
 }
 
 func (c *Cloud) busOptions() *azservicebus.ClientOptions {

@@ -11,6 +11,7 @@ const (
 	VaultEventQueue   = "vault-events"
 	EventTopic        = "pat-events"
 	EventSubscription = "all"
+	ConfirmationQueue = "pat-confirmations"
 )
 
 //go:embed entities.json

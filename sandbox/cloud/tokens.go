@@ -35,7 +35,11 @@ func (t *tokens) add(values ...string) {
 func (c *Cloud) Tokens() []string {
 	c.tokens.mu.Lock()
 	defer c.tokens.mu.Unlock()
-	return append(slices.Clone(c.tokens.list), c.header, c.sasKey)
+	out := append(slices.Clone(c.tokens.list), c.header, c.sasKey)
+	for _, one := range c.consumers {
+		out = append(out, one.key)
+	}
+	return out
 }
 
 // watch remembers the named fields of a handler's JSON answers.

@@ -29,6 +29,10 @@ func (c caller) may(scope string) bool {
 
 func (c caller) mayAudit() bool { return c.may("vso.auditlog") || c.may("vso.auditstreams_manage") }
 
+func (c caller) mayReadProjects() bool {
+	return c.may("vso.project") || c.may("vso.project_write") || c.may("vso.project_manage")
+}
+
 // noAdministrator refuses token administration to a user who is not a Project
 // Collection Administrator; it returns false.
 func (a *answer) noAdministrator(c caller) bool {
@@ -140,6 +144,10 @@ func (s *Service) admitPAT(a *answer, o *organization, operation string, p *pat)
 		if c.may("vso.graph") || c.may("vso.graph_manage") {
 			return c, true
 		}
+	case ListProjects:
+		if c.mayReadProjects() {
+			return c, true
+		}
 	case ListUserPats, RevokeUserPats, RevocationRule:
 		if c.may("vso.tokenadministration") {
 			return c, administrator || a.noAdministrator(c)
@@ -218,6 +226,8 @@ func (s *Service) admitBearer(a *answer, o *organization, operation, token strin
 		ok = broad || c.may("vso.pats") && c.may("vso.pats_manage")
 	case GraphUsers:
 		ok = c.may("vso.graph") || c.may("vso.graph_manage")
+	case ListProjects:
+		ok = broad || c.mayReadProjects()
 	case ListUserPats, RevokeUserPats, RevocationRule:
 		ok = c.may("vso.tokenadministration")
 		if ok && !administrator {

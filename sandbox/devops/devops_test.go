@@ -655,6 +655,35 @@ func TestWhetherAPATWorksDependsOnTimeAndOwner(t *testing.T) {
 	})
 }
 
+func TestAPATThatMayReadProjectsReadsThem(t *testing.T) {
+	run(t, devops.Switches{}, func(t *testing.T, s *fixture) {
+		end := time.Now().Add(days(30))
+		id, reads := s.Seed("contoso", ada, "reads", "vso.project", end, false)
+		_, other := s.Seed("contoso", ada, "other", "vso.code", end, false)
+		const path = "contoso/_apis/projects?api-version=7.1"
+		ask := func(token string, header ...string) int {
+			return s.call("GET", path, basic(token), "", header...).status
+		}
+		for _, tt := range []struct {
+			what  string
+			token string
+			want  int
+		}{{"with the scope", reads, 200}, {"without it", other, 401}, {"with no PAT", "none", 401}} {
+			if got := ask(tt.token); got != tt.want {
+				t.Errorf("%s: status %d, want %d", tt.what, got, tt.want)
+			}
+		}
+		s.Revoke(id)
+		time.Sleep(time.Minute)
+		if got := ask(reads); got != 401 {
+			t.Errorf("revoked: status %d, want 401", got)
+		}
+		if got := ask(reads, "X-TFS-FedAuthRedirect: none"); got != 302 {
+			t.Errorf("revoked, without Suppress: status %d, want 302", got)
+		}
+	})
+}
+
 func TestAPublicOrganizationLetsAnybodyConnect(t *testing.T) {
 	run(t, devops.Switches{}, func(t *testing.T, s *fixture) {
 		s.AddOrganization(devops.Organization{Name: "open", Public: true})

@@ -39,6 +39,7 @@ const (
 	RevocationRule = "RevocationRule"
 	GraphUsers     = "GraphUsers"
 	QueryAudit     = "QueryAudit"
+	ListProjects   = "ListProjects"
 )
 
 // Claims is what a verified bearer token says.
@@ -174,6 +175,8 @@ func parse(r *http.Request) route {
 		rt.operation = GraphUsers
 	case rest == "audit/auditlog" && r.Method == http.MethodGet:
 		rt.operation = QueryAudit
+	case rest == "projects" && r.Method == http.MethodGet:
+		rt.operation = ListProjects
 	}
 	return rt
 }
@@ -248,7 +251,16 @@ func (s *Service) serve(w http.ResponseWriter, r *http.Request) {
 		s.graphUsers(a, org)
 	case QueryAudit:
 		s.queryAudit(a, org)
+	case ListProjects:
+		s.listProjects(a)
 	}
+}
+
+// listProjects is the read that PATs are used for: the organization has one project.
+func (s *Service) listProjects(a *answer) {
+	project := map[string]any{"id": "b1f0a6d2-6c0b-4d7e-9f55-3a1c2e4d5f60", "name": "Web", "state": "wellFormed",
+		"revision": 11, "visibility": "private", "lastUpdateTime": "2026-01-12T08:15:00Z"}
+	a.json(http.StatusOK, map[string]any{"count": 1, "value": []any{project}})
 }
 
 // version reads api-version, from the query or from Accept, and refuses what
@@ -280,7 +292,7 @@ func (a *answer) version(operation string) (string, bool) {
 	}
 	released := a.switches.ReleasedPats && slices.Contains([]string{ListPats, GetPat, CreatePat, UpdatePat, RevokePat},
 		operation)
-	if !preview && !released {
+	if !preview && !released && operation != ListProjects {
 		a.problem(http.StatusBadRequest, "VssInvalidPreviewVersionException", "The requested version "+v+
 			" of the resource is under preview. The -preview flag must be supplied in the api-version for such "+
 			"requests. For example: "+v+"-preview")

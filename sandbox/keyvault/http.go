@@ -194,6 +194,11 @@ func (v *Vault) answer(w http.ResponseWriter, r *http.Request) (int, any, error)
 	if op == "" {
 		return 0, nil, &failure{http.StatusNotFound, "NotFound", "There is no such operation.", "", 0}
 	}
+	if v.cfg.Allow != nil && !v.cfg.Allow(token, op, name) {
+		return 0, nil, &failure{http.StatusForbidden, "Forbidden", "Caller is not authorized to perform action on " +
+			"resource. If role assignments, deny assignments or role definitions were changed recently, please " +
+			"observe propagation time.", "ForbiddenByRbac", 0}
+	}
 	if op != ListSecrets && op != ListDeletedSecrets && !secretName.MatchString(name) {
 		return 0, nil, bad("The request URI contains an invalid name: %s", name)
 	}

@@ -56,6 +56,9 @@ type Config struct {
 	ChallengeScope bool
 	// Verify returns what is wrong with a bearer token; nil: nothing.
 	Verify func(token string) error
+	// Allow says whether the bearer of a verified token may do an operation with a
+	// secret, whose name is empty for a list; nil: everything.
+	Allow func(token, operation, secret string) bool
 	// Injector counts calls and injects faults; may be nil.
 	Injector *faults.Injector
 	// OnChange is called after each write to a secret, one call at a time and

@@ -103,11 +103,11 @@ func (l *link) cbs(m *amqp.Message) {
 		// VerifyJWT checks the token's own end. A link that outlives it is not
 		// cut, as the service does not cut it at once either.
 		cl = claim{until: time.Now().Add(24 * time.Hour), send: true, listen: true}
-		if b.cfg.Rights != nil {
-			cl.rights = func(entity string) (bool, bool) { return b.cfg.Rights(text, entity) }
-		}
 		if b.cfg.VerifyJWT == nil || b.cfg.VerifyJWT(text, audience) != nil {
 			code, why = 401, "InvalidToken: the token is not accepted."
+		}
+		if code == 200 && b.cfg.Rights != nil {
+			cl.rights = b.cfg.Rights(text)
 		}
 	default:
 		code, why = 400, "The token type is not supported."
@@ -155,7 +155,7 @@ func (b *Bus) verifySAS(token, audience string) (claim, error) {
 	if err != nil {
 		return refuse("the key name is not readable")
 	}
-	keys := append([]Key{{b.cfg.KeyName, b.cfg.Key, true, true}}, b.cfg.Keys...)
+	keys := append([]Key{{Name: b.cfg.KeyName, Key: b.cfg.Key, Send: true, Listen: true}}, b.cfg.Keys...)
 	i := slices.IndexFunc(keys, func(k Key) bool { return k.Name == name && k.Key != "" })
 	if i < 0 {
 		return refuse("the key name is not known")
@@ -181,7 +181,7 @@ func (b *Bus) verifySAS(token, audience string) (claim, error) {
 		return claim{}, fmt.Errorf("ExpiredToken: The token is expired. Expiration time: '%s'",
 			end.UTC().Format(time.RFC1123))
 	}
-	return claim{until: end, send: keys[i].Send, listen: keys[i].Listen}, nil
+	return claim{until: end, send: keys[i].Send, listen: keys[i].Listen, rights: keys[i].Rights}, nil
 }
 
 // answer sends the response to a request. The caller holds mu.

@@ -31,8 +31,8 @@ type Config struct {
 	// VerifyJWT checks an Entra ID token; nil refuses every one.
 	VerifyJWT func(token, audience string) error
 	// Rights says what the bearer of a token that VerifyJWT has accepted may do with an
-	// entity, by its path in lower case. nil: everything.
-	Rights   func(token, entity string) (send, listen bool)
+	// entity, by its path in lower case. It is asked once for each token. nil: everything.
+	Rights   func(token string) func(entity string) (send, listen bool)
 	Injector *faults.Injector
 	// SessionWait bounds how long an accept of the next session waits; default
 	// 65 seconds.
@@ -46,6 +46,8 @@ type Config struct {
 type Key struct {
 	Name, Key    string
 	Send, Listen bool
+	// Rights, where it is given, says it for each entity, in place of the above.
+	Rights func(entity string) (send, listen bool)
 }
 
 // Message is a message as OnSend and Peek show it, and as Send takes it.
