@@ -144,7 +144,8 @@ func calls(t *testing.T) map[string]map[string]int {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleet{pats: 260, identities: 1} // three pages of PATs, eleven of secrets
 		w := simulation.New(t, simulation.Config{Manifest: f.manifest(), Schedule: "0 0 0 1 1 *", Sessions: 16,
-			Cloud: func(c *cloud.Config) { c.Vault = func(v *keyvault.Config) { v.NoThrottle = true } }})
+			OneProcess: true,
+			Cloud:      func(c *cloud.Config) { c.Vault = func(v *keyvault.Config) { v.NoThrottle = true } }})
 		defer w.Close()
 		w.Cloud.AddUser(f.user(0))
 		if err := w.Cloud.SignIn(f.identity(0), f.user(0)); err != nil {

@@ -41,7 +41,7 @@ func scaleOut(t *testing.T, instances, pats int, windows float64) (out scaled) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleet{pats: pats, identities: scaleIdentities}
 		w := simulation.New(t, simulation.Config{Manifest: f.manifest(), Schedule: "0 0 0 1 1 *",
-			Sessions: scaleSessions, Hosts: instances,
+			Sessions: scaleSessions, Hosts: instances, OneProcess: true,
 			Cloud: func(c *cloud.Config) { c.Vault = func(v *keyvault.Config) { v.NoThrottle = true } }})
 		defer w.Close()
 		for i := range f.identities {

@@ -56,9 +56,11 @@ func watch(t *testing.T, story func(t *testing.T, w *watched)) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := &watched{spans: tracetest.NewInMemoryExporter(), reader: sdkmetric.NewManualReader()}
-		w.World = simulation.New(t, simulation.Config{Manifest: oneManifest, Outside: func(o *app.Outside) {
-			o.Telemetry = telemetry.Outputs{Spans: w.spans, Metrics: w.reader}
-		}})
+		// A reader is one process' own.
+		w.World = simulation.New(t, simulation.Config{Manifest: oneManifest, OneProcess: true,
+			Outside: func(o *app.Outside) {
+				o.Telemetry = telemetry.Outputs{Spans: w.spans, Metrics: w.reader}
+			}})
 		defer w.Close()
 		story(t, w)
 		if t.Failed() {

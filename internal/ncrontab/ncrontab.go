@@ -150,6 +150,12 @@ func (c *Schedule) Next(t time.Time) time.Time {
 	return time.Time{}
 }
 
+// isDaily reports whether every day is like the others.
+func (c *Schedule) isDaily() bool {
+	const days, months, weekdays = 1<<32 - 1<<1, 1<<13 - 1<<1, 1<<7 - 1
+	return c.day == days && c.month == months && c.weekday == weekdays
+}
+
 // Interval is the longest time between two occurrences in the weeks after t; 0: there are
 // no two.
 func (c *Schedule) Interval(t time.Time) time.Duration {
@@ -157,6 +163,9 @@ func (c *Schedule) Interval(t time.Time) time.Duration {
 	var longest time.Duration
 	at := c.Next(t)
 	end := t.AddDate(0, 0, 7*weeks)
+	if c.isDaily() {
+		end = t.AddDate(0, 0, 2) // every process asks this when it starts, and the days are alike
+	}
 	for range most {
 		next := c.Next(at)
 		if at.IsZero() || next.IsZero() {

@@ -59,6 +59,9 @@ func (c *Cloud) busOptions() *azservicebus.ClientOptions {
 	return &azservicebus.ClientOptions{TLSConfig: c.ca.ClientTLSConfig(), CustomEndpoint: c.busAddress}
 }
 
+// BusAddress is where DialBus goes.
+func (c *Cloud) BusAddress() string { return c.busAddress }
+
 // DialBus opens a connection for AMQP without TLS; on a Network only. The
 // address that a client asks for makes no difference.
 func (c *Cloud) DialBus(ctx context.Context, _ string) (net.Conn, error) {

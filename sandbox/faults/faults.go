@@ -105,7 +105,7 @@ type Call struct {
 type Injector struct {
 	mu     sync.Mutex
 	n      int
-	onCall func(n int, c Call) *Fault
+	onCall func(n int, by string, c Call) *Fault
 	counts map[Call]int
 	faults []*Fault
 }
@@ -127,6 +127,24 @@ func (i *Injector) Inject(f Fault) error {
 // OnCall asks f at every call from now on, nil at none; a fault that it returns is
 // applied, before those that were injected. n counts all calls from 1.
 func (i *Injector) OnCall(f func(n int, c Call) *Fault) {
+	if f == nil {
+		i.OnCallBy(nil)
+		return
+	}
+	i.onEach(func(n int, _ string, c Call) *Fault { return f(n, c) })
+}
+
+// OnCallBy is OnCall for whoever wants to know by whom: the address that the call's
+// connection came from, as its dialer has named it.
+func (i *Injector) OnCallBy(f func(by string, c Call) *Fault) {
+	if f == nil {
+		i.onEach(nil)
+		return
+	}
+	i.onEach(func(_ int, by string, c Call) *Fault { return f(by, c) })
+}
+
+func (i *Injector) onEach(f func(n int, by string, c Call) *Fault) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.onCall = f
@@ -161,8 +179,9 @@ func (i *Injector) Count(service, operation string) int {
 }
 
 // Enter counts a call and returns the fault that applies to it, or nil. A
-// service that does not speak HTTP calls it itself and carries the fault out.
-func (i *Injector) Enter(c Call) *Fault {
+// service that does not speak HTTP calls it itself and carries the fault out. by is the
+// address of the caller's end of the connection.
+func (i *Injector) Enter(by string, c Call) *Fault {
 	if i == nil {
 		return nil
 	}
@@ -174,7 +193,7 @@ func (i *Injector) Enter(c Call) *Fault {
 	i.counts[c]++
 	i.n++
 	if i.onCall != nil {
-		if f := i.onCall(i.n, c); f != nil {
+		if f := i.onCall(i.n, by, c); f != nil {
 			return f
 		}
 	}
@@ -210,7 +229,7 @@ func (i *Injector) Wrap(service string, operation func(*http.Request) string, ne
 			next.ServeHTTP(w, r)
 			return
 		}
-		f := i.Enter(Call{service, name})
+		f := i.Enter(r.RemoteAddr, Call{service, name})
 		if f == nil {
 			next.ServeHTTP(w, r)
 			return

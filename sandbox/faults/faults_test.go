@@ -190,7 +190,7 @@ func TestTheControlAPICountsAndInjects(t *testing.T) {
 		injector.ServeHTTP(w, httptest.NewRequest(method, path, strings.NewReader(body)))
 		return w.Code, w.Body.String()
 	}
-	if f := injector.Enter(faults.Call{Service: "a", Operation: "b"}); f != nil {
+	if f := injector.Enter("", faults.Call{Service: "a", Operation: "b"}); f != nil {
 		t.Fatalf("a fault that nobody injected: %+v", f)
 	}
 	if code, body := do("GET", "/calls", ""); code != 200 || body != `{"a":{"b":1}}`+"\n" {
@@ -201,10 +201,10 @@ func TestTheControlAPICountsAndInjects(t *testing.T) {
 	if code, _ := do("POST", "/faults", two); code != 204 {
 		t.Errorf("POST /faults: %d, want 204", code)
 	}
-	if f := injector.Enter(faults.Call{Service: "a", Operation: "b"}); f == nil || f.Mode != faults.ResetBefore {
+	if f := injector.Enter("", faults.Call{Service: "a", Operation: "b"}); f == nil || f.Mode != faults.ResetBefore {
 		t.Errorf("first fault: %+v", f)
 	}
-	if f := injector.Enter(faults.Call{Service: "a", Operation: "b"}); f == nil || f.Header["Retry-After"] != "7" {
+	if f := injector.Enter("", faults.Call{Service: "a", Operation: "b"}); f == nil || f.Header["Retry-After"] != "7" {
 		t.Errorf("second fault: %+v", f)
 	}
 	for _, bad := range []string{`{"mode":"explode"}`, `{"mode":"status"}`, `{"mode":"slow"}`, `{"mode":"altered"}`,
@@ -214,7 +214,7 @@ func TestTheControlAPICountsAndInjects(t *testing.T) {
 			t.Errorf("POST /faults %s: %d, want 400", bad, code)
 		}
 	}
-	if f := injector.Enter(faults.Call{Service: "a", Operation: "b"}); f != nil {
+	if f := injector.Enter("", faults.Call{Service: "a", Operation: "b"}); f != nil {
 		t.Errorf("a refused request left a fault: %+v", f)
 	}
 	do("DELETE", "/calls", "")

@@ -60,8 +60,13 @@ type Config struct {
 
 	// Launcher starts the handler. Exec is the real one.
 	Launcher Launcher
-	// HandlerPort is where the handler shall listen. Zero draws a
-	// free one; it must be set together with Dial.
+	// Groups runs the app as Flex Consumption does: all HTTP functions share one handler,
+	// every other function has one of its own. A handler is started by the first call, asked
+	// to end (SIGTERM) after 30 seconds without one, and started anew by the next. The
+	// triggers stay: they stand for the platform, which watches queues and schedules.
+	Groups bool
+	// HandlerPort is where the handler shall listen; with Groups, where the first of
+	// them does. Zero draws a free one; it must be set together with Dial.
 	HandlerPort int
 	// Dial reaches the handler; default TCP.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)

@@ -63,6 +63,7 @@ const (
 // function is a loaded function.
 type function struct {
 	name     string
+	group    *group
 	trigger  *binding
 	disabled bool
 

@@ -116,8 +116,7 @@ func (h *Host) admin(w http.ResponseWriter, r *http.Request, path string) {
 		}
 		if len(h.functions) > 0 {
 			// The health monitor asks the handler too; its answer is only logged.
-			up, err := h.worker.answers(h.callCtx)
-			h.log.Debug("worker status", "answers", up && err == nil)
+			h.ping(h.callCtx)
 		}
 		w.WriteHeader(http.StatusOK)
 	case h.authorize(r, nil) < levelAdmin:

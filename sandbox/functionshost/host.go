@@ -25,6 +25,9 @@ const (
 	defaultVersion = "4.1037.0.0"
 	// settleLimit bounds what the host still does for a message once it ends.
 	settleLimit = 5 * time.Second
+	// portRounds is after how many starts of a handler a port of HandlerPort's is used
+	// again.
+	portRounds = 1000
 )
 
 // Host runs one app.
@@ -39,11 +42,9 @@ type Host struct {
 	storage   *Storage
 	started   time.Time
 
-	address   string // of the handler
-	worker    *worker
-	transport *http.Transport // to the handler
-	proxying  *http.Transport // the same, for HTTP functions: it dials again
-	client    *http.Client    // for envelopes; follows redirects
+	groups     []*group
+	handlerCtx context.Context // of the handlers' processes
+	handlers   sync.WaitGroup
 
 	listenCtx  context.Context // triggers
 	stopListen context.CancelFunc
@@ -54,10 +55,11 @@ type Host struct {
 	bus        busClients
 	killed     atomic.Bool
 
-	mu       sync.Mutex
-	state    hostState
-	reason   error
-	finished chan struct{}
+	mu        sync.Mutex
+	state     hostState
+	reason    error
+	instances int // so far
+	finished  chan struct{}
 }
 
 type hostState int
@@ -105,6 +107,9 @@ func New(cfg Config) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, f := range h.functions {
+		f.group = h.groupOf(f)
+	}
 	switch runtime, _ := h.settings.get("FUNCTIONS_WORKER_RUNTIME"); {
 	case runtime == "":
 		h.problems = append(h.problems, Problem{Message: "the app setting FUNCTIONS_WORKER_RUNTIME is missing; " +
@@ -141,28 +146,11 @@ func (h *Host) Functions() []string {
 // It does not wait for the handler; WaitReady does. The host runs until Close, or
 // until ctx ends, or until it ends itself (see Wait).
 func (h *Host) Start(ctx context.Context) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.state != hostNew {
-		return errors.New("a host starts once")
-	}
-	port, err := h.port()
+	stopHandlers, err := h.begun(ctx)
 	if err != nil {
 		return err
 	}
-	h.state = hostRunning
-	h.started = time.Now()
-	h.address = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	h.makeClients()
-	h.worker = h.newWorker(port)
-	h.listenCtx, h.stopListen = context.WithCancel(context.WithoutCancel(ctx))
-	h.callCtx, h.stopCalls = context.WithCancel(context.WithoutCancel(ctx))
-	workerCtx, stopWorker := context.WithCancel(context.WithoutCancel(ctx))
-
-	var handler, front sync.WaitGroup
-	if len(h.functions) > 0 {
-		handler.Go(func() { h.worker.run(workerCtx) })
-	}
+	var front sync.WaitGroup
 	h.startTriggers()
 	if h.cfg.Listener != nil {
 		h.server = &http.Server{Handler: h, ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelDebug)}
@@ -174,8 +162,8 @@ func (h *Host) Start(ctx context.Context) error {
 		// without a word, and whatever was under way fails by that.
 		<-h.listenCtx.Done()
 		stopWatching()
-		stopWorker()
-		handler.Wait()
+		stopHandlers()
+		h.handlers.Wait()
 		h.stopCalls()
 		h.closeFront()
 		h.tasks.Wait()
@@ -188,32 +176,42 @@ func (h *Host) Start(ctx context.Context) error {
 	return nil
 }
 
-// makeClients makes what calls the handler.
-func (h *Host) makeClients() {
-	h.transport = &http.Transport{
-		DialContext: h.cfg.Dial, DisableCompression: true,
-		MaxIdleConnsPerHost: 256, IdleConnTimeout: 2 * time.Minute,
+// begun makes the host a running one. A handler of all functions starts with it, groups
+// start with their first call.
+func (h *Host) begun(ctx context.Context) (stopHandlers context.CancelFunc, err error) {
+	h.mu.Lock()
+	if h.state != hostNew {
+		h.mu.Unlock()
+		return nil, errors.New("a host starts once")
 	}
-	h.proxying = h.transport.Clone()
-	h.proxying.DialContext = retryingDial(h.cfg.Dial)
-	h.client = &http.Client{Transport: h.transport}
+	h.state = hostRunning
+	h.started = time.Now()
+	h.listenCtx, h.stopListen = context.WithCancel(context.WithoutCancel(ctx))
+	h.callCtx, h.stopCalls = context.WithCancel(context.WithoutCancel(ctx))
+	h.handlerCtx, stopHandlers = context.WithCancel(context.WithoutCancel(ctx))
+	h.mu.Unlock()
+	if h.cfg.Groups || len(h.groups) == 0 {
+		return stopHandlers, nil
+	}
+	all, err := h.groups[0].take()
+	if err != nil {
+		stopHandlers()
+		return nil, err
+	}
+	all.giveBack()
+	return stopHandlers, nil
 }
 
+// dropConnections drops those to the handlers.
 func (h *Host) dropConnections() {
-	h.transport.CloseIdleConnections()
-	h.proxying.CloseIdleConnections()
-}
-
-func (h *Host) newWorker(port int) *worker {
-	w := newWorker()
-	w.launcher, w.ping, w.url = h.cfg.Launcher, h.client, "http://"+h.address
-	w.spec = func() Spec { return h.spec(port) }
-	w.initialize, w.errorsOnly = h.options.handler.initialization, h.options.handler.errorsOnly
-	if h.options.functionTimeout > 0 {
-		w.pingLimit = h.options.functionTimeout + time.Minute
+	for _, g := range h.groups {
+		g.mu.Lock()
+		i := g.current
+		g.mu.Unlock()
+		if i != nil {
+			i.dropConnections()
+		}
 	}
-	w.log, w.onLine, w.endHost, w.dropConnections = h.log, h.cfg.OnLine, h.end, h.dropConnections
-	return w
 }
 
 func (h *Host) startTriggers() {
@@ -239,33 +237,37 @@ func (h *Host) closeFront() {
 	_ = h.server.Close()
 }
 
-// port draws the handler's port. It is free now, and there is a small chance
-// that somebody takes it before the handler does; the real host has that too.
-func (h *Host) port() (int, error) {
+// port draws a handler's port. It is free now, and there is a small chance
+// that somebody takes it before the handler does; the real host has that too. The caller
+// holds mu.
+func (h *Host) port(g *group) (string, error) {
 	if h.cfg.HandlerPort != 0 {
-		return h.cfg.HandlerPort, nil
+		// A group's handler that is still ending has a port too.
+		round := h.instances % portRounds
+		h.instances++
+		return strconv.Itoa(h.cfg.HandlerPort + g.number + len(h.groups)*round), nil
 	}
 	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(h.options.handler.port)))
 	if err != nil {
-		return 0, fmt.Errorf("drawing the handler's port: %w", err)
+		return "", fmt.Errorf("drawing the handler's port: %w", err)
 	}
 	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port), nil
 }
 
-func (h *Host) spec(port int) Spec {
+func (h *Host) spec(group, port string) Spec {
 	env := maps.Clone(h.cfg.Settings)
 	if env == nil {
 		env = map[string]string{}
 	}
-	id, p := newGUID(), strconv.Itoa(port)
+	id := newGUID()
 	if env["AzureWebJobsScriptRoot"] == "" {
 		env["AzureWebJobsScriptRoot"] = h.dir
 	}
 	env["FUNCTIONS_APP_ROOT_PATH"] = h.dir
-	env["FUNCTIONS_CUSTOMHANDLER_PORT"], env["FUNCTIONS_HTTPWORKER_PORT"] = p, p
+	env["FUNCTIONS_CUSTOMHANDLER_PORT"], env["FUNCTIONS_HTTPWORKER_PORT"] = port, port
 	env["FUNCTIONS_CUSTOMHANDLER_WORKER_ID"], env["FUNCTIONS_HTTPWORKER_ID"] = id, id
-	s := Spec{Path: h.options.handler.executable, Dir: h.options.handler.workingDir}
+	s := Spec{Path: h.options.handler.executable, Dir: h.options.handler.workingDir, Group: group}
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		s.Env = append(s.Env, name+"="+env[name])
 	}
@@ -307,7 +309,8 @@ func splitArguments(line string) []string {
 	return args
 }
 
-// WaitReady waits until the handler has answered its first request.
+// WaitReady waits until the handler has answered its first request. Groups need no
+// waiting for: a call starts them.
 func (h *Host) WaitReady(ctx context.Context) error {
 	h.mu.Lock()
 	state := h.state
@@ -315,10 +318,11 @@ func (h *Host) WaitReady(ctx context.Context) error {
 	if state == hostNew {
 		return errors.New("the host is not started")
 	}
+	if h.cfg.Groups || len(h.groups) == 0 {
+		return nil
+	}
 	for {
-		h.worker.mu.Lock()
-		ready, changed := h.worker.state == workerReady, h.worker.changed
-		h.worker.mu.Unlock()
+		ready, changed := h.all().ready()
 		if ready {
 			return nil
 		}
@@ -341,8 +345,16 @@ func (h *Host) closedError() error {
 	return ErrClosed
 }
 
-// HandlerAddr is where the handler listens; known after Start.
-func (h *Host) HandlerAddr() string { return h.address }
+// all is the instance that runs all functions, where there are no groups.
+func (h *Host) all() *instance {
+	g := h.groups[0]
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.current
+}
+
+// HandlerAddr is where the handler of all functions listens; known after Start.
+func (h *Host) HandlerAddr() string { return h.all().address }
 
 // end begins the end; reason is nil where somebody asked for it.
 func (h *Host) end(reason error) {

@@ -44,6 +44,7 @@ type run struct {
 	started    time.Time
 	ctx        context.Context
 	cancel     context.CancelFunc
+	at         *instance // nil: none was asked
 	generation int
 }
 
@@ -61,7 +62,12 @@ func (h *Host) start(f *function) *run {
 
 // await waits for the handler.
 func (r *run) await() error {
-	generation, err := r.h.worker.await(r.ctx)
+	at, err := r.f.group.take()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	r.at = at
+	generation, err := at.worker.await(r.ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
@@ -73,6 +79,9 @@ func (r *run) await() error {
 func (r *run) finish(status int, err error) error {
 	timedOut := r.ctx.Err() != nil && errors.Is(r.ctx.Err(), context.DeadlineExceeded)
 	r.cancel()
+	if r.at != nil {
+		r.at.giveBack()
+	}
 	if err != nil && timedOut {
 		err = fmt.Errorf("%w '%s' (Id: '%s')", ErrFunctionTimeout, r.f.name, r.id)
 		r.restartHandler()
@@ -98,7 +107,7 @@ func (r *run) restartHandler() {
 	}
 	r.h.tasks.Go(func() {
 		if pause(r.h.listenCtx, timeoutGrace) {
-			r.h.worker.restart(r.h.listenCtx, r.generation)
+			r.at.worker.restart(r.h.listenCtx, r.generation)
 		}
 	})
 }
@@ -135,7 +144,7 @@ func (r *run) exchange(build func() (envelope, error)) (*result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the request: %w", err)
 	}
-	resp, err := r.h.client.Do(req)
+	resp, err := r.at.client.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnreachable, withoutURL(err))
 	}
@@ -163,7 +172,7 @@ func (r *run) newRequest(body []byte) (*http.Request, error) {
 	// A reader of no known length: the host streams its requests.
 	reader := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 	first, _ := reader()
-	req, err := http.NewRequestWithContext(r.ctx, http.MethodPost, r.h.worker.url+"/"+r.f.name, first)
+	req, err := http.NewRequestWithContext(r.ctx, http.MethodPost, r.at.worker.url+"/"+r.f.name, first)
 	if err != nil {
 		return nil, err
 	}

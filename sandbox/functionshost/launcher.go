@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"runtime"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -18,7 +19,15 @@ type Spec struct {
 	Args []string // without the executable
 	Dir  string
 	Env  []string // NAME=value, sorted; all there is
+	// Group is which functions the process will be called for: "http" or
+	// "function:<name>"; empty: all. The process is not told.
+	Group string
+
+	asked chan struct{}
 }
+
+// Terminated is closed when a handler that runs in process is asked to end.
+func (s Spec) Terminated() <-chan struct{} { return s.asked }
 
 // Getenv returns a variable of Env, for handlers that run in process.
 func (s Spec) Getenv(name string) string {
@@ -46,6 +55,11 @@ type Process interface {
 	Kill() error
 	Stdout() io.Reader
 	Stderr() io.Reader
+}
+
+// Terminator is a Process that can be asked to end, as SIGTERM does.
+type Terminator interface {
+	Terminate() error
 }
 
 // Exec starts child processes. On Linux a child is killed when the host's
@@ -122,12 +136,15 @@ func (p *child) Kill() error {
 // itself never does.
 func (p *child) Signal(s os.Signal) error { return p.cmd.Process.Signal(s) }
 
+// Terminate sends SIGTERM.
+func (p *child) Terminate() error { return p.cmd.Process.Signal(syscall.SIGTERM) }
+
 func (p *child) Stdout() io.Reader { return p.stdout }
 func (p *child) Stderr() io.Reader { return p.stderr }
 
 // Func starts handlers in process: the function is the handler's main, and
-// returns its exit code. It must return when its context ends, which is how it
-// is killed, and should then break its connections (http.Server.Close), as the
+// returns its exit code. It should end when Spec.Terminated says so. It must return when
+// its context ends, which is how it is killed, and should then break its connections (http.Server.Close), as the
 // death of a process does.
 type Func func(ctx context.Context, spec Spec, stdout, stderr io.Writer) (exitCode int)
 
@@ -139,7 +156,8 @@ func (f Func) Start(ctx context.Context, spec Spec) (Process, error) {
 	outRead, outWrite := io.Pipe()
 	errRead, errWrite := io.Pipe()
 	ctx, cancel := context.WithCancel(ctx)
-	p := &goroutine{cancel: cancel, stdout: outRead, stderr: errRead, done: make(chan struct{})}
+	spec.asked = make(chan struct{})
+	p := &goroutine{cancel: cancel, asked: spec.asked, stdout: outRead, stderr: errRead, done: make(chan struct{})}
 	go func() {
 		defer close(p.done)
 		defer cancel()
@@ -150,6 +168,8 @@ func (f Func) Start(ctx context.Context, spec Spec) (Process, error) {
 }
 
 type goroutine struct {
+	asked          chan struct{}
+	once           sync.Once
 	cancel         context.CancelFunc
 	stdout, stderr *io.PipeReader
 	done           chan struct{}
@@ -178,6 +198,12 @@ func (p *goroutine) Kill() error {
 		p.mu.Unlock()
 	}
 	p.cancel()
+	return nil
+}
+
+// Terminate closes what Spec.Terminated gives.
+func (p *goroutine) Terminate() error {
+	p.once.Do(func() { close(p.asked) })
 	return nil
 }
 

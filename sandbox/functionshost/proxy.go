@@ -72,7 +72,7 @@ func (c *proxiedCall) serve(w http.ResponseWriter) {
 		out.Body = &activityBody{c.in.Body, c.active}
 	}
 	proxy := &httputil.ReverseProxy{
-		Transport:      c.h.proxying,
+		Transport:      c.run.at.proxying,
 		FlushInterval:  -1,
 		ErrorLog:       log.New(io.Discard, "", 0), // it would name URLs, keys in them included
 		Rewrite:        c.rewrite,
@@ -87,10 +87,10 @@ func (c *proxiedCall) active() { c.idle.Reset(activityTimeout) }
 
 func (c *proxiedCall) rewrite(p *httputil.ProxyRequest) {
 	to, from := p.Out.URL, c.in.URL
-	to.Scheme, to.Host = "http", c.h.address
+	to.Scheme, to.Host = "http", c.run.at.address
 	to.Path, to.RawPath = proxiedPath(from.EscapedPath())
 	to.RawQuery, to.ForceQuery = from.RawQuery, from.ForceQuery
-	p.Out.Host = c.h.address
+	p.Out.Host = c.run.at.address
 	p.Out.Header.Del("X-Forwarded-Prefix")
 	p.Out.Header.Set("X-Forwarded-For", addressOnly(c.in.RemoteAddr))
 	p.Out.Header.Set("X-Forwarded-Host", c.in.Host)

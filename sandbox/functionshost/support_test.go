@@ -123,6 +123,7 @@ type handler struct {
 	starts   []functionshost.Spec
 	pings    []recorded
 	requests []recorded
+	asked    []string // groups whose process was asked to end
 	exit     chan int // a code sent here ends the process
 }
 
@@ -187,6 +188,11 @@ func (h *handler) run(ctx context.Context, spec functionshost.Spec, stdout, stde
 	select {
 	case <-ctx.Done():
 	case code = <-h.exit:
+	case <-spec.Terminated():
+		code = 200
+		h.mu.Lock()
+		h.asked = append(h.asked, spec.Group)
+		h.mu.Unlock()
 	}
 	_ = srv.Close()
 	<-served

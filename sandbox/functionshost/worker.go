@@ -53,12 +53,15 @@ type worker struct {
 	changed    chan struct{} // closed at every change of state
 	generation int           // counts processes
 	restarts   chan int      // generation to kill and start anew
+	drain      chan struct{} // closed to ask for the end
+	ended      chan struct{} // closed when run has returned
 	crashes    int
 	lastCrash  time.Time
 }
 
 func newWorker() *worker {
-	return &worker{changed: make(chan struct{}), restarts: make(chan int)}
+	return &worker{changed: make(chan struct{}), restarts: make(chan int), drain: make(chan struct{}),
+		ended: make(chan struct{})}
 }
 
 func (w *worker) set(s workerState) {
@@ -84,6 +87,8 @@ func (w *worker) await(ctx context.Context) (generation int, err error) {
 		}
 		select {
 		case <-changed:
+		case <-w.ended:
+			return 0, ErrClosed
 		case <-ctx.Done():
 			return 0, ctx.Err()
 		case <-limit.C:
@@ -98,6 +103,7 @@ func (w *worker) await(ctx context.Context) (generation int, err error) {
 func (w *worker) restart(ctx context.Context, generation int) {
 	select {
 	case w.restarts <- generation:
+	case <-w.ended:
 	case <-ctx.Done():
 	}
 }
@@ -113,6 +119,7 @@ const (
 
 // run keeps the handler running until ctx ends.
 func (w *worker) run(ctx context.Context) {
+	defer close(w.ended)
 	for {
 		end, reason := w.life(ctx)
 		switch end {
@@ -125,6 +132,8 @@ func (w *worker) run(ctx context.Context) {
 			for {
 				select {
 				case <-w.restarts:
+				case <-w.drain:
+					return
 				case <-ctx.Done():
 					return
 				}
@@ -207,6 +216,9 @@ func (w *worker) life(ctx context.Context) (ending, error) {
 		select {
 		case <-ctx.Done():
 			return finish(endClosed, nil)
+		case <-w.drain:
+			exited = w.drained(ctx, p, exit)
+			return finish(endClosed, nil)
 		case g := <-w.restarts:
 			if g == generation {
 				return finish(endRestart, errors.New("a function timed out"))
@@ -238,6 +250,24 @@ func (w *worker) life(ctx context.Context) (ending, error) {
 			}
 		}
 	}
+}
+
+// drained asks a process to end and waits for that; false: it has to be killed.
+func (w *worker) drained(ctx context.Context, p Process, exit <-chan exitStatus) bool {
+	t, asks := p.(Terminator)
+	if !asks || exit == nil || t.Terminate() != nil {
+		return exit == nil
+	}
+	limit := time.NewTimer(drainLimit)
+	defer limit.Stop()
+	select {
+	case <-exit:
+		return true
+	case <-limit.C:
+		w.log.Warn("the handler did not end when it was asked to")
+	case <-ctx.Done():
+	}
+	return false
 }
 
 // poll asks GET / until anything answers.

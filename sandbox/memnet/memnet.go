@@ -38,6 +38,12 @@ func (n *Network) Listen(address string) (net.Listener, error) {
 // Dial connects to an address; without a listener there the connection is
 // refused.
 func (n *Network) Dial(ctx context.Context, _, address string) (net.Conn, error) {
+	return n.DialFrom(ctx, "pipe", address)
+}
+
+// DialFrom is Dial by somebody with a name: whoever listens sees it as the address that
+// the connection came from.
+func (n *Network) DialFrom(ctx context.Context, from, address string) (net.Conn, error) {
 	n.mu.Lock()
 	l := n.listeners[address]
 	n.mu.Unlock()
@@ -47,7 +53,7 @@ func (n *Network) Dial(ctx context.Context, _, address string) (net.Conn, error)
 	}
 	client, server := net.Pipe()
 	select {
-	case l.conns <- server:
+	case l.conns <- named{server, addr(from)}:
 		return client, nil
 	case <-l.done:
 	case <-ctx.Done():
@@ -99,6 +105,14 @@ func (l *listener) Close() error {
 }
 
 func (l *listener) Addr() net.Addr { return addr(l.address) }
+
+// named is a connection that came from somebody.
+type named struct {
+	net.Conn
+	from addr
+}
+
+func (n named) RemoteAddr() net.Addr { return n.from }
 
 type addr string
 

@@ -419,7 +419,7 @@ func (l *link) alive() bool {
 // operate runs an operation that the injector may make fail. act takes effect, answer
 // answers the client, refuse answers that it failed; each takes mu itself.
 func (c *conn) operate(name string, act, answer func(), refuse func(*faults.Fault)) {
-	f := c.b.cfg.Injector.Enter(faults.Call{Service: "servicebus", Operation: name})
+	f := c.b.cfg.Injector.Enter(c.nc.RemoteAddr().String(), faults.Call{Service: "servicebus", Operation: name})
 	drop := func() {
 		c.b.mu.Lock()
 		defer c.b.mu.Unlock()

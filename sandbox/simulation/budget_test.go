@@ -23,7 +23,8 @@ func TestEachPATCostsItsBudgetAndNoCallMore(t *testing.T) {
 	for i := range fleet {
 		fmt.Fprintf(&m, "  - {name: pat-%02d, identity: build-bot, organization: contoso, scopes: [vso.code]}\n", i)
 	}
-	withWorld(t, simulation.Config{Manifest: m.String(), Sessions: 16}, func(t *testing.T, w *simulation.World) {
+	c := simulation.Config{Manifest: m.String(), Sessions: 16, OneProcess: true}
+	withWorld(t, c, func(t *testing.T, w *simulation.World) {
 		sweep(t, w)
 		time.Sleep(time.Hour)
 		phase := func(what string, act func(), want map[faults.Call]int) {

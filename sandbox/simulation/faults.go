@@ -70,13 +70,15 @@ func (m Mode) Fits(c faults.Call) bool {
 	return true
 }
 
-// fault is what makes a call go wrong in this way; times is how many calls it hits.
-func (m Mode) fault(w *World) (f *faults.Fault, times int) {
+// fault is what makes a call of somebody's go wrong in this way; times is how many calls
+// it hits.
+func (m Mode) fault(w *World, by string) (f *faults.Fault, times int) {
+	kill := func() { w.KillProcess(by) }
 	switch m {
 	case KilledBefore:
-		return &faults.Fault{Mode: faults.ResetBefore, Then: w.Kill}, 1
+		return &faults.Fault{Mode: faults.ResetBefore, Then: kill}, 1
 	case KilledAfter:
-		return &faults.Fault{Mode: faults.ResetAfter, Then: w.Kill}, 1
+		return &faults.Fault{Mode: faults.ResetAfter, Then: kill}, 1
 	case Refused:
 		return &faults.Fault{Mode: faults.ResetBefore}, pastRetries
 	case ResetBefore:
@@ -159,13 +161,25 @@ func (w *World) otherManifest(while time.Duration) {
 	})
 }
 
-// Point is one upstream call of a scenario: the nth of its kind.
+// Point is one upstream call of a scenario: the nth of its kind by a group of functions.
 type Point struct {
 	faults.Call
-	N int // from 1
+	By string // the group; the host itself is "host"; empty in a plan: anybody
+	N  int    // from 1
 }
 
-func (p Point) String() string { return fmt.Sprintf("%s %s #%d", p.Service, p.Operation, p.N) }
+func (p Point) String() string {
+	return fmt.Sprintf("%s %s #%d by %s", p.Service, p.Operation, p.N, p.By)
+}
+
+// groupOf is the group of the process that a call came from.
+func groupOf(by string) string {
+	group, _, isProcess := strings.Cut(by, processMark)
+	if !isProcess {
+		return "host"
+	}
+	return group
+}
 
 // Plan says which calls go wrong, and how.
 type Plan map[Point]Mode
@@ -182,7 +196,8 @@ func (p Plan) String() string {
 }
 
 func comparePoints(a, b Point) int {
-	return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Operation, b.Operation), cmp.Compare(a.N, b.N))
+	return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Operation, b.Operation), cmp.Compare(a.By, b.By),
+		cmp.Compare(a.N, b.N))
 }
 
 // Scenario is a short sequence of steps in which every upstream call may go wrong.
@@ -239,20 +254,26 @@ func (s Scenario) Run(t *testing.T, plan Plan) (res Result) {
 
 		began := time.Now()
 		var mu sync.Mutex
-		seen := map[faults.Call]int{}
-		running := map[faults.Call]*ongoing{}
-		w.Cloud.Injector.OnCall(func(_ int, c faults.Call) *faults.Fault {
+		seen := map[Point]int{} // by what all points of a kind have
+		running := map[Point]*ongoing{}
+		w.Cloud.Injector.OnCallBy(func(by string, call faults.Call) *faults.Fault {
 			mu.Lock()
 			defer mu.Unlock()
+			c, anybodys := Point{Call: call, By: groupOf(by)}, Point{Call: call}
 			seen[c]++
-			at := Point{c, seen[c]}
+			seen[anybodys]++
+			at := Point{call, c.By, seen[c]}
 			res.Points = append(res.Points, at)
 			if time.Since(began) < early {
 				res.Early = append(res.Early, at)
 			}
-			if m, hit := plan[at]; hit {
+			m, hit := plan[at]
+			if !hit {
+				m, hit = plan[Point{Call: call, N: seen[anybodys]}]
+			}
+			if hit {
 				res.Hit++
-				f, times := m.fault(w)
+				f, times := m.fault(w, by)
 				running[c] = &ongoing{f, times}
 			}
 			if o := running[c]; o != nil {

@@ -2,8 +2,11 @@ package simulation_test
 
 import (
 	"flag"
+	"fmt"
+	"maps"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -170,11 +173,12 @@ func TestEverySingleFaultHolds(t *testing.T) {
 		if *only != "" && s.Name != *only {
 			continue
 		}
-		at, _ := points(t, s)
+		_, at := points(t, s)
 		calls += len(at)
 		plans := simulation.Singles(at)
 		n, reached := all(t, s, plans)
-		t.Logf("%s: %d calls, %d faults, %d reached, %d hold", s.Name, len(at), len(plans), reached, n)
+		t.Logf("%s: %d calls by %s, %d faults, %d reached, %d hold", s.Name, len(at), byGroup(at),
+			len(plans), reached, n)
 		total, hold = total+len(plans), hold+n
 		// Concurrent calls change places now and then; but a fault that never
 		// happens checks nothing.
@@ -182,8 +186,21 @@ func TestEverySingleFaultHolds(t *testing.T) {
 			t.Errorf("%s: only %d of %d faults were reached", s.Name, reached, len(plans))
 		}
 	}
-	t.Logf("single faults: %d of %d hold (%d calls, %d modes; not every mode fits every call)", hold, total, calls,
-		len(simulation.Modes()))
+	t.Logf("single faults: %d of %d hold (%d calls, %d modes; not every mode fits every call; each group of functions "+
+		"in a process of its own)", hold, total, calls, len(simulation.Modes()))
+}
+
+// byGroup says how many calls each group of functions makes.
+func byGroup(points []simulation.Point) string {
+	n := map[string]int{}
+	for _, p := range points {
+		n[p.By]++
+	}
+	var out []string
+	for _, group := range slices.Sorted(maps.Keys(n)) {
+		out = append(out, fmt.Sprintf("%s %d", group, n[group]))
+	}
+	return strings.Join(out, ", ")
 }
 
 // isOutside reports whether a plan is outside of the promise (docs/reliability.md). A third

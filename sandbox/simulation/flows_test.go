@@ -149,7 +149,7 @@ func TestASecretWhoseValueIsRefusedIsReplacedAtOnceAndNothingIsRevoked(t *testin
 }
 
 func TestAnAmbiguousAdoptionIsReportedOnceADayAndSettledByTheManifest(t *testing.T) {
-	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{OneProcess: true}, func(t *testing.T, w *simulation.World) {
 		end := time.Now().Add(25 * day)
 		first, token := w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "Jenkins agents",
 			"vso.agentpools_manage vso.build_execute", end, false)
@@ -444,7 +444,7 @@ func TestGivingUpIsReported(t *testing.T) {
 }
 
 func TestAPolicyRefusalIsReportedOnceAndNotHammered(t *testing.T) {
-	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{OneProcess: true}, func(t *testing.T, w *simulation.World) {
 		w.Cloud.DevOps.SetPolicies(cloud.Organization, devops.Policies{Creation: true})
 		for range 4 {
 			sweep(t, w)
@@ -670,7 +670,7 @@ func TestASweepGoesOnPastAnOrganizationThatIsDown(t *testing.T) {
     organization: fabrikam
     scopes: [vso.packaging]
 `
-	withWorld(t, simulation.Config{Manifest: two}, func(t *testing.T, w *simulation.World) {
+	withWorld(t, simulation.Config{Manifest: two, OneProcess: true}, func(t *testing.T, w *simulation.World) {
 		w.Cloud.AddOrganization("fabrikam")
 		w.Cloud.DevOps.SetOffline("fabrikam", true)
 		if err := w.Sweep(); err == nil {

@@ -34,7 +34,7 @@ const releaseBot = "release-bot@contoso.com"
 // before runs in between.
 func moved(t *testing.T, before func(*simulation.World)) *simulation.World {
 	t.Helper()
-	w := simulation.New(t, simulation.Config{Manifest: manifestOf("build-bot")})
+	w := simulation.New(t, simulation.Config{Manifest: manifestOf("build-bot"), OneProcess: true})
 	w.Cloud.AddUser(releaseBot)
 	if err := w.Cloud.SignIn("release-bot", releaseBot); err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ package simulation
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -52,6 +53,10 @@ type Config struct {
 	Sessions int
 	// Hosts is how many instances of the app run; default 1.
 	Hosts int
+	// OneProcess runs all functions in one process that stays, as plans other than Flex
+	// Consumption do. Default: each group of functions in a process of its own, which
+	// ends after 30 seconds of rest.
+	OneProcess bool
 	// NobodySignedIn leaves the sign-in to the test.
 	NobodySignedIn bool
 	// Cloud may change the cloud's configuration.
@@ -76,7 +81,8 @@ type World struct {
 	output      bytes.Buffer
 	answers     bytes.Buffer
 	invocations []functionshost.Invocation
-	processes   []*process
+	processes   map[string]*process // that run, by name
+	started     int
 	storage     functionshost.Storage
 	ending      sync.WaitGroup
 	// What the judge must know beside the cloud's history.
@@ -105,7 +111,7 @@ func (w *World) Transport() *http.Transport { return w.network.Transport() }
 // New starts a world, inside a bubble. Close ends it; the bubble cannot end before.
 func New(tb testing.TB, c Config) *World {
 	tb.Helper()
-	w := &World{tb: tb, network: &memnet.Network{}, config: c, appDir: tb.TempDir()}
+	w := &World{tb: tb, network: &memnet.Network{}, config: c, appDir: tb.TempDir(), processes: map[string]*process{}}
 	w.assemble()
 	w.SetManifest(c.Manifest)
 	cc := cloud.Config{SessionWait: sessionWait, Network: w.network, CheckSchedule: c.Schedule}
@@ -225,7 +231,8 @@ func (w *World) startHost(i int) {
 	hc.Settings["PATROL_MANIFEST"] = w.manifestOf(i)
 	hc.Storage = &w.storage
 	hc.Keys = functionshost.Keys{Master: MasterKey}
-	hc.HandlerPort = 40000 + i
+	hc.HandlerPort = 10000 * (i + 1)
+	hc.Groups = !w.config.OneProcess
 	hc.Dial = w.network.Dial
 	hc.Launcher = functionshost.Func(w.handler)
 	hc.OnInvocation = func(inv functionshost.Invocation) {
@@ -280,10 +287,15 @@ func (w *World) Close() {
 	synctest.Wait()
 }
 
+// processMark stands in a process' name between its group and its number.
+const processMark = "#"
+
 // process is one handler. When it is killed, nothing that it still computes reaches
 // anybody.
 type process struct {
 	world  *World
+	group  string // of its functions; empty: all
+	name   string // the group's, and a number
 	killed chan struct{}
 	mu     sync.Mutex
 	dead   bool
@@ -292,8 +304,8 @@ type process struct {
 
 var errDead = errors.New("the process is dead")
 
-func (p *process) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	return p.track(p.world.network.Dial(ctx, network, address))
+func (p *process) dial(ctx context.Context, _, address string) (net.Conn, error) {
+	return p.track(p.world.network.DialFrom(ctx, p.name, address))
 }
 
 // track makes a connection one of the process', to be broken with it.
@@ -342,10 +354,12 @@ func (t *tracked) Close() error {
 
 // handler is the handler's main, as in production but for what is outside of it.
 func (w *World) handler(ctx context.Context, spec functionshost.Spec, stdout, _ io.Writer) int {
-	p := &process{world: w, killed: make(chan struct{}), conns: map[net.Conn]bool{}}
+	p := &process{world: w, group: spec.Group, killed: make(chan struct{}), conns: map[net.Conn]bool{}}
 	w.mu.Lock()
-	w.processes = append(w.processes, p)
-	seed := w.config.Seed + uint64(len(w.processes))
+	w.started++
+	p.name = fmt.Sprintf("%s%s%d", cmp.Or(spec.Group, "app"), processMark, w.started)
+	w.processes[p.name] = p
+	seed := w.config.Seed + uint64(w.started)
 	w.mu.Unlock()
 	inForce := w.reads(spec.Getenv("PATROL_MANIFEST"))
 
@@ -356,8 +370,8 @@ func (w *World) handler(ctx context.Context, spec functionshost.Spec, stdout, _ 
 	var mu sync.Mutex
 	outside := app.Outside{
 		Transport: transport,
-		Dial: func(ctx context.Context, address string) (net.Conn, error) {
-			return p.track(w.Cloud.DialBus(ctx, address))
+		Dial: func(ctx context.Context, _ string) (net.Conn, error) {
+			return p.dial(ctx, "", w.Cloud.BusAddress())
 		},
 		Random: func() float64 {
 			mu.Lock()
@@ -382,14 +396,10 @@ func (w *World) handler(ctx context.Context, spec functionshost.Spec, stdout, _ 
 		defer close(served)
 		_ = server.Serve(l)
 	}()
-	code := 0
-	select {
-	case <-ctx.Done():
-	case <-p.killed:
-		code = 137 // as a shell reports SIGKILL
-	}
+	code := p.live(ctx, spec, server)
 	p.die()
 	w.mu.Lock()
+	delete(w.processes, p.name)
 	inForce.To = time.Now()
 	w.mu.Unlock()
 	_ = server.Close()
@@ -407,14 +417,62 @@ func (w *World) handler(ctx context.Context, spec functionshost.Spec, stdout, _ 
 	return code
 }
 
+// grace is how long a process that is asked to end finishes what runs, as in production.
+const grace = 4 * time.Minute
+
+// live serves until the process is killed, or has finished what runs after it was asked to
+// end.
+func (p *process) live(ctx context.Context, spec functionshost.Spec, server *http.Server) (code int) {
+	select {
+	case <-ctx.Done():
+		return 0
+	case <-p.killed:
+		return 137 // as a shell reports SIGKILL
+	case <-spec.Terminated():
+	}
+	stop, cancel := context.WithTimeout(ctx, grace)
+	defer cancel()
+	defer context.AfterFunc(stop, func() { _ = server.Close() })()
+	go func() {
+		select {
+		case <-p.killed:
+			cancel()
+		case <-stop.Done():
+		}
+	}()
+	_ = server.Shutdown(stop)
+	return 200
+}
+
 // Kill ends every handler at once, as SIGKILL does; their hosts start new ones.
-func (w *World) Kill() {
+func (w *World) Kill() { w.kill(func(*process) bool { return true }) }
+
+// KillGroup ends the handlers of one group of functions; an empty name stands for all.
+func (w *World) KillGroup(group string) {
+	w.kill(func(p *process) bool { return group == "" || p.group == group })
+}
+
+// KillProcess ends the process that a call came from. A call of the platform's own is
+// followed by the end of all processes.
+func (w *World) KillProcess(by string) {
+	w.mu.Lock()
+	_, isProcess := w.processes[by]
+	w.mu.Unlock()
+	w.kill(func(p *process) bool { return !isProcess || p.name == by })
+}
+
+func (w *World) kill(which func(*process) bool) {
 	now := time.Now()
 	w.mu.Lock()
 	w.disturbances = append(w.disturbances, &Disturbance{At: now, Until: now, Kill: true})
-	processes := w.processes
+	var chosen []*process
+	for _, p := range w.processes {
+		if which(p) {
+			chosen = append(chosen, p)
+		}
+	}
 	w.mu.Unlock()
-	for _, p := range processes {
+	for _, p := range chosen {
 		p.die()
 	}
 }
@@ -429,8 +487,9 @@ func (w *World) Sweep() error {
 // Settle lets the world work until every message that is due has been worked off.
 func (w *World) Settle() {
 	// A step of virtual time is longer than any exchange without faults, and
-	// shorter than anything that is scheduled.
-	for range 20 {
+	// shorter than anything that is scheduled. Together they are longer than a PAT is
+	// tried before it counts as refused.
+	for range 40 {
 		time.Sleep(500 * time.Millisecond)
 		synctest.Wait()
 		if w.idle() {

@@ -70,6 +70,7 @@ func bubble(t *testing.T, c simulation.Config, test func(t *testing.T, r *fixtur
 				own(x)
 			}
 		}
+		c.OneProcess = true // the HTTP functions show what this process' sweeps have seen
 		w := simulation.New(t, c)
 		defer w.Close()
 		defer func() {
