@@ -163,8 +163,8 @@ func (s *fixture) checkClosed(name string, number int, rotation, cause string) {
 		s.t.Errorf("%s: the replaced PAT is %s", name, p.State)
 	}
 	d := awaitEvent[events.Revoked](s, rotation+"/revoked/"+id)
-	want := events.Revoked{PAT: name, Organization: "contoso", RotationID: rotation, AuthorizationID: id,
-		SecretVersion: v.ID, Cause: cause}
+	want := events.Revoked{PAT: name, Organization: "contoso", Identity: "build-bot", RotationID: rotation,
+		AuthorizationID: id, SecretVersion: v.ID, Cause: cause}
 	if d != want {
 		s.t.Errorf("%s: revoked event\n got %+v\nwant %+v", name, d, want)
 	}
