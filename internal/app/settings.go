@@ -105,7 +105,9 @@ func (r *reader) id(name, value string) string {
 // side by side in the portal.
 func (r *reader) ids(s *Settings) {
 	r.id("AZURE_CLIENT_ID", s.ManagedIdentity)
-	r.id("ENTRA_TENANT_ID", s.Tenant)
+	if !strings.Contains(s.Tenant, ".") { // a domain of the tenant does as well
+		r.id("ENTRA_TENANT_ID", s.Tenant)
+	}
 	r.id("ENTRA_CLIENT_ID", s.ClientID)
 	switch {
 	case s.ClientID == "":

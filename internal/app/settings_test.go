@@ -271,7 +271,7 @@ func TestAnIdIsAGUIDAndTheRightOne(t *testing.T) {
 		{"ENTRA_CLIENT_ID", "33333333-3333-3333-3333-33333333333", "ENTRA_CLIENT_ID must be an id like"},
 		{"ENTRA_CLIENT_ID", env["AZURE_CLIENT_ID"], "ENTRA_CLIENT_ID is the managed identity's client id"},
 		{"ENTRA_CLIENT_ID", env["ENTRA_TENANT_ID"], "ENTRA_CLIENT_ID is the tenant's id"},
-		{"ENTRA_TENANT_ID", "contoso.onmicrosoft.com", "ENTRA_TENANT_ID must be an id like"},
+		{"ENTRA_TENANT_ID", "contoso", "ENTRA_TENANT_ID must be an id like"},
 		{"AZURE_CLIENT_ID", "id-patrol", "AZURE_CLIENT_ID must be an id like"},
 		{"ServiceBusConnection__clientId", "id-patrol", "ServiceBusConnection__clientId must be an id like"},
 	} {

@@ -363,6 +363,9 @@ func (c *Client) do(ctx context.Context, k *call, method, resource string, q url
 
 func (c *Client) send(ctx context.Context, k *call, method, resource, version string, q url.Values, body any) (*answer,
 	error) {
+	if !isOrganization(k.owner.Organization) {
+		return nil, k.badRequest()
+	}
 	base := c.vsspsURL
 	switch resource {
 	case connectionResource:
@@ -401,6 +404,14 @@ func (c *Client) send(ctx context.Context, k *call, method, resource, version st
 	}
 	a := &answer{status: resp.StatusCode, header: resp.Header, body: trimBOM(raw), at: c.now()}
 	return a, k.judge(a)
+}
+
+// isOrganization says that a name can be an organization's. It becomes a part of the
+// address: "..", or one with a slash, would lead elsewhere.
+func isOrganization(name string) bool {
+	const characters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
+	isName := name != "" && len(name) <= 256 && strings.Trim(name, characters) == ""
+	return isName && strings.Trim(name, ".") != ""
 }
 
 func (c *Client) version(resource string) string {

@@ -119,6 +119,36 @@ func TestAnUpdateIsRepeatedWhenItsAnswerIsLost(t *testing.T) {
 	})
 }
 
+// An id with a typing error is in none of the pages, of which there may be a thousand.
+func TestTheLookForAMistypedIdIsBounded(t *testing.T) {
+	run(t, func(t *testing.T, s *fixture) {
+		for range 1500 {
+			s.azure.Seed("contoso", ada, "old", "vso.code", time.Now().Add(-time.Hour), false)
+		}
+		before := s.count(azure.ListPats)
+		known, err := s.Known(t.Context(), owner, "11111111-2222-3333-4444-555555555555")
+		if known || err != nil {
+			t.Errorf("an id that never was is known: %v, %v", known, err)
+		}
+		if n := s.count(azure.ListPats) - before; n > 10 {
+			t.Errorf("%d pages were read, want 10 at most", n)
+		}
+	})
+}
+
+// A name becomes a part of the address.
+func TestNoAddressIsMadeOfAStrangeName(t *testing.T) {
+	run(t, func(t *testing.T, s *fixture) {
+		for _, name := range []string{"", ".", "..", "../x", "a/b", "a?b", "a#b", "a%2Fb", "a b", "a\\b", "a\n"} {
+			_, err := s.List(t.Context(), rotation.Owner{Identity: "build-bot", Organization: name})
+			wants(t, name, err, rotation.Configuration, "bad-request")
+		}
+		if n := s.count(azure.ListPats); n != 0 {
+			t.Errorf("%d calls were made", n)
+		}
+	})
+}
+
 func TestAPATThatHasEndedIsStillKnown(t *testing.T) {
 	run(t, func(t *testing.T, s *fixture) {
 		revoked, _ := s.azure.Seed("contoso", ada, "revoked", "vso.code", time.Now().Add(time.Hour), false)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 
+	"github.com/azure-patrol/patrol/internal/panics"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
@@ -160,9 +161,11 @@ func (a *account) withTurn(ctx context.Context, do func(context.Context) error) 
 		defer func() { <-a.turn }()
 		own, cancel := context.WithTimeout(context.WithoutCancel(ctx), flightLimit)
 		defer cancel()
-		err := do(own)
-		a.publish()
-		done <- err
+		done <- panics.Held(func() error {
+			err := do(own)
+			a.publish()
+			return err
+		})
 	}()
 	select {
 	case err := <-done:
@@ -183,16 +186,24 @@ func (a *account) accessToken(ctx context.Context, claims string) (azcore.Access
 	if !forced && fresh && !a.published.storeDue(now) {
 		return t, nil
 	}
+	var mine azcore.AccessToken
 	err := a.withTurn(ctx, func(ctx context.Context) error {
-		if outcome, ok := a.attempts.since(before, forced); ok { // another caller's, while this one waited
-			return outcome
+		outcome, ok := a.attempts.since(before, forced) // another caller's, while this one waited
+		if !ok {
+			outcome = a.acquire(ctx, forced, claims)
 		}
-		return a.acquire(ctx, forced, claims)
+		// In the turn: whoever has it next may be a sign-in, which forgets the token.
+		mine, _ = a.bearer.current(now)
+		return outcome
 	})
-	t, _ = a.bearer.current(now)
-	if err == nil {
-		return t, nil
+	if err == nil && mine.Token == "" {
+		return mine, &rotation.Error{Class: rotation.Transient, Code: codeAnswer,
+			Message: "there is no token of " + a.user + " at the moment: it is tried again"}
 	}
+	if err == nil {
+		return mine, nil
+	}
+	t, _ = a.bearer.current(now)
 	stillGood := t.Token != "" && a.client.cfg.Now().Add(time.Minute).Before(t.ExpiresOn)
 	if !forced && stillGood && ctx.Err() == nil {
 		return t, nil // an early refresh has failed

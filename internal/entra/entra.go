@@ -75,7 +75,8 @@ type Credential struct {
 	// ManagedIdentity yields the assertion of a federated credential.
 	ManagedIdentity azcore.TokenCredential
 	// Certificate yields the app's certificates, leaf first, and their RSA key.
-	// It is called when they are first needed, until it succeeds. Its errors are
+	// It is called when they are first needed, again after a day, and when Entra does
+	// not know the certificate: the vault may have renewed it. Its errors are
 	// *rotation.Error.
 	Certificate func(context.Context) ([]*x509.Certificate, crypto.PrivateKey, error)
 }
@@ -117,6 +118,8 @@ type Client struct {
 
 	certificateMu sync.Mutex
 	certificate   *confidential.Credential // nil: not read yet
+	certificateAt time.Time                // when it was read
+	certificateNo int                      // which reading it is
 }
 
 // New checks a configuration; it calls nobody yet. All problems are reported at

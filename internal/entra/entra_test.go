@@ -918,3 +918,26 @@ func TestClaimsForceOneRefresh(t *testing.T) {
 		})
 	}
 }
+
+// A caller that has waited for its turn has its token, though a sign-in that comes next
+// forgets the one in memory.
+func TestASignInBesideARefreshLeavesNobodyWithoutAToken(t *testing.T) {
+	w := newWorld(t, fake.Switches{})
+	c := w.start()
+	w.signIn(c)
+	k := c.Credential("build-bot")
+	for range 30 {
+		var callers sync.WaitGroup
+		for range 8 {
+			callers.Go(func() {
+				o := policy.TokenRequestOptions{Scopes: patScopes, Claims: "{}"}
+				token, err := k.GetToken(t.Context(), o)
+				if err == nil && token.Token == "" {
+					t.Error("an empty token, and no error")
+				}
+			})
+		}
+		w.signIn(c)
+		callers.Wait()
+	}
+}

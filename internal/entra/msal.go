@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/confidential"
@@ -20,6 +21,7 @@ type msalClient struct {
 	public       *public.Client
 	cache        *msalCache
 	assertion    *assertion
+	reading      int // of the certificate that it was made with
 }
 
 // newClient makes a client that keeps its tokens in m: with the app's
@@ -54,7 +56,7 @@ func (c *Client) newConfidentialClient(ctx context.Context, m *msalCache) (msalC
 	if err != nil {
 		return out, settingsFailure(err)
 	}
-	out.confidential = &p
+	out.confidential, out.reading = &p, c.reading()
 	return out, nil
 }
 
@@ -81,13 +83,34 @@ func (c *Client) appCredential(ctx context.Context, why *assertion) (confidentia
 	return confidential.NewCredFromAssertionCallback(assert), nil
 }
 
-// readCertificate reads the app's certificate, once.
+// certificateAge is how long a certificate that was read counts.
+const certificateAge = 24 * time.Hour
+
+// readCertificate reads the app's certificate, once a day. While the vault cannot be read,
+// the one of before goes on.
 func (c *Client) readCertificate(ctx context.Context) (confidential.Credential, *rotation.Error) {
 	c.certificateMu.Lock()
 	defer c.certificateMu.Unlock()
-	if c.certificate != nil {
+	now := c.cfg.Now()
+	if c.certificate != nil && now.Sub(c.certificateAt) < certificateAge {
 		return *c.certificate, nil
 	}
+	cred, e := c.freshCertificate(ctx)
+	if e != nil && c.certificate != nil {
+		c.cfg.Log.WarnContext(ctx, "the app's certificate can't be read again: patrol goes on with the one that it has",
+			"class", e.Class, "code", e.Code)
+		c.certificateAt = now.Add(rereadEvery - certificateAge) // in a minute again
+		return *c.certificate, nil
+	}
+	if e != nil {
+		return confidential.Credential{}, e
+	}
+	c.certificate, c.certificateAt = &cred, now
+	c.certificateNo++
+	return cred, nil
+}
+
+func (c *Client) freshCertificate(ctx context.Context) (confidential.Credential, *rotation.Error) {
 	certs, key, err := c.cfg.Credential.Certificate(ctx)
 	if err != nil {
 		return confidential.Credential{}, certificateFailure(err)
@@ -96,8 +119,45 @@ func (c *Client) readCertificate(ctx context.Context) (confidential.Credential, 
 	if err != nil {
 		return confidential.Credential{}, settingsFailure(err)
 	}
-	c.certificate = &cred
 	return cred, nil
+}
+
+// certificateReading is which reading of the certificate counts now. A client that was made
+// with another one is made anew.
+func (c *Client) certificateReading(ctx context.Context) int {
+	if c.cfg.Credential.Certificate == nil {
+		return 0
+	}
+	_, _ = c.readCertificate(ctx) // why it fails is said where it is needed
+	return c.reading()
+}
+
+func (c *Client) reading() int {
+	c.certificateMu.Lock()
+	defer c.certificateMu.Unlock()
+	return c.certificateNo
+}
+
+// unknownCertificate is Entra's number for a certificate that the registration does not have.
+const unknownCertificate = "AADSTS700027"
+
+// certificateRefused has the certificate read again if Entra does not know the one that was
+// used: at most once a minute, and not by everybody who was refused at once.
+func (c *Client) certificateRefused(e *rotation.Error, reading int) (again bool) {
+	if c.cfg.Credential.Certificate == nil || e == nil || e.Code != unknownCertificate {
+		return false
+	}
+	c.certificateMu.Lock()
+	defer c.certificateMu.Unlock()
+	now := c.cfg.Now()
+	if c.certificateNo != reading {
+		return true // somebody has read it since
+	}
+	if now.Sub(c.certificateAt) < rereadEvery {
+		return false
+	}
+	c.certificateAt = time.Time{}
+	return true
 }
 
 // certificateFailure keeps what is known of why the certificate can't be had.

@@ -309,6 +309,74 @@ func TestCertificateCredential(t *testing.T) {
 	w.wantError(w.start(with(unknown, other)), rotation.Configuration, "AADSTS700027")
 }
 
+// Key Vault renews a certificate, and the old one is taken off the registration: no restart.
+func TestARenewedCertificateIsReadAgain(t *testing.T) {
+	issue := func(t *testing.T, key *rsa.PrivateKey) *x509.Certificate {
+		template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "patrol"},
+			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(1, 0, 0)}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cert
+	}
+	var keys []*rsa.PrivateKey
+	for range 2 {
+		key, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys = append(keys, key)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		certs := []*x509.Certificate{issue(t, keys[0]), issue(t, keys[1])}
+		w := newWorld(t, fake.Switches{})
+		registered := func(cert *x509.Certificate) {
+			w.authority.AddApp(fake.App{ClientID: app, Web: []string{"https://patrol.example/api/signin/callback"},
+				Scopes: patScopes, Certificates: []*x509.Certificate{cert}})
+		}
+		registered(certs[0])
+		inVault, reads, fails := 0, 0, error(nil)
+		c := w.start(func(cfg *entra.Config) {
+			cfg.Credential = entra.Credential{
+				Certificate: func(context.Context) ([]*x509.Certificate, crypto.PrivateKey, error) {
+					reads++
+					return []*x509.Certificate{certs[inVault]}, keys[inVault], fails
+				},
+			}
+		})
+		w.signIn(c)
+		w.mustToken(c)
+		check(t, "read at first", reads, 1)
+
+		inVault = 1
+		registered(certs[1])
+		time.Sleep(2 * time.Hour) // the token has ended, and Entra knows another certificate
+		w.mustToken(c)
+		check(t, "read when Entra refuses it", reads, 2)
+
+		time.Sleep(25 * time.Hour)
+		w.mustToken(c)
+		check(t, "read after a day", reads, 3)
+
+		time.Sleep(25 * time.Hour)
+		fails = errDown
+		w.mustToken(c) // with the one that is known
+		check(t, "tried after another day", reads, 4)
+
+		fails, inVault = nil, 0 // in the vault is none that Entra knows
+		time.Sleep(25 * time.Hour)
+		w.wantError(c, rotation.Configuration, "AADSTS700027")
+		before := reads
+		w.wantError(c, rotation.Configuration, "AADSTS700027")
+		check(t, "read for one refusal after the other", reads-before <= 1, true)
+	})
+}
+
 // The vault may be away when the app starts: the certificate is asked for until
 // it is there, and then no more.
 func TestTheCertificateIsReadWhenItIsNeeded(t *testing.T) {

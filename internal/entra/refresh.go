@@ -142,6 +142,9 @@ func (a *account) acquire(ctx context.Context, force bool, claims string) error 
 // the vault is asked for another one before a person is.
 func (a *account) redeem(ctx context.Context, claims string) error {
 	e := a.redeemOnce(ctx, claims)
+	if a.client.certificateRefused(e, a.confidential.reading) {
+		e = a.redeemOnce(ctx, claims)
+	}
 	for e != nil && e.Class == rotation.SignIn {
 		// Somebody may have signed in, or another instance may have stored its
 		// refresh token, since the vault was last read.
@@ -241,7 +244,8 @@ func (a *account) msal(ctx context.Context) (msalClient, *rotation.Error) {
 	if a.cache.doc.Public || a.client.cfg.Credential.isPublic() {
 		return a.public, nil
 	}
-	if a.confidential.confidential == nil {
+	isThere := a.confidential.confidential != nil
+	if !isThere || a.confidential.reading != a.client.certificateReading(ctx) {
 		c, e := a.client.newConfidentialClient(ctx, &a.cache)
 		if e != nil {
 			return msalClient{}, e

@@ -155,7 +155,9 @@ func (c *Client) CompleteSignIn(ctx context.Context, identity string, g CodeGran
 			confidential.WithChallenge(verifier))
 	}
 	if err != nil {
-		return client.failure(err, c.cfg.Now())
+		e := client.failure(err, c.cfg.Now())
+		c.certificateRefused(e, client.reading) // the person's next try has the one of now
+		return e
 	}
 	who, e := c.grantOf(r, g.Nonce)
 	if e != nil {

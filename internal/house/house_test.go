@@ -391,3 +391,49 @@ func TestNamesAreSplitIntoWords(t *testing.T) {
 		}
 	}
 }
+
+// A panic in a goroutine that nobody guards ends the process, and with it every other
+// invocation. Each one holds it (panics.Held), or runs what does, or belongs to a command.
+func TestNoGoroutineCanEndTheProcess(t *testing.T) {
+	guards := []string{"panics.Held(", "inParallel(", "server.Serve(", "c.Wait()"}
+	bodies := map[string]string{} // of functions and methods, by package and name
+	type start struct{ at, dir, text string }
+	var starts []start
+	for _, s := range sources(t) {
+		if !strings.HasPrefix(s.path, "internal/") || strings.HasSuffix(s.path, "_test.go") {
+			continue
+		}
+		dir := filepath.Dir(s.path)
+		if slices.Contains([]string{"internal/telemetry/otlptest", "internal/reconcile/portstest"}, dir) {
+			continue
+		}
+		text := func(n ast.Node) string {
+			return s.text[s.fset.Position(n.Pos()).Offset:s.fset.Position(n.End()).Offset]
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.FuncDecl:
+				if n.Body != nil {
+					bodies[dir+" "+n.Name.Name] += text(n.Body)
+				}
+			case *ast.GoStmt:
+				starts = append(starts, start{s.at(n.Pos()), dir, text(n.Call)})
+			case *ast.CallExpr:
+				if f, ok := n.Fun.(*ast.SelectorExpr); ok && f.Sel.Name == "Go" && len(n.Args) == 1 {
+					starts = append(starts, start{s.at(n.Pos()), dir, text(n.Args[0])})
+				}
+			}
+			return true
+		})
+	}
+	if len(starts) < 10 {
+		t.Fatalf("%d goroutines were found: the test does not see them", len(starts))
+	}
+	for _, g := range starts {
+		name, _, _ := strings.Cut(g.text, "(")
+		called := bodies[g.dir+" "+name[strings.LastIndexByte(name, '.')+1:]]
+		if !slices.ContainsFunc(guards, func(guard string) bool { return strings.Contains(g.text+called, guard) }) {
+			t.Errorf("%s: nobody holds a panic of this goroutine: %s", g.at, g.text)
+		}
+	}
+}

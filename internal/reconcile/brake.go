@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/azure-patrol/patrol/internal/panics"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
@@ -66,13 +67,15 @@ func (l *secretList) fetch(ctx context.Context, f *secretFlight) {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
 	var secrets []rotation.Version
-	for v, err := range l.vault.Secrets(ctx) {
-		if err != nil {
-			f.err = err
-			break
+	f.err = panics.Held(func() error {
+		for v, err := range l.vault.Secrets(ctx) {
+			if err != nil {
+				return err
+			}
+			secrets = append(secrets, v)
 		}
-		secrets = append(secrets, v)
-	}
+		return nil
+	})
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	defer close(f.done)

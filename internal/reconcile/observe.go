@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/azure-patrol/patrol/internal/panics"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
@@ -79,8 +80,12 @@ type listAnswer struct {
 func (w *work) startList(ctx context.Context, slowed bool) listInFlight {
 	out := make(chan listAnswer, 1)
 	go func() {
-		pats, err := w.lists.recent(ctx, w.spec.Owner(), slowed)
-		out <- listAnswer{pats, err}
+		var a listAnswer
+		a.err = panics.Held(func() (err error) {
+			a.pats, err = w.lists.recent(ctx, w.spec.Owner(), slowed)
+			return err
+		})
+		out <- a
 	}()
 	return out
 }

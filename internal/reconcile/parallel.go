@@ -3,6 +3,8 @@ package reconcile
 import (
 	"errors"
 	"sync"
+
+	"github.com/azure-patrol/patrol/internal/panics"
 )
 
 // maxParallel is how many calls to one service are under way at once.
@@ -16,7 +18,7 @@ func inParallel(fs []func() error) error {
 	for i, f := range fs {
 		slots <- struct{}{}
 		wg.Go(func() {
-			errs[i] = f()
+			errs[i] = panics.Held(f)
 			<-slots
 		})
 	}

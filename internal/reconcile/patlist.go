@@ -10,6 +10,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/azure-patrol/patrol/internal/panics"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
@@ -128,11 +129,14 @@ func (r *patlist) fetch(ctx context.Context, o rotation.Owner, f *flight) {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
 	at := r.now()
-	pats, err := r.tokens.List(ctx, o)
 	var l *index
-	if err == nil {
-		l = newIndex(at, pats)
-	}
+	err := panics.Held(func() error {
+		pats, err := r.tokens.List(ctx, o)
+		if err == nil {
+			l = newIndex(at, pats)
+		}
+		return err
+	})
 
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/azure-patrol/patrol/internal/panics"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
@@ -82,10 +83,12 @@ func (p *planning) startLists(ctx context.Context, ready func(identity string)) 
 		}
 		go func() {
 			slot <- struct{}{}
-			ready(o.owner.Identity)
-			o.err = p.retrying(ctx, p.pauses, func() (err error) {
-				o.pats, err = p.lists.list(ctx, o.owner, p.plan.At)
-				return err
+			o.err = panics.Held(func() error {
+				ready(o.owner.Identity)
+				return p.retrying(ctx, p.pauses, func() (err error) {
+					o.pats, err = p.lists.list(ctx, o.owner, p.plan.At)
+					return err
+				})
 			})
 			<-slot
 			listed <- o

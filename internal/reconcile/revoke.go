@@ -33,6 +33,10 @@ type Ended struct {
 // use is not revoked without force: rotating it is what its owner wants.
 func (a *Actions) Revoke(ctx context.Context, t Target) (Ended, error) {
 	owners := a.owners(t)
+	if len(owners) == 0 {
+		return Ended{}, &Refusal{Code: UnknownToken,
+			Message: "the manifest has no PAT of this identity in this organization"}
+	}
 	var failed error
 	for _, o := range owners {
 		pats, err := a.Tokens.List(ctx, o) // afresh: an old list is no ground for a "not found"
@@ -64,11 +68,9 @@ func (a *Actions) Revoke(ctx context.Context, t Target) (Ended, error) {
 		Message: "none of the identities and organizations asked has or had a PAT with this authorization id"}
 }
 
-// owners are whose PATs may be meant.
+// owners are whose PATs may be meant: of the manifest, and of nobody else. A name that
+// somebody makes up reaches no service and stays in no memory.
 func (a *Actions) owners(t Target) []rotation.Owner {
-	if t.Identity != "" && t.Organization != "" {
-		return []rotation.Owner{{Identity: t.Identity, Organization: t.Organization}}
-	}
 	var out []rotation.Owner
 	for _, s := range a.Specs() {
 		o := s.Owner()

@@ -31,6 +31,8 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 	nooptrace "go.opentelemetry.io/otel/trace/noop"
+
+	"github.com/azure-patrol/patrol/internal/panics"
 )
 
 // scopeName is the instrumentation scope of patrol's own spans and metrics.
@@ -278,7 +280,7 @@ func inParallel(ctx context.Context, fs []func(context.Context) error) error {
 	errs := make([]error, len(fs))
 	var wg sync.WaitGroup
 	for i, f := range fs {
-		wg.Go(func() { errs[i] = f(ctx) })
+		wg.Go(func() { errs[i] = panics.Held(func() error { return f(ctx) }) })
 	}
 	wg.Wait()
 	return errors.Join(errs...)

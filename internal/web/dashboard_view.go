@@ -12,6 +12,7 @@ import (
 
 	"github.com/azure-patrol/patrol/internal/administration"
 	"github.com/azure-patrol/patrol/internal/entra"
+	"github.com/azure-patrol/patrol/internal/panics"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
@@ -192,10 +193,19 @@ func (d *dashboard) overview(ctx context.Context, f dashboardFilter) *dashboardP
 		report StatusReport
 		plan   rotation.Plan
 		both   sync.WaitGroup
+		held   error
 	)
-	both.Go(func() { report = d.Report(ctx) })
+	both.Go(func() {
+		held = panics.Held(func() error {
+			report = d.Report(ctx)
+			return nil
+		})
+	})
 	plan = d.planForPage(ctx, f.Cursor != "")
 	both.Wait()
+	if held != nil {
+		panic(held) // where the invocation's own guard sees it
+	}
 
 	now := d.Now()
 	v := &overview{Filter: f, Counts: count(plan), LastSweep: report.LastSweep, NextSweep: report.NextSweep,

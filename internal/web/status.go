@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/azure-patrol/patrol/internal/panics"
 	"github.com/azure-patrol/patrol/internal/reconcile"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
@@ -148,7 +149,15 @@ func (a *API) identities(ctx context.Context) []SignInState {
 	out := make([]SignInState, len(names))
 	var wg sync.WaitGroup
 	for i, name := range names {
-		wg.Go(func() { out[i] = a.Identities.State(ctx, name) })
+		wg.Go(func() {
+			err := panics.Held(func() error {
+				out[i] = a.Identities.State(ctx, name)
+				return nil
+			})
+			if err != nil {
+				out[i] = SignInState{Name: name, Err: err}
+			}
+		})
 	}
 	wg.Wait()
 	return out
