@@ -42,6 +42,7 @@ var functions = map[string]trigger{
 	"RevokeUserPats":  {kind: "httpTrigger", method: "post", route: "revocations", level: "admin"},
 	"Dashboard":       {kind: "httpTrigger", method: "get", route: "dashboard", level: "function"},
 	"DashboardAction": {kind: "httpTrigger", method: "post", route: "dashboard", level: "function"},
+	"GetPatAudit":     {kind: "httpTrigger", method: "get", route: "pats/{name}/audit", level: "admin"},
 	"Health":          {kind: "httpTrigger", method: "get,head", route: "health", level: "anonymous"},
 }
 

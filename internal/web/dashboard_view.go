@@ -493,7 +493,7 @@ func (d *dashboard) pat(ctx context.Context, name string, n *notice) *dashboardP
 		}
 		return d.withNotice(ctx, n)
 	}
-	v := &patView{row: row{ManagedPAT: p, Failing: p.Failure}, Versions: p.Versions, TokenEvents: p.TokenEvents}
+	v := &patView{row: row{ManagedPAT: p, Failing: p.Failure}, Versions: p.Versions}
 	v.setState()
 	if s, ok := d.Reconciler.Spec(p.Name); ok {
 		v.Overlap = inWords(s.Overlap)

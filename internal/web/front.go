@@ -67,6 +67,7 @@ func Functions() []Function {
 			Body: formBody, Page: true},
 		{Name: "ExtendPat", Methods: post(), Route: "pats/{name}/extend", Level: LevelFunction, Body: jsonBody},
 		{Name: "GetPat", Methods: get(), Route: "pats/{name}", Level: LevelFunction},
+		{Name: "GetPatAudit", Methods: get(), Route: "pats/{name}/audit", Level: LevelAdmin},
 		{Name: "Health", Methods: []string{http.MethodGet, http.MethodHead}, Route: "health", Level: LevelAnonymous,
 			FromElsewhere: true},
 		{Name: "ListPats", Methods: get(), Route: "pats", Level: LevelFunction,

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/azure-patrol/patrol/internal/administration"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
@@ -48,7 +47,6 @@ func (a *API) Inspect(ctx context.Context, name string) (ManagedPAT, *Problem) {
 		}
 	}
 	slices.SortStableFunc(out.History, func(x, y Act) int { return y.At.Compare(x.At) })
-	out.TokenEvents = a.tokenEvents(ctx, item.Spec, versions)
 	return out, nil
 }
 
@@ -147,47 +145,6 @@ func beginning(v *rotation.Version) []Act {
 		return []Act{actOn(v, l.AnnouncedAt, actAdopted, by), actOn(v, v.Created, actStored, "")}
 	}
 	return []Act{actOn(v, v.Created, actStored, "")}
-}
-
-const (
-	// auditDays is how far back the organization's audit log is read, and
-	// auditTimeout for how long: the answer does not depend on it.
-	auditDays    = 30
-	auditLimit   = 200
-	auditTimeout = 10 * time.Second
-)
-
-// tokenEvents are what the organization's own audit log says of this PAT's versions;
-// nil where nobody may read it.
-func (a *API) tokenEvents(ctx context.Context, s rotation.Spec, vs []rotation.Version) []administration.AuditEntry {
-	if a.Audit == nil {
-		return nil
-	}
-	ids := map[string]bool{}
-	for _, v := range vs {
-		if id := v.Ledger.AuthorizationID; id != "" {
-			ids[strings.ToLower(id)] = true
-		}
-	}
-	if len(ids) == 0 {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, auditTimeout)
-	defer cancel()
-	page, err := a.Audit(ctx, s.Owner(), administration.AuditQuery{From: a.Now().AddDate(0, 0, -auditDays),
-		Limit: auditLimit})
-	if err != nil {
-		a.Log.DebugContext(ctx, "token events left out: the organization's audit log could not be read",
-			"organization", s.Organization, "class", string(rotation.ClassOf(err)))
-		return nil
-	}
-	var out []administration.AuditEntry
-	for _, e := range page.Entries {
-		if ids[strings.ToLower(e.AuthorizationID)] {
-			out = append(out, e)
-		}
-	}
-	return out
 }
 
 // getPAT: one PAT, its versions and history.

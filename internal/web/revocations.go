@@ -43,10 +43,7 @@ func (a *API) RevokeUsers(ctx context.Context, by Caller, o UserRevocation) (Use
 	}
 	return do(ctx, a, by, asked, func(string) (UserRevocationReport, *Problem) {
 		if a.Administration == nil {
-			return UserRevocationReport{}, &Problem{Status: http.StatusConflict, Type: typeNoAdministrator,
-				Title: "No identity is an administrator",
-				Detail: "Mark the identity of a Project Collection Administrator with administrator: true in the " +
-					"manifest, and let its user sign in."}
+			return UserRevocationReport{}, noAdministrator()
 		}
 		r, err := a.Administration(ctx)
 		if err != nil {

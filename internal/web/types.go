@@ -1,10 +1,6 @@
 package web
 
-import (
-	"time"
-
-	"github.com/azure-patrol/patrol/internal/administration"
-)
+import "time"
 
 // ManagedPAT is a PAT of the manifest.
 type ManagedPAT struct {
@@ -36,9 +32,6 @@ type ManagedPAT struct {
 	Failure  *Failing      `json:"failure,omitempty"`
 	// Order is a person's order that stands.
 	Order *StandingOrder `json:"order,omitempty"`
-	// TokenEvents are the organization's own audit log about the PAT and the ones
-	// before it. Absent: the identity may not read it.
-	TokenEvents []administration.AuditEntry `json:"tokenEvents,omitempty"`
 }
 
 // Postponement is why a PAT is replaced later than it is due.

@@ -83,6 +83,7 @@ type API struct {
 	health  healthMemory
 	recent  recentPlan
 	answers answers
+	audits  audits
 }
 
 // New wires an API.
@@ -101,6 +102,7 @@ func (a *API) Handler() *Front {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /api/pats", a.listPATs)
 	mux.HandleFunc("GET /api/pats/{name}", a.getPAT)
+	mux.HandleFunc("GET /api/pats/{name}/audit", a.getPATAudit)
 	mux.HandleFunc("POST /api/pats/{name}/rotate", a.rotatePAT)
 	mux.HandleFunc("POST /api/pats/{name}/extend", a.extendPAT)
 	mux.HandleFunc("POST /api/pats/{name}/overlap", a.setOverlap)

@@ -285,6 +285,7 @@ func (c *coverage) successes(t *testing.T, r *fixture) {
 }
 
 func (c *coverage) refusals(t *testing.T, r *fixture) {
+	c.check(r.ask("GET", "/api/pats/jenkins-agents/audit", "")).want(409, "no-administrator")
 	ask := func(method, path, body string, headers ...string) *answer {
 		t.Helper()
 		return c.check(r.ask(method, path, body, headers...))
@@ -532,11 +533,48 @@ func (c *coverage) revocations(t *testing.T, r *fixture) {
 	ask(ada).want(503, "throttled")
 	r.Cloud.Injector.ClearFaults()
 
-	// Where there is an administrator, the organization's audit log is read.
+	c.audits(t, r)
+}
+
+// audits: the organization's audit log is read for an administrator who asks for it, and
+// for nobody else.
+func (c *coverage) audits(t *testing.T, r *fixture) {
+	const path = "/api/pats/jenkins-agents/audit"
+	ask := func(path string) *answer { return c.check(r.ask("GET", path, "")) }
 	r.sweep()
-	var p web.ManagedPAT
-	r.ask("GET", "/api/pats/jenkins-agents", "").want(200, "").into(&p)
-	if len(p.TokenEvents) == 0 {
+	reads := func() int { return r.Cloud.Injector.Count(devops.ServiceName, devops.QueryAudit) }
+	before := reads()
+	r.ask("GET", "/api/pats/jenkins-agents", "").want(200, "")
+	if n := reads() - before; n != 0 {
+		t.Errorf("GetPat has read the audit log %d times", n)
+	}
+	ask("/api/pats/nobody/audit").want(404, "unknown-pat")
+	for status, want := range map[int]string{500: "upstream", 429: "throttled"} {
+		r.inject(faults.Fault{Service: devops.ServiceName, Operation: devops.QueryAudit, Mode: faults.Status,
+			Status: status, Times: -1})
+		ask(path).want(map[string]int{"upstream": 502, "throttled": 503}[want], want)
+		r.Cloud.Injector.ClearFaults()
+		time.Sleep(2 * time.Minute) // the pause that was asked for
+	}
+	r.Cloud.DevOps.SetAdministrator("root@contoso.com", false)
+	ask(path).want(403, "not-administrator")
+	r.Cloud.DevOps.SetAdministrator("root@contoso.com", true)
+
+	before = reads()
+	var first, again web.PATAudit
+	ask(path).want(200, "").into(&first)
+	if len(first.Events) == 0 {
 		t.Error("no events of the organization's audit log")
 	}
+	read := reads() - before
+	ask(path).want(200, "").into(&again)
+	if n := reads() - before; n != read || !again.At.Equal(first.At) {
+		t.Errorf("asked twice, the log was read %d times, want once; read at %s and %s", n, first.At, again.At)
+	}
+	time.Sleep(6 * time.Minute)
+	ask(path).want(200, "").into(&again)
+	if !again.At.After(first.At) {
+		t.Error("the answer is older than five minutes")
+	}
+	c.check(r.ask("GET", path, "", "X-Functions-Key: a-function-key")).want(401, "")
 }

@@ -238,7 +238,7 @@ func schemas() map[string]any {
 		"Problem": web.Problem{}, "Cause": web.FailureCause{}, "BlindSpot": web.BlindSpot{}, "Links": web.Links{},
 		"NextAction":       web.NextAction{},
 		"ManagedPatDetail": web.ManagedPAT{}, "Version": web.VersionInfo{}, "Act": web.Act{},
-		"TokenEvent":   administration.AuditEntry{},
+		"TokenEvent": administration.AuditEntry{}, "PatAudit": web.PATAudit{},
 		"UnmanagedPat": web.UnmanagedPAT{}, "ReleasedPat": web.ReleasedPAT{}, "Inventory": web.Inventory{},
 		"Listing":    web.Listing{},
 		"PlanReport": web.PlanReport{}, "Change": web.Change{}, "Order": web.Order{}, "Extension": web.Extension{},
