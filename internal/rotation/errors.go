@@ -80,6 +80,7 @@ const (
 	KeyVault    Service = "key-vault"
 	ServiceBus  Service = "service-bus"
 	Entra       Service = "entra"
+	Storage     Service = "storage"
 )
 
 // Error is a failure whose class decides what happens next. Code and Message are

@@ -284,6 +284,8 @@ func New(cfg Config) *Server {
 				Scopes: []string{"user_impersonation"}},
 			{ID: "80a10ef9-8168-493d-abf9-3297c4ef6e3c", URIs: []string{"https://servicebus.azure.net"},
 				Scopes: []string{"user_impersonation"}},
+			{ID: "e406a681-f3d4-42a8-90b6-c2b029497af1", URIs: []string{"https://storage.azure.com"},
+				Scopes: []string{"user_impersonation"}},
 			{ID: "00000003-0000-0000-c000-000000000000", URIs: []string{"https://graph.microsoft.com"},
 				Scopes: []string{"User.Read", "email"}},
 			{ID: "fb60f99c-7a34-4190-8149-302f77469936", URIs: []string{exchangeOf(cfg.Authority)}},
