@@ -38,7 +38,8 @@ type Entry struct {
 // Table is every code.
 func Table() []Group {
 	return []Group{
-		api(), rotations(), messages(), azureDevOps(), signIns(), keyVault(), revocations(), commandLine(), health(),
+		api(), rotations(), messages(), azureDevOps(), signIns(), keyVault(), state(), revocations(), commandLine(),
+		health(),
 	}
 }
 
@@ -507,6 +508,59 @@ func keyVault() Group {
 				"Correct the name in the manifest."),
 			code("vault-value", "A value is empty, or longer than 25,600 bytes.", "Report it."),
 			code("vault-version", "A version to update was not named.", "Report it."),
+		}}
+}
+
+func state() Group {
+	return Group{Title: "State blobs",
+		Where: "`code` of problems, events, the status page and log lines, about the container that `STATE_URL` " +
+			"names. patrol rotates all the same; what other processes know is shown as not known. " +
+			"The message has the storage account's own status and code.",
+		Entries: []Entry{
+			code("state-off",
+				"`STATE_URL` is not set.",
+				"Set it to the address of a blob container; our templates do."),
+			code("state-url",
+				"What answers at `STATE_URL` is no blob container, there is no storage account of this name, or the "+
+					"setting is no address of one.",
+				"Correct the setting. In a private network, check the DNS zone for blobs."),
+			code("state-container", "The storage account has no such container.", "Create it, or correct `STATE_URL`."),
+			code("state-forbidden",
+				"The storage account refuses the app.",
+				"Give its managed identity the role Storage Blob Data Contributor on the container; a new role takes "+
+					"minutes to work."),
+			code("state-network",
+				"The storage account's network rules refuse the app.",
+				"Let the app's subnet in, or use a private endpoint."),
+			code("state-unauthorized",
+				"The storage account does not accept the app's token.",
+				"The account and the managed identity must belong to the same tenant."),
+			code("state-credential",
+				"The app's identity gets no token for the storage account.",
+				"Check `AZURE_CLIENT_ID`, and that the managed identity is assigned to the app."),
+			code("state-client",
+				"The client for the storage account could not be made.",
+				"Report it with the handler's first log lines."),
+			code("state-busy",
+				"The storage account asks for a pause.",
+				"Nothing: it is tried again. If it stays: see who else uses the account."),
+			code("state-unavailable",
+				"The storage account could not be reached, or did not answer properly.",
+				"Nothing: it is tried again. If it stays: check the app's network."),
+			code("state-answer",
+				"The storage account's answer cannot be understood.",
+				"Look for a proxy in between; report it with the activity id."),
+			code("state-rejected",
+				"The storage account rejects the request, for the reason in the message.",
+				"Follow the message."),
+			code("state-content",
+				"A blob of the container holds something that patrol does not write there, or what was to be written "+
+					"is not whole.",
+				"Delete the blob that the message names. If it names none: report it."),
+			code("state-size",
+				"A blob is larger than the state's blobs may be.",
+				"Delete it if patrol has not written it; report it otherwise."),
+			code("state-key", "A blob's name has characters that the state does not use.", "Report it."),
 		}}
 }
 
