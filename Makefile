@@ -190,8 +190,9 @@ simulate: ## every pair of faults; takes more than an hour, SCENARIO=rotate narr
 	GOGC=400 $(GO) test -count=1 -timeout 24h -v -run '^TestEveryPairOfFaultsHolds$$' ./sandbox/simulation -args -pairs -scenario '$(SCENARIO)'
 
 .PHONY: conformance
-conformance: setup ## the Service Bus SDK's own live tests against the sandbox; patrol's sign-in against another authority
+conformance: setup ## the Service Bus SDK's own live tests against the sandbox; patrol's sign-in and its state against other servers
 	$(GO) -C tests run -buildvcs=false ./conformance/entra
+	$(GO) -C tests run -buildvcs=false ./conformance/blob
 	$(GO) -C tests run -buildvcs=false ./conformance/servicebus
 
 .PHONY: bench

@@ -297,7 +297,8 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, when Conditio
 	return ETag(*got.ETag), nil
 }
 
-// Delete deletes a blob; one that is not there is deleted.
+// Delete deletes a blob; one that is not there is deleted, whatever the condition. An
+// account may look at the condition first, so a conflict is held against what is there.
 func (s *Store) Delete(ctx context.Context, key string, when Condition) error {
 	if s == nil {
 		return ErrOff
@@ -311,6 +312,11 @@ func (s *Store) Delete(ctx context.Context, key string, when Condition) error {
 	defer cancel()
 	_, err = client.Delete(ctx, &blob.DeleteOptions{AccessConditions: when.headers()})
 	err = s.failure(doing, err)
+	if errors.Is(err, ErrConflict) {
+		if _, readErr := s.Get(ctx, key); errors.Is(readErr, ErrNotFound) {
+			return nil
+		}
+	}
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}

@@ -111,6 +111,14 @@ func TestADeletionTakesEffectOnItsConditionOnly(t *testing.T) {
 	})
 }
 
+func TestADeletionOfWhatIsGoneIsDoneHoweverTheAccountAnswers(t *testing.T) {
+	for _, first := range []bool{false, true} {
+		story(t, func(t *testing.T, s *fixture) {
+			noError(t, s.Delete(t.Context(), key, statestore.Unchanged(`"0x1"`)))
+		}, func(c *blob.Config, _ *statestore.Config) { c.ConditionFirst = first })
+	}
+}
+
 // An answer that is lost is asked for again; what the second attempt meets may be the
 // first one's work.
 func TestAWriteWhoseAnswerWasLostIsNoConflict(t *testing.T) {

@@ -63,6 +63,9 @@ type Config struct {
 	// EmptyPages lets every list begin with an empty page that has a marker, which
 	// clients must follow.
 	EmptyPages bool
+	// ConditionFirst answers a deletion by If-Match of a blob that is not there with 412,
+	// as Azurite does, instead of 404. Which of them the service does is not documented.
+	ConditionFirst bool
 }
 
 // The service's limits.
@@ -247,11 +250,11 @@ func (a *Account) remove(in, name string, when conditions) error {
 	defer a.writing.Unlock()
 	a.mu.Lock()
 	c, b, err := a.find(in, name)
+	if err == nil && (b != nil || a.cfg.ConditionFirst) {
+		err = when.forWrite(b, false)
+	}
 	if err == nil && b == nil {
 		err = noBlob()
-	}
-	if err == nil {
-		err = when.forWrite(b, false)
 	}
 	if err != nil {
 		a.mu.Unlock()

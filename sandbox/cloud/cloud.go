@@ -1,6 +1,7 @@
 // Package cloud is a whole local Azure for the app: an Entra tenant, an Azure
-// DevOps, a Key Vault, a managed identity and a Service Bus namespace, wired to
-// each other as they are in Azure and reached by the addresses of Environment.
+// DevOps, a Key Vault, a managed identity, a Service Bus namespace and a storage
+// account, wired to each other as they are in Azure and reached by the addresses of
+// Environment.
 //
 // It runs on loopback, over TLS, for a process that is to know nothing of it; or
 // on a memnet.Network, for the real SDKs in one process and in virtual time. It keeps a
@@ -24,6 +25,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/azure-patrol/patrol/sandbox/blob"
 	"github.com/azure-patrol/patrol/sandbox/devca"
 	"github.com/azure-patrol/patrol/sandbox/devops"
 	"github.com/azure-patrol/patrol/sandbox/entra"
@@ -43,7 +45,7 @@ const (
 
 // Ports fixes the loopback ports; zero draws a free one.
 type Ports struct {
-	Entra, DevOps, VSSPS, Vault, ServiceBus, PlainServiceBus, Identity, Control int
+	Entra, DevOps, VSSPS, Vault, ServiceBus, PlainServiceBus, Blobs, Identity, Control int
 }
 
 // Config describes a cloud. Its zero value is a cloud on free loopback ports.
@@ -84,6 +86,8 @@ type Config struct {
 	// Vault may change the vault's configuration before it is made; what the
 	// cloud wires itself (addresses, tokens, events, faults) is overwritten.
 	Vault func(*keyvault.Config)
+	// Blobs may change the storage account's in the same way.
+	Blobs func(*blob.Config)
 	// Entities of the Service Bus namespace, in the form of the emulator's
 	// configuration file. Default: those that the app needs.
 	Entities []byte
@@ -110,6 +114,7 @@ type Cloud struct {
 	DevOps   *devops.Service
 	Vault    *keyvault.Vault
 	Bus      *servicebus.Bus
+	Blobs    *blob.Account
 
 	config      Config
 	net         network
@@ -137,7 +142,7 @@ type Cloud struct {
 
 // addresses are the services' public URLs; namespace has no scheme.
 type addresses struct {
-	entra, devops, vssps, vault, identity, namespace, control string
+	entra, devops, vssps, vault, blobs, identity, namespace, control string
 }
 
 // New starts a cloud with an app registration, its managed identity, and nobody
@@ -188,7 +193,7 @@ func New(c Config) (_ *Cloud, err error) {
 		cl.header = "identity-header-of-the-sandbox"
 	}
 	for _, step := range []func() error{cl.startEntra, cl.startIdentity, cl.startDevOps, cl.startBus, cl.addEntities,
-		cl.startPlainBus, cl.startVault, cl.storeCertificate, cl.startControl} {
+		cl.startPlainBus, cl.startVault, cl.startBlobs, cl.storeCertificate, cl.startControl} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -272,7 +277,10 @@ func (c *Cloud) startDevOps() (err error) {
 	return err
 }
 
-var errOtherResource = errors.New("the token is for another resource")
+var (
+	errOtherResource = errors.New("the token is for another resource")
+	errNoRole        = errors.New("the identity has no role here")
+)
 
 func (c *Cloud) verifyDevOps(token string) (devops.Claims, error) {
 	claims, err := c.Entra.VerifyAccessToken(token)
@@ -320,7 +328,38 @@ func (c *Cloud) startVault() error {
 	return nil
 }
 
-// verifyOwn accepts the app's managed identity alone.
+// startBlobs starts the storage account, with the container of the app's state in it.
+func (c *Cloud) startBlobs() error {
+	handler := &lateHandler{}
+	at, err := c.serve(serviceBlobs, handler)
+	if err != nil {
+		return err
+	}
+	c.at.blobs = at
+	var config blob.Config
+	if c.config.Blobs != nil {
+		c.config.Blobs(&config)
+	}
+	config.URL, config.Authority, config.Tenant = at, c.at.entra, c.Entra.Tenant()
+	config.Injector = c.Injector
+	config.Verify = func(token string) error {
+		err := c.verifyOwn(token, "https://storage.azure.com")
+		if errors.Is(err, errNoRole) {
+			return blob.ErrNoRole
+		}
+		return err
+	}
+	config.OnChange = func(b blob.Blob) { c.history.add(Record{At: time.Now(), Kind: Blob, Blob: &b}) }
+	c.Blobs, err = blob.New(config, StateContainer)
+	if err != nil {
+		return err
+	}
+	handler.set(c.Blobs)
+	return nil
+}
+
+// verifyOwn accepts the app's managed identity alone: nobody else has a role in
+// the vault, the namespace or the storage account.
 func (c *Cloud) verifyOwn(token, audience string) error {
 	claims, err := c.Entra.VerifyAccessToken(token)
 	switch {
@@ -329,7 +368,7 @@ func (c *Cloud) verifyOwn(token, audience string) error {
 	case trimSlash(claims.Audience) != audience:
 		return errOtherResource
 	case claims.IDType != "app" || claims.ObjectID != c.principalID:
-		return errors.New("the identity has no role here")
+		return errNoRole
 	}
 	return nil
 }

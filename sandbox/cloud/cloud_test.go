@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,7 +13,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
+
 	"github.com/azure-patrol/patrol/internal/app"
+	"github.com/azure-patrol/patrol/internal/statestore"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
 	"github.com/azure-patrol/patrol/sandbox/entra"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
@@ -251,6 +256,114 @@ func TestTheHistoryHasEverythingInItsOrder(t *testing.T) {
 	// with a refresh token and the cloud's own secrets
 	if !slices.Contains(cl.Tokens(), token) || len(cl.Tokens()) < 3 {
 		t.Error("the PAT is not among the tokens that were given out")
+	}
+}
+
+// The state is written and read with the app's own credential, its endpoint included.
+func TestTheStateIsReachedByTheManagedIdentity(t *testing.T) {
+	for name, c := range map[string]cloud.Config{
+		"loopback":               {},
+		"network, local names":   {Network: &memnet.Network{}},
+		"network, genuine names": {Network: &memnet.Network{}, Genuine: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cl, err := cloud.New(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer cl.Close()
+			env := cl.Environment()
+			for _, name := range []string{"IDENTITY_ENDPOINT", "IDENTITY_HEADER"} {
+				t.Setenv(name, env[name])
+			}
+			transport := cl.Transport()
+			defer transport.CloseIdleConnections()
+			options := azcore.ClientOptions{Transport: &http.Client{Transport: transport}}
+			identity, err := azidentity.NewManagedIdentityCredential(&azidentity.ManagedIdentityCredentialOptions{
+				ClientOptions: options, ID: azidentity.ClientID(env["AZURE_CLIENT_ID"])})
+			if err != nil {
+				t.Fatal(err)
+			}
+			store, err := statestore.New(statestore.Config{URL: parse(t, env["STATE_URL"]), Credential: identity,
+				ClientOptions: options})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, key := t.Context(), "sweeps/last.json"
+			if _, err := store.Put(ctx, key, []byte("{}"), statestore.Unchanged("")); err != nil {
+				t.Fatal(err)
+			}
+			got, err := store.Get(ctx, key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(got.Value) != "{}" {
+				t.Errorf("value %q, want {}", got.Value)
+			}
+			if _, ok := cl.Blobs.Blob(cloud.StateContainer, key); !ok {
+				t.Error("the blob is not in the container of the state")
+			}
+			entries, more, err := store.List(ctx, "sweeps/")
+			if err != nil || more || len(entries) != 1 || entries[0].Key != key {
+				t.Errorf("list %+v, %v, %v", entries, more, err)
+			}
+			if n := cl.Injector.Count("identity", "token"); n != 1 {
+				t.Errorf("the managed identity was asked for %d tokens, want 1", n)
+			}
+			last := cl.History()[len(cl.History())-1]
+			if last.Kind != cloud.Blob || last.Blob.Name != key {
+				t.Errorf("the history ends with %+v, want the blob", last)
+			}
+		})
+	}
+}
+
+func parse(t *testing.T, text string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+func TestAnotherIdentityHasNoRoleInTheStorageAccount(t *testing.T) {
+	t.Parallel()
+	cl, err := cloud.New(cloud.Config{Network: &memnet.Network{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	cl.Entra.AddIdentity(entra.ManagedIdentity{ClientID: "another"})
+	transport := cl.Transport()
+	defer transport.CloseIdleConnections()
+	for _, c := range []struct {
+		identity, resource string
+		status             int
+	}{
+		{"another", "https://storage.azure.com", http.StatusForbidden},
+		{cl.Environment()["AZURE_CLIENT_ID"], "https://vault.azure.net", http.StatusUnauthorized},
+		{cl.Environment()["AZURE_CLIENT_ID"], "https://storage.azure.com/", http.StatusOK},
+	} {
+		token, _, err := cl.Entra.IdentityToken(c.identity, c.resource)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
+			cl.Environment()["STATE_URL"]+"?restype=container&comp=list", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+token)
+		r.Header.Set("X-Ms-Version", "2023-11-03")
+		got, err := (&http.Client{Transport: transport}).Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = got.Body.Close()
+		if got.StatusCode != c.status {
+			t.Errorf("%s for %s: status %d, want %d", c.identity, c.resource, got.StatusCode, c.status)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/azure-patrol/patrol/sandbox/blob"
 	"github.com/azure-patrol/patrol/sandbox/devops"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 )
@@ -16,6 +17,7 @@ const (
 	Secret  Kind = "secret"  // a version of a secret was written, edited, deleted or recovered
 	PAT     Kind = "pat"     // a PAT was created, changed or revoked
 	Message Kind = "message" // a message was accepted by a queue or topic
+	Blob    Kind = "blob"    // a blob was written or deleted
 )
 
 // Record is one thing that happened in the cloud.
@@ -27,6 +29,7 @@ type Record struct {
 	Secret  *keyvault.Version
 	PAT     *devops.Change
 	Message *Sent
+	Blob    *blob.Blob
 }
 
 // Sent is a message that a queue or topic has accepted.

@@ -36,6 +36,8 @@ var (
 		fixed: func(p Ports) int { return p.Vault }}
 	serviceBus = service{name: "servicebus.localhost", genuine: "patrol-test.servicebus.windows.net", port: "5671",
 		fixed: func(p Ports) int { return p.ServiceBus }}
+	serviceBlobs = service{name: "patroltest.blob.localhost", genuine: "patroltest.blob.core.windows.net", port: "443",
+		fixed: func(p Ports) int { return p.Blobs }}
 	// App Service gives each worker an endpoint on its own loopback.
 	serviceIdentity = service{name: "identity.localhost", port: "80", plain: true, path: "/msi/token",
 		fixed: func(p Ports) int { return p.Identity }}

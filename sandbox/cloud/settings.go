@@ -14,6 +14,9 @@ const (
 	ConfirmationQueue = "pat-confirmations"
 )
 
+// StateContainer is the container of the app's state, STATE_URL.
+const StateContainer = "patrol-state"
+
 //go:embed entities.json
 var defaultEntities []byte
 
@@ -35,6 +38,7 @@ func (c *Cloud) Environment() map[string]string {
 		"AZURE_DEVOPS_URL":        c.at.devops,
 		"AZURE_DEVOPS_VSSPS_URL":  c.at.vssps,
 		"PUBLIC_URL":              c.config.PublicURL,
+		"STATE_URL":               c.at.blobs + "/" + StateContainer,
 		"LOG_LEVEL":               "info",
 		"IDENTITY_ENDPOINT":       c.at.identity,
 		"IDENTITY_HEADER":         c.header,

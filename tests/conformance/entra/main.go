@@ -14,13 +14,19 @@ package main
 
 import (
 	"context"
+	"embed"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/azure-patrol/patrol/tests/conformance/npm"
 )
+
+//go:embed authority
+var files embed.FS
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -36,7 +42,7 @@ func main() {
 const limit = 2 * time.Minute
 
 func run(ctx context.Context, out io.Writer) error {
-	dir, err := install(ctx, out)
+	dir, err := npm.Install(ctx, out, files, "authority")
 	if err != nil {
 		return err
 	}

@@ -1,10 +1,14 @@
-package main
+// Package npm installs servers for Node by which the conformance programs check patrol:
+// by the lock file that a program embeds, into the user's cache folder.
+//
+// It must not know what the servers are.
+package npm
 
 import (
 	"context"
 	"crypto/sha256"
-	"embed"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,15 +20,12 @@ import (
 	"strings"
 )
 
-//go:embed authority
-var files embed.FS
-
-// oldestNode is the oldest version of Node on which this has been tried.
+// oldestNode is the oldest version of Node on which the servers have been tried.
 const oldestNode = 20
 
-// install puts the authority and its packages into the user's cache folder,
-// once for each lock file.
-func install(ctx context.Context, out io.Writer) (string, error) {
+// Install unpacks the folder of files and installs the packages of its lock file, once
+// for each content, and returns where.
+func Install(ctx context.Context, out io.Writer, files fs.FS, folder string) (string, error) {
 	if err := node(ctx); err != nil {
 		return "", err
 	}
@@ -37,20 +38,20 @@ func install(ctx context.Context, out io.Writer) (string, error) {
 		cache = os.TempDir()
 	}
 	sum := sha256.New()
-	entries, err := fs.Glob(files, "authority/*")
+	entries, err := fs.Glob(files, folder+"/*")
 	if err != nil {
 		return "", err
 	}
 	content := map[string][]byte{}
 	for _, name := range entries {
-		b, err := files.ReadFile(name)
+		b, err := fs.ReadFile(files, name)
 		if err != nil {
 			return "", err
 		}
 		content[filepath.Base(name)] = b
 		sum.Write(b)
 	}
-	dir := filepath.Join(cache, "patrol", "authority-"+hex.EncodeToString(sum.Sum(nil))[:16])
+	dir := filepath.Join(cache, "patrol", folder+"-"+hex.EncodeToString(sum.Sum(nil))[:16])
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
@@ -64,10 +65,10 @@ func install(ctx context.Context, out io.Writer) (string, error) {
 	defer os.RemoveAll(scratch)
 	for name, b := range content {
 		if err := os.WriteFile(filepath.Join(scratch, name), b, 0o600); err != nil {
-			return "", fmt.Errorf("unpacking the authority: %w", err)
+			return "", fmt.Errorf("unpacking %s: %w", folder, err)
 		}
 	}
-	fmt.Fprintln(out, "installing oidc-provider")
+	fmt.Fprintln(out, "installing", folder)
 	cmd := exec.CommandContext(ctx, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=dev")
 	cmd.Dir = scratch
 	if said, err := cmd.CombinedOutput(); err != nil {
@@ -75,7 +76,7 @@ func install(ctx context.Context, out io.Writer) (string, error) {
 	}
 	if err := os.Rename(scratch, dir); err != nil {
 		if _, there := os.Stat(dir); there != nil { // another run was first
-			return "", fmt.Errorf("installing the authority: %w", err)
+			return "", fmt.Errorf("installing %s: %w", folder, err)
 		}
 	}
 	return dir, nil
@@ -93,4 +94,31 @@ func node(ctx context.Context) error {
 		return fmt.Errorf("node %s is too old: install Node %d or newer, see https://nodejs.org", version, oldestNode)
 	}
 	return nil
+}
+
+// CheckLock holds a folder's lock file to what it must be: it pins one version of a
+// package, and contents, not places, since whoever installs has a registry of his own.
+func CheckLock(files fs.FS, folder, name, version string) error {
+	raw, err := fs.ReadFile(files, folder+"/package-lock.json")
+	if err != nil {
+		return err
+	}
+	var lock struct {
+		Packages map[string]struct {
+			Version, Resolved, Integrity string
+		} `json:"packages"`
+	}
+	if err := json.Unmarshal(raw, &lock); err != nil {
+		return err
+	}
+	var errs []error
+	if got := lock.Packages["node_modules/"+name].Version; got != version {
+		errs = append(errs, fmt.Errorf("%s has version %q, want %s", name, got, version))
+	}
+	for name, p := range lock.Packages {
+		if name != "" && (p.Resolved != "" || !strings.HasPrefix(p.Integrity, "sha512-")) {
+			errs = append(errs, fmt.Errorf("%s: resolved %q, integrity %q", name, p.Resolved, p.Integrity))
+		}
+	}
+	return errors.Join(errs...)
 }
