@@ -324,6 +324,9 @@ var percent = regexp.MustCompile(`%([A-Z_]+)%`)
 var roles = []string{
 	// Storage Blob Data Owner
 	"app b7e6dc6d-f1e8-4753-8033-0f276bb0955b Microsoft.Storage/storageAccounts/st*",
+	// Storage Blob Data Contributor
+	"app ba92f5b4-2d11-453d-a403-e96b0029c9fe " +
+		"Microsoft.Storage/storageAccounts/st*/blobServices/default/containers/patrol-state",
 	// Key Vault Secrets Officer
 	"app b86a8fe4-44ce-4948-aee5-eccb2c155cd7 Microsoft.KeyVault/vaults/kv-*",
 	// Service Bus Data Owner: with less, scheduled messages do not wake the app

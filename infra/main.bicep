@@ -123,6 +123,7 @@ var commandQueue = 'pat-commands'
 var vaultEventQueue = 'vault-events'
 var eventTopic = 'pat-events'
 var eventSubscription = 'all'
+var stateContainer = 'patrol-state'
 
 var insightsName = '${abbreviations.applicationInsights}${token}'
 var storageName = '${abbreviations.storageAccount}${token}'
@@ -162,6 +163,7 @@ module storage 'modules/storage.bicep' = {
     location: location
     tags: tags
     name: storageName
+    stateContainer: stateContainer
     publicAccess: !vnetEnabled
   }
 }
@@ -231,6 +233,7 @@ module roles 'modules/roles.bicep' = if (assignRoles) {
     #disable-next-line what-if-short-circuiting
     eventPrincipalId: identities.outputs.eventPrincipalId
     storageName: storageName
+    stateContainer: stateContainer
     vaultName: vaultName
     busName: busName
     commandQueue: commandQueue
@@ -252,6 +255,7 @@ module app 'modules/app.bicep' = {
     identityClientId: identities.outputs.appClientId
     storageName: storageName
     deploymentContainerUrl: storage.outputs.deploymentContainerUrl
+    stateUrl: storage.outputs.stateUrl
     insightsName: insightsName
     workspaceId: monitoring.outputs.workspaceId
     inNetwork: vnetEnabled

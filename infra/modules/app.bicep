@@ -23,6 +23,9 @@ param storageName string
 @description('Address of the container of the app\'s package')
 param deploymentContainerUrl string
 
+@description('STATE_URL')
+param stateUrl string
+
 @description('Name of Application Insights')
 param insightsName string
 
@@ -194,6 +197,7 @@ resource app 'Microsoft.Web/sites@2025-03-01' = {
       EVENT_TOPIC: eventTopic
       CHECK_SCHEDULE: checkSchedule
       PATROL_MANIFEST: manifest
+      STATE_URL: stateUrl
       LOG_LEVEL: logLevel
       PUBLIC_URL: empty(publicUrl) ? 'https://${app.properties.defaultHostName}' : publicUrl
       ENTRA_TENANT_ID: entraTenantId

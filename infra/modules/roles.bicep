@@ -9,6 +9,9 @@ param eventPrincipalId string
 @description('Name of the host\'s storage account')
 param storageName string
 
+@description('Name of the container of the app\'s state')
+param stateContainer string
+
 @description('Name of the vault')
 param vaultName string
 
@@ -31,6 +34,10 @@ var storageBlobDataOwner = subscriptionResourceId(
   'Microsoft.Authorization/roleDefinitions',
   'b7e6dc6d-f1e8-4753-8033-0f276bb0955b'
 )
+var storageBlobDataContributor = subscriptionResourceId(
+  'Microsoft.Authorization/roleDefinitions',
+  'ba92f5b4-2d11-453d-a403-e96b0029c9fe'
+)
 var keyVaultSecretsOfficer = subscriptionResourceId(
   'Microsoft.Authorization/roleDefinitions',
   'b86a8fe4-44ce-4948-aee5-eccb2c155cd7'
@@ -50,6 +57,14 @@ var monitoringMetricsPublisher = subscriptionResourceId(
 
 resource storage 'Microsoft.Storage/storageAccounts@2025-08-01' existing = {
   name: storageName
+
+  resource blobs 'blobServices' existing = {
+    name: 'default'
+
+    resource state 'containers' existing = {
+      name: stateContainer
+    }
+  }
 }
 
 resource vault 'Microsoft.KeyVault/vaults@2026-02-01' existing = {
@@ -84,6 +99,17 @@ resource appOnStorage 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
     principalId: appPrincipalId
     principalType: 'ServicePrincipal'
     roleDefinitionId: storageBlobDataOwner
+  }
+}
+
+// What the app itself needs, whatever the host is given, and in whichever account.
+resource appOnState 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
+  name: guid(storage::blobs::state.id, appPrincipalId, storageBlobDataContributor)
+  scope: storage::blobs::state
+  properties: {
+    principalId: appPrincipalId
+    principalType: 'ServicePrincipal'
+    roleDefinitionId: storageBlobDataContributor
   }
 }
 

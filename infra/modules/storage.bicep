@@ -1,5 +1,5 @@
-// The host's storage and the container that the app's package lies in. It has no
-// keys to give away: they are switched off.
+// The host's storage, the container that the app's package lies in, and the one of the
+// app's state. It has no keys to give away: they are switched off.
 @description('Region of the resources')
 param location string
 
@@ -8,6 +8,9 @@ param tags { *: string }
 
 @description('Name of the resource')
 param name string
+
+@description('Name of the container of the app\'s state')
+param stateContainer string
 
 @description('Reachable from everywhere (with a role), or by private endpoint only')
 param publicAccess bool
@@ -45,6 +48,11 @@ resource account 'Microsoft.Storage/storageAccounts@2025-08-01' = {
       name: 'deployment'
       properties: { publicAccess: 'None' }
     }
+
+    resource state 'containers' = {
+      name: stateContainer
+      properties: { publicAccess: 'None' }
+    }
   }
 }
 
@@ -53,3 +61,6 @@ output id string = account.id
 
 @description('Address of the container of the app\'s package')
 output deploymentContainerUrl string = '${account.properties.primaryEndpoints.blob}${account::blobs::deployment.name}'
+
+@description('Address of the container of the app\'s state')
+output stateUrl string = '${account.properties.primaryEndpoints.blob}${account::blobs::state.name}'

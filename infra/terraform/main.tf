@@ -11,6 +11,7 @@ locals {
   vault_event_queue  = "vault-events"
   event_topic        = "pat-events"
   event_subscription = "all"
+  state_container    = "patrol-state"
 
   vault_name = "${local.prefix.keyVault}${local.token}"
   bus_name   = "${local.prefix.serviceBus}${local.token}"
@@ -53,6 +54,7 @@ module "site" {
   identity                   = { id = azurerm_user_assigned_identity.app.id, client_id = azurerm_user_assigned_identity.app.client_id }
   storage_name               = azurerm_storage_account.host.name
   deployment_container_url   = "${azurerm_storage_account.host.primary_blob_endpoint}${azurerm_storage_container.deployment.name}"
+  state_url                  = "${azurerm_storage_account.host.primary_blob_endpoint}${azurerm_storage_container.state.name}"
   insights_connection_string = nonsensitive(azurerm_application_insights.insights.connection_string)
   key_vault_url              = "https://${azurerm_key_vault.vault.name}.vault.azure.net"
   subnet_id                  = var.vnet_enabled ? azurerm_subnet.app[0].id : ""

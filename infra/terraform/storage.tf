@@ -1,5 +1,5 @@
-# The host's storage and the container that the app's package lies in. It has no keys
-# to give away: they are switched off.
+# The host's storage, the container that the app's package lies in, and the one of the
+# app's state. It has no keys to give away: they are switched off.
 resource "azurerm_storage_account" "host" {
   name                             = "${local.prefix.storageAccount}${local.token}"
   resource_group_name              = azurerm_resource_group.group.name
@@ -30,6 +30,12 @@ resource "azurerm_storage_account" "host" {
 
 resource "azurerm_storage_container" "deployment" {
   name                  = "deployment"
+  storage_account_id    = azurerm_storage_account.host.id
+  container_access_type = "private"
+}
+
+resource "azurerm_storage_container" "state" {
+  name                  = local.state_container
   storage_account_id    = azurerm_storage_account.host.id
   container_access_type = "private"
 }

@@ -198,11 +198,9 @@ func classify(err error, doing string) error {
 	if errors.Is(err, azservicebus.ErrMessageTooLarge) {
 		return &rotation.Error{Class: rotation.Configuration, Code: "message-too-large", Service: rotation.ServiceBus,
 			Err:     err,
-			Service: rotation.ServiceBus,
 			Message: doing + " failed: the message is larger than the Service Bus namespace permits"}
 	}
 	out := &rotation.Error{Class: rotation.Transient, Code: "service-bus", Service: rotation.ServiceBus, Err: err,
-		Service: rotation.ServiceBus,
 		Message: doing + " failed: Service Bus cannot be reached, or did not answer in time"}
 	if e, ok := errors.AsType[*azservicebus.Error](err); ok {
 		out.Code = "service-bus-" + string(e.Code)

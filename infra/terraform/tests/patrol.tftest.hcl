@@ -107,6 +107,12 @@ override_resource {
 }
 
 override_resource {
+  target          = azurerm_storage_container.state
+  override_during = plan
+  values          = { id = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg-test/providers/Microsoft.Storage/storageAccounts/sttest/blobServices/default/containers/patrol-state" }
+}
+
+override_resource {
   target          = azurerm_subnet.app
   override_during = plan
   values          = { id = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg-test/providers/Microsoft.Network/virtualNetworks/vnet-test/subnets/app" }

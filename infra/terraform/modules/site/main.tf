@@ -31,6 +31,7 @@ locals {
       EVENT_TOPIC                                   = var.bus.event_topic
       CHECK_SCHEDULE                                = var.check_schedule
       PATROL_MANIFEST                               = var.manifest
+      STATE_URL                                     = var.state_url
       LOG_LEVEL                                     = var.log_level
       PUBLIC_URL                                    = var.public_url == "" ? "https://${local.host}" : var.public_url
       ENTRA_TENANT_ID                               = var.entra.tenant_id

@@ -49,6 +49,12 @@ variable "deployment_container_url" {
   nullable    = false
 }
 
+variable "state_url" {
+  description = "STATE_URL"
+  type        = string
+  nullable    = false
+}
+
 variable "insights_connection_string" {
   description = "Where telemetry goes; with local authentication off this is an address, not a secret"
   type        = string

@@ -17,6 +17,7 @@ variables {
   plan_name                  = "asp-test"
   storage_name               = "sttest"
   deployment_container_url   = "https://sttest.blob.core.windows.net/deployment"
+  state_url                  = "https://sttest.blob.core.windows.net/patrol-state"
   insights_connection_string = "InstrumentationKey=00000000-0000-0000-0000-000000000004"
   key_vault_url              = "https://kv-test.vault.azure.net"
   subnet_id                  = ""
@@ -83,6 +84,7 @@ run "plain" {
       ServiceBusConnection__clientId                = "00000000-0000-0000-0000-000000000005"
       ServiceBusConnection__credential              = "managedidentity"
       ServiceBusConnection__fullyQualifiedNamespace = "sbns-test.servicebus.windows.net"
+      STATE_URL                                     = "https://sttest.blob.core.windows.net/patrol-state"
       VAULT_EVENT_QUEUE                             = "vault-events"
     }
     error_message = "The app's settings are not the ones that it reads, or not all, or more."
@@ -164,8 +166,8 @@ run "everything_asked_for" {
   }
 
   assert {
-    condition     = length(azapi_resource.site.body.properties.siteConfig.appSettings) == 26
-    error_message = "Three settings come on top of the 23, no more."
+    condition     = length(azapi_resource.site.body.properties.siteConfig.appSettings) == 27
+    error_message = "Three settings come on top of the 24, no more."
   }
 
   assert {
