@@ -323,7 +323,7 @@ var localSettings = []string{
 	"COMMAND_QUEUE", "VAULT_EVENT_QUEUE", "EVENT_TOPIC", "CHECK_SCHEDULE",
 	"AZURE_CLIENT_ID", "ENTRA_TENANT_ID", "ENTRA_CLIENT_ID", "ENTRA_CLIENT_CREDENTIAL",
 	"AZURE_AUTHORITY_HOST", "AZURE_DEVOPS_URL", "AZURE_DEVOPS_VSSPS_URL",
-	"PUBLIC_URL", "PATROL_LOCAL", "LOG_LEVEL",
+	"PUBLIC_URL", "STATE_URL", "PATROL_LOCAL", "LOG_LEVEL",
 }
 
 func sample(t *testing.T) map[string]string {
@@ -378,8 +378,8 @@ func TestTheSampleStaysOnLoopback(t *testing.T) {
 			t.Errorf("%s leads to %s, which is not loopback", name, u.Hostname())
 		}
 	}
-	if seen != 6 {
-		t.Errorf("found %d URLs, want 6", seen)
+	if seen != 7 {
+		t.Errorf("found %d URLs, want 7", seen)
 	}
 }
 
