@@ -236,9 +236,6 @@ func (s *Store) GetUnless(ctx context.Context, key string, known ETag) (Blob, er
 		return Blob{}, fmt.Errorf("%s: %w", doing, ErrUnchanged)
 	}
 	defer got.Body.Close()
-	if got.ContentLength != nil && *got.ContentLength > int64(s.maxBytes) {
-		return Blob{}, s.tooLarge(doing)
-	}
 	value, err := io.ReadAll(io.LimitReader(got.Body, int64(s.maxBytes)+1))
 	switch {
 	case err != nil:
