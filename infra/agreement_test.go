@@ -66,8 +66,6 @@ func handlerSettings(t *testing.T) []string {
 	if len(found) < 10 {
 		t.Fatalf("the handler's settings are read in another way than this test knows: found %v", found)
 	}
-	// Optional, and set by the templates however settings.go reads it.
-	found["STATE_URL"] = true
 	maps.DeleteFunc(found, func(name string, _ bool) bool {
 		return name == "WEBSITE_HOSTNAME" || slices.Contains(localSettings, name)
 	})

@@ -77,7 +77,6 @@ type App struct {
 	reconciler *reconcile.Reconciler
 	manifest   *manifest.Manifest
 	vault      *vault.Vault
-	sweeps     web.Sweeps
 	settings   Settings
 	failed     failedDeliveries
 	outside    Outside
@@ -171,6 +170,10 @@ func (a *App) wire(s Settings) error {
 	if err != nil {
 		return err
 	}
+	known, err := newState(s, app, options, o.Now)
+	if err != nil {
+		return err
+	}
 	busCredential, err := managedIdentity(s.BusClientID, options)
 	if err != nil {
 		return err
@@ -213,7 +216,7 @@ func (a *App) wire(s Settings) error {
 	core := reconcile.Config{
 		Spec: m.PAT, Specs: func() []rotation.Spec { return m.PATs },
 		Vault: a.vault, Tokens: tokens, Outbox: a.bus, Identities: signIns, Observer: a.telemetry.Observer(),
-		IdentityNames:   signIns.Names,
+		Memory: known, IdentityNames: signIns.Names,
 		Interval:        s.CheckInterval,
 		DefaultOverlap:  m.Overlap,
 		VaultTag:        rotation.VaultTag(s.Vault.Host),
@@ -237,7 +240,8 @@ func (a *App) wire(s Settings) error {
 	}
 	c := a.administration(web.Config{
 		Reconciler: a.reconciler, Outbox: a.bus, Identities: signIns, Versions: a.vault, Ends: tokens,
-		Sweeps: &a.sweeps, Now: o.Now, Log: o.Log, Keys: keys, Build: web.Build{Version: o.Version, Commit: o.Commit},
+		Memory: known, NextSweep: s.NextCheck, Now: o.Now, Log: o.Log, Keys: keys,
+		Build:  web.Build{Version: o.Version, Commit: o.Commit},
 		Public: s.Public, Authenticated: s.Authenticated,
 		Pages: []func(*web.API, *http.ServeMux){web.SignInRoutes(pages), web.DashboardRoutes},
 	}, tokens.Administration())

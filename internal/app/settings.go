@@ -31,13 +31,16 @@ type Settings struct {
 	Hosts []string
 	// Authenticated: App Service authentication is on, so that its headers are its own.
 	Authenticated bool
+	State         *url.URL // nil: there is none
 
 	BusConnectionString string
 	BusNamespace        string // host, in local work with a port
 	BusClientID         string
 
-	// CheckInterval is the longest time between two sweeps; 0: not known.
+	// CheckInterval is the longest time between two sweeps; 0: not known. NextCheck gives
+	// the next one after a time.
 	CheckInterval time.Duration
+	NextCheck     func(after time.Time) time.Time
 
 	CommandQueue    string
 	VaultEventQueue string
@@ -205,6 +208,12 @@ func normal(u *url.URL) *url.URL {
 		RawPath: strings.TrimRight(u.RawPath, "/")}
 }
 
+// isContainer reports whether an address has a container's name as its only path.
+func isContainer(u *url.URL) bool {
+	name := strings.Trim(u.Path, "/")
+	return name != "" && !strings.Contains(name, "/")
+}
+
 // ReadSettings reads the environment. The error, a *SettingsError, holds every
 // problem at once.
 func ReadSettings(getenv func(string) string) (Settings, error) {
@@ -234,9 +243,13 @@ func ReadSettings(getenv func(string) string) (Settings, error) {
 	}
 	r.publicURL(&s)
 	s.Authenticated = strings.EqualFold(r.text("WEBSITE_AUTH_ENABLED", ""), "true")
+	s.State = r.url("STATE_URL", r.text("STATE_URL", ""), stateExample)
+	if s.State != nil && !isContainer(s.State) {
+		r.wrong("STATE_URL", "must be the address of a blob container, like "+stateExample)
+	}
 
 	if schedule := r.required("CHECK_SCHEDULE", "six fields of NCRONTAB, like 0 0 */6 * * *"); schedule != "" {
-		s.CheckInterval = r.schedule(schedule)
+		s.CheckInterval, s.NextCheck = r.schedule(schedule)
 	}
 	switch s.ClientCredential {
 	case "managed-identity":
@@ -263,6 +276,8 @@ func ReadSettings(getenv func(string) string) (Settings, error) {
 	}
 	return s, nil
 }
+
+const stateExample = "https://contoso.blob.core.windows.net/patrol-state"
 
 const busSetting = "ServiceBusConnection"
 
@@ -369,7 +384,7 @@ func (r *reader) local(s *Settings) {
 		name string
 		url  *url.URL
 	}{{"KEY_VAULT_URL", s.Vault}, {"AZURE_AUTHORITY_HOST", s.Authority}, {"AZURE_DEVOPS_URL", s.DevOps},
-		{"AZURE_DEVOPS_VSSPS_URL", s.VSSPS}, {"PUBLIC_URL", s.Public}} {
+		{"AZURE_DEVOPS_VSSPS_URL", s.VSSPS}, {"PUBLIC_URL", s.Public}, {"STATE_URL", s.State}} {
 		if u.url != nil && !loopback(u.url.Host) {
 			r.wrong("PATROL_LOCAL", "is for a stack on this machine only, and "+u.name+
 				" points elsewhere: unset PATROL_LOCAL, or use a loopback address")
@@ -422,24 +437,24 @@ func problems(err error) []string {
 }
 
 // schedule reads CHECK_SCHEDULE as the Functions host does, and gives the longest time
-// between two sweeps. The host takes five fields and time spans too; patrol's settings
+// between two sweeps, and the next one after a time. The host takes five fields and time spans too; patrol's settings
 // say six fields, so that one form is in use.
-func (r *reader) schedule(text string) time.Duration {
+func (r *reader) schedule(text string) (interval time.Duration, next func(time.Time) time.Time) {
 	const form = "six fields of NCRONTAB (second minute hour day month weekday), like 0 0 */6 * * *"
 	if n := len(strings.Fields(text)); n != 6 {
 		r.wrong("CHECK_SCHEDULE", fmt.Sprintf("has %d fields and needs %s", n, form))
-		return 0
+		return 0, nil
 	}
 	s, err := ncrontab.Parse(text)
 	if err != nil {
 		r.wrong("CHECK_SCHEDULE", fmt.Sprintf("the Functions host does not take it (%s): give it %s", err, form))
-		return 0
+		return 0, nil
 	}
 	// Any day will do: what comes at all comes within the years that Next looks ahead.
 	from := time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
 	if s.Next(from).IsZero() {
 		r.wrong("CHECK_SCHEDULE", "names a time that never comes, so there would be no sweep: give it "+form)
-		return 0
+		return 0, nil
 	}
-	return s.Interval(from)
+	return s.Interval(from), s.Next
 }

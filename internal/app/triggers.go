@@ -75,15 +75,14 @@ func sweepPauses() []time.Duration {
 
 // checkExpiry is the timer: one sweep.
 func (a *App) checkExpiry(ctx context.Context, t customhandler.Timer) error {
-	last, next := a.sweeps.Last(), time.Time{}
+	last := a.reconciler.LastSweep().At
 	if t.Status != nil {
-		last, next = t.Status.Last, t.Status.Next
+		last = t.Status.Last
 	}
 	if last.Year() < 2000 { // 0001-01-01: the timer's first run
 		last = time.Time{}
 	}
-	plan, err := a.reconciler.Sweep(ctx, last, web.ByTimer, sweepPauses()...)
-	a.sweeps.Record(plan, len(plan.Commands(web.ByTimer)), web.ByTimer, a.outside.Now(), next)
+	_, err := a.reconciler.Sweep(ctx, last, web.ByTimer, sweepPauses()...)
 	return err
 }
 
@@ -120,8 +119,7 @@ func (a *App) reconcile(ctx context.Context, m customhandler.Message) error {
 // sweepAgain is the sweep that follows one that has failed. What fails again has another
 // command by then.
 func (a *App) sweepAgain(ctx context.Context, c rotation.Command) {
-	plan, err := a.reconciler.SweepAgain(ctx, c, a.sweeps.Last(), sweepPauses()...)
-	a.sweeps.Record(plan, len(plan.Commands(c.RequestedBy)), c.RequestedBy, a.outside.Now(), time.Time{})
+	_, err := a.reconciler.SweepAgain(ctx, c, a.reconciler.LastSweep().At, sweepPauses()...)
 	if err != nil {
 		a.log.WarnContext(ctx, "another sweep has failed", "error", err.Error())
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
@@ -21,13 +22,48 @@ func (f *failures) add(x rotation.Failure) {
 	if f.byPAT == nil {
 		f.byPAT = map[string]rotation.Failure{}
 	}
-	f.byPAT[x.PAT] = x
+	x.Since = x.At
+	if before, failed := f.byPAT[strings.ToLower(x.PAT)]; failed {
+		x.Since = before.Since
+	}
+	f.byPAT[strings.ToLower(x.PAT)] = x
+}
+
+// recall takes over what another process has seen, unless this one knows better.
+func (f *failures) recall(x rotation.Failure) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before, failed := f.byPAT[strings.ToLower(x.PAT)]
+	if x.At.IsZero() || failed && !x.At.After(before.At) {
+		return
+	}
+	if f.byPAT == nil {
+		f.byPAT = map[string]rotation.Failure{}
+	}
+	f.byPAT[strings.ToLower(x.PAT)] = x
+}
+
+// retryAt notes when the PAT is tried again; zero: not before something changes.
+func (f *failures) retryAt(pat string, at time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if x, failed := f.byPAT[strings.ToLower(pat)]; failed {
+		x.RetryAt = at
+		f.byPAT[strings.ToLower(pat)] = x
+	}
+}
+
+// of is a PAT's failure; the zero value: it does not fail.
+func (f *failures) of(pat string) rotation.Failure {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.byPAT[strings.ToLower(pat)]
 }
 
 func (f *failures) remove(pat string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.byPAT, pat)
+	delete(f.byPAT, strings.ToLower(pat))
 }
 
 // list gives all of them, by name.

@@ -11,8 +11,8 @@ import (
 var markDays = [...]int{14, 7, 1}
 
 // marks holds the owners of whose unmanaged PATs not every mark has been notified, with
-// the time up to which they have been. The next sweep of this process makes up for it;
-// a repeat by another process has the same event ids.
+// the time up to which they have been. The next sweep makes up for it; a repeat by a
+// process that does not know has the same event ids.
 type marks struct {
 	mu     sync.Mutex
 	behind map[rotation.Owner]time.Time
@@ -29,19 +29,37 @@ func (m *marks) notifiedUpTo(o rotation.Owner, last time.Time) time.Time {
 	return last
 }
 
-// keep notes how a sweep went for an owner: done, or behind since the sweep before.
-func (m *marks) keep(o rotation.Owner, done bool, last time.Time) {
+// keep notes how a sweep went for an owner: done, or behind since the sweep before. It
+// says whether that is news.
+func (m *marks) keep(o rotation.Owner, done bool, last time.Time) (changed bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	_, behind := m.behind[o]
 	if done {
 		delete(m.behind, o)
-		return
+		return behind
 	}
 	if m.behind == nil {
 		m.behind = map[rotation.Owner]time.Time{}
 	}
-	if _, behind := m.behind[o]; !behind {
+	if !behind {
 		m.behind[o] = last
+	}
+	return !behind
+}
+
+// recall takes over what earlier processes were behind with.
+func (m *marks) recall(all []rotation.BehindMarks) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, b := range all {
+		since, behind := m.behind[b.Owner]
+		if m.behind == nil {
+			m.behind = map[rotation.Owner]time.Time{}
+		}
+		if !behind || b.Since.Before(since) {
+			m.behind[b.Owner] = b.Since
+		}
 	}
 }
 

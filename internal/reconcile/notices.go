@@ -1,7 +1,10 @@
 package reconcile
 
 import (
+	"cmp"
 	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -41,6 +44,32 @@ func (n *notices) add(c cause, now time.Time) {
 		n.at = map[cause]time.Time{}
 	}
 	n.at[c] = now
+}
+
+// recall takes over what another process has published.
+func (n *notices) recall(c cause, at time.Time) {
+	n.mu.Lock()
+	known := n.at[c]
+	n.mu.Unlock()
+	if at.After(known) {
+		n.add(c, at)
+	}
+}
+
+// of is what was published of a PAT, by its code.
+func (n *notices) of(pat string) []rotation.NotifiedFailure {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var out []rotation.NotifiedFailure
+	for c, at := range n.at {
+		if c.pat == pat {
+			out = append(out, rotation.NotifiedFailure{Step: c.step, Class: c.class, Code: c.code, At: at})
+		}
+	}
+	slices.SortFunc(out, func(a, b rotation.NotifiedFailure) int {
+		return cmp.Or(strings.Compare(a.Code, b.Code), strings.Compare(string(a.Step), string(b.Step)))
+	})
+	return out
 }
 
 // forgetPAT makes the PAT's next failure due at once.

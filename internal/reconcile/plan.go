@@ -41,6 +41,11 @@ type planning struct {
 	all      []rotation.Version // of every secret
 	vaultErr error
 	garbage  []garbage
+	before   recalled
+	early    bool  // a deployment whose roles may not work yet
+	unsent   error // what Service Bus did not take
+	// failsSince is the first of the sweeps in a row that have failed; zero: none has.
+	failsSince time.Time
 }
 
 // ownersPart is what a plan has of one owner.

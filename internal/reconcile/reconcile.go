@@ -21,6 +21,8 @@ type Config struct {
 	Identities rotation.Identities
 	// Observer hears of the work; nil: nobody does.
 	Observer rotation.Observer
+	// Memory is what processes know of each other; nil: nobody tells.
+	Memory rotation.Memory
 	// IdentityNames are those of the manifest, also of identities without a PAT; nil:
 	// those of the specs.
 	IdentityNames func() []string
@@ -61,7 +63,9 @@ type Reconciler struct {
 	secrets   *secretList
 	guard     guard
 	refusals  refusals
+	failing   failingNames
 	marks     marks
+	sweeps    sweeps
 }
 
 // NewReconciler wires a Reconciler.
@@ -99,6 +103,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, c rotation.Command) error {
 	if !declared {
 		return r.reconcileUndeclared(ctx, c, log)
 	}
+	r.readFailingNames(ctx)
 	w := work{Reconciler: r, spec: s, order: c, log: log}
 	return w.run(ctx)
 }
@@ -124,7 +129,7 @@ func (r *Reconciler) postponeThrottled(ctx context.Context, s rotation.Spec, c r
 	}
 	e := &rotation.Error{Class: rotation.Throttled, Code: rotation.StillThrottled,
 		Message: "Azure DevOps has throttled the identity for more than an hour: see what else uses it"}
-	r.notify(ctx, s, c, failure{step: rotation.StepObserve, err: e}, next.At, nil)
+	r.notifyAlone(ctx, s, c, failure{step: rotation.StepObserve, err: e}, next.At)
 	return nil
 }
 
@@ -160,7 +165,7 @@ func (r *Reconciler) reconcileUndeclared(ctx context.Context, c rotation.Command
 	}
 	e := &rotation.Error{Class: rotation.Configuration, Code: rotation.UnknownEntry,
 		Message: "for a day a command named a PAT that is not in the manifest: add it there, or stop asking for it"}
-	r.notify(ctx, rotation.Spec{Name: c.PAT}, c, failure{step: rotation.StepObserve, err: e}, time.Time{}, nil)
+	r.notifyAlone(ctx, rotation.Spec{Name: c.PAT}, c, failure{step: rotation.StepObserve, err: e}, time.Time{})
 	return nil
 }
 
@@ -192,6 +197,10 @@ func (r *Reconciler) Inspect(ctx context.Context, name string) (item rotation.It
 
 // Failing lists what this process has seen fail and not come to rest since, by name.
 func (r *Reconciler) Failing() []rotation.Failure { return r.failures.list() }
+
+// Failure is what this process has seen fail last of a PAT that has not come to rest
+// since; the zero value: nothing.
+func (r *Reconciler) Failure(pat string) rotation.Failure { return r.failures.of(pat) }
 
 func (r *Reconciler) jitter(d time.Duration) time.Duration {
 	return time.Duration(r.Random() * float64(d))

@@ -42,3 +42,6 @@ func retryable(err error) bool {
 	}
 	return false
 }
+
+// mayPass reports whether something has failed, and may be gone in a minute.
+func mayPass(err error) bool { return err != nil && retryable(err) }

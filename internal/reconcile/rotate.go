@@ -25,9 +25,12 @@ func (w *work) rotate(ctx context.Context, d rotation.Decision) (step rotation.S
 		from = *w.seen.Current
 	}
 	defer func() { w.Observer.Rotated(ctx, &w.spec, d.Reason, err) }()
-	refused := w.refusals.of(w.spec, w.Now())
-	if refused != nil && !w.hasOrder() {
-		return rotation.StepStore, refused
+	if !w.hasOrder() {
+		w.recall(ctx)
+		refused := w.refusals.of(w.spec, w.Now())
+		if refused != nil {
+			return rotation.StepStore, refused
+		}
 	}
 	foreign, err := w.room(ctx, d, from)
 	if err != nil {
@@ -263,6 +266,9 @@ func (w *work) lostStore(ctx context.Context, p rotation.PAT, err error) error {
 	switch rotation.ClassOf(err) {
 	case rotation.Configuration, rotation.Policy:
 		end, _ := w.end()
+		if w.passesWithAge(ctx, classified(err)) {
+			end = w.Now() // soon again
+		}
 		w.refusals.add(w.spec, classified(err), end, w.Now())
 		w.discard(ctx, p)
 	}

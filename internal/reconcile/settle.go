@@ -30,6 +30,8 @@ func (w *work) settle(ctx context.Context) error {
 	// The reconcile's own deadline may be why we are here.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterDeadline)
 	defer cancel()
+	w.recall(ctx)
+	defer w.keep(ctx)
 	w.keepOrder(ctx)
 	var retry time.Time
 	throttled := false
@@ -40,13 +42,14 @@ func (w *work) settle(ctx context.Context) error {
 			w.throttles.pause(w.spec.Identity, e.After, w.Now())
 			throttled = true
 		}
-		at, ok := w.retryAt(f.step, e)
+		at, ok := w.retryAt(ctx, f.step, e)
 		if ok && (retry.IsZero() || at.Before(retry)) {
 			retry = at
 		}
 	}
+	w.failures.retryAt(w.spec.Name, retry)
 	for _, f := range w.failed {
-		if w.isWorthAnEvent(f.step, classified(f.err)) {
+		if w.isWorthAnEvent(ctx, f.step, classified(f.err)) {
 			w.notify(ctx, w.spec, w.order, f, retry, w.seen.Current)
 		}
 	}
@@ -153,7 +156,7 @@ func (w *work) hasOrder() bool { return w.seen.Order.Stands() || w.order.IsOrder
 
 // retryAt is when to try again; false when another try is of no use before somebody has
 // changed something, or when the sweeps are enough.
-func (w *work) retryAt(step rotation.Step, e *rotation.Error) (time.Time, bool) {
+func (w *work) retryAt(ctx context.Context, step rotation.Step, e *rotation.Error) (time.Time, bool) {
 	now := w.Now()
 	delay := min(firstDelay<<min(w.order.Attempt, patience), maxDelay)
 	delay = delay/2 + w.jitter(delay/2)
@@ -161,6 +164,9 @@ func (w *work) retryAt(step rotation.Step, e *rotation.Error) (time.Time, bool) 
 		if step == rotation.StepStore && isRefusal(e) {
 			delay = hourly
 		}
+		return now.Add(max(delay, e.After)), true
+	}
+	if w.passesWithAge(ctx, e) {
 		return now.Add(max(delay, e.After)), true
 	}
 	if waitsForAPerson(step, e) || e.Class == rotation.SignIn {
@@ -198,10 +204,10 @@ func waitsForAPerson(step rotation.Step, e *rotation.Error) bool {
 // isWorthAnEvent reports whether subscribers shall hear of a failure: at once if it waits
 // for a person, after some attempts or an hour if it may pass. A lost sign-in has an
 // event of its own.
-func (w *work) isWorthAnEvent(step rotation.Step, e *rotation.Error) bool {
+func (w *work) isWorthAnEvent(ctx context.Context, step rotation.Step, e *rotation.Error) bool {
 	switch {
 	case waitsForAPerson(step, e):
-		return true
+		return !w.passesWithAge(ctx, e)
 	case e.Class == rotation.SignIn:
 		return w.hasOrder() && w.order.Attempt >= patience
 	case e.Class == rotation.Throttled:
@@ -220,6 +226,30 @@ func (w *work) end() (time.Time, bool) {
 		return p.ValidTo, true
 	}
 	return c.Expires, !c.Expires.IsZero()
+}
+
+// recall takes over once what other processes remember of the PAT.
+func (w *work) recall(ctx context.Context) {
+	if !w.recalled {
+		w.recallFailing(ctx, w.spec)
+	}
+	w.recalled = true
+}
+
+// keep writes down for other processes what has failed.
+func (w *work) keep(ctx context.Context) {
+	w.keepFailing(ctx, w.spec.Name)
+	for _, f := range w.failed {
+		w.noteBus(ctx, f.step, classified(f.err))
+	}
+}
+
+// notifyAlone publishes a failure that no work has met.
+func (r *Reconciler) notifyAlone(ctx context.Context, s rotation.Spec, c rotation.Command, f failure,
+	retryAt time.Time) {
+	r.recallFailing(ctx, s)
+	r.notify(ctx, s, c, f, retryAt, nil)
+	r.keepFailing(ctx, s.Name)
 }
 
 // notify publishes a failure, at most once a day and cause; the id carries the day, so

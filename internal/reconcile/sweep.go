@@ -66,9 +66,12 @@ func (r *Reconciler) sweep(ctx context.Context, x round) (rotation.Plan, error) 
 	ctx, done := r.Observer.Sweep(ctx)
 	p := r.newPlanning(r.Now(), x.pauses)
 	p.accepted = x.accepted
+	known := r.recalling(ctx)
 	signIns := p.refreshing(ctx)
 	lists := p.startLists(ctx, func(identity string) { _ = signIns[identity]() })
 	p.readSecrets(ctx)
+	p.takeOver(known())
+	x = p.since(x)
 	commands, err := p.sendReleased(ctx, x.by)
 	for l := range lists {
 		wanting := p.judge(l)
@@ -77,14 +80,19 @@ func (r *Reconciler) sweep(ctx context.Context, x round) (rotation.Plan, error) 
 		err = errors.Join(err, unsent)
 	}
 	p.listEarlierOwners(ctx, x.last)
+	p.unsent = err
 	p.findGarbage(ctx)
 	err = errors.Join(err, p.endGarbage(ctx))
 	p.addSignInProblems(signIns)
 	plan := p.result()
 	p.warn(ctx, plan)
+	notNotified := p.notifyMarks(ctx, plan, x.last)
+	err = errors.Join(err, notNotified)
+	p.couldNotSend(notNotified)
 	p.notifyTroubles(ctx, plan)
-	err = errors.Join(err, p.notifyMarks(ctx, plan, x.last))
+	p.tidyFailing(ctx)
 	p.scheduleAnother(ctx, x.since, plan, err)
+	p.keepSweep(ctx, plan, x.by, errors.Join(plan.Err(), err))
 	r.Log.InfoContext(ctx, "sweep done", "managed", len(plan.Items), "commands", commands,
 		"unmanaged", len(plan.Unmanaged), "released", len(plan.Released), "problems", len(plan.Problems))
 	err = errors.Join(plan.Err(), err)
@@ -92,30 +100,48 @@ func (r *Reconciler) sweep(ctx context.Context, x round) (rotation.Plan, error) 
 	return plan, err
 }
 
-const (
-	// sweepAgainAfter is when a sweep that has failed is followed by another one, and
-	// not only by the timer's next.
-	sweepAgainAfter = 15 * time.Minute
-	// youngFor is how long a refusal may pass by itself after a first deployment: a new
-	// role takes minutes to work.
-	youngFor = 30 * time.Minute
-)
+// since fills in what the sweeps before have left behind: when the last one was, and since
+// when they fail.
+func (p *planning) since(x round) round {
+	if p.before.known && !p.before.last.At.IsZero() {
+		x.last = p.before.last.At
+	}
+	p.failsSince = x.since
+	age := p.plan.At.Sub(x.since)
+	p.early = p.before.known && p.young.stands() && (x.since.IsZero() || age < rotation.YoungFor)
+	return x
+}
+
+// classOf is a failure's class: what a young deployment meets may pass.
+func (p *planning) classOf(e *rotation.Error) rotation.Class {
+	if p.early && e.PassesWithAge() {
+		return rotation.Transient
+	}
+	return e.Class
+}
+
+// sweepAgainAfter is when a sweep that has failed is followed by another one, and not
+// only by the timer's next.
+const sweepAgainAfter = 15 * time.Minute
 
 // scheduleAnother sends a command to sweep again if this sweep has failed for a reason
 // that may pass, or in a young deployment whose roles do not work yet. The command's id
 // follows from its time, so that several sweeps that fail at once send one.
 func (p *planning) scheduleAnother(ctx context.Context, since time.Time, plan rotation.Plan, failed error) {
-	if failed == nil && len(plan.Problems) == 0 {
+	isWhole := failed == nil && len(plan.Problems) == 0
+	if isWhole {
 		p.young.end()
+	}
+	if isWhole && !mayPass(p.before.err) {
 		return
 	}
 	if since.IsZero() {
 		since = p.plan.At
 	}
-	isRetryable := func(u rotation.Unobserved) bool { return retryable(u.Err) }
-	mayPass := failed != nil && retryable(failed) || slices.ContainsFunc(plan.Problems, isRetryable)
-	isYoung := p.young.stands() && p.plan.At.Sub(since) < youngFor
-	if !mayPass && !isYoung {
+	problemMayPass := func(u rotation.Unobserved) bool { return mayPass(u.Err) }
+	somethingMayPass := mayPass(failed) || mayPass(p.before.err) || slices.ContainsFunc(plan.Problems, problemMayPass)
+	isYoung := p.young.stands() && p.plan.At.Sub(since) < rotation.YoungFor
+	if !somethingMayPass && !isYoung {
 		return
 	}
 	at := p.plan.At.Add(sweepAgainAfter).Truncate(time.Minute)
@@ -218,22 +244,77 @@ func (p *planning) sendReleased(ctx context.Context, requestedBy string) (int, e
 // and what was so and is so no more. It never fails a sweep: telling gates nothing.
 func (p *planning) notifyTroubles(ctx context.Context, plan rotation.Plan) {
 	stands := map[rotation.Trouble]bool{}
-	for _, x := range p.troublesOf(plan) {
+	for _, x := range append(p.troublesOf(plan), p.stateTroubles()...) {
 		stands[x.Trouble] = true
-		p.notifyTrouble(ctx, x)
+		if p.before.err != nil {
+			x.Since = earlier(x.Since, p.failsSince)
+		}
+		p.couldNotSend(p.notifyTrouble(ctx, x))
 	}
-	p.notifyRecovered(ctx, func(t rotation.Trouble) bool {
+	p.couldNotSend(p.notifyRecovered(ctx, func(t rotation.Trouble) bool {
 		return isSweeps(t) && !stands[t] && p.wasObserved(plan, t)
-	})
+	}))
+	p.notifyBus(ctx, plan)
 }
 
-// isSweeps reports whether a trouble is found by sweeps. That an organization refuses all
-// values is found by the daily proofs.
-func isSweeps(t rotation.Trouble) bool { return t.Code != rotation.ValuesRefused }
+func (p *planning) couldNotSend(err error) {
+	if p.unsent == nil {
+		p.unsent = err
+	}
+}
+
+// stateTroubles is that nothing is known of other processes.
+func (p *planning) stateTroubles() []rotation.CheckIncomplete {
+	if p.before.err == nil {
+		return nil
+	}
+	e := classified(p.before.err)
+	x := rotation.CheckIncomplete{Trouble: rotation.Trouble{Scope: rotation.ScopeState,
+		Code: cmp.Or(e.Code, rotation.Unexpected)}, Class: p.classOf(e), Message: e.Message}
+	// Who cannot remember since when: the day makes one event of what many processes say.
+	x.Since = p.plan.At.Truncate(rotation.Day)
+	if retryable(e) {
+		x.Since = time.Time{}
+	}
+	return []rotation.CheckIncomplete{x}
+}
+
+// notifyBus says that Service Bus does not take everything. That it does again is tried
+// with the very event.
+func (p *planning) notifyBus(ctx context.Context, plan rotation.Plan) {
+	if p.unsent != nil {
+		e := classified(p.unsent)
+		_ = p.notifyTrouble(ctx, rotation.CheckIncomplete{Trouble: rotation.Trouble{Scope: rotation.ScopeBus,
+			Code: cmp.Or(e.Code, rotation.Unexpected)}, Class: p.classOf(e), Message: e.Message, PATs: len(plan.Items)})
+		return
+	}
+	for _, x := range p.troubles.list() {
+		if x.Scope != rotation.ScopeBus {
+			continue
+		}
+		x.At = p.Now()
+		err := p.Outbox.Publish(ctx, &x)
+		if err != nil {
+			_ = p.notifyTrouble(ctx, x)
+			continue
+		}
+		p.troubles.publishedAt(x.Trouble, x.At)
+		_ = p.notifyRecovered(ctx, func(t rotation.Trouble) bool { return t == x.Trouble })
+	}
+}
+
+// isSweeps reports whether a trouble is found by sweeps, and over when they do not find
+// it. That an organization refuses all values is found by the daily proofs.
+func isSweeps(t rotation.Trouble) bool {
+	return t.Code != rotation.ValuesRefused && t.Scope != rotation.ScopeBus
+}
 
 // wasObserved reports whether the sweep has seen the thing that a trouble is about: one
 // that it could not ask may be as it was.
 func (p *planning) wasObserved(plan rotation.Plan, t rotation.Trouble) bool {
+	if t.Scope == rotation.ScopeState {
+		return p.before.err == nil
+	}
 	return !slices.ContainsFunc(plan.Problems, func(u rotation.Unobserved) bool {
 		x := troubleOf(u)
 		isAbout := x.Identity == t.Identity && (x.Organization == "" || x.Organization == t.Organization)
@@ -250,7 +331,7 @@ func (p *planning) troublesOf(plan rotation.Plan) []rotation.CheckIncomplete {
 		t := troubleOf(u)
 		i := slices.IndexFunc(out, func(x rotation.CheckIncomplete) bool { return x.Trouble == t })
 		if i < 0 {
-			out = append(out, rotation.CheckIncomplete{Trouble: t, Class: e.Class, Message: e.Message, PATs: pats,
+			out = append(out, rotation.CheckIncomplete{Trouble: t, Class: p.classOf(e), Message: e.Message, PATs: pats,
 				NextEnd: next})
 			continue
 		}
@@ -400,7 +481,26 @@ func (p *planning) notifyMarks(ctx context.Context, plan rotation.Plan, last tim
 	}
 	for _, o := range p.owners {
 		_, behind := failed.Load(o.owner)
-		p.marks.keep(o.owner, !behind, last)
+		if p.marks.keep(o.owner, !behind, last) {
+			p.keepMarks(ctx, rotation.BehindMarks{Owner: o.owner, Since: last}, behind)
+		}
 	}
 	return err
+}
+
+// keepMarks writes down for the next sweep whether an owner's marks are behind.
+func (p *planning) keepMarks(ctx context.Context, b rotation.BehindMarks, behind bool) {
+	if p.Memory == nil {
+		return
+	}
+	var err error
+	if behind {
+		err = p.Memory.KeepBehind(ctx, b)
+	} else {
+		err = p.Memory.DropBehind(ctx, b.Owner)
+	}
+	if err != nil {
+		p.Log.WarnContext(ctx, "which marks have been published could not be written down for the next sweep",
+			"identity", b.Owner.Identity, "organization", b.Owner.Organization, "class", string(rotation.ClassOf(err)))
+	}
 }

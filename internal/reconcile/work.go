@@ -33,6 +33,7 @@ type work struct {
 	seen     rotation.Observed
 	listed   *index
 	failed   []failure // of this work, in their order
+	recalled bool      // what other processes remember of the PAT
 }
 
 // failure is a step that failed.
@@ -110,8 +111,7 @@ func (w *work) rest(ctx context.Context, d rotation.Decision) error {
 	if len(w.failed) > 0 {
 		return errors.Join(err, w.settle(ctx))
 	}
-	w.failures.remove(w.spec.Name)
-	w.notices.forgetPAT(w.spec.Name)
+	w.dropFailing(ctx, w.spec.Name)
 	return err
 }
 

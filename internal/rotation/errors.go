@@ -59,6 +59,7 @@ const (
 	VaultUnauthorized = "vault-unauthorized" // the vault does not accept the caller's token
 	VaultCredential   = "vault-credential"   // the caller gets no token for the vault
 	VaultConflict     = "vault-conflict"     // a secret is being deleted, recovered or changed
+	StateOff          = "state-off"          // there is no place for what processes know of each other
 )
 
 // Codes of Azure DevOps that somebody compares.
@@ -132,4 +133,6 @@ type Failure struct {
 	Message string
 	Attempt int
 	At      time.Time
+	Since   time.Time // of the first failure in a row
+	RetryAt time.Time // zero: not before something changes
 }

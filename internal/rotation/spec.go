@@ -3,6 +3,7 @@ package rotation
 import (
 	"crypto/sha256"
 	"encoding/base32"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -37,6 +38,9 @@ func (s Spec) Equal(o Spec) bool {
 	s.Scopes, o.Scopes, s.Freezes, o.Freezes = nil, nil, nil, nil
 	return sameScopes && sameFreezes && reflect.DeepEqual(s, o)
 }
+
+// Digest tells one content of an entry from another.
+func (s Spec) Digest() string { return digest(fmt.Sprintf("%+v", s), 16) }
 
 // Owner is whose PAT this is.
 func (s Spec) Owner() Owner { return Owner{s.Identity, s.Organization} }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/azure-patrol/patrol/internal/rotation"
@@ -23,8 +24,18 @@ type LastSweep struct {
 	// Problems are what it could not check. Omitted is how many more there were.
 	Problems []Problem `json:"problems,omitempty"`
 	Omitted  int       `json:"omitted,omitempty"`
-	// Next is when the next one is due; zero: not known.
-	Next time.Time `json:"next,omitzero"`
+	// MassChanges wait for a person.
+	MassChanges []MassChange `json:"massChanges,omitempty"`
+	// Succeeded is when the last sweep was that could do everything; zero: none yet.
+	Succeeded time.Time `json:"succeeded,omitzero"`
+}
+
+// MassChange is how many of an owner's PATs are gone or changed at once.
+type MassChange struct {
+	Identity     string `json:"identity"`
+	Organization string `json:"organization"`
+	PATs         int    `json:"pats"`
+	Of           int    `json:"of"`
 }
 
 // Problem is what a sweep could not check, and why.
@@ -71,11 +82,36 @@ type Failing struct {
 	Since   time.Time      `json:"since"`            // of the first failure in a row
 	At      time.Time      `json:"at"`               // of the latest
 	RetryAt time.Time      `json:"retryAt,omitzero"` // zero: not before something changes
+	// Notified is what has been published of it, and when.
+	Notified []Notified `json:"notified,omitempty"`
+	// Refused is a store that the vault has refused; nil: none.
+	Refused *Refused `json:"refused,omitempty"`
 }
+
+// Notified is when a failure was published.
+type Notified struct {
+	Step  rotation.Step  `json:"step"`
+	Class rotation.Class `json:"class"`
+	Code  string         `json:"code"`
+	At    time.Time      `json:"at"`
+}
+
+// Refused is a store that the vault has refused: nothing is made until then, unless the
+// manifest's entry changes.
+type Refused struct {
+	Until   time.Time      `json:"until"`
+	Entry   string         `json:"entry"` // digest of the entry
+	Class   rotation.Class `json:"class"`
+	Code    string         `json:"code"`
+	Message string         `json:"message"`
+}
+
+// maxNotified is what has room in a blob.
+const maxNotified = 20
 
 func (f Failing) key() (string, bool) {
 	key, ok := failingKey(f.PAT)
-	return key, ok && !f.At.IsZero()
+	return key, ok && (!f.At.IsZero() || len(f.Notified) > 0)
 }
 
 // Failing reads why a PAT fails; ErrNotFound if it does not.
@@ -90,6 +126,12 @@ func (s *Store) Failing(ctx context.Context, pat string) (Failing, ETag, error) 
 // PutFailing writes why a PAT fails.
 func (s *Store) PutFailing(ctx context.Context, f Failing, when Condition) (ETag, error) {
 	f.Message = clip(f.Message)
+	f.Notified = f.Notified[:min(len(f.Notified), maxNotified)]
+	if f.Refused != nil {
+		refused := *f.Refused
+		refused.Message = clip(refused.Message)
+		f.Refused = &refused
+	}
 	return write(ctx, s, f, when)
 }
 
@@ -102,6 +144,23 @@ func (s *Store) DropFailing(ctx context.Context, pat string, when Condition) err
 	return s.Delete(ctx, key, when)
 }
 
+// FailingNames are the names of the PATs that fail, in lower case, each with the time at
+// which that was written. complete is false if there are more.
+func (s *Store) FailingNames(ctx context.Context) (names map[string]time.Time, complete bool, err error) {
+	entries, more, err := s.List(ctx, failingPrefix)
+	if err != nil {
+		return nil, false, err
+	}
+	names = make(map[string]time.Time, len(entries))
+	for _, e := range entries {
+		pat := strings.TrimSuffix(strings.TrimPrefix(e.Key, failingPrefix), suffix)
+		if key, ok := failingKey(pat); ok && key == e.Key {
+			names[pat] = e.Modified
+		}
+	}
+	return names, !more, nil
+}
+
 // AllFailing reads all PATs that fail, by name. complete is false if there are more, or
 // if one could not be read.
 func (s *Store) AllFailing(ctx context.Context) (all []Failing, complete bool, err error) {
@@ -110,14 +169,20 @@ func (s *Store) AllFailing(ctx context.Context) (all []Failing, complete bool, e
 
 // Notice is what has been published of something that lasts: told/<hash of Key>.json.
 type Notice struct {
-	Key   string    `json:"key"`   // what was published, as its event's id has it
-	At    time.Time `json:"at"`    // when it was published last
-	Since time.Time `json:"since"` // since when it lasts
-	PATs  int       `json:"pats"`  // how many are affected
+	Key     string    `json:"key"`            // what lasts
+	At      time.Time `json:"at,omitzero"`    // when it was published last; zero: not yet
+	Since   time.Time `json:"since"`          // since when it lasts
+	PATs    int       `json:"pats,omitempty"` // how many are affected
+	NextEnd time.Time `json:"nextEnd,omitzero"`
+	// About is what it is about.
+	About *Problem `json:"about,omitempty"`
+	// Over: it has ended, and that has not been published.
+	Over bool `json:"over,omitempty"`
 }
 
 func (n Notice) key() (string, bool) {
-	return hashed(noticePrefix, n.Key), n.Key != "" && len(n.Key) <= maxText && !n.At.IsZero()
+	hasTime := !n.At.IsZero() || !n.Since.IsZero()
+	return hashed(noticePrefix, n.Key), n.Key != "" && len(n.Key) <= maxText && hasTime
 }
 
 // Notice reads what has been published under a key.
@@ -127,6 +192,11 @@ func (s *Store) Notice(ctx context.Context, key string) (Notice, ETag, error) {
 
 // PutNotice writes it. Of several processes that hold the same ETag one succeeds.
 func (s *Store) PutNotice(ctx context.Context, n Notice, when Condition) (ETag, error) {
+	if n.About != nil {
+		about := *n.About
+		about.Message = clip(about.Message)
+		n.About = &about
+	}
 	return write(ctx, s, n, when)
 }
 

@@ -17,16 +17,21 @@ import (
 func sweep() statestore.LastSweep {
 	at := time.Now().UTC()
 	return statestore.LastSweep{At: at, By: "timer", Ended: at.Add(time.Second), Managed: 3, Commands: 2, Unmanaged: 1,
-		Released: 4, Next: at.Add(6 * time.Hour), Problems: []statestore.Problem{{Scope: "organization",
+		Released: 4, Succeeded: at.Add(-6 * time.Hour), Problems: []statestore.Problem{{Scope: "organization",
 			Identity: "build-bot", Organization: "contoso", Class: rotation.Policy, Code: "accessDenied",
-			Message: "denied", Since: at.Add(-time.Hour)}}}
+			Message: "denied", Since: at.Add(-time.Hour)}},
+		MassChanges: []statestore.MassChange{{Identity: "build-bot", Organization: "contoso", PATs: 5, Of: 6}}}
 }
 
 func failing(pat string) statestore.Failing {
 	at := time.Now().UTC()
 	return statestore.Failing{PAT: pat, Step: rotation.StepCreate, Class: rotation.Transient, Code: "timed-out",
 		Message: "Azure DevOps did not answer", Attempt: 3, Since: at.Add(-time.Hour), At: at,
-		RetryAt: at.Add(time.Minute)}
+		RetryAt: at.Add(time.Minute),
+		Notified: []statestore.Notified{
+			{Step: rotation.StepCreate, Class: rotation.Transient, Code: "timed-out", At: at}},
+		Refused: &statestore.Refused{Until: at.Add(time.Hour), Entry: "entry", Class: rotation.Policy, Code: "denied",
+			Message: "the vault refuses"}}
 }
 
 func act(process string) statestore.Act {

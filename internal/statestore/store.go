@@ -59,7 +59,7 @@ const (
 
 var (
 	// ErrOff: there is no state store. It is what a nil *Store answers.
-	ErrOff error = &rotation.Error{Class: rotation.Configuration, Code: "state-off", Service: rotation.Storage,
+	ErrOff error = &rotation.Error{Class: rotation.Configuration, Code: rotation.StateOff, Service: rotation.Storage,
 		Message: "there is no state store: set STATE_URL to the address of a blob container"}
 	// ErrNotFound: there is no such blob.
 	ErrNotFound = errors.New("there is no such blob")
@@ -121,7 +121,6 @@ type Store struct {
 	container  string // URL without a slash at its end
 	credential azcore.TokenCredential
 	options    azcore.ClientOptions
-	lists      *azcore.Client
 	setting    string
 	maxBytes   int
 	now        func() time.Time
@@ -166,14 +165,6 @@ func New(c Config) (*Store, error) {
 	}
 	o.Logging.IncludeBody = false
 	o.PerRetryPolicies = append(slices.Clone(o.PerRetryPolicies), attemptCounter{})
-	var err error
-	s.lists, err = azcore.NewClient("github.com/azure-patrol/patrol/internal/statestore", "v1.0.0",
-		runtime.PipelineOptions{PerRetry: []policy.Policy{
-			runtime.NewBearerTokenPolicy(c.Credential, []string{audience + "/.default"}, nil)}}, o)
-	if err != nil {
-		return nil, configuration("state-client", "the client for the storage account could not be made: "+
-			"check the cloud")
-	}
 	return s, nil
 }
 
@@ -353,9 +344,13 @@ func (s *Store) List(ctx context.Context, prefix string) (entries []Entry, more 
 	}
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
+	lists, err := s.lists()
+	if err != nil {
+		return nil, false, configuration("state-client", "%s: the client could not be made: check the cloud", doing)
+	}
 	marker := ""
 	for range maxPages {
-		page, err := s.page(ctx, prefix, marker)
+		page, err := s.page(ctx, lists, prefix, marker)
 		if err != nil {
 			return nil, false, s.failure(doing, err)
 		}
@@ -401,9 +396,18 @@ func (l listed) entry() Entry {
 	return e
 }
 
+// lists makes the client for one list. Like a blob's, it does not outlive the call: a
+// client that remembers its token uses it up to the last moment while another call
+// fetches a new one.
+func (s *Store) lists() (*azcore.Client, error) {
+	return azcore.NewClient("github.com/azure-patrol/patrol/internal/statestore", "v1.0.0",
+		runtime.PipelineOptions{PerRetry: []policy.Policy{
+			runtime.NewBearerTokenPolicy(s.credential, []string{audience + "/.default"}, nil)}}, &s.options)
+}
+
 // page asks for one page. The SDK's own client for containers does the same, and brings
-// a quarter of the handler's size along: docs/adr/0013.
-func (s *Store) page(ctx context.Context, prefix, marker string) (p listPage, err error) {
+// a quarter of the handler's size along: docs/adr/0016.
+func (s *Store) page(ctx context.Context, lists *azcore.Client, prefix, marker string) (p listPage, err error) {
 	req, err := runtime.NewRequest(ctx, http.MethodGet, s.container)
 	if err != nil {
 		return p, err
@@ -416,7 +420,7 @@ func (s *Store) page(ctx context.Context, prefix, marker string) (p listPage, er
 	req.Raw().URL.RawQuery = q.Encode()
 	req.Raw().Header.Set("X-Ms-Version", listVersion)
 	req.Raw().Header.Set("Accept", "application/xml")
-	resp, err := s.lists.Pipeline().Do(req)
+	resp, err := lists.Pipeline().Do(req)
 	if err != nil {
 		return p, err
 	}

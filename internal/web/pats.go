@@ -35,16 +35,14 @@ func (a *API) Inspect(ctx context.Context, name string) (ManagedPAT, *Problem) {
 	}
 	out.History = history(versions)
 	out.Order = standingOrder(item, versions, a.Now())
-	for _, f := range a.Reconciler.Failing() {
-		if strings.EqualFold(f.PAT, item.Spec.Name) {
-			j := failingOf(f)
-			out.Failure = &j
-			if out.Order != nil {
-				out.Order.Attempt, out.Order.Problem = j.Attempt, &j.FailureCause
-			}
-			out.History = append(out.History, Act{At: f.At.UTC(), Act: actFailed, By: byPatrol, Reason: f.Code,
-				Message: f.Message})
+	if f := a.failure(ctx, item.Spec.Name); !f.At.IsZero() {
+		j := failingOf(f)
+		out.Failure = &j
+		if out.Order != nil {
+			out.Order.Attempt, out.Order.Problem = j.Attempt, &j.FailureCause
 		}
+		out.History = append(out.History, Act{At: f.At.UTC(), Act: actFailed, By: byPatrol, Reason: f.Code,
+			Message: f.Message})
 	}
 	slices.SortStableFunc(out.History, func(x, y Act) int { return y.At.Compare(x.At) })
 	return out, nil

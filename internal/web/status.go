@@ -12,36 +12,6 @@ import (
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
-// Sweeps remembers the sweeps of this process. The zero value is ready.
-type Sweeps struct {
-	mu   sync.Mutex
-	last *SweepReport
-	next time.Time
-}
-
-// Record keeps a sweep, and when the next one will be (zero: not known).
-func (s *Sweeps) Record(p rotation.Plan, commands int, by string, ended, next time.Time) {
-	j := &SweepReport{At: p.At.UTC(), Took: ended.Sub(p.At).Round(time.Millisecond).String(), By: by,
-		Managed: len(p.Items), Commands: commands, Unmanaged: len(p.Unmanaged), Released: len(p.Released),
-		Problems: blindSpots(p.Problems), MassChanges: massChanges(p)}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.last = j
-	if !next.IsZero() {
-		s.next = next
-	}
-}
-
-// Last is when this process swept last; zero: not yet.
-func (s *Sweeps) Last() time.Time {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.last == nil {
-		return time.Time{}
-	}
-	return s.last.At
-}
-
 // CheckRequest may accept what a person has to accept.
 type CheckRequest struct {
 	// AcceptMassChange is the id of the event that asks for it.
@@ -66,14 +36,11 @@ func (a *API) Sweep(ctx context.Context, by Caller, o CheckRequest) (SweepReport
 			a.Log.InfoContext(ctx, "a mass change is accepted", "identity", x.Owner.Identity,
 				"organization", x.Owner.Organization, "pats", x.PATs, "until", x.Until, "by", by.Who)
 		}
-		plan, err := a.Reconciler.SweepAccepting(ctx, a.Sweeps.Last(), by.Who, accepted)
-		a.Sweeps.Record(plan, len(plan.Commands(by.Who)), by.Who, a.Now(), time.Time{})
+		plan, err := a.Reconciler.SweepAccepting(ctx, a.Reconciler.LastSweep().At, by.Who, accepted)
 		if err != nil && len(plan.Problems) == 0 {
 			return SweepReport{}, a.upstream(ctx, err) // the commands could not be sent
 		}
-		a.Sweeps.mu.Lock()
-		defer a.Sweeps.mu.Unlock()
-		return *a.Sweeps.last, nil
+		return *reportOf(a.Reconciler.LastSweep()), nil
 	})
 }
 
@@ -116,8 +83,9 @@ const (
 // Report is the state of patrol itself: identities, last and next sweep, what is
 // failing, and why.
 func (a *API) Report(ctx context.Context) StatusReport {
+	known := a.shared(ctx)
 	out := StatusReport{Build: a.Build, Identities: []IdentityStatus{}, Failing: []Failing{},
-		Troubles: troublesOf(a.Reconciler.Troubles())}
+		Troubles: troublesOf(known.troubles), LastSweep: reportOf(known.sweep)}
 	for _, id := range a.identities(ctx) {
 		j := IdentityStatus{Name: id.Name, User: id.User, State: stateSignedIn, Since: timeOrNull(id.Since),
 			Until: timeOrNull(id.Until)}
@@ -130,12 +98,12 @@ func (a *API) Report(ctx context.Context) StatusReport {
 		}
 		out.Identities = append(out.Identities, j)
 	}
-	for _, f := range a.Reconciler.Failing() {
+	for _, f := range known.failing {
 		out.Failing = append(out.Failing, failingOf(f))
 	}
-	a.Sweeps.mu.Lock()
-	defer a.Sweeps.mu.Unlock()
-	out.LastSweep, out.NextSweep = a.Sweeps.last, timeOrNull(a.Sweeps.next)
+	if a.NextSweep != nil {
+		out.NextSweep = timeOrNull(a.NextSweep(a.Now()))
+	}
 	return out
 }
 

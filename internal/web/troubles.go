@@ -72,7 +72,7 @@ func (a *API) acceptance(ctx context.Context, id string) (reconcile.Acceptance, 
 			"with the code mass-change of the last seven days, about an identity and organization of the manifest.")
 	}
 	pats := 0
-	for _, x := range a.Reconciler.Troubles() {
+	for _, x := range a.troubles(ctx) {
 		isIt := x.Code == rotation.MassChangeWaits && x.Identity == owner.Identity &&
 			strings.EqualFold(x.Organization, owner.Organization)
 		if isIt && x.Since.Unix() == since.Unix() {

@@ -52,9 +52,12 @@ type Config struct {
 	Identities Identities
 	Versions   Versions
 	// Ends moves a PAT's end and knows ended PATs.
-	Ends   reconcile.Ends
-	Sweeps *Sweeps
-	Now    func() time.Time
+	Ends reconcile.Ends
+	// Memory is what processes know of each other; nil: nobody tells.
+	Memory rotation.Memory
+	// NextSweep is when the timer sweeps after a time; nil: not known.
+	NextSweep func(after time.Time) time.Time
+	Now       func() time.Time
 	// Build is the state of the project that runs.
 	Build Build
 	// Operation makes ids for requests; nil: random ones.

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/azure-patrol/patrol/sandbox/blob"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
 	"github.com/azure-patrol/patrol/sandbox/devops"
 	"github.com/azure-patrol/patrol/sandbox/faults"
@@ -49,6 +50,7 @@ func TestEachPATCostsItsBudgetAndNoCallMore(t *testing.T) {
 		}
 		kv := func(op string) faults.Call { return faults.Call{Service: keyvault.Service, Operation: op} }
 		ado := func(op string) faults.Call { return faults.Call{Service: devops.ServiceName, Operation: op} }
+		state := func(op string) faults.Call { return faults.Call{Service: blob.Service, Operation: op} }
 		sb := func(op string) faults.Call { return faults.Call{Service: "servicebus", Operation: op} }
 
 		phase("rotation", func() {
@@ -63,6 +65,7 @@ func TestEachPATCostsItsBudgetAndNoCallMore(t *testing.T) {
 			kv(keyvault.GetSecret): fleet, kv(keyvault.SetSecret): fleet, kv(keyvault.UpdateSecret): fleet,
 			ado(devops.CreatePat): fleet, ado(devops.ConnectionData): fleet, ado(devops.ListPats): 1,
 			sb("send " + cloud.EventTopic): fleet, sb("schedule " + cloud.CommandQueue): fleet,
+			state(blob.ListBlobs): 1, // which PATs fail, for all of them
 		})
 		time.Sleep(23*time.Hour + 50*time.Minute)
 		synctest.Wait()
@@ -73,12 +76,15 @@ func TestEachPATCostsItsBudgetAndNoCallMore(t *testing.T) {
 			kv(keyvault.GetSecret): fleet, kv(keyvault.UpdateSecret): fleet, ado(devops.RevokePat): fleet,
 			kv(keyvault.ListSecrets): 1, // which secrets hold what, for all of them
 			ado(devops.ListPats):     1, sb("send " + cloud.EventTopic): fleet,
+			state(blob.ListBlobs): 1,
 		})
 		time.Sleep(30 * time.Hour)
 		synctest.Wait()
 		phase("sweep of what needs nothing", func() { sweep(t, w) }, map[faults.Call]int{
 			kv(keyvault.ListSecrets): 1, ado(devops.ListPats): 1,
 			{Service: "entra", Operation: "token refresh_token"}: 1,
+			// The sweep before, what stands and what fails; and this sweep.
+			state(blob.GetBlob): 1, state(blob.ListBlobs): 2, state(blob.PutBlob): 1,
 		})
 		// Whoever orders reads the secret and writes the order onto it; whether the identity
 		// must sign in, its secret says.
@@ -103,6 +109,7 @@ func TestEachPATCostsItsBudgetAndNoCallMore(t *testing.T) {
 			// Each PAT in force is proved once a day.
 			kv(keyvault.GetSecret): fleet, ado(devops.ConnectionData): fleet,
 			{Service: "entra", Operation: "token refresh_token"}: sweeps,
+			state(blob.GetBlob): sweeps, state(blob.ListBlobs): 2 * sweeps, state(blob.PutBlob): sweeps,
 		})
 	})
 }
