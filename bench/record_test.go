@@ -188,6 +188,11 @@ func calls(t *testing.T) map[string]map[string]int {
 		})
 		time.Sleep(30 * time.Hour)
 		synctest.Wait()
+		if err := w.Sweep(); err != nil { // the daily proofs are done with it
+			t.Error(err)
+		}
+		w.Settle()
+		time.Sleep(time.Minute)
 		phase("sweep of 260 PATs that need nothing", func() {
 			if err := w.Sweep(); err != nil {
 				t.Error(err)
