@@ -55,7 +55,8 @@ func eventsOf[T any](w *simulation.World) []string {
 func refuse(t *testing.T, w *simulation.World, service, operation string) {
 	t.Helper()
 	inject(t, w, faults.Fault{Service: service, Operation: operation, Mode: faults.Status,
-		Status: http.StatusForbidden, Times: -1, Body: `{"error":{"code":"Forbidden","innererror":{"code":"ForbiddenByRbac"}}}`})
+		Status: http.StatusForbidden, Times: -1,
+		Body: `{"error":{"code":"Forbidden","innererror":{"code":"ForbiddenByRbac"}}}`})
 }
 
 func TestAColdProcessKnowsTheLastSweepAndWhatFails(t *testing.T) {
