@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/azure-patrol/patrol/internal/panics"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
@@ -39,7 +40,11 @@ func (r *Reconciler) readFailingNames(ctx context.Context) {
 
 // fetch runs apart from any one caller's context. Memory's calls are bounded.
 func (n *failingNames) fetch(ctx context.Context, m rotation.Memory, done chan struct{}) {
-	names, err := m.FailingNames(ctx)
+	var names rotation.FailingNames
+	err := panics.Held(func() (err error) {
+		names, err = m.FailingNames(ctx)
+		return err
+	})
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.flight, n.known = nil, err == nil

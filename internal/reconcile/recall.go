@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/azure-patrol/patrol/internal/panics"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
@@ -46,10 +47,16 @@ func (r *Reconciler) recalling(ctx context.Context) func() recalled {
 	go func() {
 		var x recalled
 		var sweepErr, standingErr error
-		var both sync.WaitGroup
-		both.Go(func() { x.last, sweepErr = r.Memory.LastSweep(ctx) })
-		both.Go(func() { x.standing, standingErr = r.Memory.Standing(ctx) })
-		both.Wait()
+		_ = inParallel([]func() error{
+			func() error {
+				sweepErr = panics.Held(func() (err error) { x.last, err = r.Memory.LastSweep(ctx); return err })
+				return nil
+			},
+			func() error {
+				standingErr = panics.Held(func() (err error) { x.standing, err = r.Memory.Standing(ctx); return err })
+				return nil
+			},
+		})
 		x.err = sweepErr
 		if x.err == nil {
 			x.err = standingErr

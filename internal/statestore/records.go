@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/azure-patrol/patrol/internal/panics"
 )
 
 // Names of blobs.
@@ -127,10 +129,15 @@ func readAll[T record](ctx context.Context, s *Store, prefix string) (all []T, c
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			r, _, err := read[T](ctx, s, e.Key)
-			if err == nil {
+			err := panics.Held(func() error {
+				r, _, err := read[T](ctx, s, e.Key)
 				records[i] = &r
-			} else if !errors.Is(err, ErrNotFound) { // deleted since
+				return err
+			})
+			if err != nil {
+				records[i] = nil
+			}
+			if err != nil && !errors.Is(err, ErrNotFound) { // deleted since
 				errs[i] = err
 			}
 		})

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/azure-patrol/patrol/internal/panics"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
@@ -34,9 +35,15 @@ func (a *API) shared(ctx context.Context) shared {
 		errs     [3]error
 		all      sync.WaitGroup
 	)
-	all.Go(func() { out.sweep, errs[0] = a.Memory.LastSweep(ctx) })
-	all.Go(func() { failing, errs[1] = a.Memory.AllFailing(ctx) })
-	all.Go(func() { standing, errs[2] = a.Memory.Standing(ctx) })
+	all.Go(func() {
+		errs[0] = panics.Held(func() (err error) { out.sweep, err = a.Memory.LastSweep(ctx); return err })
+	})
+	all.Go(func() {
+		errs[1] = panics.Held(func() (err error) { failing, err = a.Memory.AllFailing(ctx); return err })
+	})
+	all.Go(func() {
+		errs[2] = panics.Held(func() (err error) { standing, err = a.Memory.Standing(ctx); return err })
+	})
 	all.Wait()
 	for _, err := range errs {
 		if err != nil {
