@@ -59,6 +59,10 @@ pats:
 // demoPAT is the PAT that the demonstration asks to rotate.
 const demoPAT = "jenkins-agents"
 
+// people may work with the page, each in a role. The sandbox asks nobody for a password.
+var people = []struct{ user, role string }{{"reader@contoso.com", cloud.Reader},
+	{"operator@contoso.com", cloud.Operator}, {"admin@contoso.com", cloud.Administrator}}
+
 // demo is a running demonstration.
 type demo struct {
 	console *console
@@ -104,6 +108,11 @@ func run(ctx context.Context, o options, out *console, logs io.Writer) error {
 		return err
 	}
 	defer func() { _ = os.Remove(consumerFile) }()
+	for _, person := range people {
+		if err := d.cloud.AddPerson(person.user, person.role); err != nil {
+			return err
+		}
+	}
 	out.print(fromSandbox,
 		"a local Azure is up: Entra, Azure DevOps (organization contoso), Key Vault, managed identity, Service Bus")
 	// Somebody's PAT that is not in the manifest, a week before its end.
@@ -397,7 +406,9 @@ func (d *demo) printNextSteps(o options, consumerFile string) {
 	}
 	d.console.printText(fmt.Sprintf(`
 The app goes on, and its shortest-lived PATs are replaced as they come due.
-  dashboard     %[1]s/api/dashboard?code=%[2]s
+  dashboard     %[1]s/api/dashboard
+                sign in as reader@, operator@ or admin@contoso.com, without a password; the
+                browser does not know the certificate of the sandbox's Entra: go on
   managed PATs  %[1]s/api/pats?code=%[2]s
   state         %[1]s/api/status?code=%[2]s
   rotate one    curl -X POST '%[1]s/api/pats/nuget-feed/rotate?code=%[2]s'

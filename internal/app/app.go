@@ -234,16 +234,20 @@ func (a *App) wire(s Settings) error {
 	}
 	a.reconciler = reconcile.NewReconciler(core)
 	keys := keyring.New(vault.NewStore(a.vault), o.Now, o.Wait)
-	pages := web.SignInConfig{SignIns: signIns, Sealer: keys, Specs: core.Specs, Outbox: a.bus, Now: o.Now, Log: o.Log}
+	var public string
 	if s.Public != nil {
-		pages.PublicURL = strings.TrimSuffix(s.Public.String(), "/")
+		public = strings.TrimSuffix(s.Public.String(), "/")
 	}
+	visits := web.NewVisits(web.VisitConfig{Visitors: signInClient, Sealer: keys, Keys: keys, PublicURL: public,
+		Now: o.Now, Log: o.Log})
+	pages := web.SignInConfig{SignIns: signIns, Sealer: keys, PublicURL: public, Specs: core.Specs, Outbox: a.bus,
+		Now: o.Now, Log: o.Log, Visits: visits, MayConfirm: visits.Operator}
 	c := a.administration(web.Config{
 		Reconciler: a.reconciler, Outbox: a.bus, Identities: signIns, Versions: a.vault, Ends: tokens,
 		Memory: known, NextSweep: s.NextCheck, Now: o.Now, Log: o.Log, Keys: keys,
 		Build:  web.Build{Version: o.Version, Commit: o.Commit},
 		Public: s.Public, Authenticated: s.Authenticated,
-		Pages: []func(*web.API, *http.ServeMux){web.SignInRoutes(pages), web.DashboardRoutes},
+		Pages: []func(*web.API, *http.ServeMux){web.SignInRoutes(pages), web.DashboardRoutes(visits)},
 	}, tokens.Administration())
 	a.handle(s, web.New(c).Handler())
 	return nil

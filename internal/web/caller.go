@@ -15,6 +15,9 @@ type Caller struct {
 	Trigger string // triggerHTTP, triggerDashboard
 	// Key is the Idempotency-Key: the same request with the same key acts once.
 	Key string
+	// Session binds confirmations to the person's session on the page; empty: there is
+	// none.
+	Session string
 }
 
 const (

@@ -37,7 +37,7 @@ func (k *processKey) Keys(context.Context) ([][]byte, error) {
 
 // permission stands for what one caller may do.
 func permission(by Caller, what string) confirmation.Digest {
-	return sha256.Sum256([]byte(by.Who + "\x00" + what))
+	return sha256.Sum256([]byte(by.Who + "\x00" + by.Session + "\x00" + what))
 }
 
 // confirmationFor permits this caller to do what is described, and nothing else.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/azure-patrol/patrol/internal/administration"
 	"github.com/azure-patrol/patrol/internal/reconcile"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
@@ -21,6 +22,10 @@ const (
 
 	doOverlap = "overlap"
 	doRestore = "restore"
+
+	doRevokeUsers       = "revoke-users"
+	doSignOut           = "sign-out" // of this browser: the one act of one step
+	doSignOutEverywhere = "sign-out-everywhere"
 )
 
 // action is what a form asks for, with all that it needs.
@@ -36,6 +41,9 @@ type action struct {
 	Force           bool
 	Until           time.Time // of overlap
 	Accept          string    // of check: the id of a mass change
+	Users           string    // of revoke-users, one a line, with Organization and Identity
+	KeepManaged     bool
+	Plan            string // the confirmation of the plan that was shown
 	// Key is the idempotency key: the form sent twice acts once.
 	Key string
 }
@@ -68,8 +76,28 @@ func (act action) Fields() []field {
 	if act.Force {
 		add("force", "true")
 	}
+	add("users", act.Users)
+	if act.KeepManaged {
+		add("keepManaged", "true")
+	}
+	add("plan", act.Plan)
 	add("key", act.Key)
 	return out
+}
+
+// role is what an action needs.
+func (act action) role() Role {
+	switch act.Act {
+	case doRevokeUsers, doSignOutEverywhere:
+		return Administrator
+	}
+	return Operator
+}
+
+// view is where a person comes from who asks for the action.
+func (act action) view() view {
+	v := view{PAT: act.Name}
+	return v
 }
 
 // describe names the action as a confirmation permits it.
@@ -113,6 +141,11 @@ func actionOf(form url.Values) (action, *Problem) {
 		act.Name = form.Get("name")
 	case doCheck:
 		act.Accept = form.Get("acceptMassChange")
+	case doRevokeUsers:
+		act.Identity, act.Organization = form.Get("identity"), strings.TrimSpace(form.Get("organization"))
+		act.Users, act.KeepManaged = usersOf(form.Get("users")), form.Get("keepManaged") == "true"
+		act.Plan = form.Get("plan")
+	case doSignOutEverywhere:
 	default:
 		return act, badForm("The dashboard cannot do what the form asks for: press one of its buttons.")
 	}
@@ -166,6 +199,10 @@ func (d *dashboard) perform(ctx context.Context, by Caller, act action, token st
 		return d.setOverlap(ctx, by, act)
 	case doRestore:
 		return d.restore(ctx, by, act)
+	case doRevokeUsers:
+		return d.revokeUsers(ctx, by, act)
+	case doSignOutEverywhere:
+		return d.signOutEverywhere(ctx, by)
 	}
 	return d.check(ctx, by, act)
 }
@@ -173,7 +210,7 @@ func (d *dashboard) perform(ctx context.Context, by Caller, act action, token st
 // withNotice is the overview below a notice.
 func (d *dashboard) withNotice(ctx context.Context, n *notice) *dashboardPage {
 	page := d.overview(ctx, dashboardFilter{})
-	page.Notice, page.Title = n, n.Title
+	page.Notice, page.Title, page.Address = n, n.Title, dashboardPath
 	return page
 }
 
@@ -287,6 +324,8 @@ type confirmView struct {
 	Until  moment
 	// Back is the PAT that "Cancel" goes back to; empty: the overview.
 	Back string
+	// Users is the plan of an administrator's revocation; nil: it is another act.
+	Users *administration.RevocationPlan
 }
 
 type fact struct {
@@ -296,9 +335,12 @@ type fact struct {
 
 func (d *dashboard) confirm(ctx context.Context, by Caller, act action, n *notice) *dashboardPage {
 	act.Key = rand.Text()
-	v, act, p := d.consequences(ctx, act)
+	v, act, p := d.consequences(ctx, by, act)
 	if p != nil {
 		return d.refuse(ctx, p)
+	}
+	if v.Button == "" { // there is nothing to do
+		return &dashboardPage{Title: v.Title, Address: addressOf(act.view().query()), Notice: n, Confirm: v}
 	}
 	token, until, p := d.confirmationFor(ctx, by, act.describe())
 	if p != nil {
@@ -306,13 +348,17 @@ func (d *dashboard) confirm(ctx context.Context, by Caller, act action, n *notic
 	}
 	v.Fields = append(act.Fields(), field{"token", token})
 	v.Until = moment{until, d.Now()}
-	return &dashboardPage{Title: v.Title, Notice: n, Confirm: v}
+	return &dashboardPage{Title: v.Title, Address: addressOf(act.view().query()), Notice: n, Confirm: v}
 }
 
 // consequences says plainly what an action leads to. It gives the action back with its
 // target's own spelling.
-func (d *dashboard) consequences(ctx context.Context, act action) (*confirmView, action, *Problem) {
+func (d *dashboard) consequences(ctx context.Context, by Caller, act action) (*confirmView, action, *Problem) {
 	switch act.Act {
+	case doRevokeUsers:
+		return d.consequencesForUsers(ctx, by, act)
+	case doSignOutEverywhere:
+		return consequencesOfSigningOut(), act, nil
 	case doCheck:
 		return consequencesOfChecking(act), act, nil
 	case doRevoke:

@@ -3,6 +3,7 @@ package web
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"net/url"
 	"strings"
 	"testing"
@@ -25,6 +26,10 @@ func TestEveryPartOfTheDashboardIsRendered(t *testing.T) {
 		if err := tmpl.Execute(&b, page); err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
+		}
+		if strings.HasSuffix(name, ", to a reader") && strings.Contains(b.String(), `name="act"`) &&
+			strings.Count(b.String(), `name="act"`) != strings.Count(b.String(), `name="act" value="sign-out"`) {
+			t.Errorf("%s has a button that acts", name)
 		}
 		for _, trace := range []string{"%!", "<nil>", "0x"} {
 			if strings.Contains(b.String(), trace) {
@@ -54,7 +59,7 @@ func fullPages() map[string]*dashboardPage {
 	narrow := otherRow{UnmanagedPAT{DisplayName: "n", ValidTo: soon, Scopes: []string{"vso.code"}}, ""}
 	blind := []BlindSpot{{"", "", cause}, {"a", "", cause}, {"", "contoso", cause}, {"a", "contoso", cause}}
 	notice := &notice{Bad: true, Title: "t", Text: []string{"x"}, Detail: []string{"Code: c"}, SignIn: link, Await: "a",
-		Instead: []instead{{"Revoke it", action{Act: doRevoke}}}}
+		Instead: []instead{{"Revoke it", action{Act: doRevoke}}}, Links: []pageLink{{"l", "/x"}}}
 	overview := &overview{LastSweep: &SweepReport{At: now, Problems: blind}, NextSweep: &soon, Blind: blind,
 		Attention: []row{blocked, failing}, MoreBad: 1, Managed: []row{healthy}, Found: 1, From: 1, To: 1,
 		Others: []otherRow{other, narrow}, MoreOthers: 1, Released: []ReleasedPAT{{Name: "r", ValidTo: &soon}},
@@ -63,6 +68,7 @@ func fullPages() map[string]*dashboardPage {
 		{State: stateSignInRequired, Code: "AADSTS50173", Since: &now, SignInURL: link.URL},
 		{State: stateSignInRequired, Code: "not-signed-in"}, {State: stateUnknown, Problem: &cause}}, now)
 	filtered := *overview
+	filtered.Identity, filtered.Confirm = &overview.Identities[1], "11111111-2222-3333-4444-555555555555"
 	filtered.Filter = dashboardFilter{Filter: Filter{State: "due", Kind: kindGlobal, Cursor: "c"}, Search: "x"}
 	view := &patView{row: blocked, Overlap: "1 day", NewEnd: "2027-01-01T00:00", Extendable: true, SignIn: link,
 		TokenEvents: []administration.AuditEntry{{At: now, Action: "Token.PatCreateEvent"}},
@@ -79,10 +85,22 @@ func fullPages() map[string]*dashboardPage {
 			Changes: []changeView{{Change{Reason: "r", Message: "m", At: &soon}, "Rotate", ""}, {Word: "Make"}}}},
 		"an empty dry run": {Plan: &planView{At: now}},
 	}
-	for _, p := range pages {
-		p.Now, p.Nonce = now, "n"
+	pages["a plan for users"] = &dashboardPage{Confirm: &confirmView{Button: "b", Users: fullPlan(soon)}}
+	for name, p := range maps.Clone(pages) {
+		p.Now, p.Nonce, p.Role, p.Form = now, "n", Administrator, "f"
+		reader := *p
+		reader.Role = Reader
+		pages[name+", to a reader"] = &reader
 	}
 	return pages
+}
+
+func fullPlan(ends time.Time) *administration.RevocationPlan {
+	user := administration.User{Descriptor: "aad.x", PrincipalName: "u@x", DisplayName: "U"}
+	return &administration.RevocationPlan{NotFound: []string{"n"},
+		Ambiguous: []administration.Ambiguity{{Name: "a", Candidates: []administration.User{user}}},
+		Users: []administration.UserPlan{{User: user}, {User: user,
+			PATs: []administration.PAT{{ValidTo: ends, Kept: true}, {Managed: true, Name: "m"}, {Foreign: true}}}}}
 }
 
 // What a form asks for is what its confirmation asks for: the hidden fields say all
@@ -92,6 +110,8 @@ func FuzzAnActionSurvivesItsOwnForm(f *testing.F) {
 	f.Add("act=extend&name=a&validTo=2027-01-31T00%3A00")
 	f.Add("act=revoke&authorizationId=00000000-0000-4000-8000-00000000dead&force=true")
 	f.Add("act=check&act=rotate")
+	f.Add("act=revoke-users&identity=a&organization=+o&users=b%0D%0A%0A+c&keepManaged=true&plan=p")
+	f.Add("act=sign-out-everywhere")
 	f.Fuzz(func(t *testing.T, body string) {
 		form, err := url.ParseQuery(body)
 		if err != nil {

@@ -35,18 +35,6 @@ type dashboardFilter struct {
 
 const maxSearch = 128
 
-func dashboardFilterOf(form url.Values) (dashboardFilter, *Problem) {
-	f := dashboardFilter{
-		Filter: Filter{State: form.Get("state"), Organization: form.Get("organization"),
-			Identity: form.Get("identity"), Kind: form.Get("kind"), Cursor: form.Get("cursor")},
-		Search: strings.TrimSpace(form.Get("search")),
-	}
-	if len(f.Search) > maxSearch {
-		return f, badForm("The text to search for may have " + strconv.Itoa(maxSearch) + " bytes at most.")
-	}
-	return f, f.check()
-}
-
 // Any reports whether anything is filtered.
 func (f dashboardFilter) Any() bool {
 	return len(f.Kept()) > 0
@@ -104,6 +92,27 @@ type overview struct {
 	MoreGone   int
 	Next       string // cursor
 	Orgs       []string
+	// Identity is the one that the filter names, with what can be done to its sign-in;
+	// nil: the filter names none.
+	Identity *identityView
+	// Confirm is an object id that an operator is to confirm as that identity's.
+	Confirm string
+}
+
+// ConfirmPath begins the sign-in that an operator has confirmed.
+func (v *overview) ConfirmPath() string {
+	return "/api/identities/" + url.PathEscape(v.Identity.Name) + "/signin?confirm=" + url.QueryEscape(v.Confirm)
+}
+
+// FirstPage and NextPage are addresses.
+func (v *overview) FirstPage() string { return v.page("") }
+
+func (v *overview) NextPage() string { return v.page(v.Next) }
+
+func (v *overview) page(cursor string) string {
+	f := v.Filter
+	f.Cursor = cursor
+	return addressOf(view{Filter: f}.query())
 }
 
 type tile struct {
@@ -122,8 +131,7 @@ type identityView struct {
 	SignedIn, Required, Never bool
 }
 
-// signInView says how to sign in. The link carries no key: the page's script adds
-// the one of its own address, if there is one.
+// signInView says how to sign in. It takes no key: only the identity's user can finish it.
 type signInView struct{ URL, Path string }
 
 func signInAt(link string) *signInView {
@@ -212,6 +220,10 @@ func (d *dashboard) overview(ctx context.Context, f dashboardFilter) *dashboardP
 		Identities: identityViews(report.Identities, now), Blind: blind(plan.Problems),
 		Mass: massChanges(plan)}
 	v.Tiles = tiles(v.Counts, f)
+	named := func(id identityView) bool { return strings.EqualFold(id.Name, f.Identity) }
+	if i := slices.IndexFunc(v.Identities, named); i >= 0 {
+		v.Identity = &v.Identities[i]
+	}
 	v.Orgs = organizations(plan)
 	failing := failingByName(report.Failing)
 	entries := slices.DeleteFunc(d.entries(plan, f.Filter), func(e entry) bool { return !f.matches(e) })
@@ -489,7 +501,7 @@ func (d *dashboard) pat(ctx context.Context, name string, n *notice) *dashboardP
 	p, problem := d.Inspect(ctx, name)
 	if problem != nil {
 		if n == nil {
-			n = d.failureNotice(problem, nil)
+			return d.refuse(ctx, problem)
 		}
 		return d.withNotice(ctx, n)
 	}
@@ -504,7 +516,7 @@ func (d *dashboard) pat(ctx context.Context, name string, n *notice) *dashboardP
 	if i := slices.IndexFunc(p.Versions, func(x VersionInfo) bool { return x.Latest }); i >= 0 {
 		v.showLife(p.Versions[i], d.Now())
 	}
-	page := &dashboardPage{Title: p.Name, Notice: n, PAT: v}
+	page := &dashboardPage{Title: p.Name, Address: addressOfPAT(p.Name), Notice: n, PAT: v}
 	if n != nil {
 		page.Title = n.Title
 	}

@@ -61,10 +61,8 @@ func Functions() []Function {
 	return []Function{
 		{Name: "Check", Methods: post(), Route: "check", Level: LevelFunction, Query: []string{"dryRun"},
 			Body: jsonBody},
-		{Name: "Dashboard", Methods: get(), Route: "dashboard", Level: LevelFunction, AnyQuery: true,
-			FromElsewhere: true, Page: true},
-		{Name: "DashboardAction", Methods: post(), Route: "dashboard", Level: LevelFunction, AnyQuery: true,
-			Body: formBody, Page: true},
+		{Name: "Dashboard", Methods: append(get(), post()...), Route: "dashboard", Level: LevelAnonymous,
+			AnyQuery: true, Body: formBody, FromElsewhere: true, Page: true},
 		{Name: "ExtendPat", Methods: post(), Route: "pats/{name}/extend", Level: LevelFunction, Body: jsonBody},
 		{Name: "GetPat", Methods: get(), Route: "pats/{name}", Level: LevelFunction},
 		{Name: "GetPatAudit", Methods: get(), Route: "pats/{name}/audit", Level: LevelAdmin},

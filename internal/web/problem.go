@@ -82,6 +82,8 @@ type Problem struct {
 	Result *UserRevocationReport          `json:"result,omitempty"`
 
 	retryAfter int // seconds
+	// again: the person has to prove once more who they are.
+	again bool
 }
 
 func fail(w http.ResponseWriter, p Problem) {

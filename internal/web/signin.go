@@ -69,6 +69,8 @@ type SignInConfig struct {
 	Outbox rotation.Outbox
 	Now    func() time.Time
 	Log    *slog.Logger
+	// Visits are people's sign-ins to the page, which come back to the same address.
+	Visits *Visits
 }
 
 type signIn struct {
@@ -109,7 +111,7 @@ func (s *signIn) start(w http.ResponseWriter, r *http.Request) {
 				"registration."}})
 		return
 	}
-	if s.isElsewhere(r) {
+	if isElsewhere(r, s.PublicURL) {
 		s.sendHome(w, r)
 		return
 	}
@@ -151,8 +153,8 @@ func (s *signIn) start(w http.ResponseWriter, r *http.Request) {
 
 // isElsewhere reports whether a sign-in begins on another host than it ends on: there the
 // browser would not send the cookie.
-func (s *signIn) isElsewhere(r *http.Request) bool {
-	home, err := url.Parse(s.PublicURL)
+func isElsewhere(r *http.Request, publicURL string) bool {
+	home, err := url.Parse(publicURL)
 	return err == nil && !r.URL.Query().Has(atThisHost) && plainHost(publicHost(r)) != plainHost(home.Host)
 }
 
@@ -241,6 +243,10 @@ func (s *signIn) callback(w http.ResponseWriter, r *http.Request) {
 		// given by another person in another browser.
 		show(w, http.StatusOK, page{Title: "Consent was given",
 			Text: []string{"Now the identity's user can sign in: open the sign-in link again."}})
+		return
+	}
+	if isVisit(r, c.State) {
+		s.Visits.finish(w, r, c)
 		return
 	}
 	f, why, err := s.flow(r, c.State)
@@ -355,9 +361,10 @@ func (s *signIn) refuse(w http.ResponseWriter, r *http.Request, identity string,
 		status, kind, p.Title = http.StatusNotFound, typeUnknownIdentity, "No such identity"
 	case refusal != nil && refusal.Cause == entra.UserIDChanged:
 		p.Text = append(p.Text, "The account that signed in has the object id "+refusal.UserID+".",
-			"If the account was deleted and made anew on purpose, an operator confirms it: somebody with the role "+
-				"Patrol.Operator, who is signed in to the dashboard in the browser in which this sign-in is begun "+
-				"again, with confirm="+refusal.UserID+" in its query.")
+			"If the account was deleted and made anew on purpose, an operator confirms it on the dashboard: somebody "+
+				"with the role Patrol.Operator. The sign-in is then made in that person's browser.")
+		confirm := view{Filter: dashboardFilter{Filter: Filter{Identity: identity}}, Confirm: refusal.UserID}
+		p.Links = append(p.Links, pageLink{"For an operator: confirm the new account", addressOf(confirm.query())})
 	case entra.NeedsAdminConsent(err):
 		p.Title = "An administrator has to consent first"
 		s.addConsentLink(identity, &p)

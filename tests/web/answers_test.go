@@ -124,7 +124,8 @@ func TestEveryErrorIsAProblem(t *testing.T) {
 		f := strings.SplitN(answer, " ", 4)
 		path, code, media := f[1], f[2], f[3]
 		problem := media == "application/problem+json"
-		page := media == "text/html" && (strings.HasSuffix(path, "/signin") || path == "/signin/callback")
+		isForPeople := strings.HasSuffix(path, "/signin") || path == "/signin/callback" || path == "/dashboard"
+		page := media == "text/html" && isForPeople
 		nothing := code == "401" && media == ""
 		word := path == "/health" || media == "application/json" && code == "503"
 		fits := problem || page || nothing || word
@@ -266,9 +267,7 @@ func (c *coverage) successes(t *testing.T, r *fixture) {
 	ask("DELETE", "/api/tokens/"+r.latest(name).Tags["CredentialId"]+"?force=true", "").want(202, "")
 	r.Settle()
 	ask("GET", "/api/status", "").want(200, "")
-	ask("GET", "/api/dashboard", "").want(200, "")
-	ask("POST", "/api/dashboard", "act=nothing", form).want(200, "")
-	ask("POST", "/api/dashboard", "view=pat&name="+name, form, "Sec-Fetch-Site: cross-site").want(200, "")
+	c.page(t, r)
 	r.SetManifest(onePAT)
 	r.Restart()
 	ask("GET", "/api/pats", "").want(200, "")
@@ -282,6 +281,36 @@ func (c *coverage) successes(t *testing.T, r *fixture) {
 			}
 		}
 	}
+}
+
+// page is what the page for people answers.
+func (c *coverage) page(t *testing.T, r *fixture) {
+	ask := func(want int, fields []string, headers ...string) {
+		t.Helper()
+		c.check(r.sent(fields, headers...).answer).want(want, "")
+	}
+	path, cookie := r.away(dashboardAddress, "build-bot@contoso.com")
+	c.check(r.ask("GET", path, "", cookie)).want(303, "")
+	c.check(r.ask("GET", dashboardAddress, "")).want(303, "")
+	ask(200, nil)
+	ask(400, []string{"x", "y"})
+	ask(404, []string{"pat", "nobody"})
+	ask(200, []string{"act", "check"})
+	ask(400, []string{"act", "nothing"})
+	ask(404, []string{"act", "rotate", "name", "nobody"})
+	ask(403, []string{"act", "check"}, "Sec-Fetch-Site: cross-site")
+	ask(409, []string{"act", "revoke-users", "identity", "build-bot", "organization", "contoso", "users",
+		"x@contoso.com"})
+	c.check(r.ask("POST", dashboardAddress, "act=check", form)).want(401, "")
+	r.visitorOf("nobody@contoso.com", "")
+	ask(403, nil, "Person: nobody@contoso.com")
+	r.Restart() // else it knows its keys
+	r.inject(faults.Fault{Service: keyvault.Service, Operation: keyvault.GetSecret, Mode: faults.Status, Status: 403,
+		Times: -1})
+	ask(502, nil)
+	ask(502, []string{"act", "check"})
+	r.Cloud.Injector.ClearFaults()
+	time.Sleep(time.Minute)
 }
 
 func (c *coverage) refusals(t *testing.T, r *fixture) {
@@ -453,6 +482,8 @@ func (c *coverage) signIns(t *testing.T, r *fixture) {
 func (c *coverage) nowhere(_ *testing.T, r *fixture) {
 	c.check(r.ask("GET", signIn, "")).want(503, "")
 	c.check(r.ask("GET", signIn, "", asJSON)).want(503, "configuration")
+	c.check(r.ask("GET", dashboardAddress, "")).want(503, "")
+	c.check(r.ask("POST", dashboardAddress, "act=check", form)).want(503, "")
 }
 
 const administered = `apiVersion: patrol/v1

@@ -3,6 +3,7 @@ package web_test
 import (
 	"fmt"
 	"html"
+	"net/http"
 	"net/url"
 	"regexp"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/internal/web"
+	"github.com/azure-patrol/patrol/sandbox/cloud"
 	"github.com/azure-patrol/patrol/sandbox/devops"
 	"github.com/azure-patrol/patrol/sandbox/entra/htmlclient"
 	"github.com/azure-patrol/patrol/sandbox/faults"
@@ -18,10 +20,53 @@ import (
 )
 
 const (
-	// dashboardAddress carries a key, as the address in a browser does.
-	dashboardAddress = "/api/dashboard?code=" + masterKey
-	ann              = "X-Ms-Client-Principal-Name: ann@contoso.com"
+	dashboardAddress = "/api/dashboard"
+	// ann is an administrator, as everybody is who says nothing else.
+	ann = "Person: ann@contoso.com"
+	bob = "Person: bob@contoso.com"
+	eve = "Person: eve@contoso.com"
 )
+
+// person signs somebody in to the page, once. Whom nobody knows becomes an administrator.
+func (r *fixture) person(user string) *visitor {
+	r.t.Helper()
+	if v := r.people[user]; v != nil {
+		return v
+	}
+	if err := r.Cloud.AddPerson(user, cloud.Administrator); err != nil {
+		r.t.Fatal(err)
+	}
+	return r.enter(user)
+}
+
+// visitorOf adds somebody with a role, or with an empty one without, and signs them in.
+func (r *fixture) visitorOf(user, role string) *visitor {
+	r.t.Helper()
+	var roles []string
+	if role != "" {
+		roles = append(roles, role)
+	}
+	if err := r.Cloud.AddPerson(user, roles...); err != nil {
+		r.t.Fatal(err)
+	}
+	return r.enter(user)
+}
+
+// enter walks through Entra's pages to the page.
+func (r *fixture) enter(user string) *visitor {
+	r.t.Helper()
+	path, cookie := r.away(dashboardAddress, user)
+	in := r.ask("GET", path, "", "X-Functions-Key: ", cookie).want(http.StatusSeeOther, "")
+	v := &visitor{cookie: in.cookie()}
+	r.people[user] = v
+	shown := r.ask("GET", in.header.Get("Location"), "", "X-Functions-Key: ", v.cookie)
+	if m := formToken.FindSubmatch(shown.body); m != nil {
+		v.form = string(m[1])
+	}
+	return v
+}
+
+var formToken = regexp.MustCompile(`name="form" value="([A-Z2-7]{26})"`)
 
 // page is a page of the dashboard, as text for a person and as forms.
 type page struct {
@@ -35,31 +80,55 @@ var (
 	spaces = regexp.MustCompile(`\s+`)
 )
 
-// dashboard sends a form, given as pairs of name and value, or with none opens the
-// overview. Whatever comes back is held against what holds for every page.
+// dashboard sends a form that acts, given as pairs of name and value, or opens the view
+// that they name. Whatever comes back is held against what holds for every page.
 func (r *fixture) dashboard(fields []string, headers ...string) *page {
+	r.t.Helper()
+	p := r.sent(fields, headers...)
+	if ok := slices.Contains([]int{200, 400, 403, 404, 409, 422}, p.code); !ok {
+		r.t.Fatalf("%s answered %d: %s", p.ask, p.code, p.body)
+	}
+	r.sound(p)
+	return p
+}
+
+// sent is dashboard for any answer.
+func (r *fixture) sent(fields []string, headers ...string) *page {
 	r.t.Helper()
 	form := url.Values{}
 	for i := 0; i+1 < len(fields); i += 2 {
 		form.Set(fields[i], fields[i+1])
 	}
-	headers = append([]string{"X-Functions-Key: ", "Content-Type: application/x-www-form-urlencoded"}, headers...)
-	method := "GET"
-	if len(fields) > 0 {
-		method = "POST"
+	user := "ada@contoso.com"
+	headers = slices.DeleteFunc(slices.Clone(headers), func(h string) bool {
+		name, isPerson := strings.CutPrefix(h, "Person: ")
+		if isPerson {
+			user = name
+		}
+		return isPerson
+	})
+	who := r.person(user)
+	headers = append([]string{"X-Functions-Key: ", who.cookie, "Sec-Fetch-Site: same-origin"}, headers...)
+	p := &page{}
+	if form.Has("act") {
+		if !form.Has("form") {
+			form.Set("form", who.form)
+		}
+		headers = append([]string{"Content-Type: application/x-www-form-urlencoded"}, headers...)
+		p.answer = r.ask("POST", dashboardAddress, form.Encode(), headers...)
+	} else {
+		p.answer = r.ask("GET", dashboardAddress+"?"+form.Encode(), "", headers...)
 	}
-	p := &page{answer: r.ask(method, dashboardAddress, form.Encode(), headers...).want(200, "")}
 	p.text = strings.TrimSpace(spaces.ReplaceAllString(html.UnescapeString(tags.ReplaceAllString(string(p.body), " ")),
 		" "))
 	p.forms = htmlclient.Forms(string(p.body))
-	r.sound(p)
 	return p
 }
 
 var (
 	nonces     = regexp.MustCompile(`<(?:style|script) nonce="([A-Z2-7]{26})">`)
 	values     = regexp.MustCompile(`="[^"]*"`)
-	attributes = regexp.MustCompile(`(?i)<[^>]*\s(?:style|on[a-z]+|src|srcset|action|formaction)\s*=`)
+	attributes = regexp.MustCompile(`(?i)<[^>]*\s(?:style|on[a-z]+|src|srcset|formaction)\s*=`)
 )
 
 // sound holds for every page, whatever is on it.
@@ -293,8 +362,8 @@ func TestAConfirmationFitsOneActOfOnePerson(t *testing.T) {
 		for what, form := range forged {
 			refused(what, r.dashboard(form, ann))
 		}
-		refused("of another person", r.dashboard(good, "X-Ms-Client-Principal-Name: bob@contoso.com"))
-		refused("of somebody known, from nobody", r.dashboard(good))
+		refused("of another person", r.dashboard(with(good, "form", r.person("bob@contoso.com").form), bob))
+		refused("of somebody, from another", r.dashboard(with(good, "form", r.person("ada@contoso.com").form)))
 		time.Sleep(11 * time.Minute)
 		before = r.untouched()
 		refused("that is too old", r.dashboard(good, ann))
@@ -316,18 +385,20 @@ func TestAnotherSiteCannotSendForms(t *testing.T) {
 			r.dashboard(good, "Content-Type: "+kind).says("The form cannot be used")
 		}
 		for _, form := range [][]string{
-			{"act", "delete"}, {"view", "x"}, {"act", "revoke", "authorizationId", "x"}, {"act", "extend", "name", name,
+			{"act", "delete"}, {"act", "revoke", "authorizationId", "x"}, {"act", "extend", "name", name,
 				"validTo", "soon"},
 			{"act", "rotate", "name", name, "revokePrevious", "never"}, {"act", "rotate", "name", name, "reason",
 				strings.Repeat("x", 300)},
-			{"act", "rotate", "name", name, "key", "a b"}, {"view", "list", "search", strings.Repeat("x", 200)},
-			{"x", strings.Repeat("x", web.MaxBody)},
+			{"act", "rotate", "name", name, "key", "a b"},
+			{"act", "check", "x", strings.Repeat("x", web.MaxBody)},
 		} {
 			r.dashboard(form).says("The form cannot be used")
 		}
-		r.dashboard([]string{"view", "list", "kind", "x"}).says("The query cannot be used")
-		r.dashboard([]string{"view", "list", "cursor", "x"}).says("The query cannot be used")
-		r.dashboard([]string{"view", "pat", "name", "nobody"}).says("No such PAT")
+		r.dashboard([]string{"view", "x"}).says("The query cannot be used")
+		r.dashboard([]string{"search", strings.Repeat("x", 200)}).says("The query cannot be used")
+		r.dashboard([]string{"kind", "x"}).says("The query cannot be used")
+		r.dashboard([]string{"cursor", "x"}).says("The query cannot be used")
+		r.dashboard([]string{"pat", "nobody"}).says("No such PAT")
 		r.dashboard([]string{"act", "rotate", "name", "nobody"}).says("No such PAT")
 		r.Settle()
 		if now := r.untouched(); now != before {
@@ -342,12 +413,12 @@ func TestNamesFromOutsideStayText(t *testing.T) {
 	run(t, simulation.Config{Manifest: manifest}, func(t *testing.T, r *fixture) {
 		r.sweep()
 		id := r.byHand(evil, "vso.code", 5, true)
-		who := "X-Ms-Client-Principal-Name: <i>ann</i>\"@contoso.com"
+		const who = "Person: o'ann&co@contoso.com"
 		pages := []*page{
 			r.dashboard(nil, who),
-			r.dashboard([]string{"view", "list", "search", evil}, who),
-			r.dashboard([]string{"view", "pat", "name", name}, who),
-			r.dashboard([]string{"view", "pat", "name", evil}, who),
+			r.dashboard([]string{"search", evil}, who),
+			r.dashboard([]string{"pat", name}, who),
+			r.dashboard([]string{"pat", evil}, who),
 			r.dashboard([]string{"act", "revoke", "authorizationId", id}, who),
 			r.dashboard([]string{"act", "rotate", "name", name, "reason", evil}, who),
 			r.dashboard([]string{"act", evil}, who),
@@ -364,7 +435,7 @@ func TestNamesFromOutsideStayText(t *testing.T) {
 					t.Errorf("page %d has %q in it", i, markup)
 				}
 			}
-			p.says("Signed in as <i>ann</i>")
+			p.says("Signed in as o'ann&co@contoso.com")
 		}
 		pages[0].says(`<script>alert(1)</script>"'><img src=x onerror=alert(2)> {{.}} `+"\uFFFDgpj.exe\uFFFD",
 			`<b onclick=alert(3)>"Jenkins"</b>`)
@@ -388,7 +459,7 @@ func TestWhatNeedsSomebodyComesFirst(t *testing.T) {
 			t.Errorf("what is blocked does not come first:\n%s", at)
 		}
 		r.dashboard([]string{"view", "plan"}).says("Nothing has been changed", "zz-nightly", "Ask for a sign-in")
-		r.dashboard([]string{"view", "pat", "name", "zz-nightly"}).says("Blocked", "There is no PAT yet",
+		r.dashboard([]string{"pat", "zz-nightly"}).says("Blocked", "There is no PAT yet",
 			"/api/identities/night-bot/signin")
 		r.dashboard(r.dashboard([]string{"act", "rotate", "name", "zz-nightly"}).says("Make zz-nightly now?").
 			confirmation()).says("A person has to sign in", "After the sign-in, ask again")
@@ -407,14 +478,14 @@ func TestAPATsPageShowsItsWholeHistory(t *testing.T) {
 		r.dashboard(r.dashboard([]string{"act", "rotate", "name", name}, ann).confirmation(), ann).
 			says("The rotation has been ordered")
 		r.Settle()
-		p := r.dashboard([]string{"view", "pat", "name", name}).says("Up to date", "The replaced PAT is valid until",
+		p := r.dashboard([]string{"pat", name}).says("Up to date", "The replaced PAT is valid until",
 			"Made", "Rotated", "ann@contoso.com", "the schedule",
 			first.ID, r.latest(name).ID, "In use", "In its overlap")
 		if !strings.Contains(string(p.body), `role="img" aria-label="Stored on `) {
 			t.Error("the bar has no text")
 		}
 		r.dashboard(nil, ann).says("Signed in as ann@contoso.com", "Sign out")
-		r.dashboard(nil).says("With a function key")
+		r.dashboard(nil).says("Signed in as ada@contoso.com · Administrator")
 
 		// In use: it is not revoked by mistake.
 		id := r.latest(name).Tags["CredentialId"]
@@ -425,6 +496,8 @@ func TestAPATsPageShowsItsWholeHistory(t *testing.T) {
 		}
 	})
 }
+
+var nextPage = regexp.MustCompile(`href="/api/dashboard\?cursor=([A-Za-z0-9_-]+)">Next page`)
 
 func TestALongListIsShownInPages(t *testing.T) {
 	manifest := "apiVersion: patrol/v1\nidentities: {build-bot: {user: build-bot@contoso.com}}\npats:\n"
@@ -444,25 +517,22 @@ func TestALongListIsShownInPages(t *testing.T) {
 			if len(p.body) > 1<<20 || pages > 10 {
 				t.Fatalf("page %d has %d bytes", pages, len(p.body))
 			}
-			var next []string
 			for _, f := range p.forms {
-				switch {
-				case f.Fields.Has("cursor"):
-					next = []string{"view", "list", "cursor", f.Fields.Get("cursor")}
-				case f.Fields.Has("name") && slices.Contains(f.Buttons["act"], "rotate"):
+				if f.Fields.Has("name") && slices.Contains(f.Buttons["act"], "rotate") {
 					got = append(got, f.Fields.Get("name"))
 				}
 			}
+			next := nextPage.FindStringSubmatch(string(p.body))
 			if next == nil {
 				break
 			}
-			p = r.dashboard(next)
+			p = r.dashboard([]string{"cursor", next[1]})
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("the pages show %d PATs: %v", len(got), got)
 		}
-		r.dashboard([]string{"view", "list", "search", "PAT-11"}).says("1–10 of 10", "pat-119")
+		r.dashboard([]string{"search", "PAT-11"}).says("1–10 of 10", "pat-119")
 		r.dashboard([]string{"kind", "unmanaged"}).says("1–25 of 25", "by hand 24")
-		r.dashboard([]string{"view", "list", "state", "current"}).says("none", "Nothing fits this filter")
+		r.dashboard([]string{"state", "current"}).says("none", "Nothing fits this filter")
 	})
 }

@@ -47,7 +47,12 @@ type fixture struct {
 	*simulation.World
 	t   *testing.T
 	api *openAPI
+	// people have signed in to the page, by user name.
+	people map[string]*visitor
 }
+
+// visitor is a person's browser.
+type visitor struct{ cookie, form string }
 
 // run tests one fixture in its own bubble of virtual time.
 func run(t *testing.T, c simulation.Config, test func(t *testing.T, r *fixture)) {
@@ -78,7 +83,7 @@ func bubble(t *testing.T, c simulation.Config, test func(t *testing.T, r *fixtur
 				t.Logf("the handler said:\n%s", w.Output())
 			}
 		}()
-		test(t, &fixture{World: w, t: t, api: api})
+		test(t, &fixture{World: w, t: t, api: api, people: map[string]*visitor{}})
 	})
 }
 
@@ -136,7 +141,12 @@ func (r *fixture) ask(method, path, body string, headers ...string) *answer {
 // browser comes with.
 func (r *fixture) away(link, user string) (path, cookie string) {
 	r.t.Helper()
-	begun := r.ask("GET", link, "").want(http.StatusSeeOther, "")
+	return r.follow(r.ask("GET", link, "").want(http.StatusSeeOther, ""), user)
+}
+
+// follow walks on from the answer that has sent the browser to the authority.
+func (r *fixture) follow(begun *answer, user string) (path, cookie string) {
+	r.t.Helper()
 	transport := r.Transport()
 	defer transport.CloseIdleConnections()
 	at, err := htmlclient.Person{User: user}.Walk(r.t.Context(), htmlclient.New(transport),
@@ -147,10 +157,18 @@ func (r *fixture) away(link, user string) (path, cookie string) {
 	if !at.Left() {
 		r.t.Fatalf("the authority kept the browser: %s", at.HTML)
 	}
-	for _, c := range (&http.Response{Header: begun.header}).Cookies() {
-		cookie = "Cookie: " + c.Name + "=" + c.Value
+	return at.URL.RequestURI(), begun.cookie()
+}
+
+// cookie is the header with which a browser comes back after an answer.
+func (a *answer) cookie() string {
+	out := ""
+	for _, c := range (&http.Response{Header: a.header}).Cookies() {
+		if c.MaxAge >= 0 {
+			out = "Cookie: " + c.Name + "=" + c.Value
+		}
 	}
-	return at.URL.RequestURI(), cookie
+	return out
 }
 
 // want checks the status, and for a problem its type.

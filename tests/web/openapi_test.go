@@ -150,7 +150,14 @@ func TestEveryRouteIsDescribedWithItsLevel(t *testing.T) {
 			if !ok {
 				t.Errorf("%s %s: no level has the security %q", method, path, schemes)
 			}
-			described[op.OperationID] = strings.ToLower(method) + " " + strings.TrimPrefix(path, "/") + " " + level
+			// A function that takes two methods is two operations: Name, and Name.post.
+			name, more, _ := strings.Cut(op.OperationID, ".")
+			if more != "" {
+				method = "get," + method
+			}
+			if more != "" || described[name] == "" {
+				described[name] = strings.ToLower(method) + " " + strings.TrimPrefix(path, "/") + " " + level
+			}
 		}
 	}
 	files, err := filepath.Glob(filepath.Join(functionsDir, "*", "function.json"))

@@ -73,7 +73,7 @@ func TestAnOrderStandsFromItsAnswerOn(t *testing.T) {
 		r.ask("GET", "/api/pats", "").want(200, "").into(&list)
 		check(t, "ordered in the list", list.PATs[0].Ordered, true)
 		r.dashboard(nil).says("Ordered")
-		r.dashboard([]string{"view", "pat", "name", name}).says("Ordered", "ada@contoso.com", "to be revoked at once",
+		r.dashboard([]string{"pat", name}).says("Ordered", "ada@contoso.com", "to be revoked at once",
 			"It has not been carried out yet")
 
 		r.Cloud.Injector.ClearFaults()
