@@ -638,3 +638,20 @@ func normal(e events.Event) events.Event {
 	}
 	return e
 }
+
+// A version that somebody put there by hand names no authorization id, and an entry that
+// left the manifest may name no organization: that must not keep a rotation untold.
+func TestARotationIsToldWhateverIsNotKnownOfWhatItReplaced(t *testing.T) {
+	e := rotated()
+	d := e.Data.(events.Rotated)
+	d.Organization, d.Identity, d.Reason, d.DisplayName = "", "", "", ""
+	d.Previous = &events.Previous{Version: "1", RevokeAt: noon}
+	e.Data = d
+	b, err := events.Encode(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, problem := range validate(t, e.Type, b) {
+		t.Error(problem)
+	}
+}

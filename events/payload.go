@@ -113,9 +113,8 @@ func (d Postponed) check() error       { return need("pat", d.PAT) }
 
 func (d Rotated) valid() error {
 	return first(
-		need("pat", d.PAT, "organization", d.Organization, "identity", d.Identity, "rotationId", d.RotationID,
-			"secret.id", d.Secret.ID, "secret.name", d.Secret.Name, "secret.version", d.Secret.Version,
-			"authorizationId", d.AuthorizationID),
+		need("pat", d.PAT, "rotationId", d.RotationID, "secret.id", d.Secret.ID, "secret.name", d.Secret.Name,
+			"secret.version", d.Secret.Version, "authorizationId", d.AuthorizationID),
 		d.Previous.valid(),
 		uri("secret.id", d.Secret.ID))
 }
@@ -124,7 +123,7 @@ func (p *Previous) valid() error {
 	if p == nil {
 		return nil
 	}
-	return need("previous.version", p.Version, "previous.authorizationId", p.AuthorizationID)
+	return need("previous.version", p.Version) // who it was may not be known: patrol did not make it
 }
 
 func (d Revoked) valid() error {
@@ -141,8 +140,8 @@ func (d CheckIncomplete) valid() error {
 func (d CheckRecovered) valid() error { return d.check() }
 
 func (r Replacement) valid() error {
-	return need("pat", r.PAT, "organization", r.Organization, "identity", r.Identity, "rotationId", r.RotationID,
-		"secretVersion", r.SecretVersion, "authorizationId", r.AuthorizationID)
+	return need("pat", r.PAT, "rotationId", r.RotationID, "secretVersion", r.SecretVersion,
+		"authorizationId", r.AuthorizationID)
 }
 func (d Destination) valid() error { return need("destination", d.Name, "kind", d.Kind) }
 
@@ -170,8 +169,7 @@ func (d DeliveryFailed) valid() error {
 	return first(d.Replacement.valid(), d.Destination.valid(), need("class", d.Class))
 }
 func (d Postponed) valid() error {
-	return need("pat", d.PAT, "organization", d.Organization, "identity", d.Identity,
-		"authorizationId", d.AuthorizationID, "reason", d.Reason)
+	return need("pat", d.PAT, "authorizationId", d.AuthorizationID, "reason", d.Reason)
 }
 
 func (d Rotated) utc() any {
