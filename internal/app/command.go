@@ -43,6 +43,7 @@ func commands() []command {
 	return []command{
 		{"sign-in", "sign an identity in from this machine and store the sign-in in Key Vault", SignIn},
 		{"plan", "show what a sweep with a manifest would do, and change nothing", Plan},
+		{"events", "print what subscribers were told, and dead letters; send those again", Events},
 	}
 }
 
@@ -95,7 +96,7 @@ func Main(ctx context.Context, args []string, p Process) int {
 const programOfTheApp = "handler"
 
 // commandLine is where a text names the program: before a colon or one of its commands.
-var commandLine = regexp.MustCompile(`\bhandler(:| (?:sign-in|plan|version|help|<command>|\s))`)
+var commandLine = regexp.MustCompile(`\bhandler(:| (?:sign-in|plan|events|version|help|<command>|\s))`)
 
 // named gives a text with the name that the program was started by.
 func (p Process) named(text string) string {
