@@ -276,8 +276,10 @@ func (m *Mux) serveHTTPFunction(w http.ResponseWriter, r *http.Request) {
 	if anonymous {
 		level = slog.LevelDebug
 	}
-	m.log.Log(ctx, level, "request",
-		"status", recorder.Status(), "duration", time.Since(start))
+	if errors.Is(ctx.Err(), context.Canceled) { // nobody has read the answer: it is no failure of ours
+		level = min(level, slog.LevelInfo)
+	}
+	m.log.Log(ctx, level, "request", "status", recorder.Status(), "duration", time.Since(start))
 }
 
 // requestLevel keeps pages that were merely looked at out of the log.
@@ -300,11 +302,12 @@ func invocationContext(r *http.Request, function string) (context.Context, conte
 // logPanic says where it happened. What was thrown may hold a payload: only the
 // runtime's own errors are shown.
 func (m *Mux) logPanic(ctx context.Context, v any) {
+	stack := debug.Stack()
 	what := fmt.Sprintf("%T", v)
 	if e, ok := v.(runtime.Error); ok {
 		what = e.Error()
 	}
-	m.log.ErrorContext(ctx, "panic", "panic", what, "stack", string(debug.Stack()))
+	m.log.ErrorContext(ctx, "panic", "panic", what, "stack", string(stack))
 }
 
 // problem answers by RFC 9457. The details are constants: nothing of a request

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/azure-patrol/patrol/internal/panics"
+	"github.com/azure-patrol/patrol/internal/flight"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
@@ -18,74 +18,52 @@ const secretListAge = 10 * time.Minute
 // secretList shares one list of the vault's secrets, by the properties of their latest
 // versions. One call is under way at a time; its result serves all who wait for it.
 type secretList struct {
-	vault rotation.Vault
-	now   func() time.Time
+	vault   rotation.Vault
+	now     func() time.Time
+	flights flight.Group[struct{}, struct{}]
 
 	mu      sync.Mutex
 	at      time.Time
 	secrets []rotation.Version
-	flight  *secretFlight
 }
 
-// secretFlight is a list that is being read.
-type secretFlight struct {
-	at   time.Time // when it began
-	done chan struct{}
-	err  error
+func newSecretList(vault rotation.Vault, now func() time.Time) *secretList {
+	l := &secretList{vault: vault, now: now}
+	l.flights.Timeout = listTimeout
+	return l
 }
 
 // get returns the list as of a time that is not before notBefore.
 func (l *secretList) get(ctx context.Context, notBefore time.Time) ([]rotation.Version, error) {
 	for {
 		l.mu.Lock()
-		if !l.at.IsZero() && !l.at.Before(notBefore) {
-			secrets := l.secrets
-			l.mu.Unlock()
+		at, secrets := l.at, l.secrets
+		l.mu.Unlock()
+		if !at.IsZero() && !at.Before(notBefore) {
 			return secrets, nil
 		}
-		f := l.flight
-		if f == nil {
-			f = &secretFlight{at: l.now(), done: make(chan struct{})}
-			l.flight = f
-			go l.fetch(context.WithoutCancel(ctx), f)
-		}
-		l.mu.Unlock()
-		select {
-		case <-f.done:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-		if f.err != nil {
-			return nil, f.err
+		_, err := l.flights.Do(ctx, struct{}{}, l.fetch)
+		if err != nil {
+			return nil, err
 		}
 		// One that began before notBefore is not good enough: another one.
 	}
 }
 
-// fetch runs apart from any one caller's context.
-func (l *secretList) fetch(ctx context.Context, f *secretFlight) {
-	ctx, cancel := context.WithTimeout(ctx, listTimeout)
-	defer cancel()
+func (l *secretList) fetch(ctx context.Context) (struct{}, error) {
+	at := l.now()
 	var secrets []rotation.Version
-	f.err = panics.Held(func() error {
-		for v, err := range l.vault.Secrets(ctx) {
-			if err != nil {
-				return err
-			}
-			secrets = append(secrets, v)
+	for v, err := range l.vault.Secrets(ctx) {
+		if err != nil {
+			return struct{}{}, err
 		}
-		return nil
-	})
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	defer close(f.done)
-	l.flight = nil
-	if f.err == nil && f.at.After(l.at) {
-		l.at, l.secrets = f.at, secrets
+		secrets = append(secrets, v)
 	}
+	l.keep(at, secrets)
+	return struct{}{}, nil
 }
 
-// keep takes a list that a sweep has read.
+// keep takes a list that was begun at a time, unless there is a younger one.
 func (l *secretList) keep(at time.Time, secrets []rotation.Version) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -10,7 +10,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/azure-patrol/patrol/internal/panics"
+	"github.com/azure-patrol/patrol/internal/flight"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
@@ -29,8 +29,9 @@ const listTimeout = 3 * time.Minute
 // one call at a time and owner, at most a minute old, corrected by what this
 // process has created and revoked since.
 type patlist struct {
-	tokens rotation.Tokens
-	now    func() time.Time
+	tokens  rotation.Tokens
+	now     func() time.Time
+	flights flight.Group[rotation.Owner, struct{}]
 
 	mu     sync.Mutex
 	owners map[rotation.Owner]*ownersPATs
@@ -39,9 +40,7 @@ type patlist struct {
 type ownersPATs struct {
 	latest *index // nil: none, or none that counts
 	age    time.Duration
-	flight *flight
-	// changes are those made while a list is under way, which may not show
-	// them.
+	// changes are those made lately: a list that is under way may not show them.
 	changes []change
 }
 
@@ -51,13 +50,10 @@ type change struct {
 	revoked string
 }
 
-type flight struct {
-	done chan struct{}
-	err  error
-}
-
 func newPatlist(t rotation.Tokens, now func() time.Time) *patlist {
-	return &patlist{tokens: t, now: now, owners: map[rotation.Owner]*ownersPATs{}}
+	r := &patlist{tokens: t, now: now, owners: map[rotation.Owner]*ownersPATs{}}
+	r.flights.Timeout = listTimeout
+	return r
 }
 
 func (r *patlist) owner(o rotation.Owner) *ownersPATs {
@@ -74,21 +70,16 @@ func (r *patlist) list(ctx context.Context, o rotation.Owner, notBefore time.Tim
 	for {
 		r.mu.Lock()
 		e := r.owner(o)
-		if l := e.latest; l != nil && !l.at.Before(notBefore) {
-			r.mu.Unlock()
+		l := e.latest
+		r.mu.Unlock()
+		if l != nil && !l.at.Before(notBefore) {
 			return l, nil
 		}
-		f := r.start(ctx, o, e)
-		r.mu.Unlock()
-		select {
-		case <-f.done:
-			if f.err != nil {
-				return nil, f.err
-			}
-			// A flight that began before notBefore is not good enough: another one.
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		_, err := r.flights.Do(ctx, o, r.fetch(o, e))
+		if err != nil {
+			return nil, err
 		}
+		// One that began before notBefore is not good enough: another one.
 	}
 }
 
@@ -104,69 +95,46 @@ func (r *patlist) recent(ctx context.Context, o rotation.Owner, slowed bool) (*i
 	if slowed {
 		age = maxListAge
 	}
-	if l := e.latest; l != nil && !l.at.Before(now.Add(-2*age)) {
-		if l.at.Before(now.Add(-age)) {
-			r.start(ctx, o, e)
-		}
-		r.mu.Unlock()
-		return l, nil
-	}
+	l := e.latest
 	r.mu.Unlock()
-	return r.list(ctx, o, now.Add(-age))
-}
-
-// start begins a list unless one is under way; the lock is held.
-func (r *patlist) start(ctx context.Context, o rotation.Owner, e *ownersPATs) *flight {
-	if e.flight == nil {
-		e.flight = &flight{done: make(chan struct{})}
-		go r.fetch(context.WithoutCancel(ctx), o, e.flight)
+	if l == nil || l.at.Before(now.Add(-2*age)) {
+		return r.list(ctx, o, now.Add(-age))
 	}
-	return e.flight
+	if l.at.Before(now.Add(-age)) {
+		r.flights.Start(ctx, o, r.fetch(o, e))
+	}
+	return l, nil
 }
 
-// fetch runs apart from any one caller's context: its result serves them all.
-func (r *patlist) fetch(ctx context.Context, o rotation.Owner, f *flight) {
-	ctx, cancel := context.WithTimeout(ctx, listTimeout)
-	defer cancel()
-	at := r.now()
-	var l *index
-	err := panics.Held(func() error {
+// fetch reads an owner's list. If the list expires meanwhile, e is nobody's any more.
+func (r *patlist) fetch(o rotation.Owner, e *ownersPATs) func(context.Context) (struct{}, error) {
+	return func(ctx context.Context) (struct{}, error) {
+		at := r.now()
 		pats, err := r.tokens.List(ctx, o)
-		if err == nil {
-			l = newIndex(at, pats)
+		if err != nil {
+			return struct{}{}, err
 		}
-		return err
-	})
-
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	defer close(f.done)
-	e := r.owner(o)
-	f.err = err
-	if e.flight != f {
-		return // a later event has made it worthless
-	}
-	changes := e.changes
-	e.flight, e.changes = nil, nil
-	if err != nil {
-		return
-	}
-	// A change made before the list was asked for is in the list.
-	for _, c := range changes {
-		if !c.at.Before(at) {
-			l.apply(c)
+		l := newIndex(at, pats)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		// A change made before the list was asked for is in the list.
+		for _, c := range e.changes {
+			if !c.at.Before(at) {
+				l.apply(c)
+			}
 		}
+		e.latest = l
+		e.age = min(max(listAge, listShare*r.now().Sub(at)), maxListAge)
+		return struct{}{}, nil
 	}
-	e.latest = l
-	e.age = min(max(listAge, listShare*r.now().Sub(at)), maxListAge)
 }
 
 // expire makes the next caller fetch the list anew.
 func (r *patlist) expire(o rotation.Owner) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	e := r.owner(o)
-	e.latest, e.flight, e.changes = nil, nil, nil
+	delete(r.owners, o)
+	r.flights.ForgetKey(o)
 }
 
 func (r *patlist) addCreated(o rotation.Owner, p rotation.PAT) {
@@ -177,15 +145,14 @@ func (r *patlist) removeRevoked(o rotation.Owner, authorizationID string) {
 	r.note(o, change{at: r.now(), revoked: authorizationID})
 }
 
-// note corrects the list, and the one that is being made. Without either there is
-// nothing to correct.
+// note corrects the list, and any that is being made.
 func (r *patlist) note(o rotation.Owner, c change) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := r.owner(o)
-	if e.flight != nil {
-		e.changes = append(e.changes, c)
-	}
+	// No list that is under way has begun before that.
+	oldest := c.at.Add(-listTimeout)
+	e.changes = append(slices.DeleteFunc(e.changes, func(x change) bool { return x.at.Before(oldest) }), c)
 	if e.latest != nil {
 		e.latest.apply(c)
 	}

@@ -76,7 +76,7 @@ func NewReconciler(c Config) *Reconciler {
 	if c.Observer == nil {
 		c.Observer = rotation.NoObserver{}
 	}
-	return &Reconciler{Config: c, lists: newPatlist(c.Tokens, c.Now), secrets: &secretList{vault: c.Vault, now: c.Now}}
+	return &Reconciler{Config: c, lists: newPatlist(c.Tokens, c.Now), secrets: newSecretList(c.Vault, c.Now)}
 }
 
 // Reconcile works on one PAT until nothing is left to do. A failure upstream is not

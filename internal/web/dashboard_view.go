@@ -584,7 +584,7 @@ func changeWord(action string) (word, tone string) {
 }
 
 func (d *dashboard) dryRun(ctx context.Context) *dashboardPage {
-	plan := d.Reconciler.Plan(ctx)
+	plan := d.API.plan(ctx)
 	changes := Changes(plan)
 	v := &planView{At: plan.At, Problems: blind(plan.Problems), Managed: len(plan.Items),
 		More: max(0, len(changes)-maxChanges)}

@@ -15,7 +15,7 @@ type ExtendRequest struct {
 func (a *API) Extend(ctx context.Context, by Caller, name string, validTo time.Time) (Extension, *Problem) {
 	validTo = validTo.UTC()
 	asked := request{name: "extend", target: name, body: validTo}
-	return do(ctx, a, by, asked, func(string) (Extension, *Problem) {
+	return do(ctx, a, by, asked, func(ctx context.Context, _ string) (Extension, *Problem) {
 		x, err := a.actions.Extend(ctx, name, validTo, by.Who)
 		if err != nil {
 			return Extension{}, a.refusalProblem(ctx, err)

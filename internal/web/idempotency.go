@@ -29,10 +29,19 @@ const (
 	outcomeFailed   = "failed"
 )
 
-// do carries out one request: at most once for each idempotency key, and with its line
-// in the audit log whatever comes of it.
-func do[T any](ctx context.Context, a *API, by Caller, asked request, f func(operation string) (T, *Problem)) (out T,
-	p *Problem) {
+// actTimeout bounds an act, from when it begins.
+const actTimeout = 4 * time.Minute
+
+// toItsEnd is the context of work that does not hang on its caller: whoever has asked for
+// an act may leave, and what has begun is not left half done.
+func toItsEnd(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), actTimeout)
+}
+
+// do carries out one request: at most once for each idempotency key, to its end though the
+// caller may leave, and with its line in the audit log whatever comes of it.
+func do[T any](ctx context.Context, a *API, by Caller, asked request,
+	f func(ctx context.Context, operation string) (T, *Problem)) (out T, p *Problem) {
 	operation := a.Operation()
 	if by.Key != "" {
 		operation = by.operation()
@@ -53,7 +62,10 @@ func do[T any](ctx context.Context, a *API, by Caller, asked request, f func(ope
 		}
 		defer func() { a.answers.leave(s, out, record.Outcome == outcomeDone, asked.repeatable) }()
 	}
-	out, p = f(operation)
+	act, done := toItsEnd(ctx)
+	defer done()
+	defer a.observations.forget()
+	out, p = f(act, operation)
 	if p != nil {
 		record.Outcome = p.Type
 		if p.ActivityID != "" {

@@ -390,7 +390,7 @@ func (a *API) planForPage(ctx context.Context, further bool) rotation.Plan {
 			return plan
 		}
 	}
-	return a.Reconciler.Plan(ctx)
+	return a.plan(ctx)
 }
 
 // listPATs: managed PATs with state and next action, released and unmanaged ones.

@@ -23,7 +23,7 @@ type Overlap struct {
 func (a *API) SetOverlap(ctx context.Context, by Caller, name string, until time.Time) (Overlap, *Problem) {
 	until = until.UTC()
 	asked := request{name: "set-overlap", target: name, body: until}
-	return do(ctx, a, by, asked, func(string) (Overlap, *Problem) {
+	return do(ctx, a, by, asked, func(ctx context.Context, _ string) (Overlap, *Problem) {
 		x, err := a.actions.SetOverlap(ctx, name, until)
 		if err != nil {
 			return Overlap{}, a.refusalProblem(ctx, err)

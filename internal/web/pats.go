@@ -11,8 +11,7 @@ import (
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
-// Inspect describes one PAT: its versions, what was done to it, and what comes next.
-func (a *API) Inspect(ctx context.Context, name string) (ManagedPAT, *Problem) {
+func (a *API) inspect(ctx context.Context, name string) (ManagedPAT, *Problem) {
 	item, ok := a.Reconciler.Inspect(ctx, name)
 	if !ok {
 		return ManagedPAT{}, unknownPAT()

@@ -11,7 +11,7 @@ import (
 
 // Plan is what a sweep would do now. It changes nothing.
 func (a *API) Plan(ctx context.Context) PlanReport {
-	return a.report(a.Reconciler.Plan(ctx))
+	return a.report(a.plan(ctx))
 }
 
 // Report is what Plan answers, for a plan that somebody else has made with r.

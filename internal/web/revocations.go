@@ -41,7 +41,7 @@ func (a *API) RevokeUsers(ctx context.Context, by Caller, o UserRevocation) (Use
 	if o.Confirmation != "" {
 		asked.name = "revoke-users"
 	}
-	return do(ctx, a, by, asked, func(string) (UserRevocationReport, *Problem) {
+	return do(ctx, a, by, asked, func(ctx context.Context, _ string) (UserRevocationReport, *Problem) {
 		if a.Administration == nil {
 			return UserRevocationReport{}, noAdministrator()
 		}

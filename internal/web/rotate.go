@@ -20,7 +20,7 @@ const maxReason = 256
 // before it is done rotates once.
 func (a *API) Rotate(ctx context.Context, by Caller, name string, o RotateRequest) (Order, *Problem) {
 	asked := request{name: "rotate", target: name, body: o}
-	return do(ctx, a, by, asked, func(operation string) (Order, *Problem) {
+	return do(ctx, a, by, asked, func(ctx context.Context, operation string) (Order, *Problem) {
 		c := rotation.Command{Reason: rotation.Requested, RevokePrevious: rotation.AfterOverlap, RequestedBy: by.Who,
 			Operation: operation}
 		switch o.RevokePrevious {

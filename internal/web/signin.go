@@ -75,6 +75,7 @@ type SignInConfig struct {
 
 type signIn struct {
 	SignInConfig
+	observations *observations
 
 	mu   sync.Mutex
 	used map[string]time.Time // states that came back, until they are too old
@@ -83,7 +84,8 @@ type signIn struct {
 // SignInRoutes adds the sign-in pages.
 func SignInRoutes(c SignInConfig) func(*API, *http.ServeMux) {
 	s := &signIn{SignInConfig: c, used: map[string]time.Time{}}
-	return func(_ *API, mux *http.ServeMux) {
+	return func(a *API, mux *http.ServeMux) {
+		s.observations = a.observations
 		mux.HandleFunc("GET /api/identities/{identity}/signin", s.start)
 		mux.HandleFunc("GET /api/signin/callback", s.callback)
 	}
@@ -266,13 +268,17 @@ func (s *signIn) callback(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, f.Identity, c.Refused)
 		return
 	}
-	err = s.SignIns.CompleteSignIn(r.Context(), f.Identity, entra.CodeGrant{Code: c.Code, RedirectURI: s.redirectURI(),
+	// Entra takes a code once: from here on it does not matter whether the browser waits.
+	act, done := toItsEnd(r.Context())
+	defer done()
+	err = s.SignIns.CompleteSignIn(act, f.Identity, entra.CodeGrant{Code: c.Code, RedirectURI: s.redirectURI(),
 		Verifier: rotation.NewSecret(f.Verifier), Nonce: f.Nonce, ConfirmUserID: f.Confirm})
 	if err != nil {
 		s.refuse(w, r, f.Identity, err)
 		return
 	}
-	s.checkPATs(r.Context(), f.Identity)
+	s.observations.forget()
+	s.checkPATs(act, f.Identity)
 	show(w, http.StatusOK, page{Title: "Signed in", Text: []string{
 		"patrol now rotates the PATs of the identity " + f.Identity + ", and keeps this sign-in alive by itself.",
 		"You can close this page."}})

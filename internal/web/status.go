@@ -3,11 +3,9 @@ package web
 import (
 	"context"
 	"net/http"
-	"slices"
 	"sync"
 	"time"
 
-	"github.com/azure-patrol/patrol/internal/panics"
 	"github.com/azure-patrol/patrol/internal/reconcile"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
@@ -25,7 +23,7 @@ func (a *API) Sweep(ctx context.Context, by Caller, o CheckRequest) (SweepReport
 	if o.AcceptMassChange != "" {
 		asked.name, asked.target = "accept-mass-change", o.AcceptMassChange
 	}
-	return do(ctx, a, by, asked, func(string) (SweepReport, *Problem) {
+	return do(ctx, a, by, asked, func(ctx context.Context, _ string) (SweepReport, *Problem) {
 		var accepted reconcile.Acceptance
 		if o.AcceptMassChange != "" {
 			x, p := a.acceptance(ctx, o.AcceptMassChange)
@@ -111,53 +109,70 @@ func (a *API) status(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, a.Report(r.Context()))
 }
 
-// identities asks for all of them side by side.
-func (a *API) identities(ctx context.Context) []SignInState {
-	names := slices.Sorted(slices.Values(a.Identities.Names()))
-	out := make([]SignInState, len(names))
-	var wg sync.WaitGroup
-	for i, name := range names {
-		wg.Go(func() {
-			err := panics.Held(func() error {
-				out[i] = a.Identities.State(ctx, name)
-				return nil
-			})
-			if err != nil {
-				out[i] = SignInState{Name: name, Err: err}
-			}
-		})
-	}
-	wg.Wait()
-	return out
-}
-
 // healthAge is how long a health answer counts: everybody may ask for it, and to find
 // out costs calls.
 const healthAge = time.Minute
 
+// healthMemory keeps what the last look that saw everything has found. One that failed,
+// or was given up, says nothing about the next minute.
 type healthMemory struct {
-	mu       sync.Mutex
-	at       time.Time
-	required bool
+	mu   sync.Mutex
+	at   time.Time
+	word string
+}
+
+func (h *healthMemory) recall(now time.Time) (word string, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.word, !h.at.IsZero() && now.Sub(h.at) < healthAge
+}
+
+func (h *healthMemory) keep(word string, at time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.word, h.at = word, at
+}
+
+// Words of a health answer. TypeConfiguration is another one.
+const (
+	healthOK             = "ok"
+	healthSignInRequired = "sign-in required"
+	healthDegraded       = "degraded"
+)
+
+// healthWord says whether patrol can work, and whether the look has seen everything.
+func (a *API) healthWord(ctx context.Context) (word string, seen bool) {
+	word, seen = healthOK, true
+	isRequired := false
+	for _, id := range a.identities(ctx) {
+		seen = seen && id.Err == nil
+		isRequired = isRequired || id.Required != ""
+	}
+	switch {
+	case isRequired:
+		word = healthSignInRequired
+	case !seen:
+		word = healthDegraded
+	}
+	return word, seen
 }
 
 // healthz says whether patrol can work, and never more: nobody's key is checked here.
 func (a *API) healthz(w http.ResponseWriter, r *http.Request) {
-	h := &a.health
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if now := a.Now(); h.at.IsZero() || now.Sub(h.at) >= healthAge {
-		h.required = false
-		for _, id := range a.identities(r.Context()) {
-			h.required = h.required || id.Required != ""
+	now := a.Now()
+	word, known := a.health.recall(now)
+	if !known {
+		var seen bool
+		word, seen = a.healthWord(r.Context())
+		if seen {
+			a.health.keep(word, now)
 		}
-		h.at = now
 	}
-	if h.required {
-		Unhealthy(w, "sign-in required")
+	if word != healthOK {
+		Unhealthy(w, word)
 		return
 	}
-	answer(w, http.StatusOK, healthJSON{"ok"})
+	answer(w, http.StatusOK, healthJSON{word})
 }
 
 type healthJSON struct {

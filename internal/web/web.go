@@ -82,11 +82,12 @@ type Config struct {
 // API serves the HTTP functions.
 type API struct {
 	Config
-	actions *reconcile.Actions
-	health  healthMemory
-	recent  recentPlan
-	answers answers
-	audits  audits
+	actions      *reconcile.Actions
+	observations *observations
+	health       healthMemory
+	recent       recentPlan
+	answers      answers
+	audits       audits
 }
 
 // New wires an API.
@@ -97,7 +98,8 @@ func New(c Config) *API {
 	if c.Keys == nil {
 		c.Keys = &processKey{}
 	}
-	return &API{Config: c, actions: &reconcile.Actions{Reconciler: c.Reconciler, Ends: c.Ends}}
+	return &API{Config: c, observations: newObservations(),
+		actions: &reconcile.Actions{Reconciler: c.Reconciler, Ends: c.Ends}}
 }
 
 // Handler answers the functions behind their front.
