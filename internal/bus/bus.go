@@ -190,34 +190,48 @@ func (b *Bus) Close(ctx context.Context) error {
 	return err
 }
 
-// classify gives an SDK error its class, without its text.
+// classify gives an SDK error its class. Nothing of the SDK's object goes on but that the
+// context ended: what is printed of it may quote an answer or a setting.
 func classify(err error, doing string) error {
 	if err == nil {
 		return nil
 	}
-	if errors.Is(err, azservicebus.ErrMessageTooLarge) {
-		return &rotation.Error{Class: rotation.Configuration, Code: "message-too-large", Service: rotation.ServiceBus,
-			Err:     err,
-			Message: doing + " failed: the message is larger than the Service Bus namespace permits"}
-	}
-	out := &rotation.Error{Class: rotation.Transient, Code: "service-bus", Service: rotation.ServiceBus, Err: err,
-		Message: doing + " failed: Service Bus cannot be reached, or did not answer in time"}
-	if e, ok := errors.AsType[*azservicebus.Error](err); ok {
-		out.Code = "service-bus-" + string(e.Code)
-		switch e.Code {
-		case azservicebus.CodeUnauthorizedAccess:
-			out.Class = rotation.Configuration
-			out.Message = doing + " was refused by Service Bus: give the app's managed identity " +
-				"the role Azure Service Bus Data Sender on the queue and the topic"
-		case azservicebus.CodeNotFound:
-			out.Class = rotation.Configuration
-			out.Message = doing + " failed: the Service Bus namespace has no such queue or topic: " +
-				"create it, or correct COMMAND_QUEUE or EVENT_TOPIC"
-		}
-	}
-	// The managed identity's own failure, a cancelled context: kept for errors.Is.
+	// The managed identity's own failure has a class already.
 	if e, ok := errors.AsType[*rotation.Error](err); ok {
 		return fmt.Errorf("%s: %w", doing, e)
 	}
+	out := &rotation.Error{Class: rotation.Transient, Code: "service-bus", Service: rotation.ServiceBus,
+		Err:     ended(err),
+		Message: doing + " failed: Service Bus cannot be reached, or did not answer in time"}
+	if errors.Is(err, azservicebus.ErrMessageTooLarge) {
+		out.Class, out.Code = rotation.Configuration, "message-too-large"
+		out.Message = doing + " failed: the message is larger than the Service Bus namespace permits"
+		return out
+	}
+	e, ok := errors.AsType[*azservicebus.Error](err)
+	if !ok {
+		return out
+	}
+	out.Code = "service-bus-" + string(e.Code)
+	switch e.Code {
+	case azservicebus.CodeUnauthorizedAccess:
+		out.Class = rotation.Configuration
+		out.Message = doing + " was refused by Service Bus: give the app's managed identity " +
+			"the role Azure Service Bus Data Sender on the queue and the topic"
+	case azservicebus.CodeNotFound:
+		out.Class = rotation.Configuration
+		out.Message = doing + " failed: the Service Bus namespace has no such queue or topic: " +
+			"create it, or correct COMMAND_QUEUE or EVENT_TOPIC"
+	}
 	return out
+}
+
+// ended is how the context ended; nil: it did not.
+func ended(err error) error {
+	for _, end := range []error{context.Canceled, context.DeadlineExceeded} {
+		if errors.Is(err, end) {
+			return end
+		}
+	}
+	return nil
 }

@@ -307,6 +307,9 @@ func TestAFailureToSendHasAClassAndNoSecret(t *testing.T) {
 				if strings.Contains(err.Error(), "c4n4ry") {
 					t.Errorf("the error holds the key: %v", err)
 				}
+				if e.Err != nil {
+					t.Errorf("the error carries the SDK's %T on: %v", e.Err, e.Err)
+				}
 				if e.Service != rotation.ServiceBus {
 					t.Errorf("the error is %q's, want %s's", e.Service, rotation.ServiceBus)
 				}

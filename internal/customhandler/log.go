@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/url"
+	"reflect"
 	"regexp"
 	"strings"
 	"sync"
@@ -81,7 +82,11 @@ func replaceAttr(groups []string, a slog.Attr) slog.Attr {
 			}
 			a.Value = slog.StringValue(Redact(string(b)))
 		default:
-			a.Value = slog.StringValue(fmt.Sprintf("[%T]", v))
+			text := fmt.Sprintf("[%T]", v)
+			if word := reflect.ValueOf(v); word.Kind() == reflect.String { // a class, a reason: a word of ours
+				text = Redact(word.String())
+			}
+			a.Value = slog.StringValue(text)
 		}
 	}
 	return a

@@ -82,17 +82,20 @@ func TestTheLogKeepsSecretsAndPayloadsOut(t *testing.T) {
 	}
 }
 
+// word is one of a closed set, like the classes of errors.
+type word string
+
 func TestTheLogStaysReadable(t *testing.T) {
 	_, fields := logged(t, func(l *slog.Logger) {
 		l.Info("PAT rotated", "pat", "jenkins-agents", "code", "AADSTS700082",
 			"duration", 1500*time.Millisecond, "n", 3, "error", errors.New("status code=500"),
 			"scopes", []string{"vso.code"}, "address", netip.MustParseAddr("127.0.0.1"), "none", nil,
-			"at", time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))
+			"at", time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), "class", word("sign-in"))
 	})
 	for key, want := range map[string]string{
 		"level": `"INFO"`, "msg": `"PAT rotated"`, "pat": `"jenkins-agents"`, "code": `"AADSTS700082"`,
 		"duration": `"1.5s"`, "n": `3`, "error": `"status code=500"`, "scopes": `["vso.code"]`,
-		"address": `"127.0.0.1"`, "none": `null`, "at": `"2026-01-02T03:04:05Z"`,
+		"address": `"127.0.0.1"`, "none": `null`, "at": `"2026-01-02T03:04:05Z"`, "class": `"sign-in"`,
 	} {
 		got, err := json.Marshal(fields[key])
 		if err != nil {

@@ -10,6 +10,10 @@ type bearers struct {
 	of map[signedIn]string
 }
 
+// maxBearers bounds them: far more than a manifest has identities. What is forgotten is
+// compared from the next PAT on.
+const maxBearers = 1000
+
 // signedIn is a user (by object id) who has signed in as an identity.
 type signedIn struct{ identity, user string }
 
@@ -24,6 +28,9 @@ func (b *bearers) agrees(identity, user, bearer string) bool {
 	}
 	if b.of == nil {
 		b.of = map[signedIn]string{}
+	}
+	if len(b.of) >= maxBearers {
+		clear(b.of)
 	}
 	b.of[who] = bearer
 	return true

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -25,10 +26,14 @@ type valueKey struct {
 	created time.Time
 }
 
+func keyOf(s rotation.Version) valueKey { return valueKey{strings.ToLower(s.Name), s.Created} }
+
 // heldBy gives the name of a secret whose latest version holds the PAT; empty: none. v
 // is the version that the PAT was stored with, made is when the PAT was created.
 func (r *Reconciler) heldBy(ctx context.Context, v rotation.Version, made time.Time) (string, error) {
-	id := v.Ledger.AuthorizationID
+	if v.Ledger.AuthorizationID == "" {
+		return "", fmt.Errorf("a PAT without an authorization id cannot be guarded")
+	}
 	secrets, err := r.secrets.get(ctx, r.Now().Add(-secretListAge))
 	if err != nil {
 		return "", err
@@ -45,9 +50,6 @@ func (r *Reconciler) heldBy(ctx context.Context, v rotation.Version, made time.T
 		if err != nil || held {
 			return s.Name, err
 		}
-	}
-	if id == "" {
-		return "", fmt.Errorf("a PAT without an authorization id cannot be guarded")
 	}
 	return "", nil
 }
@@ -69,7 +71,7 @@ func (r *Reconciler) mayHold(ctx context.Context, s, v rotation.Version, made ti
 
 // digestOf reads a value that patrol has not written, once for each version.
 func (g *guard) digestOf(ctx context.Context, vault rotation.Vault, s rotation.Version) (string, error) {
-	key := valueKey{strings.ToLower(s.Name), s.Created}
+	key := keyOf(s)
 	g.mu.Lock()
 	digest, known := g.digests[key]
 	g.mu.Unlock()
@@ -93,6 +95,17 @@ func (g *guard) digestOf(ctx context.Context, vault rotation.Vault, s rotation.V
 	}
 	g.digests[key] = digest
 	return digest, nil
+}
+
+// keepOnly forgets the versions that are not the latest of any secret any more.
+func (g *guard) keepOnly(secrets []rotation.Version) {
+	latest := make(map[valueKey]bool, len(secrets))
+	for _, s := range secrets {
+		latest[keyOf(s)] = true
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	maps.DeleteFunc(g.digests, func(k valueKey, _ string) bool { return !latest[k] })
 }
 
 // confirm reads a secret and reports whether it holds the PAT of a version.

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -168,5 +169,46 @@ func TestOrderedCommandsComeBackBeforeTheOthers(t *testing.T) {
 	}
 	if !ordered.Before(first) {
 		t.Errorf("an order comes back at %v, after a check at %v", ordered, first)
+	}
+}
+
+func TestWhatTheGuardHasReadIsForgottenWithItsVersion(t *testing.T) {
+	var g guard
+	g.digests = map[valueKey]string{{"a", morning}: "1", {"a", morning.Add(time.Hour)}: "2", {"gone", morning}: "3"}
+	g.keepOnly([]rotation.Version{{Name: "A", Created: morning.Add(time.Hour)}})
+	if len(g.digests) != 1 || g.digests[valueKey{"a", morning.Add(time.Hour)}] != "2" {
+		t.Errorf("it remembers %v, want the latest version of the one secret", g.digests)
+	}
+}
+
+func TestARefusedStoreIsForgottenThoughItsEntryIsGone(t *testing.T) {
+	var r refusals
+	refused := &rotation.Error{Class: rotation.Configuration, Code: "vault-forbidden"}
+	r.add(rotation.Spec{Name: "gone"}, refused, time.Time{}, morning)
+	r.add(rotation.Spec{Name: "stays"}, refused, time.Time{}, morning.Add(time.Hour))
+	r.prune(morning.Add(rotation.Day))
+	if len(r.byPAT) != 1 || r.of(rotation.Spec{Name: "stays"}, morning.Add(rotation.Day)) == nil {
+		t.Errorf("it remembers %v, want the one that still stands", r.byPAT)
+	}
+}
+
+func TestBearersAreBounded(t *testing.T) {
+	var b bearers
+	for i := range 3 * maxBearers {
+		b.agrees("build-bot", strconv.Itoa(i), "bearer")
+	}
+	if len(b.of) > maxBearers {
+		t.Errorf("%d bearers are remembered, want %d at most", len(b.of), maxBearers)
+	}
+	if b.agrees("build-bot", strconv.Itoa(3*maxBearers-1), "another") {
+		t.Error("the last one is forgotten: another bearer agrees")
+	}
+}
+
+func TestAPATWithoutAnIDIsNotLookedForInTheVault(t *testing.T) {
+	r := NewReconciler(Config{Now: func() time.Time { return morning }}) // a call to a vault would panic
+	_, err := r.heldBy(t.Context(), rotation.Version{Name: "a"}, morning)
+	if err == nil {
+		t.Error("a PAT without an authorization id was found to be held by nobody")
 	}
 }

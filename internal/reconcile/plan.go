@@ -136,6 +136,7 @@ func (p *planning) readSecrets(ctx context.Context) {
 		return
 	}
 	p.secrets.keep(at, p.all)
+	p.guard.keepOnly(p.all)
 }
 
 // judge decides for each PAT of an owner, and gives those that want something.

@@ -213,4 +213,5 @@ func (r *Reconciler) prune() {
 	r.ended.prune(before)
 	r.notices.prune(before)
 	r.throttles.prune(before)
+	r.refusals.prune(r.Now())
 }

@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"maps"
 	"sync"
 	"time"
 
@@ -66,4 +67,11 @@ func (r *refusals) remove(pat string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.byPAT, pat)
+}
+
+// prune forgets what has run out, also of entries that are gone.
+func (r *refusals) prune(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.byPAT, func(_ string, x rotation.RefusedStore) bool { return !x.Until.After(now) })
 }
