@@ -23,6 +23,10 @@ param checkSchedule string = ''
 @allowed(['debug', 'info', 'warn', 'error'])
 param logLevel string = 'info'
 
+@description('How Service Bus is reached: amqp (port 5671), or websockets (port 443)')
+@allowed(['amqp', 'websockets'])
+param serviceBusTransport string = 'amqp'
+
 @description('Path of the manifest in the app\'s package')
 @minLength(1)
 param manifest string = 'pats.yaml'
@@ -272,6 +276,7 @@ module app 'modules/app.bicep' = {
     eventTopic: eventTopic
     checkSchedule: empty(checkSchedule) ? '0 0 */6 * * *' : checkSchedule
     logLevel: logLevel
+    serviceBusTransport: serviceBusTransport
     manifest: manifest
     publicUrl: publicUrl
     azureDevOpsUrl: azureDevOpsUrl

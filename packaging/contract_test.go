@@ -314,8 +314,8 @@ func TestHostSettingsAreThoseOfTheDesign(t *testing.T) {
 // localSettings are the settings of local.settings.json.sample: the host's own
 // two, and those of patrol's that have no default, or whose default means Azure.
 // Left to their defaults: PATROL_MANIFEST. Not for a local run:
-// ServiceBusConnection__* (a plain connection string takes their place) and
-// ENTRA_CERTIFICATE.
+// ServiceBusConnection__* (a plain connection string takes their place),
+// SERVICE_BUS_TRANSPORT and ENTRA_CERTIFICATE.
 var localSettings = []string{
 	"AzureWebJobsStorage", "FUNCTIONS_WORKER_RUNTIME",
 	"KEY_VAULT_URL", "ServiceBusConnection",

@@ -74,6 +74,9 @@ param checkSchedule string
 @description('LOG_LEVEL')
 param logLevel string
 
+@description('SERVICE_BUS_TRANSPORT')
+param serviceBusTransport string
+
 @description('PATROL_MANIFEST')
 param manifest string
 
@@ -206,6 +209,11 @@ resource app 'Microsoft.Web/sites@2025-03-01' = {
       AZURE_AUTHORITY_HOST: environment().authentication.loginEndpoint
       AZURE_DEVOPS_URL: azureDevOpsUrl
       AZURE_DEVOPS_VSSPS_URL: azureDevOpsVsspsUrl
+      // The handler sends by the first, the host receives by the second.
+      ...(serviceBusTransport == 'websockets' ? {
+        SERVICE_BUS_TRANSPORT: serviceBusTransport
+        AzureFunctionsJobHost__extensions__serviceBus__transportType: 'amqpWebSockets'
+      } : {})
       ...(entraClientCredential == 'certificate' ? { ENTRA_CERTIFICATE: entraCertificate } : {})
       ...(empty(otlpEndpoint) ? {} : { OTEL_EXPORTER_OTLP_ENDPOINT: otlpEndpoint })
       // App Service's name for: prove yourself by this identity, not by a secret.

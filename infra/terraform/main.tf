@@ -63,6 +63,7 @@ module "site" {
   always_ready_http          = var.always_ready_http
   check_schedule             = var.check_schedule == "" ? "0 0 */6 * * *" : var.check_schedule
   log_level                  = var.log_level
+  service_bus_transport      = var.service_bus_transport
   manifest                   = var.manifest
   public_url                 = var.public_url
   azure_devops_url           = var.azure_devops_url

@@ -59,6 +59,18 @@ variable "log_level" {
   }
 }
 
+variable "service_bus_transport" {
+  description = "How Service Bus is reached: amqp (port 5671), or websockets (port 443)"
+  type        = string
+  default     = "amqp"
+  nullable    = false
+
+  validation {
+    condition     = contains(["amqp", "websockets"], var.service_bus_transport)
+    error_message = "service_bus_transport must be amqp or websockets."
+  }
+}
+
 variable "manifest" {
   description = "Path of the manifest in the app's package"
   type        = string

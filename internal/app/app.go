@@ -347,11 +347,15 @@ func managedIdentity(clientID string, options azcore.ClientOptions) (azcore.Toke
 	return c, nil
 }
 
-// busOptions connects to Azure as the SDK does by itself; to a local bus at its port,
-// which the SDK would otherwise take for a part of the certificate's name.
+// busOptions connects to Azure as the SDK does by itself, or over web sockets; to a local
+// bus at its port, which the SDK would otherwise take for a part of the certificate's name.
 func (a *App) busOptions(s Settings) azservicebus.ClientOptions {
 	o := azservicebus.ClientOptions{ApplicationID: telemetryID(a.outside.Version), RetryOptions: a.outside.Retry.AMQP}
 	address := s.BusNamespace
+	if s.BusWebSockets {
+		o.NewWebSocketConn = bus.WebSockets(a.outside.Transport, s.webSocketURL)
+		return o
+	}
 	if dial := a.outside.Dial; dial != nil {
 		o.NewWebSocketConn = func(ctx context.Context, args azservicebus.NewWebSocketConnArgs) (net.Conn, error) {
 			if address == "" {
@@ -365,6 +369,16 @@ func (a *App) busOptions(s Settings) azservicebus.ClientOptions {
 		o.CustomEndpoint = net.JoinHostPort("127.0.0.1", port)
 	}
 	return o
+}
+
+// webSocketURL is where a namespace's web sockets are: in Azure at the SDK's own address,
+// in local work at the port that the settings name, unless that is AMQP's own.
+func (s Settings) webSocketURL(url string) string {
+	host, port, err := net.SplitHostPort(s.BusNamespace)
+	if err != nil || !s.Local || port == "5671" {
+		return url
+	}
+	return strings.Replace(url, "//"+host+"/", "//"+net.JoinHostPort(host, port)+"/", 1)
 }
 
 func hostOnly(address string) string {

@@ -36,6 +36,7 @@ type Settings struct {
 	BusConnectionString string
 	BusNamespace        string // host, in local work with a port
 	BusClientID         string
+	BusWebSockets       bool // AMQP over web sockets on port 443
 
 	// CheckInterval is the longest time between two sweeps; 0: not known. NextCheck gives
 	// the next one after a time.
@@ -332,6 +333,13 @@ func (r *reader) bus(s *Settings) {
 			"is not set: give it the namespace's host, like contoso.servicebus.windows.net")
 	case strings.ContainsAny(s.BusNamespace, "/;="):
 		r.wrong(busSetting+"__fullyQualifiedNamespace", "must be a host name only, like contoso.servicebus.windows.net")
+	}
+	switch r.text("SERVICE_BUS_TRANSPORT", "amqp") {
+	case "amqp":
+	case "websockets":
+		s.BusWebSockets = true
+	default:
+		r.wrong("SERVICE_BUS_TRANSPORT", "must be amqp (port 5671) or websockets (port 443)")
 	}
 	if s.BusConnectionString != "" {
 		return

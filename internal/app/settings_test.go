@@ -154,6 +154,8 @@ func TestAWrongSettingIsSaidWithWhatToDo(t *testing.T) {
 		{"certificate without a name", map[string]string{"ENTRA_CLIENT_CREDENTIAL": "certificate"},
 			"ENTRA_CERTIFICATE is not set"},
 		{"public client", map[string]string{"ENTRA_CLIENT_CREDENTIAL": "none", "AZURE_CLIENT_ID": ""}, ""},
+		{"transport", map[string]string{"SERVICE_BUS_TRANSPORT": "mqtt"},
+			"SERVICE_BUS_TRANSPORT must be amqp (port 5671) or websockets (port 443)"},
 		{"log level", map[string]string{"LOG_LEVEL": "loud"}, "LOG_LEVEL must be debug, info, warn or error"},
 		{"namespace as URL",
 			map[string]string{"ServiceBusConnection__fullyQualifiedNamespace": "sb://contoso.servicebus.windows.net/"},

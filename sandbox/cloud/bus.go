@@ -2,6 +2,9 @@ package cloud
 
 import (
 	"encoding/json"
+	"io"
+	"log"
+	"net/http"
 	"sync"
 	"time"
 
@@ -37,15 +40,29 @@ func (c *Cloud) startBus() error {
 	if err != nil {
 		return err
 	}
+	amqp, web, err := c.net.webSockets(l)
+	if err != nil {
+		return err
+	}
+	opened := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c.webSockets.Add(1)
+		c.Bus.ServeHTTP(w, r)
+	})
+	server := &http.Server{Handler: opened, ErrorLog: log.New(io.Discard, "", 0)}
 	var done sync.WaitGroup
-	done.Go(func() { _ = c.Bus.Serve(l) }) // ends with the listener
+	done.Go(func() { _ = c.Bus.Serve(amqp) }) // ends with the listener
+	done.Go(func() { _ = server.Serve(web) })
 	c.closers = append(c.closers, func() {
 		_ = l.Close()
+		_ = server.Close()
 		done.Wait()
 	})
 	c.at.namespace, c.busAddress = c.net.namespace(s, l)
 	return nil
 }
+
+// WebSockets is how many requests for a web socket have come to Service Bus.
+func (c *Cloud) WebSockets() int64 { return c.webSockets.Load() }
 
 func (c *Cloud) connectionString() string { return c.Bus.ConnectionString(c.at.namespace) }
 

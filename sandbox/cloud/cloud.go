@@ -23,6 +23,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/azure-patrol/patrol/sandbox/blob"
@@ -59,6 +60,8 @@ type Config struct {
 	// Ports are for loopback.
 	Ports Ports
 
+	// WebSockets lets the app send over web sockets, as where port 5671 is closed.
+	WebSockets bool
 	// ConnectionString gives the app a connection string for Service Bus
 	// instead of a namespace and its managed identity.
 	ConnectionString bool
@@ -127,7 +130,8 @@ type Cloud struct {
 	appID       string // of the app registration
 	certificate string // its certificate with the key, in PEM; may be empty
 	at          addresses
-	busAddress  string // host and port that AMQP is dialed at
+	busAddress  string       // host and port that AMQP is dialed at
+	webSockets  atomic.Int64 // opened to Service Bus
 	consumers   []*consumer
 	plainBus    string // address of Service Bus without TLS; empty: there is none
 	closers     []func()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/azure-patrol/patrol/sandbox/devca"
 	"github.com/azure-patrol/patrol/sandbox/memnet"
+	"github.com/azure-patrol/patrol/sandbox/servicebus"
 )
 
 // service is one listener of the cloud.
@@ -54,6 +55,9 @@ type network interface {
 	// namespace is the name of Service Bus in the app's settings, and the address
 	// at which its listener is dialed.
 	namespace(s service, l net.Listener) (name, address string)
+	// webSockets gives, for the listener of Service Bus, where AMQP comes in and where
+	// AMQP over web sockets does.
+	webSockets(l net.Listener) (amqp, web net.Listener, err error)
 	// transport reaches the services as a client.
 	transport() *http.Transport
 	// dial reaches a service below TLS.
@@ -92,6 +96,12 @@ func (n *loopback) namespace(s service, l net.Listener) (name, address string) {
 	}
 	_, port, _ := net.SplitHostPort(address) // of a TCP listener
 	return "localhost:" + port, address
+}
+
+// One port is both, so that the app's settings name one address.
+func (n *loopback) webSockets(l net.Listener) (amqp, web net.Listener, err error) {
+	amqp, web = servicebus.Split(l)
+	return amqp, web, nil
 }
 
 func (n *loopback) transport() *http.Transport {
@@ -138,6 +148,14 @@ func (n *pipes) namespace(s service, _ net.Listener) (name, address string) {
 		return n.host(s), address
 	}
 	return address, address
+}
+
+func (n *pipes) webSockets(l net.Listener) (amqp, web net.Listener, err error) {
+	web, err = n.network.Listen(n.host(serviceBus) + ":443")
+	if err != nil {
+		return nil, nil, fmt.Errorf("cloud: %w", err)
+	}
+	return l, web, nil
 }
 
 func (n *pipes) transport() *http.Transport { return n.network.Transport() }

@@ -59,6 +59,9 @@ func (c *Cloud) Environment() map[string]string {
 	if c.config.Authentication {
 		env["WEBSITE_AUTH_ENABLED"] = "True"
 	}
+	if c.config.WebSockets {
+		env["SERVICE_BUS_TRANSPORT"] = "websockets"
+	}
 	if !c.config.Genuine {
 		env["PATROL_LOCAL"] = "true"
 	}

@@ -22,6 +22,7 @@ run "wrong" {
     location                = "West Europe"
     check_schedule          = "0 */6 * * *"
     log_level               = "trace"
+    service_bus_transport   = "mqtt"
     manifest                = ""
     public_url              = "http://patrol.contoso.com"
     azure_devops_url        = "dev.azure.com"
@@ -45,6 +46,7 @@ run "wrong" {
     var.location,
     var.check_schedule,
     var.log_level,
+    var.service_bus_transport,
     var.manifest,
     var.public_url,
     var.azure_devops_url,

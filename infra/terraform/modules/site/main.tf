@@ -41,6 +41,11 @@ locals {
       AZURE_DEVOPS_URL                              = var.azure_devops_url
       AZURE_DEVOPS_VSSPS_URL                        = var.azure_devops_vssps_url
     },
+    # The handler sends by the first, the host receives by the second.
+    var.service_bus_transport == "amqp" ? {} : {
+      SERVICE_BUS_TRANSPORT                                        = var.service_bus_transport
+      AzureFunctionsJobHost__extensions__serviceBus__transportType = "amqpWebSockets"
+    },
     local.certificate ? { ENTRA_CERTIFICATE = var.entra.certificate } : {},
     var.otlp_endpoint == "" ? {} : { OTEL_EXPORTER_OTLP_ENDPOINT = var.otlp_endpoint },
     # App Service's name for: prove yourself by this identity, not by a secret.

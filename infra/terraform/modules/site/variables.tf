@@ -114,6 +114,12 @@ variable "log_level" {
   nullable    = false
 }
 
+variable "service_bus_transport" {
+  description = "SERVICE_BUS_TRANSPORT"
+  type        = string
+  nullable    = false
+}
+
 variable "manifest" {
   description = "PATROL_MANIFEST"
   type        = string

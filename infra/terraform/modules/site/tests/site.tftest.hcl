@@ -26,6 +26,7 @@ variables {
   always_ready_http          = 0
   check_schedule             = "0 0 */6 * * *"
   log_level                  = "info"
+  service_bus_transport      = "amqp"
   manifest                   = "pats.yaml"
   public_url                 = ""
   azure_devops_url           = "https://dev.azure.com"
