@@ -25,6 +25,7 @@ param entraClientId = '00000000-0000-0000-0000-000000000003'
 param entraClientCredential = 'certificate'
 param entraCertificate = 'patrol-sign-in'
 param otlpEndpoint = 'https://otel.example'
+param serviceBusTransport = 'websockets'
 param alwaysReadyHttp = 1
 param alertEmail = 'oncall@contoso.com'
 param publicUrl = 'https://patrol.contoso.com'
@@ -206,7 +207,8 @@ var platformSettings = []string{
 
 // optionalSettings are set by an option each.
 var optionalSettings = []string{"ENTRA_CERTIFICATE", "OTEL_EXPORTER_OTLP_ENDPOINT",
-	"OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID"}
+	"OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID", "SERVICE_BUS_TRANSPORT",
+	"AzureFunctionsJobHost__extensions__serviceBus__transportType"}
 
 func settingsAreComplete(t *testing.T, d *deployment) (problems []string) {
 	for name, rs := range d.variants() {

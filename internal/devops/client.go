@@ -95,8 +95,9 @@ type Client struct {
 	log        *slog.Logger
 
 	mu       sync.Mutex
-	versions map[string]string    // by resource
-	pauses   map[string]time.Time // by identity: no call before
+	versions map[string]string            // by resource
+	pauses   map[string]time.Time         // by identity: no call before
+	refusers map[rotation.Owner]time.Time // until when they are known to refuse every token
 }
 
 var _ rotation.Tokens = (*Client)(nil)
@@ -114,6 +115,7 @@ func New(cfg Config) (*Client, error) {
 		log:        cfg.Log,
 		versions:   map[string]string{patsResource: cmp.Or(cfg.APIVersion, defaultVersion)},
 		pauses:     map[string]time.Time{},
+		refusers:   map[rotation.Owner]time.Time{},
 	}
 	if c.auditURL == "" {
 		c.auditURL = c.url

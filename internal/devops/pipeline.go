@@ -309,7 +309,11 @@ func (a authorization) Do(req *policy.Request) (*http.Response, error) {
 	if err != nil || !refused(resp) {
 		return resp, err
 	}
-	claims := cmp.Or(challenge(resp.Header), "{}")
+	claims := challenge(resp.Header)
+	if claims == "" && a.client.refusesAny(k.owner) {
+		return resp, nil
+	}
+	claims = cmp.Or(claims, "{}")
 	runtime.Drain(resp)
 	token, err = a.replace(ctx, k, token, claims)
 	if err != nil {
@@ -319,7 +323,38 @@ func (a authorization) Do(req *policy.Request) (*http.Response, error) {
 		return nil, err
 	}
 	h.Set("Authorization", "Bearer "+token.Reveal())
-	return k.next(req)
+	resp, err = k.next(req)
+	if err == nil {
+		a.client.noteRefusal(k.owner, refused(resp))
+	}
+	return resp, err
+}
+
+// refusesFor is how long an organization that has refused a new token too is not taken
+// for one that only wants another token: it is mistyped, or the user is not in it.
+const refusesFor = 24 * time.Hour
+
+// refusesAny reports whether an organization refuses whatever token it is shown: a new
+// one at each look would cost Entra a refresh, and change nothing.
+func (c *Client) refusesAny(o rotation.Owner) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	until, noted := c.refusers[o]
+	if noted && !until.After(c.now()) {
+		delete(c.refusers, o)
+		return false
+	}
+	return noted
+}
+
+func (c *Client) noteRefusal(o rotation.Owner, refused bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if refused {
+		c.refusers[o] = c.now().Add(refusesFor)
+		return
+	}
+	delete(c.refusers, o)
 }
 
 // token asks the identity's credential, which keeps its tokens and renews them in time.

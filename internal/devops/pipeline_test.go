@@ -216,6 +216,47 @@ func TestARefusedAccessTokenIsReplaced(t *testing.T) {
 	})
 }
 
+// A mistyped organization, or one that the user has been taken out of: a new token is
+// tried once a day, and not at each look. The others keep theirs.
+func TestAnOrganizationThatRefusesEveryTokenForcesOneRefreshADay(t *testing.T) {
+	run(t, func(t *testing.T, s *fixture) {
+		forced := func() (n int) {
+			for _, o := range s.entra.asked() {
+				if o.Claims != "" {
+					n++
+				}
+			}
+			return n
+		}
+		refuses := true
+		s.panel.OnCall(func(int, faults.Call) *faults.Fault {
+			if refuses {
+				return &faults.Fault{Mode: faults.Status, Status: http.StatusUnauthorized}
+			}
+			return nil
+		})
+		for range 20 {
+			_, err := s.List(t.Context(), owner)
+			if e := rotation.AsError(err); e == nil {
+				t.Fatalf("the list of an organization that refuses: %v", err)
+			}
+			time.Sleep(time.Hour)
+		}
+		if n := forced(); n != 1 {
+			t.Errorf("20 looks have forced %d refreshes, want 1", n)
+		}
+		time.Sleep(5 * time.Hour)
+		_, _ = s.List(t.Context(), owner)
+		if n := forced(); n != 2 {
+			t.Errorf("a day later %d refreshes have been forced, want 2", n)
+		}
+		refuses = false
+		if _, err := s.List(t.Context(), owner); err != nil {
+			t.Errorf("once the organization takes the token: %v", err)
+		}
+	})
+}
+
 func TestATokenThatAnotherCallHasReplacedIsNotThrownAway(t *testing.T) {
 	run(t, func(t *testing.T, s *fixture) {
 		if _, err := s.List(t.Context(), owner); err != nil {

@@ -136,10 +136,11 @@ run "everything_asked_for" {
   command = plan
 
   variables {
-    subnet_id         = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg-test/providers/Microsoft.Network/virtualNetworks/vnet-test/subnets/app"
-    always_ready_http = 2
-    public_url        = "https://patrol.contoso.com"
-    otlp_endpoint     = "https://otlp.contoso.com"
+    subnet_id             = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg-test/providers/Microsoft.Network/virtualNetworks/vnet-test/subnets/app"
+    always_ready_http     = 2
+    public_url            = "https://patrol.contoso.com"
+    otlp_endpoint         = "https://otlp.contoso.com"
+    service_bus_transport = "websockets"
 
     entra = {
       tenant_id         = "00000000-0000-0000-0000-000000000002"
@@ -157,18 +158,21 @@ run "everything_asked_for" {
   assert {
     condition = { for s in azapi_resource.site.body.properties.siteConfig.appSettings : s.name => s.value if contains([
       "ENTRA_CERTIFICATE", "OTEL_EXPORTER_OTLP_ENDPOINT", "OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID", "PUBLIC_URL",
+      "SERVICE_BUS_TRANSPORT", "AzureFunctionsJobHost__extensions__serviceBus__transportType",
       ], s.name) } == {
-      ENTRA_CERTIFICATE                      = "sign-in"
-      OTEL_EXPORTER_OTLP_ENDPOINT            = "https://otlp.contoso.com"
-      OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID = "00000000-0000-0000-0000-000000000005"
-      PUBLIC_URL                             = "https://patrol.contoso.com"
+      AzureFunctionsJobHost__extensions__serviceBus__transportType = "amqpWebSockets"
+      ENTRA_CERTIFICATE                                            = "sign-in"
+      OTEL_EXPORTER_OTLP_ENDPOINT                                  = "https://otlp.contoso.com"
+      OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID                       = "00000000-0000-0000-0000-000000000005"
+      PUBLIC_URL                                                   = "https://patrol.contoso.com"
+      SERVICE_BUS_TRANSPORT                                        = "websockets"
     }
     error_message = "What is asked for must reach the app's settings."
   }
 
   assert {
-    condition     = length(azapi_resource.site.body.properties.siteConfig.appSettings) == 27
-    error_message = "Three settings come on top of the 24, no more."
+    condition     = length(azapi_resource.site.body.properties.siteConfig.appSettings) == 29
+    error_message = "Five settings come on top of the 24, no more."
   }
 
   assert {
