@@ -242,7 +242,7 @@ func (p *planning) result() rotation.Plan {
 			continue
 		}
 		p.plan.Garbage = append(p.plan.Garbage, rotation.Garbage{Owner: g.owner, PAT: g.pat, Name: g.spec.Name,
-			Ends: g.endsAt})
+			Ends: g.endsAt, Replaced: g.closes != nil})
 	}
 	slices.SortFunc(p.plan.Problems, func(a, b rotation.Unobserved) int {
 		return cmp.Or(strings.Compare(a.Identity, b.Identity), strings.Compare(a.Organization, b.Organization))

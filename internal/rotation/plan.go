@@ -69,6 +69,8 @@ type Garbage struct {
 	PAT   PAT
 	Name  string // of the secret that it was made for
 	Ends  time.Time
+	// Replaced: a version names it, and it is in its overlap, or past that.
+	Replaced bool
 }
 
 // MassChanged counts how many of an owner's PATs are gone or drifted.

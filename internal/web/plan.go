@@ -78,6 +78,9 @@ func Changes(plan rotation.Plan) []Change {
 		c := Change{Action: changeRevokeOrphan, PAT: g.Name, Identity: g.Owner.Identity,
 			Organization: g.Owner.Organization, AuthorizationID: g.PAT.AuthorizationID,
 			Message: "no version of a secret knows this PAT, which patrol has made"}
+		if g.Replaced {
+			c.Action, c.Message = changeRevoke, overlapEnds
+		}
 		if g.Ends.After(plan.At) {
 			c.At = timeOrNull(g.Ends)
 		}
@@ -88,6 +91,8 @@ func Changes(plan rotation.Plan) []Change {
 	})
 	return out
 }
+
+const overlapEnds = "the overlap of the replaced PAT ends"
 
 // revocation is one that has its time already.
 func revocation(it *rotation.Item, plan rotation.Plan) []Change {
@@ -100,5 +105,5 @@ func revocation(it *rotation.Item, plan rotation.Plan) []Change {
 	}
 	return []Change{{Action: changeRevoke, PAT: it.Spec.Name, Identity: it.Spec.Identity,
 		Organization: it.Spec.Organization, AuthorizationID: l.Previous,
-		Message: "the overlap of the replaced PAT ends", At: timeOrNull(l.RevokePreviousAt)}}
+		Message: overlapEnds, At: timeOrNull(l.RevokePreviousAt)}}
 }

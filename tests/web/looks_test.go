@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/azure-patrol/patrol/internal/web"
+	"github.com/azure-patrol/patrol/sandbox/devops"
 	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 	"github.com/azure-patrol/patrol/sandbox/simulation"
@@ -121,5 +122,33 @@ func TestALookAfterAnActKnowsOfTheAct(t *testing.T) {
 			t.Errorf("the PAT ends %v, want %v", pat.ValidTo, end)
 		}
 		early.Wait()
+	})
+}
+
+// The list of secrets names the PAT before the current one and none before that: what was
+// replaced twice within one overlap is in nobody's way all the same.
+func TestAPATReplacedTwiceWithinOneOverlapNeedsNothing(t *testing.T) {
+	run(t, simulation.Config{}, func(t *testing.T, r *fixture) {
+		r.sweep()
+		first := r.latest(name).Tags["CredentialId"]
+		for range 2 {
+			r.ask("POST", "/api/pats/jenkins-agents/rotate", "").want(202, "")
+			r.pass(time.Hour)
+		}
+		var list web.Listing
+		r.ask("GET", "/api/pats", "").want(200, "").into(&list)
+		check(t, "unmanaged PATs", len(list.Unmanaged), 0)
+		check(t, "state", list.PATs[0].State, "current")
+		var plan web.PlanReport
+		r.ask("POST", "/api/check?dryRun=true", "").want(200, "").into(&plan)
+		for _, c := range plan.Changes {
+			if c.Action != "revoke" || c.At == nil {
+				t.Errorf("a sweep would do %+v, want nothing before the end of the overlap", c)
+			}
+		}
+		sent := r.commands()
+		r.sweep()
+		check(t, "commands of a sweep", r.commands()-sent, 0)
+		check(t, "the PAT before the last", r.pat(first).State, devops.Active)
 	})
 }
