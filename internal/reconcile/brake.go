@@ -42,7 +42,7 @@ func (l *secretList) get(ctx context.Context, notBefore time.Time) ([]rotation.V
 		if !at.IsZero() && !at.Before(notBefore) {
 			return secrets, nil
 		}
-		_, err := l.flights.Do(ctx, struct{}{}, l.fetch)
+		_, err := l.flights.Do(ctx, struct{}{}, l.fetch(notBefore))
 		if err != nil {
 			return nil, err
 		}
@@ -50,17 +50,26 @@ func (l *secretList) get(ctx context.Context, notBefore time.Time) ([]rotation.V
 	}
 }
 
-func (l *secretList) fetch(ctx context.Context) (struct{}, error) {
-	at := l.now()
-	var secrets []rotation.Version
-	for v, err := range l.vault.Secrets(ctx) {
-		if err != nil {
-			return struct{}{}, err
+// fetch reads the list, unless one that is good enough has come meanwhile.
+func (l *secretList) fetch(notBefore time.Time) func(context.Context) (struct{}, error) {
+	return func(ctx context.Context) (struct{}, error) {
+		l.mu.Lock()
+		known := l.at
+		l.mu.Unlock()
+		if !known.IsZero() && !known.Before(notBefore) {
+			return struct{}{}, nil
 		}
-		secrets = append(secrets, v)
+		at := l.now()
+		var secrets []rotation.Version
+		for v, err := range l.vault.Secrets(ctx) {
+			if err != nil {
+				return struct{}{}, err
+			}
+			secrets = append(secrets, v)
+		}
+		l.keep(at, secrets)
+		return struct{}{}, nil
 	}
-	l.keep(at, secrets)
-	return struct{}{}, nil
 }
 
 // keep takes a list that was begun at a time, unless there is a younger one.

@@ -75,7 +75,7 @@ func (r *patlist) list(ctx context.Context, o rotation.Owner, notBefore time.Tim
 		if l != nil && !l.at.Before(notBefore) {
 			return l, nil
 		}
-		_, err := r.flights.Do(ctx, o, r.fetch(o, e))
+		_, err := r.flights.Do(ctx, o, r.fetch(o, e, notBefore))
 		if err != nil {
 			return nil, err
 		}
@@ -101,20 +101,27 @@ func (r *patlist) recent(ctx context.Context, o rotation.Owner, slowed bool) (*i
 		return r.list(ctx, o, now.Add(-age))
 	}
 	if l.at.Before(now.Add(-age)) {
-		r.flights.Start(ctx, o, r.fetch(o, e))
+		r.flights.Start(ctx, o, r.fetch(o, e, now.Add(-age)))
 	}
 	return l, nil
 }
 
-// fetch reads an owner's list. If the list expires meanwhile, e is nobody's any more.
-func (r *patlist) fetch(o rotation.Owner, e *ownersPATs) func(context.Context) (struct{}, error) {
+// fetch reads an owner's list, unless one that is good enough has come meanwhile. If the
+// list expires while it is read, e is nobody's any more.
+func (r *patlist) fetch(o rotation.Owner, e *ownersPATs, notBefore time.Time) func(context.Context) (struct{}, error) {
 	return func(ctx context.Context) (struct{}, error) {
+		r.mu.Lock()
+		l := e.latest
+		r.mu.Unlock()
+		if l != nil && !l.at.Before(notBefore) {
+			return struct{}{}, nil
+		}
 		at := r.now()
 		pats, err := r.tokens.List(ctx, o)
 		if err != nil {
 			return struct{}{}, err
 		}
-		l := newIndex(at, pats)
+		l = newIndex(at, pats)
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		// A change made before the list was asked for is in the list.

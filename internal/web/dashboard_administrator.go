@@ -80,7 +80,7 @@ func consequencesOfSigningOut() *confirmView {
 func (d *dashboard) signOutEverywhere(ctx context.Context, by Caller) *dashboardPage {
 	type ended struct{}
 	_, p := do(ctx, d.API, by, request{name: "sign-out-everywhere", target: "all people"},
-		func(string) (ended, *Problem) {
+		func(ctx context.Context, _ string) (ended, *Problem) {
 			err := d.visits.Keys.SignOutEverywhere(ctx)
 			if err != nil {
 				return ended{}, d.upstream(ctx, err)
