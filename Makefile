@@ -25,9 +25,9 @@ ARGS     ?=
 BICEP    ?= bicep
 export BICEP
 
-# The Go modules of this repository: the app and its sandbox; events, which others
-# import; tests that need more modules than the app; and the tools, without packages.
-MODULES = . events tests
+# The Go modules of this repository: the app and its sandbox; events and the client, which
+# others import; tests that need more modules than the app; and the tools, without packages.
+MODULES = . events clients/go tests
 ALL     = $(MODULES) tools
 
 # A tool runs in the folder of the module that it looks at, with the versions of tools.
@@ -36,7 +36,7 @@ TOOL = $(GO) tool -modfile='$(CURDIR)/tools/go.mod'
 # Test packages that run by themselves, and those without the race detector, whose
 # test-only modules take minutes to build under it.
 APART = /e2e$$|/infra$$|/bench$$|/tests/dashboard$$|/tests/endurance$$
-PLAIN = /tests/web$$|/tests/chromium$$
+PLAIN = /tests/web$$|/tests/chromium$$|/tests/consumers$$
 
 .PHONY: help
 help: ## show this list
@@ -48,6 +48,17 @@ help: ## show this list
 run: package ## package the app and run it on a local Azure; Ctrl-C ends it
 	$(GO) build -buildvcs=false -o $(DIST)/sandbox ./sandbox
 	@exec $(DIST)/sandbox $(ARGS)
+
+# Which client the sample is of: js or go.
+CLIENT ?= js
+SAMPLE_js = node .cache/clients-js/sample.js
+SAMPLE_go = $(DIST)/sample
+
+.PHONY: consumer
+consumer: package clients-js ## the sandbox with a consumer beside it that is seen switching; CLIENT=go for the one in Go
+	$(GO) build -buildvcs=false -o $(DIST)/sandbox ./sandbox
+	$(GO) -C clients/go build -buildvcs=false -o '$(abspath $(DIST))/sample' ./sample
+	@exec $(DIST)/sandbox -consumer '$(SAMPLE_$(CLIENT))' $(ARGS)
 
 # The compiler and the tests spend a sixth of their time on collecting garbage.
 test: export GOGC = 400
@@ -105,7 +116,7 @@ staticcheck: ## staticcheck
 # -count=1: a test's remembered result does not know files outside of its module, and
 # these read the API's description and the functions.
 .PHONY: unit
-unit: ## unit and simulation tests, with the race detector
+unit: clients-js ## unit and simulation tests, with the race detector
 	for m in $(MODULES); do $(GO) -C $$m test -race -timeout 8m $$($(GO) -C $$m list ./... | grep -vE '$(APART)|$(PLAIN)'); done
 	$(GO) -C tests test -count=1 -timeout 5m $$($(GO) -C tests list ./... | grep -E '$(PLAIN)')
 
@@ -130,6 +141,12 @@ axe: setup
 	npm ci --prefix .cache/axe --ignore-scripts --no-audit --no-fund --silent
 
 # npm ci only when the lock file has changed: it takes longer than the check.
+.PHONY: clients-js
+clients-js: setup
+	@mkdir -p .cache/clients-js && cp clients/js/*.js clients/js/package.json .cache/clients-js/
+	@cmp -s clients/js/package-lock.json .cache/clients-js/package-lock.json || { \
+	  cp clients/js/package-lock.json .cache/clients-js/ && npm ci --prefix .cache/clients-js --ignore-scripts --no-audit --no-fund --silent || { rm -f .cache/clients-js/package-lock.json; exit 1; }; }
+
 .PHONY: asyncapi
 asyncapi: setup ## docs/asyncapi.yaml, by the parser of the AsyncAPI project
 	@mkdir -p .cache/asyncapi && cp tests/asyncapi/package.json tests/asyncapi/check.js .cache/asyncapi/

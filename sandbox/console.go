@@ -29,10 +29,12 @@ const (
 	fromEvent   = "event"
 	fromHTTP    = "http"
 	fromHost    = "host"
+	fromYours   = "yours"
 )
 
 var colourOf = map[string]string{
 	fromDevOps: "36", fromVault: "33", fromEvent: "32", fromHTTP: "35", fromHost: "31", fromSandbox: "2",
+	fromYours: "34",
 }
 
 // print prints a line of one source.

@@ -1,12 +1,19 @@
 package main
 
 import (
+	"bufio"
+	"context"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/azure-patrol/patrol/sandbox/cloud"
 )
@@ -34,6 +41,40 @@ func (d *demo) newCloud(o options, manifest string, control int) (*cloud.Cloud, 
 		c.Extra = b
 	}
 	return cloud.New(c)
+}
+
+// runConsumer runs a command until ctx ends. A line that says the same as the one before
+// it is not shown: a consumer uses its PAT all the time.
+func (d *demo) runConsumer(ctx context.Context, command string) error {
+	words := strings.Fields(command)
+	if len(words) == 0 {
+		return errors.New("-consumer names no command")
+	}
+	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 5 * time.Second
+	cmd.Env = os.Environ()
+	for name, value := range d.cloud.ConsumerEnvironment(consumerName) {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	read, write := io.Pipe()
+	cmd.Stdout, cmd.Stderr = write, write
+	var shown sync.WaitGroup
+	shown.Go(func() {
+		before := ""
+		lines := bufio.NewScanner(read)
+		for lines.Scan() {
+			if lines.Text() != before {
+				d.console.print(fromYours, "%s", lines.Text())
+			}
+			before = lines.Text()
+		}
+		_, _ = io.Copy(io.Discard, read) // a line too long for the scanner does not stop the command
+	})
+	err := cmd.Run()
+	_ = write.Close()
+	shown.Wait()
+	return err
 }
 
 // fixedPorts are the ports of the services from the first one on; 0: free ones.

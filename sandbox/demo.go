@@ -152,6 +152,13 @@ func run(ctx context.Context, o options, out *console, logs io.Writer) error {
 			return reason(ctx, err)
 		}
 	}
+	if o.consumer != "" {
+		tasks.Go(func() {
+			if err := d.runConsumer(ctx, o.consumer); err != nil && ctx.Err() == nil {
+				cancel(fmt.Errorf("the consumer has ended: %w", err))
+			}
+		})
+	}
 	d.printNextSteps(o, consumerFile)
 	<-ctx.Done()
 	out.print(fromSandbox, "ending")

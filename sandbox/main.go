@@ -26,6 +26,7 @@ type options struct {
 	control       string
 	ports         int
 	entities      string
+	consumer      string
 	verbose       bool
 }
 
@@ -56,6 +57,8 @@ func start(ctx context.Context, args []string, out *os.File) error {
 		"the first of eight `ports` for the services of the cloud, then the same in every run; 0 draws free ones")
 	f.StringVar(&o.entities, "entities", "",
 		"a `file` with further queues, topics and subscriptions, in the form of the Service Bus emulator's")
+	f.StringVar(&o.consumer, "consumer", "",
+		"a `command` to run beside, with what a consumer needs in its environment; what it prints is shown")
 	f.BoolVar(&o.verbose, "v", false, "print the logs of host and handler too")
 	if err := f.Parse(args); err != nil {
 		return err

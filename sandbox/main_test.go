@@ -139,3 +139,29 @@ func TestPortsOfTheServicesCanBeFixed(t *testing.T) {
 		t.Errorf("ports %+v, want free ones", got)
 	}
 }
+
+func TestAConsumerBesideTheSandboxHasWhatItNeedsAndIsShown(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	d := &demo{base: "http://127.0.0.1:7071", console: newConsole(&out, false)}
+	c, err := d.newCloud(options{}, "", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	d.cloud = c
+	script := filepath.Join(t.TempDir(), "consumer.sh")
+	text := "echo reads $PATROL_CONSUMER\necho same\necho same\nexit 3\n"
+	if err := os.WriteFile(script, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.runConsumer(t.Context(), "sh "+script); err == nil {
+		t.Error("a consumer that fails is no error")
+	}
+	if !strings.Contains(out.String(), "yours    reads consumer") {
+		t.Errorf("shown is\n%s", &out)
+	}
+	if got := strings.Count(out.String(), "same"); got != 1 {
+		t.Errorf("a repeated line is shown %d times, want once", got)
+	}
+}
