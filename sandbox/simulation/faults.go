@@ -39,19 +39,21 @@ const (
 	LastPageLost Mode = "list without its last page, twice"
 	Purged       Mode = "secret purged by somebody"
 	TwoManifests Mode = "killed, and another manifest in force for seven hours"
+	CallerLeaves Mode = "the caller leaves, and it takes a second"
 )
 
 // Modes are all of them.
 func Modes() []Mode {
 	return []Mode{KilledBefore, KilledAfter, Refused, ResetBefore, ResetAfter, TimeoutAfter, Throttled, Broken, Busy,
-		SignInPage, Clamped, PolicyRefuse, EmptyList, LastPageLost, Purged, TwoManifests}
+		SignInPage, Clamped, PolicyRefuse, EmptyList, LastPageLost, Purged, TwoManifests,
+		CallerLeaves}
 }
 
 // pastRetries is how often a call fails until the SDKs give up by themselves.
 const pastRetries = 5
 
 // Fits reports whether a call can go wrong in this way.
-func (m Mode) Fits(c faults.Call) bool {
+func (m Mode) Fits(c Point) bool {
 	switch m {
 	case SignInPage:
 		return c.Service == devops.ServiceName
@@ -66,6 +68,8 @@ func (m Mode) Fits(c faults.Call) bool {
 			"receive " + cloud.CommandQueue}, c.Operation)
 	case Throttled:
 		return c.Service != "servicebus"
+	case CallerLeaves:
+		return c.By == httpGroup
 	}
 	return true
 }
@@ -120,6 +124,9 @@ func (m Mode) fault(w *World, by string) (f *faults.Fault, times int) {
 		return nil, 1
 	case TwoManifests:
 		return &faults.Fault{Mode: faults.ResetBefore, Then: func() { w.otherManifest(7 * time.Hour) }}, 1
+	case CallerLeaves:
+		w.Leave()
+		return &faults.Fault{Mode: faults.Slow, Delay: time.Second}, 1
 	}
 	panic("no such mode: " + string(m))
 }
@@ -171,6 +178,9 @@ type Point struct {
 func (p Point) String() string {
 	return fmt.Sprintf("%s %s #%d by %s", p.Service, p.Operation, p.N, p.By)
 }
+
+// httpGroup is the group of all HTTP functions.
+const httpGroup = "http"
 
 // groupOf is the group of the process that a call came from.
 func groupOf(by string) string {
@@ -316,7 +326,7 @@ type ongoing struct {
 func Singles(points []Point) (out []Plan) {
 	for _, at := range points {
 		for _, m := range Modes() {
-			if m.Fits(at.Call) {
+			if m.Fits(at) {
 				out = append(out, Plan{at: m})
 			}
 		}

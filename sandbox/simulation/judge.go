@@ -10,12 +10,13 @@ import (
 	"github.com/azure-patrol/patrol/internal/rotation"
 	"github.com/azure-patrol/patrol/sandbox/cloud"
 	"github.com/azure-patrol/patrol/sandbox/devops"
+	"github.com/azure-patrol/patrol/sandbox/functionshost"
 	"github.com/azure-patrol/patrol/sandbox/keyvault"
 )
 
 // Violation is a moment at which an invariant of docs/reliability.md was broken.
 type Violation struct {
-	Invariant string // I1 to I5, I12, I13
+	Invariant string // I1 to I5, I9, I12, I13, or "loop"
 	At        time.Time
 	Text      string
 }
@@ -40,6 +41,10 @@ type Case struct {
 	Orders []Order
 	// Disturbances are what was made to go wrong.
 	Disturbances []Disturbance
+	// Refusals are those of them that stood for long.
+	Refusals []Refusal
+	// Invocations are the runs of functions.
+	Invocations []functionshost.Invocation
 	// Outside holds authorization ids of PATs that somebody else revoked.
 	Outside map[string]bool
 	// Stranded holds users who cannot sign in any more: nobody can end their PATs but an
@@ -96,6 +101,10 @@ func Judge(c Case) []Violation {
 		j.rest()
 	}
 	j.secrecy()
+	j.loops()
+	for _, r := range j.Refusals {
+		j.notified(r)
+	}
 	return j.violations
 }
 
@@ -106,6 +115,7 @@ type judge struct {
 	byID       map[string]*patHistory // by authorization id
 	rotated    map[string]events.Rotated
 	notices    []notice
+	tellings   []telling
 	violations []Violation
 }
 
@@ -207,7 +217,9 @@ func (j *judge) readable(s *secretHistory, t time.Time) {
 	isOutside := p != nil && j.Outside[p.AuthorizationID]
 	hasRunOut := p != nil && p.ended.IsZero()
 	isReleased := hasRunOut && len(j.specs(s.name, t)) == 0
-	if s.broken || isOutside || isReleased {
+	isPrevented := hasRunOut && j.isPrevented(t)
+	isExcused := isOutside || isReleased || isPrevented
+	if s.broken || isExcused {
 		return
 	}
 	s.broken = true
@@ -409,6 +421,9 @@ func (j *judge) message(r cloud.Record) {
 		j.notices = append(j.notices, notice{r.At, "", d.Code})
 	case events.CheckIncomplete:
 		j.notices = append(j.notices, notice{r.At, "", d.Code})
+		j.tellings = append(j.tellings, telling{r.At, e.ID, d.Scope, false})
+	case events.CheckRecovered:
+		j.tellings = append(j.tellings, telling{r.At, e.ID, d.Scope, true})
 	}
 }
 

@@ -97,16 +97,23 @@ func (j *judge) carriedOut(s *secretHistory, p *patHistory, o Order) time.Time {
 	if end.IsZero() && !p.ValidTo.After(j.End) {
 		end = p.ValidTo
 	}
-	last := s.lastOf(p)
-	switch {
-	case o.Now:
-		return end
-	case last < 0:
-		return o.Accepted
-	case s.order[last].replaced.IsZero():
+	if o.Now {
 		return end
 	}
-	return s.order[last].replaced
+	// A person may have put the PAT back since.
+	for i, v := range s.order {
+		wasOver := !v.replaced.IsZero() && v.replaced.Before(o.At)
+		if v.Value != p.Token || wasOver {
+			continue
+		}
+		if v == s.latest() {
+			return end
+		}
+		if s.order[i+1].Value != p.Token {
+			return v.replaced
+		}
+	}
+	return o.Accepted
 }
 
 // isReleased reports whether the manifest does not have the PAT that readers hold any

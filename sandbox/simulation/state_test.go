@@ -185,13 +185,15 @@ func TestARefusedStoreIsNotTriedAgainByAnotherProcessForADay(t *testing.T) {
 	})
 }
 
+// That it is over is told by a process that has lived through it: another one knows nothing
+// of what could not be written down.
 func TestAStateThatRefusesHoldsNothingUpAndIsTold(t *testing.T) {
 	for what, f := range map[string]faults.Fault{
 		"refuses": {Mode: faults.Status, Status: http.StatusForbidden},
 		"hangs":   {Mode: faults.HangBefore, Delay: time.Hour},
 	} {
 		t.Run(what, func(t *testing.T) {
-			withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+			withWorld(t, simulation.Config{OneProcess: true}, func(t *testing.T, w *simulation.World) {
 				sweep(t, w)
 				f.Service, f.Times = blob.Service, -1
 				inject(t, w, f)

@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -26,7 +27,12 @@ func (w *World) Case() Case {
 	for _, d := range w.disturbances {
 		c.Disturbances = append(c.Disturbances, *d)
 	}
+	for _, r := range w.refusals {
+		c.Refusals = append(c.Refusals, *r)
+	}
+	c.Outside = maps.Clone(w.ended)
 	c.Orders = append(c.Orders, w.orders...)
+	c.Invocations = append(c.Invocations, w.invocations...)
 	return c
 }
 
@@ -84,6 +90,17 @@ func (w *World) orderOf(method string, u *url.URL, body any) (Order, bool) {
 	return o, true
 }
 
+// keepEnded notes the PAT that a call asks to end.
+func (w *World) keepEnded(method string, u *url.URL) {
+	id, isToken := strings.CutPrefix(u.Path, "/api/tokens/")
+	if !isToken || method != http.MethodDelete {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended[id] = true
+}
+
 // keepOrder notes an order with its answer: a 202 says which PAT it is about.
 func (w *World) keepOrder(o Order, answer *httptest.ResponseRecorder) {
 	if answer.Code == http.StatusAccepted {
@@ -135,5 +152,32 @@ func (w *World) disturb(f *faults.Fault) {
 func (w *World) Purge(name string) {
 	if w.Cloud.Vault.Delete(name) == nil {
 		_ = w.Cloud.Vault.Purge(name) // there is no purge protection here
+	}
+}
+
+// Refusal is something that refuses for long.
+type Refusal struct {
+	At, Until time.Time
+	// Scope is that of the event which tells it. The bus' own is told when it is over, by
+	// the log and by health before.
+	Scope string
+	// MayPass: it is of a class that may pass by itself.
+	MayPass bool
+	// Prevents: while it lasts no PAT can be made and stored.
+	Prevents bool
+}
+
+// Refuse makes calls fail from now on until it is ended.
+func (w *World) Refuse(r Refusal, fs ...faults.Fault) (end func()) {
+	r.At, r.Until = time.Now(), time.Now().Add(cloudsEnd)
+	w.mu.Lock()
+	w.refusals = append(w.refusals, &r)
+	w.mu.Unlock()
+	over := w.Outage(fs...)
+	return func() {
+		over()
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		r.Until = time.Now()
 	}
 }

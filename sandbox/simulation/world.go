@@ -83,12 +83,16 @@ type World struct {
 	invocations []functionshost.Invocation
 	processes   map[string]*process // that run, by name
 	started     int
+	ended       map[string]bool            // authorization ids of PATs that people have ended by HTTP
+	callers     map[int]context.CancelFunc // of calls that wait for an answer
+	calls       int
 	storage     functionshost.Storage
 	ending      sync.WaitGroup
 	// What the judge must know beside the cloud's history.
 	manifests    []*Period
 	orders       []Order
 	disturbances []*Disturbance
+	refusals     []*Refusal
 }
 
 // MasterKey opens every function of a World's host.
@@ -111,7 +115,8 @@ func (w *World) Transport() *http.Transport { return w.network.Transport() }
 // New starts a world, inside a bubble. Close ends it; the bubble cannot end before.
 func New(tb testing.TB, c Config) *World {
 	tb.Helper()
-	w := &World{tb: tb, network: &memnet.Network{}, config: c, appDir: tb.TempDir(), processes: map[string]*process{}}
+	w := &World{tb: tb, network: &memnet.Network{}, config: c, appDir: tb.TempDir(), processes: map[string]*process{},
+		callers: map[int]context.CancelFunc{}, ended: map[string]bool{}}
 	w.assemble()
 	w.SetManifest(c.Manifest)
 	cc := cloud.Config{SessionWait: sessionWait, Network: w.network, CheckSchedule: c.Schedule}
@@ -507,6 +512,31 @@ func (w *World) idle() bool {
 	return true
 }
 
+// Caller gives the context of a call by somebody who waits for the answer, until Leave.
+func (w *World) Caller() (ctx context.Context, answered func()) {
+	ctx, cancel := context.WithCancel(w.tb.Context())
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.calls++
+	n := w.calls
+	w.callers[n] = cancel
+	return ctx, func() {
+		cancel()
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.callers, n)
+	}
+}
+
+// Leave makes everybody who waits for an HTTP function's answer hang up.
+func (w *World) Leave() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, hangUp := range w.callers {
+		hangUp()
+	}
+}
+
 // HTTP calls an HTTP function and decodes the JSON answer into out (nil: not wanted).
 func (w *World) HTTP(method, path string, body, out any) int {
 	w.tb.Helper()
@@ -520,11 +550,14 @@ func (w *World) HTTP(method, path string, body, out any) int {
 		}
 		r = bytes.NewReader(b)
 	}
-	req := httptest.NewRequest(method, "http://patrol.localhost"+path, r)
+	ctx, answered := w.Caller()
+	defer answered()
+	req := httptest.NewRequestWithContext(ctx, method, "http://patrol.localhost"+path, r)
 	req.Header.Set("X-Functions-Key", MasterKey)
 	req.Header.Set("Content-Type", "application/json")
 	rec := httptest.NewRecorder()
 	order, isOrder := w.orderOf(method, req.URL, body)
+	w.keepEnded(method, req.URL)
 	w.Hosts[0].ServeHTTP(rec, req)
 	if isOrder {
 		w.keepOrder(order, rec)
