@@ -2,6 +2,7 @@ package infra_test
 
 import (
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -10,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/azure-patrol/patrol/internal/devops"
+	"github.com/azure-patrol/patrol/internal/web"
 )
 
 // graph copies entra/ beside types of our own: those of Microsoft Graph are fetched
@@ -65,6 +67,14 @@ func TestTheRegistrationCompiles(t *testing.T) {
 			}
 		}
 	}
+	if got, _ := at(rs["registration"], "properties", "copy").([]any); len(got) == 0 {
+		if roles := at(rs["registration"], "properties", "appRoles"); roles == nil {
+			t.Error("the registration defines no roles")
+		}
+	}
+	if id := at(rs["assignments"], "properties", "appRoleId"); id == nil {
+		t.Error("nobody becomes an administrator of the page")
+	}
 	if got := at(rs["registration"], "properties", "signInAudience"); got != "AzureADMyOrg" {
 		t.Errorf("people of %v may sign in", got)
 	}
@@ -111,6 +121,34 @@ func TestTheRegistrationHasThePermissionsThatTheAppAsksFor(t *testing.T) {
 		}
 		if regexp.MustCompile(`(?i)credential reset|passwordCredential|client.?secret`).MatchString(source) {
 			t.Errorf("%s makes a secret", name)
+		}
+	}
+}
+
+// The roles of the page are the same ones in Bicep, in both scripts, in the sandbox, and in
+// what the app reads of a token.
+func TestTheRegistrationHasTheRolesThatThePageKnows(t *testing.T) {
+	t.Parallel()
+	pair := regexp.MustCompile(`(?s)([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})[^0-9a-f]{1,40}?` +
+		`(?:value|Value)[\\":'= ]+(Patrol\.[A-Za-z]+|Reader|Operator|Administrator)\b`)
+	rolesIn := func(name string) map[string]string {
+		out := map[string]string{}
+		for _, m := range pair.FindAllStringSubmatch(readFile(t, name), -1) {
+			out["Patrol."+strings.TrimPrefix(m[2], "Patrol.")] = m[1]
+		}
+		return out
+	}
+	want := rolesIn("../sandbox/cloud/people.go")
+	if got, values := slices.Sorted(maps.Keys(want)), web.RoleValues(); !slices.Equal(got, slices.Sorted(
+		slices.Values(values))) {
+		t.Fatalf("the sandbox has the roles %q, the page knows %q", got, values)
+	}
+	for _, name := range []string{"entra/registration.bicep", "entra/register.sh", "entra/register.ps1"} {
+		if got := rolesIn(name); !maps.Equal(got, want) {
+			t.Errorf("%s has the roles %v, want %v", name, got, want)
+		}
+		if !strings.Contains(readFile(t, name), "appRoleAssignedTo") {
+			t.Errorf("%s gives nobody a role", name)
 		}
 	}
 }

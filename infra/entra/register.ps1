@@ -1,5 +1,6 @@
 # Makes or updates the app registration that people sign in to, by az: what
-# registration.bicep does. Run it as often as you like.
+# registration.bicep does. Run it as often as you like. Whoever runs it gets the role
+# Patrol.Administrator of the page, and gives the other roles in Entra.
 #
 # PATROL_REDIRECT_URI, PATROL_IDENTITY_PRINCIPAL_ID, AZURE_TENANT_ID and AZURE_ENV_NAME
 # come from the environment, or from azd's. It needs PowerShell 7.4.
@@ -15,6 +16,11 @@ $PSNativeCommandUseErrorActionPreference = $true
 $devops = '499b84ac-1321-427f-aa17-267ca6975798' # Azure DevOps, in every tenant
 $scopes = @('vso.pats', 'vso.pats_manage')
 if ($Administrator) { $scopes += 'vso.tokenadministration', 'vso.graph', 'vso.auditlog' }
+$roles = @(
+    @{ id = '058fac87-debc-4c33-add8-aa22d7061ba5'; value = 'Patrol.Reader'; description = 'Sees the page' },
+    @{ id = '38e11ffa-1053-4398-8473-c0aa4d2ca81c'; value = 'Patrol.Operator'; description = 'Rotates, extends, revokes and checks' },
+    @{ id = '6bec9d24-1cba-45c6-82ae-7c5b0e13bd90'; value = 'Patrol.Administrator'; description = 'Revokes users'' PATs and signs people out' }
+)
 $azd = Get-Command azd -ErrorAction SilentlyContinue
 
 function Get-Value([string] $name) {
@@ -78,6 +84,12 @@ Send-Object PATCH $app @{
         redirectUris          = $redirects
         implicitGrantSettings = @{ enableAccessTokenIssuance = $false; enableIdTokenIssuance = [bool] $Authentication }
     }
+    appRoles               = @(foreach ($role in $roles) {
+        @{
+            id = $role.id; value = $role.value; displayName = $role.value; description = $role.description
+            allowedMemberTypes = @('User'); isEnabled = $true
+        }
+    })
     publicClient           = @{ redirectUris = @(if ($LocalSignIn) { 'http://localhost' }) }
     requiredResourceAccess = @(@{ resourceAppId = $devops; resourceAccess = $access })
 } 'Prefer=create-if-missing'
@@ -95,6 +107,25 @@ if ($known) { Invoke-Again { Send-Object PATCH "$credentials/$known" $credential
 else { Invoke-Again { Send-Object POST $credentials ($credential + @{ name = 'patrol' }) } }
 
 Invoke-Again { Confirm-Principal $client }
+$principal = az ad sp show --id $client --query id -o tsv
+$assigned = "$graph/v1.0/servicePrincipals/$principal/appRoleAssignedTo"
+$administrator = $roles[2].id
+$me = $null
+try { $me = az ad signed-in-user show --query id -o tsv 2>$null } catch { $me = $null }
+if ($me) {
+    $has = az rest --method GET --url $assigned --query "value[?principalId=='$me' && appRoleId=='$administrator'] | [0].id" -o tsv
+    if (-not $has) {
+        $file = New-TemporaryFile
+        try {
+            @{ principalId = $me; resourceId = $principal; appRoleId = $administrator } | ConvertTo-Json | Set-Content -Path $file -Encoding utf8
+            az rest --method POST --url $assigned --headers 'Content-Type=application/json' --output none --body "@$file"
+        }
+        finally { Remove-Item $file }
+    }
+}
+else {
+    Write-Warning 'register: no person is signed in to az: give somebody the role Patrol.Administrator under Enterprise applications, Users and groups'
+}
 if ($Consent) { Invoke-Again { az ad app permission admin-consent --id $client } }
 
 $kept = $false

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes or updates the app registration that people sign in to, by az: what
-# registration.bicep does. Run it as often as you like.
+# registration.bicep does. Run it as often as you like. Whoever runs it gets the role
+# Patrol.Administrator of the page, and gives the other roles in Entra.
 #
 #   sh infra/entra/register.sh [-a] [-e] [-l] [-c]
 #     -a  also the permissions that RevokeUserPats needs
@@ -15,6 +16,7 @@ set -eu
 
 devops=499b84ac-1321-427f-aa17-267ca6975798 # Azure DevOps, in every tenant
 scopes='vso.pats vso.pats_manage'
+administrator=6bec9d24-1cba-45c6-82ae-7c5b0e13bd90 # the role Patrol.Administrator
 consent=no
 authentication=no
 local=
@@ -78,6 +80,10 @@ upsert() { # url, body
 }
 upsert "$app" "{\"displayName\":\"patrol ($environment)\",\"signInAudience\":\"AzureADMyOrg\",
   \"web\":{\"redirectUris\":[$redirects],\"implicitGrantSettings\":{\"enableAccessTokenIssuance\":false,\"enableIdTokenIssuance\":$tokens}},
+  \"appRoles\":[
+    {\"id\":\"058fac87-debc-4c33-add8-aa22d7061ba5\",\"value\":\"Patrol.Reader\",\"displayName\":\"Patrol.Reader\",\"description\":\"Sees the page\",\"allowedMemberTypes\":[\"User\"],\"isEnabled\":true},
+    {\"id\":\"38e11ffa-1053-4398-8473-c0aa4d2ca81c\",\"value\":\"Patrol.Operator\",\"displayName\":\"Patrol.Operator\",\"description\":\"Rotates, extends, revokes and checks\",\"allowedMemberTypes\":[\"User\"],\"isEnabled\":true},
+    {\"id\":\"6bec9d24-1cba-45c6-82ae-7c5b0e13bd90\",\"value\":\"Patrol.Administrator\",\"displayName\":\"Patrol.Administrator\",\"description\":\"Revokes users' PATs and signs people out\",\"allowedMemberTypes\":[\"User\"],\"isEnabled\":true}],
   \"publicClient\":{\"redirectUris\":[$local]},
   \"requiredResourceAccess\":[{\"resourceAppId\":\"$devops\",\"resourceAccess\":[$access]}]}"
 
@@ -109,6 +115,15 @@ else
 fi
 
 az ad sp show --id "$client" --query id -o tsv >/dev/null 2>&1 || again az ad sp create --id "$client" --query id -o tsv >/dev/null
+principal=$(az ad sp show --id "$client" --query id -o tsv)
+assigned="${graph%/}/v1.0/servicePrincipals/$principal/appRoleAssignedTo"
+if me=$(az ad signed-in-user show --query id -o tsv 2>/dev/null) && [ -n "$me" ]; then
+  has=$(az rest --method GET --url "$assigned" --query "value[?principalId=='$me' && appRoleId=='$administrator'] | [0].id" -o tsv)
+  [ -n "$has" ] || az rest --method POST --url "$assigned" --headers 'Content-Type=application/json' --output none \
+    --body "{\"principalId\":\"$me\",\"resourceId\":\"$principal\",\"appRoleId\":\"$administrator\"}"
+else
+  echo "register: no person is signed in to az: give somebody the role Patrol.Administrator under Enterprise applications, Users and groups" >&2
+fi
 if [ "$consent" = yes ]; then
   again az ad app permission admin-consent --id "$client"
 fi

@@ -28,6 +28,9 @@ param authenticationEnabled bool = false
 @description('Adds http://localhost for the command handler sign-in, which runs on an operator\'s machine')
 param localSignIn bool = false
 
+@description('Object ids of people or groups who get the role Patrol.Administrator. Empty: whoever deploys this. They give the other roles, under the enterprise application')
+param pageAdministrators string[] = []
+
 @description('Consents for the whole tenant; it needs the right to grant delegated permissions')
 param grantConsent bool = false
 
@@ -39,6 +42,25 @@ var redirectUris = concat(
   [redirectUri],
   authenticationEnabled ? ['${replace(redirectUri, '/api/signin/callback', '')}/.auth/login/aad/callback'] : []
 )
+// The roles of the page for people. Their ids never change: assignments name them.
+var roles = [
+  {
+    id: '058fac87-debc-4c33-add8-aa22d7061ba5'
+    value: 'Patrol.Reader'
+    description: 'Sees the page'
+  }
+  {
+    id: '38e11ffa-1053-4398-8473-c0aa4d2ca81c'
+    value: 'Patrol.Operator'
+    description: 'Rotates, extends, revokes and checks'
+  }
+  {
+    id: '6bec9d24-1cba-45c6-82ae-7c5b0e13bd90'
+    value: 'Patrol.Administrator'
+    description: 'Revokes users\' PATs and signs people out'
+  }
+]
+var administrators = empty(pageAdministrators) ? [deployer().objectId] : pageAdministrators
 
 // Azure DevOps, as this tenant knows it: the ids of its permissions come from here.
 resource azureDevOps 'Microsoft.Graph/servicePrincipals@v1.0' existing = {
@@ -56,6 +78,16 @@ resource registration 'Microsoft.Graph/applications@v1.0' = {
       enableIdTokenIssuance: authenticationEnabled
     }
   }
+  appRoles: [
+    for role in roles: {
+      id: role.id
+      value: role.value
+      displayName: role.value
+      description: role.description
+      allowedMemberTypes: ['User']
+      isEnabled: true
+    }
+  ]
   publicClient: { redirectUris: localSignIn ? ['http://localhost'] : [] }
   requiredResourceAccess: [
     {
@@ -82,6 +114,14 @@ resource registration 'Microsoft.Graph/applications@v1.0' = {
 resource principal 'Microsoft.Graph/servicePrincipals@v1.0' = {
   appId: registration.appId
 }
+
+resource assignments 'Microsoft.Graph/appRoleAssignedTo@v1.0' = [
+  for id in administrators: {
+    appRoleId: roles[2].id
+    principalId: id
+    resourceId: principal.id
+  }
+]
 
 resource consent 'Microsoft.Graph/oauth2PermissionGrants@v1.0' = if (grantConsent) {
   clientId: principal.id

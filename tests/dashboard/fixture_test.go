@@ -144,6 +144,12 @@ func open(t *testing.T, before func(*fixture)) *fixture {
 	if err := s.cloud.Seed(); err != nil {
 		t.Fatal(err)
 	}
+	for user, role := range map[string]string{reader: cloud.Reader, operator: cloud.Operator,
+		administrator: cloud.Administrator} {
+		if err := s.cloud.AddPerson(user, role); err != nil {
+			t.Fatal(err)
+		}
+	}
 	before(s)
 
 	c := s.cloud.Host(app)
@@ -164,7 +170,8 @@ func open(t *testing.T, before func(*fixture)) *fixture {
 		}
 		s.search()
 		for _, c := range b.Warnings() {
-			if !strings.Contains(c, "401 (Unauthorized)") { // a wrong key was tried
+			refused := strings.Contains(c, "401 (Unauthorized)") || strings.Contains(c, "403 (Forbidden)")
+			if !refused { // on purpose: a role that is missing, a session that has ended
 				t.Errorf("the browser warns: %s", c)
 			}
 		}
@@ -237,11 +244,32 @@ func (s *fixture) noError(err error, what string) {
 	}
 }
 
-// dashboard opens the page as a person does who has got its address with a key.
+// The people of the page. The sandbox asks them for no password.
+const (
+	reader        = "reader@contoso.com"
+	operator      = "operator@contoso.com"
+	administrator = "admin@contoso.com"
+)
+
+// dashboard opens the page as whoever is signed in.
 func (s *fixture) dashboard() {
 	s.t.Helper()
-	s.noError(s.b.Load(chromedp.Navigate(s.base+"/api/dashboard?code="+functionKey)), "opening the dashboard")
+	s.visit("")
+}
+
+// visit opens an address of the page.
+func (s *fixture) visit(query string) {
+	s.t.Helper()
+	s.noError(s.b.Load(chromedp.Navigate(s.base+"/api/dashboard"+query)), "opening the dashboard")
 	s.keep()
+}
+
+// enter signs somebody in to the page, in a browser in which nobody or somebody else is.
+func (s *fixture) enter(user string) {
+	s.t.Helper()
+	s.visit("?signin=choose")
+	s.signInAs(user)
+	s.awaitText("Signed in as " + user)
 }
 
 // press presses a button that leads to another page.
