@@ -21,11 +21,14 @@ type observations struct {
 	signIns flight.Group[struct{}, []SignInState]
 	plans   flight.Group[struct{}, rotation.Plan]
 	pats    flight.Group[string, inspected]
+	// memories are what all processes know.
+	memories flight.Group[struct{}, shared]
 }
 
 func newObservations() *observations {
 	l := &observations{}
 	l.signIns.Timeout, l.plans.Timeout, l.pats.Timeout = observationTimeout, observationTimeout, observationTimeout
+	l.memories.Timeout = observationTimeout
 	return l
 }
 
@@ -34,6 +37,7 @@ func (l *observations) forget() {
 	l.signIns.Forget()
 	l.plans.Forget()
 	l.pats.Forget()
+	l.memories.Forget()
 }
 
 // identities are the states of all sign-ins, asked for side by side.

@@ -21,13 +21,25 @@ type shared struct {
 var errNoMemory = &rotation.Error{Class: rotation.Configuration, Code: rotation.StateOff, Service: rotation.Storage,
 	Message: "there is no state store: set STATE_URL to the address of a blob container"}
 
-// shared reads what the processes of the app know, side by side.
+// shared is what the processes of the app know, read once for all who ask.
 func (a *API) shared(ctx context.Context) shared {
 	own := shared{sweep: a.Reconciler.LastSweep(), failing: a.Reconciler.Failing(), troubles: a.Reconciler.Troubles(),
 		err: errNoMemory}
 	if a.Memory == nil {
 		return own
 	}
+	out, err := a.observations.memories.Do(ctx, struct{}{}, func(ctx context.Context) (shared, error) {
+		return a.recalled(ctx, own), nil
+	})
+	if err != nil {
+		own.err = err
+		return own
+	}
+	return out
+}
+
+// recalled reads the state store, side by side; own is what this process knows without.
+func (a *API) recalled(ctx context.Context, own shared) shared {
 	var (
 		out      shared
 		failing  []rotation.FailingPAT

@@ -43,8 +43,7 @@ func (r *fixture) calls() int {
 }
 
 func TestManyWhoAskTheSameAtOnceCostOneLook(t *testing.T) {
-	for _, path := range []string{"/api/status", "/api/health", "/api/pats", "/api/pats/jenkins-agents",
-		"/api/dashboard"} {
+	for _, path := range []string{"/api/status", "/api/health", "/api/pats", "/api/pats/jenkins-agents"} {
 		t.Run(path, func(t *testing.T) {
 			run(t, simulation.Config{Manifest: twoPATs}, func(t *testing.T, r *fixture) {
 				r.sweep()
