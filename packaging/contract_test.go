@@ -43,6 +43,8 @@ var functions = map[string]trigger{
 	"Dashboard":      {kind: "httpTrigger", method: "get,post", route: "dashboard", level: "anonymous"},
 	"GetPatAudit":    {kind: "httpTrigger", method: "get", route: "pats/{name}/audit", level: "admin"},
 	"Health":         {kind: "httpTrigger", method: "get,head", route: "health", level: "anonymous"},
+	"GetIncident":    {kind: "httpTrigger", method: "get", route: "incidents/{id}", level: "function"},
+	"StartIncident":  {kind: "httpTrigger", method: "post", route: "incidents", level: "function"},
 }
 
 // binding has every property that our function.json files may use: a misspelt

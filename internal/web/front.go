@@ -64,6 +64,7 @@ func Functions() []Function {
 		{Name: "Dashboard", Methods: append(get(), post()...), Route: "dashboard", Level: LevelAnonymous,
 			AnyQuery: true, Body: formBody, FromElsewhere: true, Page: true},
 		{Name: "ExtendPat", Methods: post(), Route: "pats/{name}/extend", Level: LevelFunction, Body: jsonBody},
+		{Name: "GetIncident", Methods: get(), Route: "incidents/{id}", Level: LevelFunction},
 		{Name: "GetPat", Methods: get(), Route: "pats/{name}", Level: LevelFunction},
 		{Name: "GetPatAudit", Methods: get(), Route: "pats/{name}/audit", Level: LevelAdmin},
 		{Name: "Health", Methods: []string{http.MethodGet, http.MethodHead}, Route: "health", Level: LevelAnonymous,
@@ -80,6 +81,8 @@ func Functions() []Function {
 			Query: []string{"confirm", atThisHost}, FromElsewhere: true, Page: true, Bounded: true},
 		{Name: "SignInCallback", Methods: get(), Route: "signin/callback", Level: LevelAnonymous, AnyQuery: true,
 			FromElsewhere: true, Page: true, Bounded: true},
+		{Name: "StartIncident", Methods: post(), Route: "incidents", Level: LevelFunction, Query: []string{"dryRun"},
+			Body: jsonBody},
 		{Name: "Status", Methods: get(), Route: "status", Level: LevelFunction},
 	}
 }

@@ -47,6 +47,7 @@ const (
 	typeTooLarge        = "too-large"
 	typeTooMany         = "too-many-requests"
 	typeUnknownIdentity = rotation.UnknownIdentity
+	typeUnknownIncident = "unknown-incident"
 	typeUnknownMember   = "unknown-member"
 	typeUnknownPAT      = reconcile.UnknownPAT
 	typeUpstream        = "upstream"

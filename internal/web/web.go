@@ -70,6 +70,8 @@ type Config struct {
 	Administration func(ctx context.Context) (Revocations, error)
 	// Audit reads an organization's own audit log of tokens; nil: nobody may.
 	Audit func(ctx context.Context, o rotation.Owner, q administration.AuditQuery) (administration.AuditPage, error)
+	// Incidents keeps incidents beyond this process; nil: they are told from the orders.
+	Incidents IncidentStore
 	// Authenticated: App Service authentication is on, so that its headers name who asks.
 	Authenticated bool
 	// Public is the app's own address; nil: not known.
@@ -116,6 +118,8 @@ func (a *API) Handler() *Front {
 	mux.HandleFunc("POST /api/revocations", a.revokeUserPATs)
 	mux.HandleFunc("POST /api/check", a.check)
 	mux.HandleFunc("GET /api/status", a.status)
+	mux.HandleFunc("POST /api/incidents", a.startIncident)
+	mux.HandleFunc("GET /api/incidents/{id}", a.getIncident)
 	mux.HandleFunc("GET /api/health", a.healthz)
 	for _, add := range a.Pages {
 		add(a, mux)

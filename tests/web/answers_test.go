@@ -252,6 +252,10 @@ func (c *coverage) successes(t *testing.T, r *fixture) {
 	ask("POST", "/api/check?dryRun=true", "").want(200, "")
 	ask("POST", "/api/check", "").want(202, "")
 	r.Settle()
+	time.Sleep(2 * time.Second) // Key Vault's times have seconds
+	started := startIncident(r, `{"identity":"build-bot"}`, ask)
+	ask("GET", started.Status, "").want(200, "")
+	r.Settle()
 	unmanaged := r.byHand("by hand", "app_token", 5, true)
 	ask("GET", "/api/pats?limit=1", "").want(200, "")
 	ask("GET", "/api/pats?kind=full-scope", "").want(200, "")
@@ -274,7 +278,8 @@ func (c *coverage) successes(t *testing.T, r *fixture) {
 	ask("POST", "/api/check?dryRun=true", "").want(200, "")
 	for path, methods := range c.Paths {
 		for method := range methods {
-			path := strings.NewReplacer("{name}", name, "{authorizationId}", unmanaged, "{identity}", "build-bot").
+			path := strings.NewReplacer("{name}", name, "{authorizationId}", unmanaged, "{identity}", "build-bot",
+				"{id}", "x").
 				Replace("/api" + path)
 			if a := r.ask(strings.ToUpper(method), path, "", "X-Functions-Key: "); a.code == 401 {
 				c.check(a)
@@ -315,6 +320,17 @@ func (c *coverage) page(t *testing.T, r *fixture) {
 
 func (c *coverage) refusals(t *testing.T, r *fixture) {
 	c.check(r.ask("GET", "/api/pats/jenkins-agents/audit", "")).want(409, "no-administrator")
+	incident := func(body string) *answer { return c.check(r.ask("POST", "/api/incidents", body)) }
+	incident(`{"scope":{}}`).want(400, "bad-request")
+	incident(`{"scope":{"pat":"jenkins-agents","identity":"build-bot"}}`).want(400, "bad-request")
+	incident(`{"scope":{"pat":"nobody"}}`).want(404, "unknown-pat")
+	incident(`{"scope":{"identity":"nobody"}}`).want(404, "unknown-identity")
+	incident(`{"scope":{"organization":"nobody"}}`).want(422, "unknown-member")
+	incident(`{"scope":{"identity":"build-bot"}}`).want(422, "confirmation")
+	incident(`{"scope":{"identity":"build-bot"},"confirmation":"x"}`).want(422, "confirmation")
+	incident(`{"reason":"`+strings.Repeat("x", web.MaxBody)+`"}`).want(413, "too-large")
+	c.check(r.ask("GET", "/api/incidents/nothing", "")).want(404, "unknown-incident")
+	c.check(r.ask("GET", "/api/incidents/..%252F..", "")).want(404, "unknown-incident")
 	ask := func(method, path, body string, headers ...string) *answer {
 		t.Helper()
 		return c.check(r.ask(method, path, body, headers...))
@@ -382,6 +398,13 @@ func (c *coverage) upstream(t *testing.T, r *fixture) {
 	ask("POST", "/api/check", "").want(502, "upstream")
 	r.Cloud.Injector.ClearFaults()
 	r.sweep()
+	var planned web.Incident
+	ask("POST", "/api/incidents?dryRun=true", `{"scope":{"pat":"jenkins-agents"}}`).want(200, "").into(&planned)
+	r.inject(faults.Fault{Service: "servicebus", Operation: "send " + cloud.CommandQueue, Mode: faults.ResetBefore,
+		Times: -1})
+	ask("POST", "/api/incidents", `{"scope":{"pat":"jenkins-agents"},"confirmation":"`+planned.Confirmation+`"}`).
+		want(502, "upstream")
+	r.Cloud.Injector.ClearFaults()
 	r.inject(faults.Fault{Service: keyvault.Service, Operation: keyvault.ListVersions, Mode: faults.Status,
 		Status: 403})
 	ask("GET", "/api/pats/jenkins-agents", "").want(502, "upstream")
@@ -409,7 +432,8 @@ func (c *coverage) upstream(t *testing.T, r *fixture) {
 func (c *coverage) broken(t *testing.T, r *fixture) {
 	for path, methods := range c.Paths {
 		for method := range methods {
-			path := strings.NewReplacer("{name}", name, "{authorizationId}", unknownID, "{identity}", "build-bot").
+			path := strings.NewReplacer("{name}", name, "{authorizationId}", unknownID, "{identity}", "build-bot",
+				"{id}", "x").
 				Replace("/api" + path)
 			c.check(r.ask(strings.ToUpper(method), path, "")).want(503, "")
 		}

@@ -246,6 +246,8 @@ func schemas() map[string]any {
 		"NextAction":       web.NextAction{},
 		"ManagedPatDetail": web.ManagedPAT{}, "Version": web.VersionInfo{}, "Act": web.Act{},
 		"TokenEvent": administration.AuditEntry{}, "PatAudit": web.PATAudit{},
+		"Incident": web.Incident{}, "IncidentScope": web.IncidentScope{}, "IncidentPat": web.IncidentPAT{},
+		"IncidentUnmanaged": web.IncidentUnmanaged{}, "IncidentRequest": web.IncidentRequest{},
 		"UnmanagedPat": web.UnmanagedPAT{}, "ReleasedPat": web.ReleasedPAT{}, "Inventory": web.Inventory{},
 		"Listing":    web.Listing{},
 		"PlanReport": web.PlanReport{}, "Change": web.Change{}, "Order": web.Order{}, "Extension": web.Extension{},
