@@ -249,6 +249,9 @@ func (a *App) wire(s Settings) error {
 		Public: s.Public, Authenticated: s.Authenticated,
 		Pages: []func(*web.API, *http.ServeMux){web.SignInRoutes(pages), web.DashboardRoutes(visits)},
 	}, tokens.Administration())
+	if known.store != nil {
+		c.Incidents = known
+	}
 	a.handle(s, web.New(c).Handler())
 	return nil
 }

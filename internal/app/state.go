@@ -333,3 +333,27 @@ func (s *state) DropFailing(ctx context.Context, pat string) error {
 		return s.store.DropFailing(ctx, pat, statestore.Whatever)
 	})
 }
+
+// incidentKey is an incident's blob: its id has letters, digits and the like.
+func incidentKey(id string) string { return "incidents/" + id + ".json" }
+
+// ReadIncident reads what was kept of an incident.
+func (s *state) ReadIncident(ctx context.Context, id string) (record []byte, err error) {
+	err = s.call(ctx, func(ctx context.Context) error {
+		b, err := s.store.Get(ctx, incidentKey(id))
+		record = b.Value
+		return err
+	})
+	if errors.Is(err, statestore.ErrNotFound) || errors.Is(err, statestore.ErrOff) {
+		return nil, rotation.ErrNotFound
+	}
+	return record, err
+}
+
+// WriteIncident keeps an incident, in the place of what was kept of it before.
+func (s *state) WriteIncident(ctx context.Context, id string, record []byte) error {
+	return s.call(ctx, func(ctx context.Context) error {
+		_, err := s.store.Put(ctx, incidentKey(id), record, statestore.Condition{})
+		return err
+	})
+}

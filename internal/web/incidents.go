@@ -153,8 +153,8 @@ func (s IncidentScope) coversOwner(o rotation.Owner) bool {
 // steps are what patrol cannot do.
 func (s IncidentScope) steps(user string) []string {
 	return []string{
-		"Revoke the sessions of " + user + " in Entra, and have the user's password and methods renewed: a refresh token " +
-			"that somebody has taken makes new PATs until then.",
+		"Revoke the sessions of " + user + " in Entra, and have the user's password and methods renewed: a refresh " +
+			"token that somebody has taken makes new PATs until then.",
 		"Sign the identity in again: " + "/api/identities/" + url.PathEscape(s.Identity) + "/signin",
 		"Look at the PATs below that patrol does not manage, and revoke each that you do not know.",
 	}
