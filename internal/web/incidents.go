@@ -233,7 +233,7 @@ func (a *API) StartIncident(ctx context.Context, by Caller, o IncidentRequest) (
 	target := scope.PAT + scope.Identity + scope.Organization
 	o.Scope = scope
 	asked := request{name: "start-incident", target: target, body: o}
-	return do(ctx, a, by, asked, func(id string) (Incident, *Problem) {
+	return do(ctx, a, by, asked, func(ctx context.Context, id string) (Incident, *Problem) {
 		if len(o.Reason) > maxReason {
 			return Incident{}, badBody("reason may have 256 bytes at most.")
 		}
