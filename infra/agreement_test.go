@@ -55,7 +55,14 @@ func handlerSettings(t *testing.T) []string {
 		if !ok || len(call.Args) == 0 {
 			return true
 		}
-		if f, ok := call.Fun.(*ast.SelectorExpr); !ok || f.Sel.Name != "text" && f.Sel.Name != "required" {
+		f, ok := call.Fun.(*ast.SelectorExpr)
+		if ok && f.Sel.Name == "below" {
+			if key, ok := text(call.Args[1]); ok {
+				found["ServiceBusConnection__"+key] = true
+			}
+			return true
+		}
+		if !ok || f.Sel.Name != "text" && f.Sel.Name != "required" {
 			return true
 		}
 		if name, ok := text(call.Args[0]); ok {
@@ -66,8 +73,10 @@ func handlerSettings(t *testing.T) []string {
 	if len(found) < 10 {
 		t.Fatalf("the handler's settings are read in another way than this test knows: found %v", found)
 	}
+	// Optional, and set by the templates however settings.go reads it.
+	found["STATE_URL"], found["CONFIRMATION_QUEUE"] = true, true
 	maps.DeleteFunc(found, func(name string, _ bool) bool {
-		return name == "WEBSITE_HOSTNAME" || slices.Contains(localSettings, name)
+		return strings.HasPrefix(name, "WEBSITE_") || slices.Contains(localSettings, name)
 	})
 	return slices.Sorted(maps.Keys(found))
 }
@@ -165,12 +174,14 @@ func sampleAgrees(t *testing.T, d *deployment) (problems []string) {
 			say("%s is deployed and is missing", name)
 		}
 	}
-	for _, name := range []string{"COMMAND_QUEUE", "VAULT_EVENT_QUEUE", "EVENT_TOPIC", "CHECK_SCHEDULE", "LOG_LEVEL"} {
+	for _, name := range []string{"COMMAND_QUEUE", "VAULT_EVENT_QUEUE", "CONFIRMATION_QUEUE", "EVENT_TOPIC",
+		"CHECK_SCHEDULE",
+		"LOG_LEVEL"} {
 		if deployed[name] != sample.Values[name] {
 			say("%s is %q, when deployed %v", name, sample.Values[name], deployed[name])
 		}
 	}
-	for _, name := range []string{"COMMAND_QUEUE", "VAULT_EVENT_QUEUE", "EVENT_TOPIC"} {
+	for _, name := range []string{"COMMAND_QUEUE", "VAULT_EVENT_QUEUE", "CONFIRMATION_QUEUE", "EVENT_TOPIC"} {
 		if sandboxEntities(t)[sample.Values[name]] == nil {
 			say("%s is %s, which the sandbox does not make", name, sample.Values[name])
 		}
@@ -232,10 +243,11 @@ func TestTerraformMakesTheSameQueues(t *testing.T) {
 	t.Parallel()
 	source := terraform(t)
 	for kind, label := range map[string]string{
-		`resource "azurerm_servicebus_queue" "commands"`:     "command_queue",
-		`resource "azurerm_servicebus_queue" "vault_events"`: "vault_event_queue",
-		`resource "azurerm_servicebus_topic" "events"`:       "event_topic",
-		`resource "azurerm_servicebus_subscription" "all"`:   "event_subscription",
+		`resource "azurerm_servicebus_queue" "commands"`:      "command_queue",
+		`resource "azurerm_servicebus_queue" "vault_events"`:  "vault_event_queue",
+		`resource "azurerm_servicebus_queue" "confirmations"`: "confirmation_queue",
+		`resource "azurerm_servicebus_topic" "events"`:        "event_topic",
+		`resource "azurerm_servicebus_subscription" "all"`:    "event_subscription",
 	} {
 		args := arguments(block(t, source, kind))
 		if args["name"] != "local."+label {
@@ -298,11 +310,12 @@ func TestTerraformGivesTheSameRoles(t *testing.T) {
 		"azurerm_storage_account.host.id": "Microsoft.Storage/storageAccounts/st*",
 		"azurerm_storage_container.state.id": "Microsoft.Storage/storageAccounts/st*/blobServices/default/" +
 			"containers/patrol-state",
-		"azurerm_key_vault.vault.id":               "Microsoft.KeyVault/vaults/kv-*",
-		"azurerm_servicebus_queue.commands.id":     "Microsoft.ServiceBus/namespaces/sbns-*/queues/pat-commands",
-		"azurerm_servicebus_queue.vault_events.id": "Microsoft.ServiceBus/namespaces/sbns-*/queues/vault-events",
-		"azurerm_servicebus_topic.events.id":       "Microsoft.ServiceBus/namespaces/sbns-*/topics/pat-events",
-		"azurerm_application_insights.insights.id": "Microsoft.Insights/components/appi-*",
+		"azurerm_key_vault.vault.id":                "Microsoft.KeyVault/vaults/kv-*",
+		"azurerm_servicebus_queue.commands.id":      "Microsoft.ServiceBus/namespaces/sbns-*/queues/pat-commands",
+		"azurerm_servicebus_queue.vault_events.id":  "Microsoft.ServiceBus/namespaces/sbns-*/queues/vault-events",
+		"azurerm_servicebus_queue.confirmations.id": "Microsoft.ServiceBus/namespaces/sbns-*/queues/pat-confirmations",
+		"azurerm_servicebus_topic.events.id":        "Microsoft.ServiceBus/namespaces/sbns-*/topics/pat-events",
+		"azurerm_application_insights.insights.id":  "Microsoft.Insights/components/appi-*",
 	}
 	who := map[string]string{"local.app": "app", "local.event": "eventGrid"}
 	var got []string
@@ -312,6 +325,11 @@ func TestTerraformGivesTheSameRoles(t *testing.T) {
 	}
 	for _, problem := range differences("Terraform's roles", got, roles) {
 		t.Error(problem)
+	}
+	confirms := regexp.MustCompile(`who = id, role = "service_bus_data_sender", ` +
+		`scope = azurerm_servicebus_queue\.confirmations\.id\b`)
+	if !confirms.MatchString(source) {
+		t.Error("Terraform: a consumer is not sender on the queue of confirmations")
 	}
 	if n := strings.Count(source, `resource "azurerm_role_assignment"`); n != 1 {
 		t.Errorf("Terraform: %d kinds of role assignments, this test knows one", n)
@@ -353,9 +371,15 @@ func TestTerraformHasTheSameOutputsAndAlerts(t *testing.T) {
 func TestTerraformHasTheSameParameters(t *testing.T) {
 	t.Parallel()
 	terraform(t) // skips if there is none
-	source := readFile(t, "terraform/variables.tf")
+	for _, problem := range parametersDiffer(readFile(t, "main.bicep"), readFile(t, "terraform/variables.tf")) {
+		t.Error(problem)
+	}
+}
+
+func parametersDiffer(bicep, variables string) (problems []string) {
 	got := map[string]string{}
-	for _, m := range regexp.MustCompile(`(?ms)^variable "([a-z_]+)" \{\n(.*?)^\}`).FindAllStringSubmatch(source, -1) {
+	declared := regexp.MustCompile(`(?ms)^variable "([a-z_]+)" \{\n(.*?)^\}`)
+	for _, m := range declared.FindAllStringSubmatch(variables, -1) {
 		dflt, ok := arguments(m[2])["default"]
 		if !ok {
 			dflt = "(none)"
@@ -363,8 +387,7 @@ func TestTerraformHasTheSameParameters(t *testing.T) {
 		got[m[1]] = dflt
 	}
 	want := map[string]string{}
-	for _, m := range regexp.MustCompile(`(?m)^param (\w+) \w+(?: = (.*))?$`).FindAllStringSubmatch(readFile(t,
-		"main.bicep"), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^param (\w+) [^=\n]+?(?: = (.*))?$`).FindAllStringSubmatch(bicep, -1) {
 		name := strings.ToLower(words(m[1]))
 		want[name] = strings.Trim(m[2], "'")
 		if m[2] == "" {
@@ -374,14 +397,19 @@ func TestTerraformHasTheSameParameters(t *testing.T) {
 	// Whoever deploys the template gives it these.
 	delete(got, "subscription_id")
 	delete(got, "register_providers")
+	// Bicep has an entry point for it, and azapi does not know this property yet.
+	delete(got, "resource_group")
+	delete(want, "site_update_strategy")
 	for _, name := range slices.Sorted(maps.Keys(want)) {
-		if got[name] != want[name] {
-			t.Errorf("Terraform's variable %s is %q by default, in Bicep %q", name, got[name], want[name])
+		if dflt, ok := got[name]; !ok || dflt != want[name] {
+			problems = append(problems, fmt.Sprintf("Terraform's variable %s is %q by default, in Bicep %q", name,
+				got[name], want[name]))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(got)) {
 		if _, ok := want[name]; !ok {
-			t.Errorf("Terraform's variable %s is unknown in Bicep", name)
+			problems = append(problems, "Terraform's variable "+name+" is unknown in Bicep")
 		}
 	}
+	return problems
 }

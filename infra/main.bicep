@@ -1,5 +1,5 @@
-// patrol on Azure: one resource group with all that the app needs. Nothing in it has
-// a key or a password: every connection is by managed identity.
+// patrol on Azure: a resource group, and all that the app needs in it. Who may deploy to a
+// group only deploys group.bicep: it has the same parameters and outputs.
 targetScope = 'subscription'
 
 // --- What azd asks for
@@ -16,7 +16,7 @@ param location string
 
 // --- The app
 
-@description('When the sweep runs: NCRONTAB with six fields, UTC; empty: every six hours')
+@description('When the sweep runs: NCRONTAB with six fields, UTC, at least daily; empty: every six hours')
 param checkSchedule string = ''
 
 @description('What the handler logs')
@@ -57,6 +57,18 @@ param maximumInstanceCount int = 40
 @maxValue(10)
 param alwaysReadyHttp int = 0
 
+@description('Instances kept ready for commands; the way of a leaked PAT waits for these, not for those of HTTP')
+@minValue(0)
+@maxValue(10)
+param alwaysReadyReconcile int = 0
+
+@description('What a deployment does to what runs: RollingUpdate (a preview) lets it end, Recreate cuts it off')
+@allowed(['Recreate', 'RollingUpdate'])
+param siteUpdateStrategy string = 'Recreate'
+
+@description('Settings of yours beside patrol\'s, like OTEL_*; no secrets, but references to secrets in a vault')
+param extraSettings { *: string } = {}
+
 // --- Sign-in
 
 @description('Tenant that people sign in to; empty: the subscription\'s')
@@ -93,6 +105,9 @@ param vaultSoftDeleteDays int = 90
 @allowed(['Standard', 'Premium'])
 param serviceBusSku string = 'Standard'
 
+@description('Who confirms that they have switched to a new PAT, by object id: they may send to pat-confirmations')
+param confirmationSenders string[] = []
+
 // --- Network
 
 @description('Puts the app into a virtual network, and storage, vault and (Premium) Service Bus behind private endpoints')
@@ -101,15 +116,60 @@ param vnetEnabled bool = false
 @description('Address range of the virtual network, /25 or larger')
 param vnetAddressPrefix string = '10.0.0.0/24'
 
+@description('Subnet of yours for the app, by id, delegated to Microsoft.App/environments; empty: one is made')
+param appSubnetId string = ''
+
+@description('Subnet of yours for private endpoints, by id; empty: one is made')
+param endpointSubnetId string = ''
+
+@description('Private DNS zones: empty: made here; the id of the group that has them; or policy: somebody else enters names')
+param privateDnsZones string = ''
+
+@description('Makes a NAT gateway with one fixed address, for policies on locations and firewalls that list callers')
+param natGatewayEnabled bool = false
+
+@description('NAT gateway of yours for the app\'s subnet, by id')
+param natGatewayId string = ''
+
+@description('Public addresses and ranges from which people and pipelines reach the vault, if a network closes it')
+param vaultAllowedAddresses string[] = []
+
 // --- Monitoring
 
 @description('Who is told of alerts; empty: nobody, alerts are seen in the portal only')
 param alertEmail string = ''
 
+@description('Action groups of yours that are told of alerts, by id')
+param actionGroupIds string[] = []
+
+@description('Where the mails of alerts find the runbooks')
+param runbookUrl string = 'https://github.com/azure-patrol/patrol/blob/main/docs/operations.md'
+
+@description('Log Analytics workspace of yours, by id; empty: one is made')
+param workspaceId string = ''
+
 @description('Days for which logs are kept')
 @minValue(30)
 @maxValue(730)
 param logRetentionDays int = 30
+
+@description('Gigabytes of logs a day after which the workspace that is made here takes no more; -1: no limit')
+@minValue(-1)
+param logDailyCapGb int = 1
+
+// --- The landing zone
+
+@description('Tags of yours on every resource')
+param tags { *: string } = {}
+
+@description('Names of yours, by the keys of abbreviations.json, like {"keyVault": "kv-payments-patrol"}')
+param names { *: string } = {}
+
+@description('Spreads plan and storage over zones, where the region has them')
+param zoneRedundant bool = false
+
+@description('Locks vault, identity, storage and Service Bus against deletion')
+param lockEnabled bool = false
 
 // --- For deployers who must not assign roles
 
@@ -120,258 +180,117 @@ param assignRoles bool = true
 param subscribeToVault bool = true
 
 var abbreviations = loadJsonContent('abbreviations.json')
-var token = uniqueString(subscription().id, environmentName, location)
-var tags = { 'azd-env-name': environmentName }
-
-var commandQueue = 'pat-commands'
-var vaultEventQueue = 'vault-events'
-var eventTopic = 'pat-events'
-var eventSubscription = 'all'
-var stateContainer = 'patrol-state'
-
-var insightsName = '${abbreviations.applicationInsights}${token}'
-var storageName = '${abbreviations.storageAccount}${token}'
-var vaultName = '${abbreviations.keyVault}${token}'
-var busName = '${abbreviations.serviceBus}${token}'
 
 resource group 'Microsoft.Resources/resourceGroups@2025-04-01' = {
-  name: '${abbreviations.resourceGroup}${environmentName}'
+  name: names.?resourceGroup ?? '${abbreviations.resourceGroup}${environmentName}'
   location: location
-  tags: tags
+  tags: union(tags, { 'azd-env-name': environmentName })
 }
 
-module identities 'modules/identities.bicep' = {
+module patrol 'group.bicep' = {
   scope: group
   params: {
+    environmentName: environmentName
     location: location
-    tags: tags
-    appIdentityName: '${abbreviations.managedIdentity}${token}'
-    eventIdentityName: '${abbreviations.managedIdentity}events-${token}'
-  }
-}
-
-module monitoring 'modules/monitoring.bicep' = {
-  scope: group
-  params: {
-    location: location
-    tags: tags
-    workspaceName: '${abbreviations.logAnalytics}${token}'
-    insightsName: insightsName
-    retentionDays: logRetentionDays
-  }
-}
-
-module storage 'modules/storage.bicep' = {
-  scope: group
-  params: {
-    location: location
-    tags: tags
-    name: storageName
-    stateContainer: stateContainer
-    publicAccess: !vnetEnabled
-  }
-}
-
-module vault 'modules/vault.bicep' = {
-  scope: group
-  params: {
-    location: location
-    tags: tags
-    name: vaultName
-    publicAccess: !vnetEnabled
-    purgeProtection: vaultPurgeProtection
-    softDeleteDays: vaultSoftDeleteDays
-    workspaceId: monitoring.outputs.workspaceId
-  }
-}
-
-module bus 'modules/bus.bicep' = {
-  scope: group
-  params: {
-    location: location
-    tags: tags
-    name: busName
-    sku: serviceBusSku
-    publicAccess: !(vnetEnabled && serviceBusSku == 'Premium')
-    commandQueue: commandQueue
-    vaultEventQueue: vaultEventQueue
-    eventTopic: eventTopic
-    eventSubscription: eventSubscription
-    workspaceId: monitoring.outputs.workspaceId
-  }
-}
-
-module network 'modules/network.bicep' = if (vnetEnabled) {
-  scope: group
-  params: {
-    location: location
-    tags: tags
-    name: '${abbreviations.virtualNetwork}${token}'
-    securityGroupName: '${abbreviations.networkSecurityGroup}${token}'
-    addressPrefix: vnetAddressPrefix
-  }
-}
-
-module endpoints 'modules/endpoints.bicep' = if (vnetEnabled) {
-  scope: group
-  params: {
-    location: location
-    tags: tags
-    namePrefix: '${abbreviations.privateEndpoint}${token}'
-    networkId: network!.outputs.networkId
-    subnetId: network!.outputs.endpointSubnetId
-    storageId: storage.outputs.id
-    vaultId: vault.outputs.id
-    busId: bus.outputs.id
-    busEndpoint: serviceBusSku == 'Premium'
-  }
-}
-
-// The names of roles' assignments are made from principal ids: one made anew gets
-// assignments of its own. For that what-if is less precise about them.
-module roles 'modules/roles.bicep' = if (assignRoles) {
-  scope: group
-  params: {
-    #disable-next-line what-if-short-circuiting
-    appPrincipalId: identities.outputs.appPrincipalId
-    #disable-next-line what-if-short-circuiting
-    eventPrincipalId: identities.outputs.eventPrincipalId
-    storageName: storageName
-    stateContainer: stateContainer
-    vaultName: vaultName
-    busName: busName
-    commandQueue: commandQueue
-    vaultEventQueue: vaultEventQueue
-    eventTopic: eventTopic
-    insightsName: insightsName
-  }
-  dependsOn: [storage, vault, bus, monitoring]
-}
-
-module app 'modules/app.bicep' = {
-  scope: group
-  params: {
-    location: location
-    tags: tags
-    name: '${abbreviations.functionApp}${token}'
-    planName: '${abbreviations.functionPlan}${token}'
-    identityId: identities.outputs.appId
-    identityClientId: identities.outputs.appClientId
-    storageName: storageName
-    deploymentContainerUrl: storage.outputs.deploymentContainerUrl
-    stateUrl: storage.outputs.stateUrl
-    insightsName: insightsName
-    workspaceId: monitoring.outputs.workspaceId
-    inNetwork: vnetEnabled
-    subnetId: network.?outputs.appSubnetId ?? ''
-    instanceMemoryMB: instanceMemoryMB
-    maximumInstanceCount: maximumInstanceCount
-    alwaysReadyHttp: alwaysReadyHttp
-    authenticationEnabled: authenticationEnabled
-    unauthenticatedAction: unauthenticatedAction
-    keyVaultUrl: 'https://${vaultName}${environment().suffixes.keyvaultDns}'
-    busHost: bus.outputs.host
-    commandQueue: commandQueue
-    vaultEventQueue: vaultEventQueue
-    eventTopic: eventTopic
-    checkSchedule: empty(checkSchedule) ? '0 0 */6 * * *' : checkSchedule
+    checkSchedule: checkSchedule
     logLevel: logLevel
     serviceBusTransport: serviceBusTransport
     manifest: manifest
     publicUrl: publicUrl
     azureDevOpsUrl: azureDevOpsUrl
     azureDevOpsVsspsUrl: azureDevOpsVsspsUrl
-    entraTenantId: empty(entraTenantId) ? tenant().tenantId : entraTenantId
+    otlpEndpoint: otlpEndpoint
+    instanceMemoryMB: instanceMemoryMB
+    maximumInstanceCount: maximumInstanceCount
+    alwaysReadyHttp: alwaysReadyHttp
+    alwaysReadyReconcile: alwaysReadyReconcile
+    siteUpdateStrategy: siteUpdateStrategy
+    extraSettings: extraSettings
+    entraTenantId: entraTenantId
     entraClientId: entraClientId
     entraClientCredential: entraClientCredential
     entraCertificate: entraCertificate
-    otlpEndpoint: otlpEndpoint
-  }
-  dependsOn: [roles, endpoints]
-}
-
-module events 'modules/events.bicep' = {
-  scope: group
-  params: {
-    location: location
+    authenticationEnabled: authenticationEnabled
+    unauthenticatedAction: unauthenticatedAction
+    vaultPurgeProtection: vaultPurgeProtection
+    vaultSoftDeleteDays: vaultSoftDeleteDays
+    serviceBusSku: serviceBusSku
+    confirmationSenders: confirmationSenders
+    vnetEnabled: vnetEnabled
+    vnetAddressPrefix: vnetAddressPrefix
+    appSubnetId: appSubnetId
+    endpointSubnetId: endpointSubnetId
+    privateDnsZones: privateDnsZones
+    natGatewayEnabled: natGatewayEnabled
+    natGatewayId: natGatewayId
+    vaultAllowedAddresses: vaultAllowedAddresses
+    alertEmail: alertEmail
+    actionGroupIds: actionGroupIds
+    runbookUrl: runbookUrl
+    workspaceId: workspaceId
+    logRetentionDays: logRetentionDays
+    logDailyCapGb: logDailyCapGb
     tags: tags
-    name: '${abbreviations.eventGridSystemTopic}${token}'
-    vaultId: vault.outputs.id
-    identityId: identities.outputs.eventId
-    queueId: bus.outputs.vaultEventQueueId
-    subscribe: subscribeToVault
-    workspaceId: monitoring.outputs.workspaceId
-  }
-  dependsOn: [roles]
-}
-
-module alerts 'modules/alerts.bicep' = {
-  scope: group
-  params: {
-    location: location
-    tags: tags
-    actionGroupName: '${abbreviations.actionGroup}${token}'
-    namePrefix: 'patrol-${environmentName}'
-    email: alertEmail
-    workspaceId: monitoring.outputs.workspaceId
-    busId: bus.outputs.id
-    systemTopicId: events.outputs.systemTopicId
-  }
-}
-
-module workbook 'modules/workbook.bicep' = {
-  scope: group
-  params: {
-    location: location
-    tags: tags
-    displayName: 'patrol (${environmentName})'
-    workspaceId: monitoring.outputs.workspaceId
+    names: names
+    zoneRedundant: zoneRedundant
+    lockEnabled: lockEnabled
+    assignRoles: assignRoles
+    subscribeToVault: subscribeToVault
   }
 }
 
 // azd keeps these as the environment's values, for its hooks and for the scripts in
 // entra/. None is a secret.
 @description('Region of the resources')
-output AZURE_LOCATION string = location
+output AZURE_LOCATION string = patrol.outputs.AZURE_LOCATION
 
 @description('Tenant of the subscription')
-output AZURE_TENANT_ID string = tenant().tenantId
+output AZURE_TENANT_ID string = patrol.outputs.AZURE_TENANT_ID
 
 @description('Name of the resource group')
-output AZURE_RESOURCE_GROUP string = group.name
+output AZURE_RESOURCE_GROUP string = patrol.outputs.AZURE_RESOURCE_GROUP
+
+@description('Address of the dashboard')
+output PATROL_DASHBOARD_URL string = patrol.outputs.PATROL_DASHBOARD_URL
 
 @description('Name of the function app')
-output PATROL_FUNCTION_APP string = app.outputs.name
+output PATROL_FUNCTION_APP string = patrol.outputs.PATROL_FUNCTION_APP
 
 @description('Address of the app')
-output PATROL_URL string = app.outputs.url
+output PATROL_URL string = patrol.outputs.PATROL_URL
 
 @description('Answers 200 when patrol can work')
-output PATROL_HEALTH_URL string = '${app.outputs.url}/api/health'
+output PATROL_HEALTH_URL string = patrol.outputs.PATROL_HEALTH_URL
 
 @description('Redirect URI of the app registration')
-output PATROL_REDIRECT_URI string = '${empty(publicUrl) ? app.outputs.url : publicUrl}/api/signin/callback'
+output PATROL_REDIRECT_URI string = patrol.outputs.PATROL_REDIRECT_URI
 
 @description('The app\'s identity: subject of the federated credential')
-output PATROL_IDENTITY_PRINCIPAL_ID string = identities.outputs.appPrincipalId
+output PATROL_IDENTITY_PRINCIPAL_ID string = patrol.outputs.PATROL_IDENTITY_PRINCIPAL_ID
 
 @description('Event Grid\'s identity')
-output PATROL_EVENT_IDENTITY_PRINCIPAL_ID string = identities.outputs.eventPrincipalId
+output PATROL_EVENT_IDENTITY_PRINCIPAL_ID string = patrol.outputs.PATROL_EVENT_IDENTITY_PRINCIPAL_ID
 
 @description('Name of the vault')
-output PATROL_KEY_VAULT string = vaultName
+output PATROL_KEY_VAULT string = patrol.outputs.PATROL_KEY_VAULT
 
 @description('Name of the storage account')
-output PATROL_STORAGE_ACCOUNT string = storageName
+output PATROL_STORAGE_ACCOUNT string = patrol.outputs.PATROL_STORAGE_ACCOUNT
 
 @description('Name of the Service Bus namespace')
-output PATROL_SERVICE_BUS string = busName
+output PATROL_SERVICE_BUS string = patrol.outputs.PATROL_SERVICE_BUS
 
 @description('Name of Application Insights')
-output PATROL_INSIGHTS string = insightsName
+output PATROL_INSIGHTS string = patrol.outputs.PATROL_INSIGHTS
 
 @description('Topic of patrol\'s events')
-output PATROL_EVENT_TOPIC string = eventTopic
+output PATROL_EVENT_TOPIC string = patrol.outputs.PATROL_EVENT_TOPIC
 
 @description('Subscription to all of patrol\'s events')
-output PATROL_EVENT_SUBSCRIPTION string = eventSubscription
+output PATROL_EVENT_SUBSCRIPTION string = patrol.outputs.PATROL_EVENT_SUBSCRIPTION
+
+@description('Queue on which consumers confirm that they have switched')
+output PATROL_CONFIRMATION_QUEUE string = patrol.outputs.PATROL_CONFIRMATION_QUEUE
+
+@description('The address from which the app calls, if it is fixed here; else empty')
+output PATROL_EGRESS_ADDRESS string = patrol.outputs.PATROL_EGRESS_ADDRESS

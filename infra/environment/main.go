@@ -91,8 +91,8 @@ func (o outside) read(environment string) (parameters, error) {
 	return all, o.fits(name, environment, all)
 }
 
-// declaration of a parameter in main.bicep.
-var declaration = regexp.MustCompile(`(?m)^param (\w+) `)
+// declaration of a parameter in main.bicep: its name and its type.
+var declaration = regexp.MustCompile(`(?m)^param (\w+) (\w+|\{)`)
 
 // fits holds the names in a file against main.bicep.
 func (o outside) fits(name, environment string, all parameters) error {
@@ -216,7 +216,8 @@ func (o outside) azd(ctx context.Context) error {
 	all, err := o.read(environment)
 	if errors.Is(err, os.ErrNotExist) {
 		fmt.Fprintf(o.out, "There is no infra/environments/%s.json: azd's own values count.\n", environment)
-		return o.keepsRegistration(ctx, o.getenv("PATROL_ENTRA_CLIENT_ID"))
+		err = o.keepsRegistration(ctx, o.getenv("PATROL_ENTRA_CLIENT_ID"))
+		return errors.Join(err, o.setEmptyMaps(ctx, nil))
 	}
 	if err != nil {
 		return err
@@ -239,8 +240,30 @@ func (o outside) azd(ctx context.Context) error {
 			return fmt.Errorf("giving %s to azd: %w", variable(p), err)
 		}
 	}
+	if err := o.setEmptyMaps(ctx, all); err != nil {
+		return err
+	}
 	fmt.Fprintf(o.out, "infra/environments/%s.json: %d values are in azd's environment.\n", environment, len(all))
 	o.reportOthers(all)
+	return nil
+}
+
+// setEmptyMaps gives azd the maps that nobody has given. main.parameters.json cannot: what
+// stands behind the equal sign there must have no brace.
+func (o outside) setEmptyMaps(ctx context.Context, all parameters) error {
+	source, err := os.ReadFile(filepath.Join(o.infra, "main.bicep"))
+	if err != nil {
+		return err
+	}
+	for _, m := range declaration.FindAllSubmatch(source, -1) {
+		p := string(m[1])
+		if _, given := all[p]; given || string(m[2]) != "{" || o.getenv(variable(p)) != "" {
+			continue
+		}
+		if _, err := o.command(ctx, "azd", "env", "set", "--", variable(p), "{}"); err != nil {
+			return fmt.Errorf("giving %s to azd: %w", variable(p), err)
+		}
+	}
 	return nil
 }
 
@@ -252,7 +275,8 @@ func (o outside) reportOthers(all parameters) {
 	}
 	for _, m := range declaration.FindAllSubmatch(source, -1) {
 		p := string(m[1])
-		if _, given := all[p]; !given && o.getenv(variable(p)) != "" {
+		v := o.getenv(variable(p))
+		if _, given := all[p]; !given && v != "" && v != "{}" {
 			fmt.Fprintf(o.out, "%s is in azd's environment only: put %s into the file, or a pipeline resets it.\n",
 				variable(p), p)
 		}

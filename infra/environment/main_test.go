@@ -71,8 +71,10 @@ func parametersFile(values string) string {
 func TestAzdGetsWhatAzReads(t *testing.T) {
 	t.Parallel()
 	file := parametersFile(`,"alertEmail":{"value":"a@contoso.com"},"vnetEnabled":{"value":true},` +
-		`"maximumInstanceCount":{"value":50},"azureDevOpsUrl":{"value":"https://devops.example"}`)
+		`"maximumInstanceCount":{"value":50},"azureDevOpsUrl":{"value":"https://devops.example"},` +
+		`"tags":{"value":{"owner":"payments"}},"actionGroupIds":{"value":["/subscriptions/a"]}`)
 	w := newWorld(t, file)
+	w.azd["PATROL_ALERT_EMAIL"] = "old@contoso.com"
 	if err := run(t.Context(), []string{"azd"}, w.outside); err != nil {
 		t.Fatal(err)
 	}
@@ -85,6 +87,10 @@ func TestAzdGetsWhatAzReads(t *testing.T) {
 		if taken[p] != text(v) {
 			t.Errorf("%s: azd deploys %q, az %q", p, taken[p], text(v))
 		}
+	}
+	// A map without a value would be no JSON.
+	if taken["names"] != "{}" {
+		t.Errorf("azd deploys the names %q, want {}", taken["names"])
 	}
 }
 

@@ -18,14 +18,14 @@ and then: azd provision
 }
 else {
     Write-Output @"
-Next: each identity of pats.yaml signs in once, on the dashboard. This gives its key:
+Next: each identity of pats.yaml signs in once. This is the link, to be opened by its user:
 
-  az functionapp keys list -g $env:AZURE_RESOURCE_GROUP -n $env:PATROL_FUNCTION_APP --query functionKeys.default -o tsv
+  $env:PATROL_URL/api/identities/<identity>/signin
 "@
 }
 Write-Output @"
 
 If the first calls answer 403 or 500: roles take up to ten minutes. docs/deploy.md knows more.
 
-dashboard   $env:PATROL_URL/api/dashboard?code=<key>
+dashboard   $env:PATROL_URL/api/dashboard
 "@

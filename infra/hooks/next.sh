@@ -18,14 +18,14 @@ and then: azd provision
 EOF
 else
   cat <<EOF
-Next: each identity of pats.yaml signs in once, on the dashboard. This gives its key:
+Next: each identity of pats.yaml signs in once. This is the link, to be opened by its user:
 
-  az functionapp keys list -g ${AZURE_RESOURCE_GROUP:-} -n ${PATROL_FUNCTION_APP:-} --query functionKeys.default -o tsv
+  $PATROL_URL/api/identities/<identity>/signin
 EOF
 fi
 cat <<EOF
 
 If the first calls answer 403 or 500: roles take up to ten minutes. docs/deploy.md knows more.
 
-dashboard   $PATROL_URL/api/dashboard?code=<key>
+dashboard   $PATROL_URL/api/dashboard
 EOF

@@ -14,16 +14,43 @@ param namePrefix string
 @description('Who is told; empty: nobody')
 param email string
 
+@description('Action groups of yours that are told, by their ids')
+param actionGroupIds string[]
+
+@description('Where the runbooks are')
+param runbookUrl string
+
+@description('Address of the dashboard')
+param dashboardUrl string
+
+@description('A time in which two sweeps come for sure')
+param sweepWindow string
+
+@description('Name of Application Insights: in a workspace of many its lines are told apart by it')
+param insightsName string
+
 @description('Log Analytics workspace, by its id')
 param workspaceId string
 
 @description('The Service Bus namespace, by its id')
 param busId string
 
+@description('Name of the queue of commands')
+param commandQueue string
+
+@description('Name of the queue of the vault\'s events')
+param vaultEventQueue string
+
+@description('Name of the queue of consumers\' confirmations')
+param confirmationQueue string
+
 @description('The vault\'s system topic, by its id')
 param systemTopicId string
 
-resource people 'Microsoft.Insights/actionGroups@2023-01-01' = {
+var hasOwnGroup = !empty(email) || empty(actionGroupIds)
+var groupIds = concat(hasOwnGroup ? [people.id] : [], actionGroupIds)
+
+resource people 'Microsoft.Insights/actionGroups@2023-01-01' = if (hasOwnGroup) {
   name: actionGroupName
   location: 'global'
   tags: tags
@@ -42,7 +69,10 @@ resource people 'Microsoft.Insights/actionGroups@2023-01-01' = {
   }
 }
 
-// Rows of the query: more than 0, or (below) fewer than 1.
+// Each query asks for what stands as of the last sweeps, not for an event that is told
+// once: an alert lasts as long as its trouble. Rows: more than 0, or (below) fewer than 1.
+// What it is about goes into the mail as dimensions.
+var about = ['subject', 'displayName', 'class', 'code']
 var queries = [
   {
     name: 'rotation-failed'
@@ -50,8 +80,7 @@ var queries = [
     query: loadTextContent('../queries/rotation-failed.kql')
     severity: 1
     every: 'PT15M'
-    window: 'PT30M'
-    dimension: 'subject'
+    dimensions: about
     operator: 'GreaterThan'
     threshold: 0
   }
@@ -61,8 +90,7 @@ var queries = [
     query: loadTextContent('../queries/sign-in-required.kql')
     severity: 1
     every: 'PT15M'
-    window: 'PT30M'
-    dimension: 'subject'
+    dimensions: about
     operator: 'GreaterThan'
     threshold: 0
   }
@@ -72,8 +100,7 @@ var queries = [
     query: loadTextContent('../queries/check-incomplete.kql')
     severity: 1
     every: 'PT15M'
-    window: 'PT30M'
-    dimension: 'subject'
+    dimensions: about
     operator: 'GreaterThan'
     threshold: 0
   }
@@ -83,8 +110,7 @@ var queries = [
     query: loadTextContent('../queries/ends-soon.kql')
     severity: 0
     every: 'PT1H'
-    window: 'P1D'
-    dimension: 'subject'
+    dimensions: about
     operator: 'GreaterThan'
     threshold: 0
   }
@@ -94,8 +120,7 @@ var queries = [
     query: loadTextContent('../queries/sign-in-expiring.kql')
     severity: 2
     every: 'PT1H'
-    window: 'PT1H'
-    dimension: 'subject'
+    dimensions: about
     operator: 'GreaterThan'
     threshold: 0
   }
@@ -105,19 +130,17 @@ var queries = [
     query: loadTextContent('../queries/expiring.kql')
     severity: 3
     every: 'PT1H'
-    window: 'PT1H'
-    dimension: 'subject'
+    dimensions: about
     operator: 'GreaterThan'
     threshold: 0
   }
   {
     name: 'no-sweep'
-    text: 'No sweep has ended for a day'
+    text: 'No sweep has ended for two intervals of the schedule'
     query: loadTextContent('../queries/sweeps.kql')
     severity: 1
     every: 'PT1H'
-    window: 'P1D'
-    dimension: ''
+    dimensions: []
     operator: 'LessThan'
     threshold: 1
   }
@@ -131,31 +154,33 @@ resource fromLogs 'Microsoft.Insights/scheduledQueryRules@2026-03-01' = [
     kind: 'LogAlert'
     properties: {
       displayName: 'patrol: ${q.name}'
-      description: q.text
+      description: '${q.text}. Runbook: ${runbookUrl}#${q.name}. Dashboard: ${dashboardUrl}'
       severity: q.severity
       enabled: true
       scopes: [workspaceId]
       evaluationFrequency: q.every
-      windowSize: q.window
+      windowSize: sweepWindow
       // A new workspace has no table yet that the query could be tried on.
       skipQueryValidation: true
       autoMitigate: true
       criteria: {
         allOf: [
           {
-            query: q.query
+            query: replace(
+              q.query,
+              '{insights}',
+              toLower(resourceId('Microsoft.Insights/components', insightsName))
+            )
             timeAggregation: 'Count'
             operator: q.operator
             threshold: q.threshold
-            dimensions: empty(q.dimension)
-              ? []
-              : [
-                  {
-                    name: q.dimension
-                    operator: 'Include'
-                    values: ['*']
-                  }
-                ]
+            dimensions: [
+              for d in q.dimensions: {
+                name: d
+                operator: 'Include'
+                values: ['*']
+              }
+            ]
             failingPeriods: {
               numberOfEvaluationPeriods: 1
               minFailingPeriodsToAlert: 1
@@ -163,7 +188,13 @@ resource fromLogs 'Microsoft.Insights/scheduledQueryRules@2026-03-01' = [
           }
         ]
       }
-      actions: { actionGroups: [people.id] }
+      actions: {
+        actionGroups: groupIds
+        customProperties: {
+          runbook: '${runbookUrl}#${q.name}'
+          dashboard: dashboardUrl
+        }
+      }
     }
   }
 ]
@@ -175,7 +206,9 @@ var metrics = [
     namespace: 'Microsoft.ServiceBus/namespaces'
     metric: 'DeadletteredMessages'
     aggregation: 'Maximum'
+    window: 'PT15M'
     dimension: 'EntityName'
+    values: ['*']
   }
   {
     name: 'event-delivery'
@@ -183,7 +216,20 @@ var metrics = [
     namespace: 'Microsoft.EventGrid/systemTopics'
     metric: 'DeliveryAttemptFailCount'
     aggregation: 'Total'
+    window: 'PT15M'
     dimension: 'EventSubscriptionName'
+    values: ['*']
+  }
+  {
+    // The least of half an hour is more than 0: nothing has emptied the queue in it.
+    name: 'waiting-messages'
+    text: 'A queue has had messages for half an hour that nobody took: the app does not wake'
+    namespace: 'Microsoft.ServiceBus/namespaces'
+    metric: 'ActiveMessages'
+    aggregation: 'Minimum'
+    window: 'PT30M'
+    dimension: 'EntityName'
+    values: [commandQueue, vaultEventQueue, confirmationQueue]
   }
 ]
 
@@ -193,12 +239,12 @@ resource fromMetrics 'Microsoft.Insights/metricAlerts@2026-01-01' = [
     location: 'global'
     tags: tags
     properties: {
-      description: m.text
+      description: '${m.text}. Runbook: ${runbookUrl}#${m.name}. Dashboard: ${dashboardUrl}'
       severity: 2
       enabled: true
-      scopes: [[busId, systemTopicId][i]]
+      scopes: [[busId, systemTopicId, busId][i]]
       evaluationFrequency: 'PT5M'
-      windowSize: 'PT15M'
+      windowSize: m.window
       autoMitigate: true
       criteria: {
         'odata.type': 'Microsoft.Azure.Monitor.SingleResourceMultipleMetricCriteria'
@@ -215,13 +261,13 @@ resource fromMetrics 'Microsoft.Insights/metricAlerts@2026-01-01' = [
               {
                 name: m.dimension
                 operator: 'Include'
-                values: ['*']
+                values: m.values
               }
             ]
           }
         ]
       }
-      actions: [{ actionGroupId: people.id }]
+      actions: [for id in groupIds: { actionGroupId: id }]
     }
   }
 ]

@@ -29,9 +29,6 @@ param stateUrl string
 @description('Name of Application Insights')
 param insightsName string
 
-@description('Log Analytics workspace, by its id')
-param workspaceId string
-
 @description('Whether all that leaves the app goes through the subnet')
 param inNetwork bool
 
@@ -46,6 +43,18 @@ param maximumInstanceCount int
 
 @description('Instances kept ready for HTTP')
 param alwaysReadyHttp int
+
+@description('Instances kept ready for commands')
+param alwaysReadyReconcile int
+
+@description('What a deployment does to what runs')
+param siteUpdateStrategy string
+
+@description('Spreads instances over zones')
+param zoneRedundant bool
+
+@description('Settings beside patrol\'s; patrol\'s own win')
+param extraSettings { *: string }
 
 @description('App Service authentication before the app')
 param authenticationEnabled bool
@@ -64,6 +73,9 @@ param commandQueue string
 
 @description('Name of the queue of the vault\'s events')
 param vaultEventQueue string
+
+@description('Name of the queue of consumers\' confirmations')
+param confirmationQueue string
 
 @description('Name of the topic of patrol\'s events')
 param eventTopic string
@@ -104,6 +116,15 @@ param entraCertificate string
 @description('OTEL_EXPORTER_OTLP_ENDPOINT; empty: not set')
 param otlpEndpoint string
 
+// Without a registration there is nothing to sign in to.
+var authenticates = authenticationEnabled && !empty(entraClientId)
+
+// Each group of functions scales by itself, and is kept ready by itself.
+var ready = concat(
+  alwaysReadyHttp == 0 ? [] : [{ name: 'http', instanceCount: alwaysReadyHttp }],
+  alwaysReadyReconcile == 0 ? [] : [{ name: 'function:reconcile', instanceCount: alwaysReadyReconcile }]
+)
+
 resource insights 'Microsoft.Insights/components@2020-02-02' existing = {
   name: insightsName
 }
@@ -117,7 +138,10 @@ resource plan 'Microsoft.Web/serverfarms@2025-03-01' = {
     name: 'FC1'
     tier: 'FlexConsumption'
   }
-  properties: { reserved: true }
+  properties: {
+    reserved: true
+    zoneRedundant: zoneRedundant
+  }
 }
 
 resource app 'Microsoft.Web/sites@2025-03-01' = {
@@ -133,6 +157,8 @@ resource app 'Microsoft.Web/sites@2025-03-01' = {
     serverFarmId: plan.id
     httpsOnly: true
     publicNetworkAccess: 'Enabled'
+    // By this identity the platform reads what a setting refers to in a vault.
+    keyVaultReferenceIdentity: identityId
     virtualNetworkSubnetId: inNetwork ? subnetId : null
     outboundVnetRouting: inNetwork ? { allTraffic: true } : null
     siteConfig: {
@@ -158,15 +184,11 @@ resource app 'Microsoft.Web/sites@2025-03-01' = {
       scaleAndConcurrency: {
         instanceMemoryMB: instanceMemoryMB
         maximumInstanceCount: maximumInstanceCount
-        alwaysReady: alwaysReadyHttp == 0
-          ? []
-          : [
-              {
-                name: 'http'
-                instanceCount: alwaysReadyHttp
-              }
-            ]
+        alwaysReady: ready
       }
+      // A preview, and newer than the types that the compiler knows.
+      #disable-next-line BCP037
+      siteUpdateStrategy: { type: siteUpdateStrategy }
     }
   }
 
@@ -185,6 +207,7 @@ resource app 'Microsoft.Web/sites@2025-03-01' = {
   resource settings 'config' = {
     name: 'appsettings'
     properties: {
+      ...extraSettings
       AzureWebJobsStorage__accountName: storageName
       AzureWebJobsStorage__credential: 'managedidentity'
       AzureWebJobsStorage__clientId: identityClientId
@@ -197,6 +220,7 @@ resource app 'Microsoft.Web/sites@2025-03-01' = {
       ServiceBusConnection__clientId: identityClientId
       COMMAND_QUEUE: commandQueue
       VAULT_EVENT_QUEUE: vaultEventQueue
+      CONFIRMATION_QUEUE: confirmationQueue
       EVENT_TOPIC: eventTopic
       CHECK_SCHEDULE: checkSchedule
       PATROL_MANIFEST: manifest
@@ -217,53 +241,40 @@ resource app 'Microsoft.Web/sites@2025-03-01' = {
       ...(entraClientCredential == 'certificate' ? { ENTRA_CERTIFICATE: entraCertificate } : {})
       ...(empty(otlpEndpoint) ? {} : { OTEL_EXPORTER_OTLP_ENDPOINT: otlpEndpoint })
       // App Service's name for: prove yourself by this identity, not by a secret.
-      ...(authenticationEnabled ? { OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID: identityClientId } : {})
+      ...(authenticates ? { OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID: identityClientId } : {})
     }
   }
 
   // The host's own keys still count: this stands before them. What the app itself
-  // leaves open stays open.
-  resource authentication 'config' = if (authenticationEnabled) {
+  // leaves open stays open. It is written when it is off, too: what a deployment leaves out
+  // stays as it was.
+  resource authentication 'config' = {
     name: 'authsettingsV2'
     properties: {
-      platform: { enabled: true }
+      platform: { enabled: authenticates }
       globalValidation: {
-        requireAuthentication: unauthenticatedAction != 'AllowAnonymous'
-        unauthenticatedClientAction: unauthenticatedAction
+        requireAuthentication: authenticates && unauthenticatedAction != 'AllowAnonymous'
+        unauthenticatedClientAction: authenticates ? unauthenticatedAction : 'AllowAnonymous'
         redirectToProvider: 'azureactivedirectory'
         excludedPaths: ['/api/health', '/api/signin/callback']
       }
       httpSettings: { requireHttps: true }
       identityProviders: {
-        azureActiveDirectory: {
-          enabled: true
-          registration: {
-            openIdIssuer: '${environment().authentication.loginEndpoint}${entraTenantId}/v2.0'
-            clientId: entraClientId
-            clientSecretSettingName: 'OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID'
-          }
-          validation: { allowedAudiences: [entraClientId, 'api://${entraClientId}'] }
-        }
+        azureActiveDirectory: authenticates
+          ? {
+              enabled: true
+              registration: {
+                openIdIssuer: '${environment().authentication.loginEndpoint}${entraTenantId}/v2.0'
+                clientId: entraClientId
+                clientSecretSettingName: 'OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID'
+              }
+              validation: { allowedAudiences: [entraClientId, 'api://${entraClientId}'] }
+            }
+          : { enabled: false }
       }
       login: { tokenStore: { enabled: false } }
     }
     dependsOn: [settings]
-  }
-}
-
-// The stable version of this type has no categoryGroup.
-#disable-next-line use-recent-api-versions
-resource logs 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
-  name: 'app'
-  scope: app
-  properties: {
-    workspaceId: workspaceId
-    logs: [
-      {
-        category: 'FunctionAppLogs'
-        enabled: true
-      }
-    ]
   }
 }
 

@@ -20,6 +20,12 @@ param commandQueue string
 @description('Name of the queue of the vault\'s events')
 param vaultEventQueue string
 
+@description('Name of the queue of consumers\' confirmations')
+param confirmationQueue string
+
+@description('Locks it against deletion')
+param lockEnabled bool
+
 @description('Name of the topic of patrol\'s events')
 param eventTopic string
 
@@ -81,6 +87,18 @@ resource namespace 'Microsoft.ServiceBus/namespaces@2026-01-01' = {
     }
   }
 
+  // Consumers say here that they have switched. No duplicate detection: a forged message
+  // must not shut a right one out.
+  resource confirmations 'queues' = {
+    name: confirmationQueue
+    properties: {
+      requiresSession: false
+      requiresDuplicateDetection: false
+      lockDuration: 'PT5M'
+      maxDeliveryCount: 10
+    }
+  }
+
   resource events 'topics' = {
     name: eventTopic
     properties: { requiresDuplicateDetection: false }
@@ -113,6 +131,15 @@ resource logs 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
         enabled: true
       }
     ]
+  }
+}
+
+resource locked 'Microsoft.Authorization/locks@2020-05-01' = if (lockEnabled) {
+  name: 'patrol'
+  scope: namespace
+  properties: {
+    level: 'CanNotDelete'
+    notes: 'Orders and ends of overlaps wait here.'
   }
 }
 

@@ -14,6 +14,9 @@ param networkId string
 @description('The subnet, by its id; empty: none')
 param subnetId string
 
+@description('Private DNS zones: empty: made here; the id of the group that has them; or policy: names are entered by somebody else')
+param zones string
+
 @description('The host\'s storage account, by its id')
 param storageId string
 
@@ -42,8 +45,8 @@ var all = [
 ]
 var endpoints = take(all, busEndpoint ? 3 : 2)
 
-resource zones 'Microsoft.Network/privateDnsZones@2024-06-01' = [
-  for e in endpoints: {
+resource ownZones 'Microsoft.Network/privateDnsZones@2024-06-01' = [
+  for e in endpoints: if (empty(zones)) {
     name: e.zone
     location: 'global'
     tags: tags
@@ -51,8 +54,8 @@ resource zones 'Microsoft.Network/privateDnsZones@2024-06-01' = [
 ]
 
 resource links 'Microsoft.Network/privateDnsZones/virtualNetworkLinks@2024-06-01' = [
-  for (e, i) in endpoints: {
-    parent: zones[i]
+  for (e, i) in endpoints: if (empty(zones)) {
+    parent: ownZones[i]
     name: 'patrol'
     location: 'global'
     tags: tags
@@ -84,14 +87,14 @@ resource connections 'Microsoft.Network/privateEndpoints@2025-09-01' = [
 ]
 
 resource records 'Microsoft.Network/privateEndpoints/privateDnsZoneGroups@2025-09-01' = [
-  for (e, i) in endpoints: {
+  for (e, i) in endpoints: if (zones != 'policy') {
     parent: connections[i]
     name: 'default'
     properties: {
       privateDnsZoneConfigs: [
         {
           name: e.group
-          properties: { privateDnsZoneId: zones[i].id }
+          properties: { privateDnsZoneId: empty(zones) ? ownZones[i].id : '${zones}/providers/Microsoft.Network/privateDnsZones/${e.zone}' }
         }
       ]
     }

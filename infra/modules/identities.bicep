@@ -12,6 +12,9 @@ param appIdentityName string
 @description('Name of the identity by which Event Grid delivers')
 param eventIdentityName string
 
+@description('Locks it against deletion')
+param lockEnabled bool
+
 resource app 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' = {
   name: appIdentityName
   location: location
@@ -22,6 +25,15 @@ resource event 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' = {
   name: eventIdentityName
   location: location
   tags: tags
+}
+
+resource locked 'Microsoft.Authorization/locks@2020-05-01' = if (lockEnabled) {
+  name: 'patrol'
+  scope: app
+  properties: {
+    level: 'CanNotDelete'
+    notes: 'The app registration trusts this identity by its object id, which another one does not have.'
+  }
 }
 
 @description('The app\'s identity, by its id')

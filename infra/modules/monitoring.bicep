@@ -1,5 +1,6 @@
 // Where logs go: a workspace, and Application Insights on it, which takes telemetry
-// only with an Entra token.
+// only with an Entra token. It has the app's lines; a diagnostic setting for
+// FunctionAppLogs would bill the same lines a second time.
 @description('Region of the resources')
 param location string
 
@@ -15,7 +16,13 @@ param insightsName string
 @description('Days for which logs are kept')
 param retentionDays int
 
-resource workspace 'Microsoft.OperationalInsights/workspaces@2025-07-01' = {
+@description('Gigabytes a day after which nothing more is taken; -1: no limit')
+param dailyCapGb int
+
+@description('Workspace of yours, by its id; empty: one is made')
+param existingWorkspaceId string
+
+resource workspace 'Microsoft.OperationalInsights/workspaces@2025-07-01' = if (empty(existingWorkspaceId)) {
   name: workspaceName
   location: location
   tags: tags
@@ -23,6 +30,7 @@ resource workspace 'Microsoft.OperationalInsights/workspaces@2025-07-01' = {
     sku: { name: 'PerGB2018' }
     retentionInDays: retentionDays
     features: { disableLocalAuth: true }
+    workspaceCapping: { dailyQuotaGb: dailyCapGb }
   }
 }
 
@@ -33,10 +41,10 @@ resource insights 'Microsoft.Insights/components@2020-02-02' = {
   kind: 'web'
   properties: {
     Application_Type: 'web'
-    WorkspaceResourceId: workspace.id
+    WorkspaceResourceId: empty(existingWorkspaceId) ? workspace.id : existingWorkspaceId
     DisableLocalAuth: true
   }
 }
 
 @description('Log Analytics workspace, by its id')
-output workspaceId string = workspace.id
+output workspaceId string = empty(existingWorkspaceId) ? workspace.id : existingWorkspaceId

@@ -24,6 +24,12 @@ param commandQueue string
 @description('Name of the queue of the vault\'s events')
 param vaultEventQueue string
 
+@description('Name of the queue of consumers\' confirmations')
+param confirmationQueue string
+
+@description('Who confirms, as roles name them')
+param confirmationSenders string[]
+
 @description('Name of the topic of patrol\'s events')
 param eventTopic string
 
@@ -86,6 +92,10 @@ resource bus 'Microsoft.ServiceBus/namespaces@2026-01-01' existing = {
     name: vaultEventQueue
   }
 
+  resource confirmations 'queues' existing = {
+    name: confirmationQueue
+  }
+
   resource events 'topics' existing = {
     name: eventTopic
   }
@@ -145,6 +155,28 @@ resource appOwnsVaultEvents 'Microsoft.Authorization/roleAssignments@2022-04-01'
     roleDefinitionId: serviceBusDataOwner
   }
 }
+
+resource appOwnsConfirmations 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
+  name: guid(bus::confirmations.id, appPrincipalId, serviceBusDataOwner)
+  scope: bus::confirmations
+  properties: {
+    principalId: appPrincipalId
+    principalType: 'ServicePrincipal'
+    roleDefinitionId: serviceBusDataOwner
+  }
+}
+
+resource consumersConfirm 'Microsoft.Authorization/roleAssignments@2022-04-01' = [
+  for consumer in confirmationSenders: {
+    name: guid(bus::confirmations.id, consumer, serviceBusDataSender)
+    scope: bus::confirmations
+    properties: {
+      principalId: consumer
+      principalType: 'ServicePrincipal'
+      roleDefinitionId: serviceBusDataSender
+    }
+  }
+]
 
 resource appPublishesEvents 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
   name: guid(bus::events.id, appPrincipalId, serviceBusDataSender)

@@ -15,12 +15,18 @@ param stateContainer string
 @description('Reachable from everywhere (with a role), or by private endpoint only')
 param publicAccess bool
 
+@description('Copies in several zones; cannot be changed later by a deployment')
+param zoneRedundant bool
+
+@description('Locks it against deletion')
+param lockEnabled bool
+
 resource account 'Microsoft.Storage/storageAccounts@2025-08-01' = {
   name: name
   location: location
   tags: tags
   kind: 'StorageV2'
-  sku: { name: 'Standard_LRS' }
+  sku: { name: zoneRedundant ? 'Standard_ZRS' : 'Standard_LRS' }
   properties: {
     minimumTlsVersion: 'TLS1_2'
     supportsHttpsTrafficOnly: true
@@ -53,6 +59,15 @@ resource account 'Microsoft.Storage/storageAccounts@2025-08-01' = {
       name: stateContainer
       properties: { publicAccess: 'None' }
     }
+  }
+}
+
+resource locked 'Microsoft.Authorization/locks@2020-05-01' = if (lockEnabled) {
+  name: 'patrol'
+  scope: account
+  properties: {
+    level: 'CanNotDelete'
+    notes: 'The host keeps its keys here, and patrol what its processes tell each other.'
   }
 }
 

@@ -11,6 +11,12 @@ param name string
 @description('Reachable from everywhere (with a role), or by private endpoint only')
 param publicAccess bool
 
+@description('Public addresses and ranges that may come all the same')
+param allowedAddresses string[]
+
+@description('Locks it against deletion')
+param lockEnabled bool
+
 @description('Nothing deleted can be purged before its time')
 param purgeProtection bool
 
@@ -35,10 +41,12 @@ resource vault 'Microsoft.KeyVault/vaults@2026-02-01' = {
     softDeleteRetentionInDays: softDeleteDays
     // The service refuses false: it can be on or not be mentioned.
     enablePurgeProtection: purgeProtection ? true : null
-    publicNetworkAccess: publicAccess ? 'Enabled' : 'Disabled'
+    // Where it is disabled, rules are not looked at.
+    publicNetworkAccess: publicAccess || !empty(allowedAddresses) ? 'Enabled' : 'Disabled'
     networkAcls: {
       defaultAction: publicAccess ? 'Allow' : 'Deny'
       bypass: 'AzureServices'
+      ipRules: [for address in allowedAddresses: { value: address }]
     }
   }
 }
@@ -56,6 +64,15 @@ resource logs 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
         enabled: true
       }
     ]
+  }
+}
+
+resource locked 'Microsoft.Authorization/locks@2020-05-01' = if (lockEnabled) {
+  name: 'patrol'
+  scope: vault
+  properties: {
+    level: 'CanNotDelete'
+    notes: 'The vault is patrol\'s memory.'
   }
 }
 

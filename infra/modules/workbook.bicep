@@ -8,6 +8,9 @@ param tags { *: string }
 @description('The name that people see')
 param displayName string
 
+@description('Name of Application Insights: in a workspace of many its lines are told apart by it')
+param insightsName string
+
 @description('Log Analytics workspace, by its id')
 param workspaceId string
 
@@ -21,6 +24,10 @@ resource workbook 'Microsoft.Insights/workbooks@2023-06-01' = {
     displayName: displayName
     sourceId: workspaceId
     version: 'Notebook/1.0'
-    serializedData: replace(loadTextContent('../workbook.json'), '{workspace}', workspaceId)
+    serializedData: replace(
+      replace(loadTextContent('../workbook.json'), '{workspace}', workspaceId),
+      '{insights}',
+      toLower(resourceId('Microsoft.Insights/components', insightsName))
+    )
   }
 }

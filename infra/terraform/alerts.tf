@@ -1,5 +1,13 @@
 # What a person should hear of. The queries read lines that the handler logs.
 locals {
+  dashboard_url = "${var.public_url == "" ? module.site.url : var.public_url}/api/dashboard"
+  own_group     = var.alert_email != "" || length(var.action_group_ids) == 0
+  group_ids     = concat(azurerm_monitor_action_group.people[*].id, var.action_group_ids)
+
+  # Each query asks for what stands as of the last sweeps, not for an event that is told
+  # once: an alert lasts as long as its trouble. What it is about goes into the mail.
+  about = ["subject", "displayName", "class", "code"]
+
   # Rows of the query: more than 0, or (below) fewer than 1.
   log_alerts = {
     rotation-failed = {
@@ -7,8 +15,7 @@ locals {
       query     = file("${path.module}/../queries/rotation-failed.kql")
       severity  = 1
       every     = "PT15M"
-      window    = "PT30M"
-      dimension = "subject"
+      about     = local.about
       operator  = "GreaterThan"
       threshold = 0
     }
@@ -17,8 +24,7 @@ locals {
       query     = file("${path.module}/../queries/sign-in-required.kql")
       severity  = 1
       every     = "PT15M"
-      window    = "PT30M"
-      dimension = "subject"
+      about     = local.about
       operator  = "GreaterThan"
       threshold = 0
     }
@@ -27,8 +33,7 @@ locals {
       query     = file("${path.module}/../queries/check-incomplete.kql")
       severity  = 1
       every     = "PT15M"
-      window    = "PT30M"
-      dimension = "subject"
+      about     = local.about
       operator  = "GreaterThan"
       threshold = 0
     }
@@ -37,8 +42,7 @@ locals {
       query     = file("${path.module}/../queries/ends-soon.kql")
       severity  = 0
       every     = "PT1H"
-      window    = "P1D"
-      dimension = "subject"
+      about     = local.about
       operator  = "GreaterThan"
       threshold = 0
     }
@@ -47,8 +51,7 @@ locals {
       query     = file("${path.module}/../queries/sign-in-expiring.kql")
       severity  = 2
       every     = "PT1H"
-      window    = "PT1H"
-      dimension = "subject"
+      about     = local.about
       operator  = "GreaterThan"
       threshold = 0
     }
@@ -57,18 +60,16 @@ locals {
       query     = file("${path.module}/../queries/expiring.kql")
       severity  = 3
       every     = "PT1H"
-      window    = "PT1H"
-      dimension = "subject"
+      about     = local.about
       operator  = "GreaterThan"
       threshold = 0
     }
     no-sweep = {
-      text      = "No sweep has ended for a day"
+      text      = "No sweep has ended for two intervals of the schedule"
       query     = file("${path.module}/../queries/sweeps.kql")
       severity  = 1
       every     = "PT1H"
-      window    = "P1D"
-      dimension = ""
+      about     = []
       operator  = "LessThan"
       threshold = 1
     }
@@ -81,7 +82,9 @@ locals {
       namespace   = "Microsoft.ServiceBus/namespaces"
       metric      = "DeadletteredMessages"
       aggregation = "Maximum"
+      window      = "PT15M"
       dimension   = "EntityName"
+      values      = ["*"]
     }
     event-delivery = {
       text        = "Event Grid could not deliver an event of the vault to its queue"
@@ -89,14 +92,29 @@ locals {
       namespace   = "Microsoft.EventGrid/systemTopics"
       metric      = "DeliveryAttemptFailCount"
       aggregation = "Total"
+      window      = "PT15M"
       dimension   = "EventSubscriptionName"
+      values      = ["*"]
+    }
+    # The least of half an hour is more than 0: nothing has emptied the queue in it.
+    waiting-messages = {
+      text        = "A queue has had messages for half an hour that nobody took: the app does not wake"
+      scope       = azurerm_servicebus_namespace.bus.id
+      namespace   = "Microsoft.ServiceBus/namespaces"
+      metric      = "ActiveMessages"
+      aggregation = "Minimum"
+      window      = "PT30M"
+      dimension   = "EntityName"
+      values      = [local.command_queue, local.vault_event_queue, local.confirmation_queue]
     }
   }
 }
 
 resource "azurerm_monitor_action_group" "people" {
-  name                = "${local.prefix.actionGroup}${local.token}"
-  resource_group_name = azurerm_resource_group.group.name
+  count = local.own_group ? 1 : 0
+
+  name                = local.name.actionGroup
+  resource_group_name = local.group.name
   location            = "global"
   tags                = local.tags
   short_name          = "patrol"
@@ -116,29 +134,29 @@ resource "azurerm_monitor_scheduled_query_rules_alert_v2" "alert" {
   for_each = local.log_alerts
 
   name                    = "patrol-${var.environment_name}-${each.key}"
-  resource_group_name     = azurerm_resource_group.group.name
+  resource_group_name     = local.group.name
   location                = var.location
   tags                    = local.tags
   display_name            = "patrol: ${each.key}"
-  description             = each.value.text
+  description             = "${each.value.text}. Runbook: ${var.runbook_url}#${each.key}. Dashboard: ${local.dashboard_url}"
   severity                = each.value.severity
   enabled                 = true
-  scopes                  = [azurerm_log_analytics_workspace.workspace.id]
+  scopes                  = [local.workspace_id]
   evaluation_frequency    = each.value.every
-  window_duration         = each.value.window
+  window_duration         = local.sweep_window
   auto_mitigation_enabled = true
 
   # A new workspace has no table yet that the query could be tried on.
   skip_query_validation = true
 
   criteria {
-    query                   = each.value.query
+    query                   = replace(each.value.query, "{insights}", lower(azurerm_application_insights.insights.id))
     time_aggregation_method = "Count"
     operator                = each.value.operator
     threshold               = each.value.threshold
 
     dynamic "dimension" {
-      for_each = each.value.dimension == "" ? [] : [each.value.dimension]
+      for_each = each.value.about
 
       content {
         name     = dimension.value
@@ -154,7 +172,11 @@ resource "azurerm_monitor_scheduled_query_rules_alert_v2" "alert" {
   }
 
   action {
-    action_groups = [azurerm_monitor_action_group.people.id]
+    action_groups = local.group_ids
+    custom_properties = {
+      runbook   = "${var.runbook_url}#${each.key}"
+      dashboard = local.dashboard_url
+    }
   }
 }
 
@@ -162,14 +184,14 @@ resource "azurerm_monitor_metric_alert" "alert" {
   for_each = local.metric_alerts
 
   name                = "patrol-${var.environment_name}-${each.key}"
-  resource_group_name = azurerm_resource_group.group.name
+  resource_group_name = local.group.name
   tags                = local.tags
-  description         = each.value.text
+  description         = "${each.value.text}. Runbook: ${var.runbook_url}#${each.key}. Dashboard: ${local.dashboard_url}"
   severity            = 2
   enabled             = true
   scopes              = [each.value.scope]
   frequency           = "PT5M"
-  window_size         = "PT15M"
+  window_size         = each.value.window
   auto_mitigate       = true
 
   criteria {
@@ -182,11 +204,15 @@ resource "azurerm_monitor_metric_alert" "alert" {
     dimension {
       name     = each.value.dimension
       operator = "Include"
-      values   = ["*"]
+      values   = each.value.values
     }
   }
 
-  action {
-    action_group_id = azurerm_monitor_action_group.people.id
+  dynamic "action" {
+    for_each = local.group_ids
+
+    content {
+      action_group_id = action.value
+    }
   }
 }

@@ -1,7 +1,7 @@
 # Commands in, the vault's events in, patrol's events out.
 resource "azurerm_servicebus_namespace" "bus" {
   name                          = local.bus_name
-  resource_group_name           = azurerm_resource_group.group.name
+  resource_group_name           = local.group.name
   location                      = var.location
   tags                          = local.tags
   sku                           = var.service_bus_sku
@@ -47,6 +47,17 @@ resource "azurerm_servicebus_queue" "vault_events" {
   max_delivery_count                      = 10
 }
 
+# Consumers say here that they have switched. No duplicate detection: a forged message
+# must not shut a right one out.
+resource "azurerm_servicebus_queue" "confirmations" {
+  name                         = local.confirmation_queue
+  namespace_id                 = azurerm_servicebus_namespace.bus.id
+  requires_session             = false
+  requires_duplicate_detection = false
+  lock_duration                = "PT5M"
+  max_delivery_count           = 10
+}
+
 # Batched operations are the service's default; azurerm's, for topic and subscription,
 # is to switch them off.
 resource "azurerm_servicebus_topic" "events" {
@@ -72,7 +83,7 @@ resource "azurerm_servicebus_subscription" "all" {
 resource "azurerm_monitor_diagnostic_setting" "bus" {
   name                       = "all"
   target_resource_id         = azurerm_servicebus_namespace.bus.id
-  log_analytics_workspace_id = azurerm_log_analytics_workspace.workspace.id
+  log_analytics_workspace_id = local.workspace_id
 
   enabled_log {
     category_group = "allLogs"

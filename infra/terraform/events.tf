@@ -1,8 +1,8 @@
 # The vault's events, to the queue of hints. A vault has one system topic; patrol's
 # vault is its own, so this is it.
 resource "azurerm_eventgrid_system_topic" "vault" {
-  name                = "${local.prefix.eventGridSystemTopic}${local.token}"
-  resource_group_name = azurerm_resource_group.group.name
+  name                = local.name.eventGridSystemTopic
+  resource_group_name = local.group.name
   location            = var.location
   tags                = local.tags
   source_resource_id  = azurerm_key_vault.vault.id
@@ -18,7 +18,7 @@ resource "azurerm_eventgrid_system_topic_event_subscription" "vault" {
   count = var.subscribe_to_vault ? 1 : 0
 
   name                  = "vault-events"
-  resource_group_name   = azurerm_resource_group.group.name
+  resource_group_name   = local.group.name
   system_topic          = azurerm_eventgrid_system_topic.vault.name
   event_delivery_schema = "EventGridSchema"
   service_bus_queue_id  = azurerm_servicebus_queue.vault_events.id
@@ -46,7 +46,7 @@ resource "azurerm_eventgrid_system_topic_event_subscription" "vault" {
 resource "azurerm_monitor_diagnostic_setting" "events" {
   name                       = "all"
   target_resource_id         = azurerm_eventgrid_system_topic.vault.id
-  log_analytics_workspace_id = azurerm_log_analytics_workspace.workspace.id
+  log_analytics_workspace_id = local.workspace_id
 
   enabled_log {
     category_group = "allLogs"

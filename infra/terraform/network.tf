@@ -1,7 +1,14 @@
 # A virtual network with a subnet for the app's instances and one for private
 # endpoints; private endpoints for what the app speaks to, and the names by which it
-# finds them.
+# finds them. Subnets, zones and NAT of yours take the place of these.
 locals {
+  makes_network      = var.vnet_enabled && var.app_subnet_id == ""
+  app_subnet_id      = local.makes_network ? one(azurerm_subnet.app[*].id) : var.vnet_enabled ? var.app_subnet_id : ""
+  endpoint_subnet_id = local.makes_network ? one(azurerm_subnet.endpoints[*].id) : var.endpoint_subnet_id
+  zone_ids = { for group, e in local.endpoints : group => (
+    var.private_dns_zones == "" ? one([for name, z in azurerm_private_dns_zone.zone : z.id if name == group]) : "${var.private_dns_zones}/providers/Microsoft.Network/privateDnsZones/${e.zone}"
+  ) if var.private_dns_zones != "policy" }
+
   all_endpoints = {
     blob      = { zone = "privatelink.blob.core.windows.net", target = azurerm_storage_account.host.id, wanted = var.vnet_enabled }
     vault     = { zone = "privatelink.vaultcore.azure.net", target = azurerm_key_vault.vault.id, wanted = var.vnet_enabled }
@@ -11,29 +18,29 @@ locals {
 }
 
 resource "azurerm_network_security_group" "rules" {
-  count = var.vnet_enabled ? 1 : 0
+  count = local.makes_network ? 1 : 0
 
-  name                = "${local.prefix.networkSecurityGroup}${local.token}"
-  resource_group_name = azurerm_resource_group.group.name
+  name                = local.name.networkSecurityGroup
+  resource_group_name = local.group.name
   location            = var.location
   tags                = local.tags
 }
 
 resource "azurerm_virtual_network" "network" {
-  count = var.vnet_enabled ? 1 : 0
+  count = local.makes_network ? 1 : 0
 
-  name                = "${local.prefix.virtualNetwork}${local.token}"
-  resource_group_name = azurerm_resource_group.group.name
+  name                = local.name.virtualNetwork
+  resource_group_name = local.group.name
   location            = var.location
   tags                = local.tags
   address_space       = [var.vnet_address_prefix]
 }
 
 resource "azurerm_subnet" "app" {
-  count = var.vnet_enabled ? 1 : 0
+  count = local.makes_network ? 1 : 0
 
   name                 = "app"
-  resource_group_name  = azurerm_resource_group.group.name
+  resource_group_name  = local.group.name
   virtual_network_name = azurerm_virtual_network.network[0].name
   address_prefixes     = [cidrsubnet(var.vnet_address_prefix, 26 - local.prefix_length, 0)]
 
@@ -48,10 +55,10 @@ resource "azurerm_subnet" "app" {
 }
 
 resource "azurerm_subnet" "endpoints" {
-  count = var.vnet_enabled ? 1 : 0
+  count = local.makes_network ? 1 : 0
 
   name                              = "endpoints"
-  resource_group_name               = azurerm_resource_group.group.name
+  resource_group_name               = local.group.name
   virtual_network_name              = azurerm_virtual_network.network[0].name
   address_prefixes                  = [cidrsubnet(var.vnet_address_prefix, 26 - local.prefix_length, 1)]
   private_endpoint_network_policies = "Enabled"
@@ -59,7 +66,7 @@ resource "azurerm_subnet" "endpoints" {
 
 locals {
   prefix_length = tonumber(split("/", var.vnet_address_prefix)[1])
-  subnets       = var.vnet_enabled ? { app = azurerm_subnet.app[0].id, endpoints = azurerm_subnet.endpoints[0].id } : {}
+  subnets       = local.makes_network ? { app = azurerm_subnet.app[0].id, endpoints = azurerm_subnet.endpoints[0].id } : {}
 }
 
 resource "azurerm_subnet_network_security_group_association" "rules" {
@@ -70,19 +77,19 @@ resource "azurerm_subnet_network_security_group_association" "rules" {
 }
 
 resource "azurerm_private_dns_zone" "zone" {
-  for_each = local.endpoints
+  for_each = { for group, e in local.endpoints : group => e if var.private_dns_zones == "" }
 
   name                = each.value.zone
-  resource_group_name = azurerm_resource_group.group.name
+  resource_group_name = local.group.name
   tags                = local.tags
 }
 
 resource "azurerm_private_dns_zone_virtual_network_link" "link" {
-  for_each = local.endpoints
+  for_each = { for group, e in local.endpoints : group => e if var.private_dns_zones == "" }
 
   name                 = "patrol"
   private_dns_zone_id  = azurerm_private_dns_zone.zone[each.key].id
-  virtual_network_id   = azurerm_virtual_network.network[0].id
+  virtual_network_id   = split("/subnets/", local.endpoint_subnet_id)[0]
   registration_enabled = false
   tags                 = local.tags
 }
@@ -90,11 +97,11 @@ resource "azurerm_private_dns_zone_virtual_network_link" "link" {
 resource "azurerm_private_endpoint" "endpoint" {
   for_each = local.endpoints
 
-  name                = "${local.prefix.privateEndpoint}${local.token}-${each.key}"
-  resource_group_name = azurerm_resource_group.group.name
+  name                = "${local.name.privateEndpoint}-${each.key}"
+  resource_group_name = local.group.name
   location            = var.location
   tags                = local.tags
-  subnet_id           = azurerm_subnet.endpoints[0].id
+  subnet_id           = local.endpoint_subnet_id
 
   private_service_connection {
     name                           = each.key
@@ -103,9 +110,13 @@ resource "azurerm_private_endpoint" "endpoint" {
     is_manual_connection           = false
   }
 
-  private_dns_zone_group {
-    name                 = "default"
-    private_dns_zone_ids = [azurerm_private_dns_zone.zone[each.key].id]
+  dynamic "private_dns_zone_group" {
+    for_each = [for group, id in local.zone_ids : id if group == each.key]
+
+    content {
+      name                 = "default"
+      private_dns_zone_ids = [private_dns_zone_group.value]
+    }
   }
 
   # A name that leads nowhere yet is worse than none. One subnet takes one change at a
@@ -114,4 +125,41 @@ resource "azurerm_private_endpoint" "endpoint" {
     azurerm_private_dns_zone_virtual_network_link.link,
     azurerm_subnet_network_security_group_association.rules,
   ]
+}
+
+# One address from which the app calls.
+resource "azurerm_public_ip" "egress" {
+  count = local.makes_network && var.nat_gateway_enabled ? 1 : 0
+
+  name                = local.name.publicAddress
+  resource_group_name = local.group.name
+  location            = var.location
+  tags                = local.tags
+  sku                 = "Standard"
+  allocation_method   = "Static"
+  zones               = var.zone_redundant ? ["1", "2", "3"] : null
+}
+
+resource "azurerm_nat_gateway" "egress" {
+  count = local.makes_network && var.nat_gateway_enabled ? 1 : 0
+
+  name                = local.name.natGateway
+  resource_group_name = local.group.name
+  location            = var.location
+  tags                = local.tags
+  sku_name            = "Standard"
+}
+
+resource "azurerm_nat_gateway_public_ip_association" "egress" {
+  count = local.makes_network && var.nat_gateway_enabled ? 1 : 0
+
+  nat_gateway_id       = azurerm_nat_gateway.egress[0].id
+  public_ip_address_id = azurerm_public_ip.egress[0].id
+}
+
+resource "azurerm_subnet_nat_gateway_association" "egress" {
+  count = local.makes_network && (var.nat_gateway_enabled || var.nat_gateway_id != "") ? 1 : 0
+
+  subnet_id      = azurerm_subnet.app[0].id
+  nat_gateway_id = var.nat_gateway_enabled ? azurerm_nat_gateway.egress[0].id : var.nat_gateway_id
 }

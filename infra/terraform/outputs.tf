@@ -12,7 +12,12 @@ output "AZURE_TENANT_ID" {
 
 output "AZURE_RESOURCE_GROUP" {
   description = "Name of the resource group"
-  value       = azurerm_resource_group.group.name
+  value       = local.group.name
+}
+
+output "PATROL_DASHBOARD_URL" {
+  description = "Address of the dashboard"
+  value       = local.dashboard_url
 }
 
 output "PATROL_FUNCTION_APP" {
@@ -73,4 +78,14 @@ output "PATROL_EVENT_TOPIC" {
 output "PATROL_EVENT_SUBSCRIPTION" {
   description = "Subscription to all of patrol's events"
   value       = azurerm_servicebus_subscription.all.name
+}
+
+output "PATROL_CONFIRMATION_QUEUE" {
+  description = "Queue on which consumers confirm that they have switched"
+  value       = azurerm_servicebus_queue.confirmations.name
+}
+
+output "PATROL_EGRESS_ADDRESS" {
+  description = "The address from which the app calls, if it is fixed here; else empty"
+  value       = length(azurerm_public_ip.egress) == 0 ? "" : azurerm_public_ip.egress[0].ip_address
 }

@@ -22,15 +22,21 @@ locals {
     # that is; without that it looks at the first messages alone, and takes a scheduled one for nothing.
     app_owns_commands             = { who = local.app, role = "service_bus_data_owner", scope = azurerm_servicebus_queue.commands.id }
     app_owns_vault_events         = { who = local.app, role = "service_bus_data_owner", scope = azurerm_servicebus_queue.vault_events.id }
+    app_owns_confirmations        = { who = local.app, role = "service_bus_data_owner", scope = azurerm_servicebus_queue.confirmations.id }
     app_publishes_events          = { who = local.app, role = "service_bus_data_sender", scope = azurerm_servicebus_topic.events.id }
     app_on_insights               = { who = local.app, role = "monitoring_metrics_publisher", scope = azurerm_application_insights.insights.id }
     event_grid_sends_vault_events = { who = local.event, role = "service_bus_data_sender", scope = azurerm_servicebus_queue.vault_events.id }
   }
+
+  # Consumers may say that they have switched, and nothing else.
+  consumers = { for id in var.confirmation_senders : "consumer_${id}" => {
+    who = id, role = "service_bus_data_sender", scope = azurerm_servicebus_queue.confirmations.id
+  } }
 }
 
 # The name is made from what is assigned: a second run finds the first one's.
 resource "azurerm_role_assignment" "role" {
-  for_each = { for name, role in local.roles : name => role if var.assign_roles }
+  for_each = { for name, role in merge(local.roles, local.consumers) : name => role if var.assign_roles }
 
   name               = uuidv5("url", "${each.value.scope}/${each.value.who}/${local.role_ids[each.value.role]}")
   scope              = each.value.scope

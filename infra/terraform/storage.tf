@@ -1,13 +1,13 @@
 # The host's storage, the container that the app's package lies in, and the one of the
 # app's state. It has no keys to give away: they are switched off.
 resource "azurerm_storage_account" "host" {
-  name                             = "${local.prefix.storageAccount}${local.token}"
-  resource_group_name              = azurerm_resource_group.group.name
+  name                             = local.name.storageAccount
+  resource_group_name              = local.group.name
   location                         = var.location
   tags                             = local.tags
   account_kind                     = "StorageV2"
   account_tier                     = "Standard"
-  account_replication_type         = "LRS"
+  account_replication_type         = var.zone_redundant ? "ZRS" : "LRS"
   min_tls_version                  = "TLS1_2"
   https_traffic_only_enabled       = true
   shared_access_key_enabled        = false

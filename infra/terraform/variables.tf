@@ -36,14 +36,14 @@ variable "location" {
 # --- The app
 
 variable "check_schedule" {
-  description = "When the sweep runs: NCRONTAB with six fields, UTC; empty: 0 0 */6 * * *"
+  description = "When the sweep runs: NCRONTAB with six fields, UTC, at least daily; empty: every six hours"
   type        = string
   default     = ""
   nullable    = false
 
   validation {
-    condition     = var.check_schedule == "" || length(compact(split(" ", var.check_schedule))) == 6
-    error_message = "check_schedule must have six fields (second minute hour day month weekday), like 0 0 */6 * * *."
+    condition     = var.check_schedule == "" || can(regex("^\\S+ +\\S+ +\\S+ +\\* +\\* +[*?]$", var.check_schedule))
+    error_message = "check_schedule must have six fields (second minute hour day month weekday) and sweep at least once a day, like 0 0 */6 * * *: alerts look back for two days at most."
   }
 }
 
@@ -162,6 +162,25 @@ variable "always_ready_http" {
   }
 }
 
+variable "always_ready_reconcile" {
+  description = "Instances kept ready for commands; the way of a leaked PAT waits for these, not for those of HTTP"
+  type        = number
+  default     = 0
+  nullable    = false
+
+  validation {
+    condition     = var.always_ready_reconcile >= 0 && var.always_ready_reconcile <= 10
+    error_message = "always_ready_reconcile must be from 0 to 10."
+  }
+}
+
+variable "extra_settings" {
+  description = "Settings of yours beside patrol's, like OTEL_*; no secrets, but references to secrets in a vault"
+  type        = map(string)
+  default     = {}
+  nullable    = false
+}
+
 # --- Sign-in
 
 variable "entra_tenant_id" {
@@ -207,11 +226,6 @@ variable "authentication_enabled" {
   type        = bool
   default     = false
   nullable    = false
-
-  validation {
-    condition     = !var.authentication_enabled || var.entra_client_id != ""
-    error_message = "authentication_enabled needs entra_client_id, the app registration that people sign in to."
-  }
 }
 
 variable "unauthenticated_action" {
@@ -259,6 +273,18 @@ variable "service_bus_sku" {
   }
 }
 
+variable "confirmation_senders" {
+  description = "Who confirms that they have switched to a new PAT, by object id: they may send to pat-confirmations"
+  type        = list(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for id in var.confirmation_senders : can(regex("^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", id))])
+    error_message = "confirmation_senders must be object ids: GUIDs in lower case."
+  }
+}
+
 # --- Network
 
 variable "vnet_enabled" {
@@ -280,6 +306,63 @@ variable "vnet_address_prefix" {
   }
 }
 
+variable "app_subnet_id" {
+  description = "Subnet of yours for the app, by id, delegated to Microsoft.App/environments; empty: one is made"
+  type        = string
+  default     = ""
+  nullable    = false
+
+  validation {
+    condition     = (var.app_subnet_id == "") == (var.endpoint_subnet_id == "")
+    error_message = "app_subnet_id and endpoint_subnet_id belong together: give both subnets, or neither."
+  }
+}
+
+variable "endpoint_subnet_id" {
+  description = "Subnet of yours for private endpoints, by id; empty: one is made"
+  type        = string
+  default     = ""
+  nullable    = false
+}
+
+variable "private_dns_zones" {
+  description = "Private DNS zones: empty: made here; the id of the group that has them; or policy: somebody else enters names"
+  type        = string
+  default     = ""
+  nullable    = false
+
+  validation {
+    condition     = contains(["", "policy"], var.private_dns_zones) || startswith(var.private_dns_zones, "/subscriptions/")
+    error_message = "private_dns_zones must be empty, policy, or the id of a resource group."
+  }
+}
+
+variable "nat_gateway_enabled" {
+  description = "Makes a NAT gateway with one fixed address, for policies on locations and firewalls that list callers"
+  type        = bool
+  default     = false
+  nullable    = false
+}
+
+variable "nat_gateway_id" {
+  description = "NAT gateway of yours for the app's subnet, by id"
+  type        = string
+  default     = ""
+  nullable    = false
+}
+
+variable "vault_allowed_addresses" {
+  description = "Public addresses and ranges from which people and pipelines reach the vault, if a network closes it"
+  type        = list(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = length(var.vault_allowed_addresses) == 0 || var.vnet_enabled
+    error_message = "vault_allowed_addresses needs vnet_enabled: without a network they would shut the app itself out of the vault."
+  }
+}
+
 # --- Monitoring
 
 variable "alert_email" {
@@ -294,6 +377,27 @@ variable "alert_email" {
   }
 }
 
+variable "action_group_ids" {
+  description = "Action groups of yours that are told of alerts, by id"
+  type        = list(string)
+  default     = []
+  nullable    = false
+}
+
+variable "runbook_url" {
+  description = "Where the mails of alerts find the runbooks"
+  type        = string
+  default     = "https://github.com/azure-patrol/patrol/blob/main/docs/operations.md"
+  nullable    = false
+}
+
+variable "workspace_id" {
+  description = "Log Analytics workspace of yours, by id; empty: one is made"
+  type        = string
+  default     = ""
+  nullable    = false
+}
+
 variable "log_retention_days" {
   description = "Days for which logs are kept"
   type        = number
@@ -304,6 +408,55 @@ variable "log_retention_days" {
     condition     = var.log_retention_days >= 30 && var.log_retention_days <= 730
     error_message = "log_retention_days must be from 30 to 730."
   }
+}
+
+variable "log_daily_cap_gb" {
+  description = "Gigabytes of logs a day after which the workspace that is made here takes no more; -1: no limit"
+  type        = number
+  default     = 1
+  nullable    = false
+
+  validation {
+    condition     = var.log_daily_cap_gb >= -1
+    error_message = "log_daily_cap_gb must be a number of gigabytes, or -1 for no limit."
+  }
+}
+
+# --- The landing zone
+
+variable "resource_group" {
+  description = "Resource group of yours to deploy into, by name; empty: one is made"
+  type        = string
+  default     = ""
+  nullable    = false
+}
+
+variable "tags" {
+  description = "Tags of yours on every resource"
+  type        = map(string)
+  default     = {}
+  nullable    = false
+}
+
+variable "names" {
+  description = "Names of yours, by the keys of abbreviations.json, like {\"keyVault\": \"kv-payments-patrol\"}"
+  type        = map(string)
+  default     = {}
+  nullable    = false
+}
+
+variable "zone_redundant" {
+  description = "Spreads plan and storage over zones, where the region has them"
+  type        = bool
+  default     = false
+  nullable    = false
+}
+
+variable "lock_enabled" {
+  description = "Locks vault, identity, storage and Service Bus against deletion"
+  type        = bool
+  default     = false
+  nullable    = false
 }
 
 # --- For deployers who must not do everything

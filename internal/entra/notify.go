@@ -98,7 +98,13 @@ func (a *account) notifyExpiring(ctx context.Context) {
 	until := a.stored.created.Add(refreshTokenLife).UTC().Truncate(time.Second)
 	at, now := until.Add(-warnBefore), a.client.cfg.Now()
 	isNear := !now.Before(at) && now.Before(until)
-	if !isNear || a.stored.tags[tagExpiring] == until.Format(time.RFC3339) {
+	if !isNear {
+		return
+	}
+	// The event comes once; this is the state, at each sweep, which an alert asks for.
+	a.client.cfg.Log.WarnContext(ctx, "a sign-in could not be renewed for weeks and ends soon; a new sign-in mends it",
+		"identity", a.name, "user", a.user, "code", codeInactivity, "until", until)
+	if a.stored.tags[tagExpiring] == until.Format(time.RFC3339) {
 		return
 	}
 	err := a.client.cfg.Notify(ctx, &rotation.SignInExpiring{
@@ -110,8 +116,6 @@ func (a *account) notifyExpiring(ctx context.Context) {
 			"class", rotation.ClassOf(err))
 		return
 	}
-	a.warn(ctx, "a sign-in could not be renewed for weeks and ends soon; a new sign-in mends it",
-		"user", a.user, "until", until)
 	a.changeTags(ctx, func(tags map[string]string) { tags[tagExpiring] = until.Format(time.RFC3339) })
 }
 

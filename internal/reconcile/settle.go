@@ -77,8 +77,8 @@ func (w *work) record(ctx context.Context, step rotation.Step, e *rotation.Error
 		Attempt: w.order.Attempt, At: w.Now()}
 	w.failures.add(f)
 	w.Observer.Failed(ctx, &w.spec, f)
-	w.log.WarnContext(ctx, "step failed", "step", string(step), "class", string(e.Class), "code", e.Code,
-		"error", e.Message, "activity", e.ActivityID)
+	w.log.WarnContext(ctx, "step failed", "displayName", w.spec.DisplayName, "step", string(step),
+		"class", string(e.Class), "code", e.Code, "error", e.Message, "activity", e.ActivityID)
 }
 
 // classified gives a failure without a class the one of what may pass.

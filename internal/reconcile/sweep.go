@@ -420,7 +420,8 @@ func (p *planning) addSignInProblems(signIns map[string]func() error) {
 func (p *planning) warn(ctx context.Context, plan rotation.Plan) {
 	for _, x := range plan.Problems {
 		p.Log.WarnContext(ctx, "the sweep could not observe everything", "identity", x.Identity,
-			"organization", x.Organization, "class", string(rotation.ClassOf(x.Err)), "error", x.Err.Error())
+			"organization", x.Organization, "class", string(rotation.ClassOf(x.Err)), "code", codeOf(x.Err),
+			"error", x.Err.Error())
 	}
 	for _, v := range plan.Released {
 		p.Log.InfoContext(ctx, "a PAT is released: it is no longer in the manifest and is left to run out",
@@ -430,10 +431,15 @@ func (p *planning) warn(ctx context.Context, plan rotation.Plan) {
 		item := &plan.Items[i]
 		if item.EndsSoon(plan.At) {
 			p.Log.WarnContext(ctx, "a PAT ends soon and has no successor", "pat", item.Spec.Name,
-				"validTo", item.Current.Expires)
+				"displayName", item.Spec.DisplayName, "validTo", item.Current.Expires)
 		}
 	}
 	for _, u := range plan.Unmanaged {
+		if left := u.PAT.ValidTo.Sub(plan.At); left > 0 && left <= time.Duration(markDays[0])*rotation.Day {
+			p.Log.InfoContext(ctx, "a PAT that nobody manages ends soon", "authorizationId", u.PAT.AuthorizationID,
+				"displayName", u.PAT.DisplayName, "identity", u.Owner.Identity, "organization", u.Owner.Organization,
+				"validTo", u.PAT.ValidTo)
+		}
 		if u.PAT.Global {
 			p.Log.WarnContext(ctx, "a global PAT stops working on 2026-12-01", "identity", u.Owner.Identity,
 				"authorizationId", u.PAT.AuthorizationID)
@@ -503,4 +509,13 @@ func (p *planning) keepMarks(ctx context.Context, b rotation.BehindMarks, behind
 		p.Log.WarnContext(ctx, "which marks have been published could not be written down for the next sweep",
 			"identity", b.Owner.Identity, "organization", b.Owner.Organization, "class", string(rotation.ClassOf(err)))
 	}
+}
+
+// codeOf is a failure's stable word; empty: it has none.
+func codeOf(err error) string {
+	e := rotation.AsError(err)
+	if e == nil {
+		return ""
+	}
+	return e.Code
 }

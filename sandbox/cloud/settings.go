@@ -28,6 +28,7 @@ func (c *Cloud) Environment() map[string]string {
 		"KEY_VAULT_URL":           c.at.vault,
 		"COMMAND_QUEUE":           CommandQueue,
 		"VAULT_EVENT_QUEUE":       VaultEventQueue,
+		"CONFIRMATION_QUEUE":      ConfirmationQueue,
 		"EVENT_TOPIC":             EventTopic,
 		"CHECK_SCHEDULE":          c.config.CheckSchedule,
 		"AZURE_CLIENT_ID":         c.clientID,

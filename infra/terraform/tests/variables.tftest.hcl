@@ -31,13 +31,18 @@ run "wrong" {
     maximum_instance_count  = 39
     always_ready_http       = 11
     entra_client_credential = "secret"
-    authentication_enabled  = true
     unauthenticated_action  = "Allow"
     vault_soft_delete_days  = 6
     service_bus_sku         = "Basic"
     vnet_address_prefix     = "10.0.0.0/26"
     alert_email             = "nobody"
     log_retention_days      = 29
+    log_daily_cap_gb        = -2
+    always_ready_reconcile  = 11
+    confirmation_senders    = ["jenkins"]
+    app_subnet_id           = "/subscriptions/x"
+    private_dns_zones       = "mine"
+    vault_allowed_addresses = ["203.0.113.7"]
   }
 
   expect_failures = [
@@ -55,13 +60,18 @@ run "wrong" {
     var.maximum_instance_count,
     var.always_ready_http,
     var.entra_client_credential,
-    var.authentication_enabled,
     var.unauthenticated_action,
     var.vault_soft_delete_days,
     var.service_bus_sku,
     var.vnet_address_prefix,
     var.alert_email,
     var.log_retention_days,
+    var.log_daily_cap_gb,
+    var.always_ready_reconcile,
+    var.confirmation_senders,
+    var.app_subnet_id,
+    var.private_dns_zones,
+    var.vault_allowed_addresses,
   ]
 }
 
@@ -73,4 +83,14 @@ run "certificate_without_a_name" {
   }
 
   expect_failures = [var.entra_certificate]
+}
+
+run "a_sweep_on_working_days" {
+  command = plan
+
+  variables {
+    check_schedule = "0 0 6 * * 1-5"
+  }
+
+  expect_failures = [var.check_schedule]
 }

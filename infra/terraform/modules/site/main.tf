@@ -8,13 +8,22 @@ locals {
   plan_id = "${azapi_resource.plan.parent_id}/providers/Microsoft.Web/serverfarms/${azapi_resource.plan.name}"
   site_id = "${azapi_resource.site.parent_id}/providers/Microsoft.Web/sites/${azapi_resource.site.name}"
 
-  host        = "${var.name}.azurewebsites.net"
-  login       = "https://login.microsoftonline.com/"
-  in_network  = var.subnet_id != ""
+  host       = "${var.name}.azurewebsites.net"
+  login      = "https://login.microsoftonline.com/"
+  in_network = var.subnet_id != ""
+
+  # Without a registration there is nothing to sign in to.
+  authenticates = var.authentication.enabled && var.entra.client_id != ""
+
+  # Each group of functions scales by itself, and is kept ready by itself.
+  ready = [for name, n in { "function:reconcile" = var.always_ready_reconcile, http = var.always_ready_http } : { name = name, instanceCount = n } if n > 0]
+
   certificate = var.entra.client_credential == "certificate"
 
   # This is the whole set: what is not here is removed. No value is a secret.
   settings = merge(
+    # patrol's own win.
+    var.extra_settings,
     {
       AzureWebJobsStorage__accountName              = var.storage_name
       AzureWebJobsStorage__credential               = "managedidentity"
@@ -28,6 +37,7 @@ locals {
       ServiceBusConnection__clientId                = var.identity.client_id
       COMMAND_QUEUE                                 = var.bus.command_queue
       VAULT_EVENT_QUEUE                             = var.bus.vault_event_queue
+      CONFIRMATION_QUEUE                            = var.bus.confirmation_queue
       EVENT_TOPIC                                   = var.bus.event_topic
       CHECK_SCHEDULE                                = var.check_schedule
       PATROL_MANIFEST                               = var.manifest
@@ -49,32 +59,31 @@ locals {
     local.certificate ? { ENTRA_CERTIFICATE = var.entra.certificate } : {},
     var.otlp_endpoint == "" ? {} : { OTEL_EXPORTER_OTLP_ENDPOINT = var.otlp_endpoint },
     # App Service's name for: prove yourself by this identity, not by a secret.
-    var.authentication.enabled ? { OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID = var.identity.client_id } : {},
+    local.authenticates ? { OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID = var.identity.client_id } : {},
   )
 
   # What exists as soon as the site does, and can only be changed.
   passwords = { properties = { allow = false } }
   authentication = {
     properties = {
-      platform = { enabled = true }
+      platform = { enabled = local.authenticates }
       # What the app itself leaves open stays open.
       globalValidation = {
-        requireAuthentication       = var.authentication.unauthenticated_action != "AllowAnonymous"
-        unauthenticatedClientAction = var.authentication.unauthenticated_action
+        requireAuthentication       = local.authenticates && var.authentication.unauthenticated_action != "AllowAnonymous"
+        unauthenticatedClientAction = local.authenticates ? var.authentication.unauthenticated_action : "AllowAnonymous"
         redirectToProvider          = "azureactivedirectory"
         excludedPaths               = ["/api/health", "/api/signin/callback"]
       }
       httpSettings = { requireHttps = true }
       identityProviders = {
-        azureActiveDirectory = {
-          enabled = true
+        azureActiveDirectory = merge({ enabled = local.authenticates }, { for name, value in {
           registration = {
             openIdIssuer            = "${local.login}${var.entra.tenant_id}/v2.0"
             clientId                = var.entra.client_id
             clientSecretSettingName = "OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID"
           }
           validation = { allowedAudiences = [var.entra.client_id, "api://${var.entra.client_id}"] }
-        }
+        } : name => value if local.authenticates })
       }
       login = { tokenStore = { enabled = false } }
     }
@@ -94,7 +103,10 @@ resource "azapi_resource" "plan" {
       name = "FC1"
       tier = "FlexConsumption"
     }
-    properties = { reserved = true }
+    properties = {
+      reserved      = true
+      zoneRedundant = var.zone_redundant
+    }
   }
 }
 
@@ -117,6 +129,9 @@ resource "azapi_resource" "site" {
         serverFarmId        = local.plan_id
         httpsOnly           = true
         publicNetworkAccess = "Enabled"
+
+        # By this identity the platform reads what a setting refers to in a vault.
+        keyVaultReferenceIdentity = var.identity.id
 
         siteConfig = {
           minTlsVersion    = "1.2"
@@ -143,7 +158,7 @@ resource "azapi_resource" "site" {
           scaleAndConcurrency = {
             instanceMemoryMB     = var.instance_memory_mb
             maximumInstanceCount = var.maximum_instance_count
-            alwaysReady          = [for n in [var.always_ready_http] : { name = "http", instanceCount = n } if n > 0]
+            alwaysReady          = local.ready
           }
         }
       },
@@ -171,10 +186,9 @@ resource "azapi_update_resource" "passwords" {
   body        = local.passwords
 }
 
-# The host's own keys still count: this stands before them.
+# The host's own keys still count: this stands before them. It is written when it is off,
+# too: what an update leaves out stays as it was.
 resource "azapi_update_resource" "authentication" {
-  count = var.authentication.enabled ? 1 : 0
-
   type        = "Microsoft.Web/sites/config@2023-12-01"
   resource_id = "${local.site_id}/config/authsettingsV2"
   body        = local.authentication

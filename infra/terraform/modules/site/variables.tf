@@ -70,10 +70,11 @@ variable "key_vault_url" {
 variable "bus" {
   description = "Service Bus: host name, queues and topic"
   type = object({
-    host              = string
-    command_queue     = string
-    vault_event_queue = string
-    event_topic       = string
+    host               = string
+    command_queue      = string
+    vault_event_queue  = string
+    confirmation_queue = string
+    event_topic        = string
   })
   nullable = false
 }
@@ -99,6 +100,24 @@ variable "maximum_instance_count" {
 variable "always_ready_http" {
   description = "Instances kept ready for HTTP"
   type        = number
+  nullable    = false
+}
+
+variable "always_ready_reconcile" {
+  description = "Instances kept ready for commands"
+  type        = number
+  nullable    = false
+}
+
+variable "zone_redundant" {
+  description = "Spreads instances over zones"
+  type        = bool
+  nullable    = false
+}
+
+variable "extra_settings" {
+  description = "Settings beside patrol's; patrol's own win"
+  type        = map(string)
   nullable    = false
 }
 

@@ -24,6 +24,9 @@ variables {
   instance_memory_mb         = 512
   maximum_instance_count     = 40
   always_ready_http          = 0
+  always_ready_reconcile     = 0
+  zone_redundant             = false
+  extra_settings             = {}
   check_schedule             = "0 0 */6 * * *"
   log_level                  = "info"
   service_bus_transport      = "amqp"
@@ -39,10 +42,11 @@ variables {
   }
 
   bus = {
-    host              = "sbns-test.servicebus.windows.net"
-    command_queue     = "pat-commands"
-    vault_event_queue = "vault-events"
-    event_topic       = "pat-events"
+    host               = "sbns-test.servicebus.windows.net"
+    command_queue      = "pat-commands"
+    vault_event_queue  = "vault-events"
+    confirmation_queue = "pat-confirmations"
+    event_topic        = "pat-events"
   }
 
   entra = {
@@ -74,6 +78,7 @@ run "plain" {
       AzureWebJobsStorage__credential               = "managedidentity"
       CHECK_SCHEDULE                                = "0 0 */6 * * *"
       COMMAND_QUEUE                                 = "pat-commands"
+      CONFIRMATION_QUEUE                            = "pat-confirmations"
       ENTRA_CLIENT_CREDENTIAL                       = "managed-identity"
       ENTRA_CLIENT_ID                               = "00000000-0000-0000-0000-000000000006"
       ENTRA_TENANT_ID                               = "00000000-0000-0000-0000-000000000002"
@@ -127,8 +132,13 @@ run "plain" {
   }
 
   assert {
-    condition     = length(azapi_update_resource.authentication) == 0
-    error_message = "App Service authentication is off unless asked for."
+    condition     = !azapi_update_resource.authentication.body.properties.platform.enabled && !try(azapi_update_resource.authentication.body.properties.globalValidation.requireAuthentication, false)
+    error_message = "App Service authentication must be written as off unless asked for: what is left out stays on."
+  }
+
+  assert {
+    condition     = azapi_resource.site.body.properties.keyVaultReferenceIdentity == var.identity.id
+    error_message = "Settings that refer to a vault must be read by the app's identity."
   }
 }
 
@@ -136,11 +146,14 @@ run "everything_asked_for" {
   command = plan
 
   variables {
-    subnet_id             = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg-test/providers/Microsoft.Network/virtualNetworks/vnet-test/subnets/app"
-    always_ready_http     = 2
-    public_url            = "https://patrol.contoso.com"
-    otlp_endpoint         = "https://otlp.contoso.com"
-    service_bus_transport = "websockets"
+    subnet_id              = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg-test/providers/Microsoft.Network/virtualNetworks/vnet-test/subnets/app"
+    always_ready_http      = 2
+    always_ready_reconcile = 1
+    zone_redundant         = true
+    extra_settings         = { OTEL_SERVICE_NAME = "patrol-test", LOG_LEVEL = "mine" }
+    public_url             = "https://patrol.contoso.com"
+    service_bus_transport  = "websockets"
+    otlp_endpoint          = "https://otlp.contoso.com"
 
     entra = {
       tenant_id         = "00000000-0000-0000-0000-000000000002"
@@ -157,22 +170,24 @@ run "everything_asked_for" {
 
   assert {
     condition = { for s in azapi_resource.site.body.properties.siteConfig.appSettings : s.name => s.value if contains([
-      "ENTRA_CERTIFICATE", "OTEL_EXPORTER_OTLP_ENDPOINT", "OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID", "PUBLIC_URL",
+      "ENTRA_CERTIFICATE", "LOG_LEVEL", "OTEL_SERVICE_NAME", "OTEL_EXPORTER_OTLP_ENDPOINT", "OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID", "PUBLIC_URL",
       "SERVICE_BUS_TRANSPORT", "AzureFunctionsJobHost__extensions__serviceBus__transportType",
       ], s.name) } == {
       AzureFunctionsJobHost__extensions__serviceBus__transportType = "amqpWebSockets"
+      SERVICE_BUS_TRANSPORT                                        = "websockets"
       ENTRA_CERTIFICATE                                            = "sign-in"
+      LOG_LEVEL                                                    = "info"
+      OTEL_SERVICE_NAME                                            = "patrol-test"
       OTEL_EXPORTER_OTLP_ENDPOINT                                  = "https://otlp.contoso.com"
       OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID                       = "00000000-0000-0000-0000-000000000005"
       PUBLIC_URL                                                   = "https://patrol.contoso.com"
-      SERVICE_BUS_TRANSPORT                                        = "websockets"
     }
     error_message = "What is asked for must reach the app's settings."
   }
 
   assert {
-    condition     = length(azapi_resource.site.body.properties.siteConfig.appSettings) == 29
-    error_message = "Five settings come on top of the 24, no more."
+    condition     = length(azapi_resource.site.body.properties.siteConfig.appSettings) == 31
+    error_message = "Six settings come on top of the 25, no more."
   }
 
   assert {
@@ -181,13 +196,41 @@ run "everything_asked_for" {
   }
 
   assert {
-    condition     = azapi_resource.site.body.properties.functionAppConfig.scaleAndConcurrency.alwaysReady == [{ name = "http", instanceCount = 2 }]
-    error_message = "Two instances must be ready for HTTP."
+    condition     = azapi_resource.site.body.properties.functionAppConfig.scaleAndConcurrency.alwaysReady == [{ name = "function:reconcile", instanceCount = 1 }, { name = "http", instanceCount = 2 }]
+    error_message = "Two instances must be ready for HTTP, and one for commands."
   }
 
   assert {
-    condition     = azapi_update_resource.authentication[0].body.properties.globalValidation.excludedPaths == ["/api/health", "/api/signin/callback"]
+    condition     = azapi_resource.plan.body.properties.zoneRedundant
+    error_message = "Instances must be spread over zones."
+  }
+
+  assert {
+    condition     = azapi_update_resource.authentication.body.properties.globalValidation.excludedPaths == ["/api/health", "/api/signin/callback"]
     error_message = "What the app itself leaves open must stay open."
+  }
+}
+
+run "authentication_before_the_registration" {
+  command = plan
+
+  variables {
+    entra = {
+      tenant_id         = "00000000-0000-0000-0000-000000000002"
+      client_id         = ""
+      client_credential = "managed-identity"
+      certificate       = ""
+    }
+
+    authentication = {
+      enabled                = true
+      unauthenticated_action = "RedirectToLoginPage"
+    }
+  }
+
+  assert {
+    condition     = !azapi_update_resource.authentication.body.properties.platform.enabled && !can(azapi_update_resource.authentication.body.properties.identityProviders.azureActiveDirectory.registration)
+    error_message = "Without a registration there is nothing to sign in to."
   }
 }
 
@@ -227,6 +270,10 @@ run "made" {
     target = azapi_update_resource.passwords
   }
 
+  override_resource {
+    target = azapi_update_resource.authentication
+  }
+
   assert {
     condition     = output.url == "https://func-test.azurewebsites.net" && output.name == "func-test"
     error_message = "The app's address must be the one that Azure gave it."
@@ -248,6 +295,10 @@ run "made_under_another_host_name" {
 
   override_resource {
     target = azapi_update_resource.passwords
+  }
+
+  override_resource {
+    target = azapi_update_resource.authentication
   }
 
   expect_failures = [azapi_resource.site]
