@@ -49,9 +49,10 @@ run: package ## package the app and run it on a local Azure; Ctrl-C ends it
 	$(GO) build -buildvcs=false -o $(DIST)/sandbox ./sandbox
 	@exec $(DIST)/sandbox $(ARGS)
 
-# Which client the sample is of: js or go.
+# Which client the sample is of: js, go or python (Debian's, with python3-azure).
 CLIENT ?= js
 SAMPLE_js = node .cache/clients-js/sample.js
+SAMPLE_python = /usr/bin/python3 -B clients/python/sample.py
 SAMPLE_go = $(DIST)/sample
 
 .PHONY: consumer
@@ -207,10 +208,18 @@ simulate: ## every pair of faults; takes more than an hour, SCENARIO=rotate narr
 	GOGC=400 $(GO) test -count=1 -timeout 24h -v -run '^TestEveryPairOfFaultsHolds$$' ./sandbox/simulation -args -pairs -scenario '$(SCENARIO)'
 
 .PHONY: conformance
-conformance: setup ## the Service Bus SDK's own live tests against the sandbox; patrol's sign-in and its state against other servers
+conformance: setup python3-azure ## the Service Bus SDK's own live tests against the sandbox; patrol's sign-in and its state against other servers; the client in Python
 	$(GO) -C tests run -buildvcs=false ./conformance/entra
 	$(GO) -C tests run -buildvcs=false ./conformance/blob
 	$(GO) -C tests run -buildvcs=false ./conformance/servicebus
+	CONFORMANCE=1 $(GO) -C tests test -count=1 -timeout 5m -v -run Python ./consumers
+
+# Debian's packages of the SDKs for Python.
+.PHONY: python3-azure
+python3-azure:
+	@/usr/bin/python3 -c 'import azure.servicebus, azure.identity, azure.keyvault.secrets' 2>/dev/null || { \
+	  [[ $$(id -u) == 0 ]] && command -v apt-get >/dev/null || { echo 'please install (by Debian'"'"'s name): python3-azure' >&2; exit 1; }; \
+	  apt-get update -q >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends python3-azure >/dev/null; }
 
 .PHONY: bench
 bench: ## patrol beside what it is compared with, one table of ratios; ARGS=-quick

@@ -21,7 +21,7 @@ import (
 // knownVersion reports whether the service has this version of the data plane's API.
 func knownVersion(v string) bool {
 	switch v {
-	case "2026-04-01", "2025-07-01", "7.6", "7.5", "7.4":
+	case "2026-04-01", "2025-07-01", "7.6", "7.5", "7.4", "7.3":
 		return true
 	}
 	return false

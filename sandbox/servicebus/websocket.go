@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 
 	"github.com/coder/websocket"
@@ -12,21 +13,22 @@ import (
 // webSocketPath is where a namespace speaks AMQP over web sockets.
 const webSocketPath = "/$servicebus/websocket"
 
-// subprotocol is what a client has to ask for there.
-const subprotocol = "amqp"
+// subprotocols are those that a client may ask for there: the standard's, and the older
+// one of Microsoft's library in C, which Python's SDK uses up to 7.9.
+var subprotocols = []string{"amqp", "AMQPWSB10"}
 
 // ServeHTTP is the namespace's port 443, as far as it is AMQP over web sockets.
 func (b *Bus) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path != webSocketPath {
+	if strings.TrimSuffix(r.URL.Path, "/") != webSocketPath { // Python's SDK adds a slash
 		http.Error(w, "the sandbox's namespace has AMQP over web sockets here, and nothing else", http.StatusNotFound)
 		return
 	}
-	c, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{subprotocol}})
+	c, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: subprotocols})
 	if err != nil {
 		return // it has answered
 	}
-	if c.Subprotocol() != subprotocol {
-		_ = c.Close(websocket.StatusPolicyViolation, "the subprotocol must be "+subprotocol)
+	if c.Subprotocol() == "" {
+		_ = c.Close(websocket.StatusPolicyViolation, "the subprotocol must be "+subprotocols[0])
 		return
 	}
 	b.ServeConn(websocket.NetConn(context.WithoutCancel(r.Context()), c, websocket.MessageBinary))

@@ -27,6 +27,7 @@ func TestWebSocketsAreForAMQPAtOnePathOnly(t *testing.T) {
 		taken      bool
 	}{
 		{"as the SDKs come", "/$servicebus/websocket", []string{"amqp"}, true},
+		{"as Python's SDK comes", "/$servicebus/websocket/", []string{"AMQPWSB10"}, true},
 		{"another path", "/servicebus", []string{"amqp"}, false},
 		{"no subprotocol", "/$servicebus/websocket", nil, false},
 		{"another subprotocol", "/$servicebus/websocket", []string{"mqtt"}, false},
