@@ -256,7 +256,7 @@ resource app 'Microsoft.Web/sites@2025-03-01' = {
         requireAuthentication: authenticates && unauthenticatedAction != 'AllowAnonymous'
         unauthenticatedClientAction: authenticates ? unauthenticatedAction : 'AllowAnonymous'
         redirectToProvider: 'azureactivedirectory'
-        excludedPaths: ['/api/health', '/api/signin/callback']
+        excludedPaths: ['/api/health', '/api/signin/callback', '/api/dashboard']
       }
       httpSettings: { requireHttps: true }
       identityProviders: {

@@ -72,7 +72,7 @@ locals {
         requireAuthentication       = local.authenticates && var.authentication.unauthenticated_action != "AllowAnonymous"
         unauthenticatedClientAction = local.authenticates ? var.authentication.unauthenticated_action : "AllowAnonymous"
         redirectToProvider          = "azureactivedirectory"
-        excludedPaths               = ["/api/health", "/api/signin/callback"]
+        excludedPaths               = ["/api/health", "/api/signin/callback", "/api/dashboard"]
       }
       httpSettings = { requireHttps = true }
       identityProviders = {

@@ -206,7 +206,7 @@ run "everything_asked_for" {
   }
 
   assert {
-    condition     = azapi_update_resource.authentication.body.properties.globalValidation.excludedPaths == ["/api/health", "/api/signin/callback"]
+    condition     = azapi_update_resource.authentication.body.properties.globalValidation.excludedPaths == ["/api/health", "/api/signin/callback", "/api/dashboard"]
     error_message = "What the app itself leaves open must stay open."
   }
 }
