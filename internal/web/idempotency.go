@@ -29,6 +29,20 @@ const (
 	outcomeFailed   = "failed"
 )
 
+// ownerOf is whose PAT a request is about, as far as it says.
+func (a *API) ownerOf(asked request) (identity, organization string) {
+	switch body := asked.body.(type) {
+	case RevokeRequest:
+		return clip(body.Identity), clip(body.Organization)
+	case IncidentRequest:
+		if body.Scope.PAT == "" {
+			return body.Scope.Identity, body.Scope.Organization
+		}
+	}
+	s, _ := a.Reconciler.Spec(asked.target)
+	return s.Identity, s.Organization
+}
+
 // actTimeout bounds an act, from when it begins.
 const actTimeout = 4 * time.Minute
 
@@ -48,6 +62,8 @@ func do[T any](ctx context.Context, a *API, by Caller, asked request,
 	}
 	record := rotation.Record{Who: by.Who, Trigger: by.Trigger, Act: asked.name, Target: clip(asked.target),
 		Outcome: outcomeFailed, Activity: operation} // what stays if f panics
+	record.Route = functionOf(ctx).Route
+	record.Identity, record.Organization = a.ownerOf(asked)
 	defer func() { record.Write(ctx, a.Log) }()
 
 	if by.Key != "" {

@@ -295,3 +295,27 @@ func TestNobodyBearsOneOfPatrolsOwnWords(t *testing.T) {
 		}
 	})
 }
+
+func TestAnAuditLineSaysWhoseWhereAndByWhichRoute(t *testing.T) {
+	run(t, simulation.Config{}, func(t *testing.T, r *fixture) {
+		r.sweep()
+		before := len(r.Output())
+		r.ask("POST", "/api/pats/Jenkins-Agents/rotate", "", "X-Ms-Client-Principal-Name: ada@contoso.com").
+			want(202, "")
+		var line map[string]any
+		for text := range strings.Lines(r.Output()[before:]) {
+			if strings.Contains(text, `"msg":"audit"`) && strings.Contains(text, `"act":"rotate"`) {
+				if err := json.Unmarshal([]byte(text), &line); err != nil {
+					t.Fatal(err)
+				}
+				break
+			}
+		}
+		for field, want := range map[string]string{"who": "ada@contoso.com", "identity": "build-bot",
+			"organization": "contoso", "function": "RotatePat", "route": "pats/{name}/rotate", "outcome": "done"} {
+			if line[field] != want {
+				t.Errorf("%s is %v, want %s: %v", field, line[field], want, line)
+			}
+		}
+	})
+}
