@@ -133,6 +133,26 @@ func TestThePageGivesTheRolesAllTheirParameters(t *testing.T) {
 	}
 }
 
+// A runbook that names a code which nobody makes sends its reader nowhere.
+func TestTheRunbooksNameCodesThatThereAre(t *testing.T) {
+	t.Parallel()
+	_, book, _ := strings.Cut(readFile(t, "../docs/operations.md"), "\n### check-incomplete\n")
+	book, _, _ = strings.Cut(book, "\n### ")
+	known := readFile(t, "../docs/codes.md")
+	seen := 0
+	for _, row := range regexp.MustCompile("(?m)^\\| (`[^|]*)\\|").FindAllStringSubmatch(book, -1) {
+		for _, code := range regexp.MustCompile("`([a-z]+(?:-[a-z]+)+)`").FindAllStringSubmatch(row[1], -1) {
+			seen++
+			if !strings.Contains(known, "`"+code[1]+"`") {
+				t.Errorf("the runbook of check-incomplete names %s, which is no code", code[1])
+			}
+		}
+	}
+	if seen < 5 {
+		t.Errorf("only %d codes were found in the runbook", seen)
+	}
+}
+
 func TestACommandThatDoesNotExistIsFound(t *testing.T) {
 	t.Parallel()
 	recorded := map[string][]string{"az keyvault recover": {"--name"}}
