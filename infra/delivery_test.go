@@ -260,13 +260,19 @@ func TestThePipelineKnowsFlexConsumption(t *testing.T) {
 // modules are the folders of the repository's Go modules, from its root.
 func modules(t *testing.T) []string {
 	t.Helper()
-	files, err := filepath.Glob("../*/go.mod")
-	if err != nil {
-		t.Fatal(err)
-	}
 	folders := []string{"."}
-	for _, f := range files {
-		folders = append(folders, filepath.Base(filepath.Dir(f)))
+	for _, pattern := range []string{"../*/go.mod", "../*/*/go.mod"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			folder, err := filepath.Rel("..", filepath.Dir(f))
+			if err != nil {
+				t.Fatal(err)
+			}
+			folders = append(folders, filepath.ToSlash(folder))
+		}
 	}
 	slices.Sort(folders)
 	return folders
