@@ -358,11 +358,11 @@ func explainBus(err error, o eventsOptions) error {
 	e, ok := errors.AsType[*azservicebus.Error](err)
 	codes := []azservicebus.Code{azservicebus.CodeUnauthorizedAccess, azservicebus.CodeNotFound}
 	if !ok || !slices.Contains(codes, e.Code) {
-		return errors.New("Service Bus does not answer: check the namespace and the network, and try again")
+		return errors.New("the Service Bus namespace does not answer: check its name and the network, and try again")
 	}
 	if e.Code == azservicebus.CodeNotFound {
 		return fmt.Errorf("the topic has no subscription %s", o.subscription)
 	}
-	return fmt.Errorf("Service Bus refuses your sign-in: it needs Azure Service Bus Data Receiver on the "+
-		"subscription %s, and for -resubmit Data Sender on the topic", o.subscription)
+	return fmt.Errorf("the Service Bus namespace refuses your sign-in: it needs Azure Service Bus Data Receiver on "+
+		"the subscription %s, and for -resubmit Data Sender on the topic", o.subscription)
 }

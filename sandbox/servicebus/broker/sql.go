@@ -468,7 +468,7 @@ func (p *sqlParser) property() (operand, error) {
 	}
 	name := p.peek()
 	if p.done() || name.kind != sqlName {
-		return nil, fmt.Errorf("no name follows %s.", t.text)
+		return nil, fmt.Errorf("after %s and a point comes a name", t.text)
 	}
 	p.at++
 	switch strings.ToLower(t.text) {
@@ -481,7 +481,7 @@ func (p *sqlParser) property() (operand, error) {
 		}
 		return func(m *amqp.Message) any { return orNull(get(m.Properties)) }, nil
 	}
-	return nil, fmt.Errorf("%s. is not a scope: user. or sys.", t.text)
+	return nil, fmt.Errorf("%q is not a scope: user or sys", t.text)
 }
 
 // userProperty finds a property whatever the case of its name.
