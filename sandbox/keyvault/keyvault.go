@@ -287,6 +287,12 @@ func (v *Vault) Delete(name string) error {
 	return err
 }
 
+// Recover brings a deleted secret back by hand, as POST deletedsecrets/recover does.
+func (v *Vault) Recover(name string) error {
+	_, err := v.restore(name)
+	return err
+}
+
 // Purge purges a deleted secret by hand, as DELETE deletedsecrets does.
 func (v *Vault) Purge(name string) error { return v.purge(name) }
 

@@ -646,3 +646,25 @@ func FuzzWrites(f *testing.F) {
 		}
 	})
 }
+
+func TestASecretIsRecoveredByHandWithItsVersions(t *testing.T) {
+	v := handler(t, keyvault.Config{})
+	for _, value := range []string{"first", "second"} {
+		if _, err := v.Put(keyvault.Version{Name: "s", Value: value}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := v.Recover("s"); err == nil {
+		t.Error("a secret that is there was recovered")
+	}
+	if err := v.Delete("s"); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Recover("s"); err != nil {
+		t.Fatal(err)
+	}
+	vs := v.Versions("s")
+	if len(vs) != 2 || vs[1].Deleted {
+		t.Errorf("%d versions, deleted %t, want both and not deleted", len(vs), vs[len(vs)-1].Deleted)
+	}
+}
