@@ -139,6 +139,12 @@ func (s *search) judge(ctx context.Context, g *garbage) error {
 		g.isKept = true // somebody has taken the tags off the version that holds it
 		return nil
 	}
+	if len(versions) == 0 {
+		g.isKept, err = s.mayComeBack(ctx, g.secret)
+		if err != nil || g.isKept {
+			return err
+		}
+	}
 	if s.follows(g.secret, id) && s.plan.At.Sub(g.pat.ValidFrom) < 2*s.interval() {
 		g.endsAt = s.plan.At
 		return nil
@@ -292,23 +298,45 @@ func (s *search) holds(name, authorizationID string) bool {
 // deletedHolds reports whether a deleted secret of this owner can be recovered: Key Vault
 // shows its last version only, so any of the owner's PATs may be of it.
 func (s *search) deletedHolds(ctx context.Context, o rotation.Owner) (bool, error) {
-	vault, ok := s.Vault.(rotation.DeletedVault)
-	if !ok {
-		return false, nil
-	}
-	if s.deleted == nil {
-		s.deleted = []rotation.Version{}
-		for v, err := range vault.Deleted(ctx) {
-			if err != nil {
-				return false, err
-			}
-			s.deleted = append(s.deleted, v)
-		}
-	}
 	address := s.ProviderAddress(o.Organization)
+	err := s.listDeleted(ctx)
 	return slices.ContainsFunc(s.deleted, func(v rotation.Version) bool {
 		return v.Ledger.Identity == o.Identity && strings.EqualFold(v.Ledger.ProviderAddress, address)
-	}), nil
+	}), err
+}
+
+// mayComeBack reports whether a secret that shows no versions is deleted and can be
+// recovered with what it holds, or has been recovered a moment ago.
+func (s *search) mayComeBack(ctx context.Context, name string) (bool, error) {
+	err := s.listDeleted(ctx)
+	if err != nil {
+		return false, err
+	}
+	isDeleted := slices.ContainsFunc(s.deleted, func(v rotation.Version) bool {
+		return strings.EqualFold(v.Name, name)
+	})
+	if isDeleted {
+		return true, nil
+	}
+	versions, err := s.Vault.Versions(ctx, name)
+	return len(versions) > 0, err
+}
+
+// listDeleted lists the vault's deleted secrets, once.
+func (s *search) listDeleted(ctx context.Context) error {
+	vault, ok := s.Vault.(rotation.DeletedVault)
+	if !ok || s.deleted != nil {
+		return nil
+	}
+	deleted := []rotation.Version{}
+	for v, err := range vault.Deleted(ctx) {
+		if err != nil {
+			return err
+		}
+		deleted = append(deleted, v)
+	}
+	s.deleted = deleted
+	return nil
 }
 
 // interval is the time between two sweeps.
@@ -341,6 +369,14 @@ func (p *planning) endGarbage(ctx context.Context) error {
 func (p *planning) end(ctx context.Context, g garbage) error {
 	id := g.pat.AuthorizationID
 	log := p.Log.With("pat", g.spec.Name, "authorizationId", id)
+	if g.closes != nil {
+		holder, err := p.heldBy(ctx, *g.closes, g.pat.ValidFrom)
+		if err != nil || holder != "" {
+			log.WarnContext(ctx, "a PAT whose overlap is over was left alone: a secret holds it, or could not be read",
+				"secret", holder)
+			return err
+		}
+	}
 	err := p.Tokens.Revoke(ctx, g.owner, id)
 	record := rotation.Record{Trigger: "sweep", Act: "revoke-orphan", Target: id, Outcome: "done"}
 	if err != nil {

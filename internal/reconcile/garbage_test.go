@@ -227,3 +227,16 @@ func TestWhatAnEarlierOwnerHasLeftIsEnded(t *testing.T) {
 		})
 	}
 }
+
+func TestTheFirstPATOfASecretThatWasDeletedSoonIsKept(t *testing.T) {
+	story(t, func(f *fixture, s rotation.Spec) {
+		f.check(s.Name)
+		held := f.holds(s.Name)
+		f.pass(time.Hour)
+		f.world.DeleteSecret(s.Name)
+		f.sweep()
+		want(f, "the PAT of the deleted secret works", held.Works(time.Now()), true)
+		f.hours(7)
+		want(f, "the recovered secret holds it", f.holds(s.Name).AuthorizationID, held.AuthorizationID)
+	})
+}

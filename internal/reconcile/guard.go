@@ -146,3 +146,27 @@ func (w *work) guarded(ctx context.Context, v rotation.Version) error {
 		"the PAT %s is due to end, and the latest version of the secret %s holds it: its readers would be left with a "+
 			"dead one. It is kept while that is so; put another value there, or order its end", id, holder)}
 }
+
+// promisedElsewhere is until when the readers of another secret, which held the PAT too and
+// holds another one by now, were promised that it works. The zero time: nobody was, or an
+// order names the PAT. A list that cannot be had keeps the guard waiting, which asks next.
+func (w *work) promisedElsewhere(ctx context.Context, d rotation.Decision) time.Time {
+	var until time.Time
+	id := rotation.ShortID(d.Version.Ledger.AuthorizationID)
+	if id == "" || w.isNamedToEnd(d) {
+		return until
+	}
+	secrets, err := w.secrets.get(ctx, w.Now().Add(-secretListAge))
+	if err != nil {
+		return until
+	}
+	for _, s := range secrets {
+		isAnother := !strings.EqualFold(s.Name, w.spec.Name)
+		f := s.Ledger.Facts
+		isItsSuccessor := f.Previous == id && f.PreviousEnds == rotation.EndsAfterOverlap
+		if isAnother && isItsSuccessor {
+			until = later(until, s.Ledger.RevokePreviousAt)
+		}
+	}
+	return until
+}

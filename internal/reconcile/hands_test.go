@@ -3,6 +3,7 @@ package reconcile_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -376,5 +377,228 @@ func TestAnExtensionThatShortensThePATIsRefusedAndThePATReplaced(t *testing.T) {
 		if f.holds(s.Name) == old {
 			t.Error("the shortened PAT was not replaced")
 		}
+	})
+}
+
+// Queues count in milliseconds, and clocks differ: a check that comes too early finds
+// nothing to do, and its repeat has the same id.
+func TestTheCheckForADueTimeComesAfterIt(t *testing.T) {
+	for name, send := range map[string]func(f *fixture, s rotation.Spec){
+		"of a reconcile": func(f *fixture, s rotation.Spec) { f.check(s.Name) },
+		"of a sweep": func(f *fixture, _ rotation.Spec) {
+			_, err := f.r.Sweep(f.Context(), f.swept, "timer")
+			if err != nil {
+				f.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := agents()
+				s.Lifetime, s.RotateBefore, s.Overlap = 24*time.Hour, 2*time.Hour, time.Hour
+				f := newFixture(t, s)
+				f.check(s.Name)
+				p := f.holds(s.Name)
+				f.pass(18 * time.Hour)
+				send(f, s)
+				due := rotation.Due(s, p.ValidFrom, p.ValidTo)
+				i := slices.IndexFunc(f.world.Queue(), func(c rotation.Command) bool { return c.At.After(time.Now()) })
+				if i < 0 {
+					t.Fatal("no check is scheduled")
+				}
+				if at := f.world.Queue()[i].At; at.Before(due.Add(rotation.ClockSkew)) {
+					t.Errorf("the check comes at %v, want it %v after the due time %v", at, rotation.ClockSkew, due)
+				}
+			})
+		})
+	}
+}
+
+func TestTwoSecretsWithOnePATGiveItsReadersTheLongerOverlap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second := agents(), agents()
+		second.Name, second.DisplayName = "nuget-feed", "NuGet feed"
+		f := newFixture(t, first)
+		f.check(first.Name)
+		shared := f.holds(first.Name)
+		held := f.latest(first.Name)
+		f.world.PutVersion(second.Name, &portstest.PAT{Value: held.Value.Reveal(), PAT: rotation.PAT{
+			ValidTo: held.Expires}}, held.Ledger)
+		f.specs = append(f.specs, second)
+		f.pass(time.Hour)
+		f.order(first.Name, rotation.AfterOverlap)
+		f.pass(10 * time.Hour)
+		f.order(second.Name, rotation.AfterOverlap)
+		replaced := time.Now()
+		f.hours(40)
+		if lived := shared.Revoked.Sub(replaced); lived < second.Overlap {
+			t.Errorf("the shared PAT lived for %v after the second secret's rotation, want its overlap of %v", lived,
+				second.Overlap)
+		}
+		want(f, "the shared PAT works after both overlaps", shared.Works(time.Now()), false)
+	})
+}
+
+func TestARecognizedRotationIsNotSaidToBeRequested(t *testing.T) {
+	for name, tc := range map[string]struct {
+		rotate func(f *fixture, s rotation.Spec)
+		want   rotation.Reason
+	}{
+		"the first one": {func(f *fixture, s rotation.Spec) { f.check(s.Name) }, rotation.Provision},
+		"a due one": {func(f *fixture, s rotation.Spec) {
+			f.check(s.Name)
+			f.hours(24 * 20)
+		}, rotation.Expiring},
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(f *fixture, s rotation.Spec) {
+				tc.rotate(f, s)
+				f.world.Edit(s.Name, untag)
+				f.hours(7)
+				want(f, "reason", f.latest(s.Name).Ledger.Reason, tc.want)
+				for _, e := range published[*rotation.Rotated](f) {
+					if e.Reason == rotation.Requested {
+						t.Errorf("event %s says that somebody asked for it", e.RotationID)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestAnotherPATOverAnAdoptedOneIsNotTakenForIt(t *testing.T) {
+	story(t, func(f *fixture, s rotation.Spec) {
+		adopted := f.world.MakePAT(s.Owner(), s.DisplayName, s.Scopes, 30*rotation.Day)
+		f.world.PutSecret(s.Name, adopted.Value, nil)
+		f.check(s.Name)
+		other := f.world.MakePAT(s.Owner(), "made by hand", s.Scopes, 30*rotation.Day)
+		f.pass(time.Hour)
+		f.world.PutSecret(s.Name, other.Value, nil)
+		f.check(s.Name)
+		if f.latest(s.Name).Ledger.AuthorizationID == adopted.AuthorizationID {
+			t.Error("the value of another PAT was adopted as the first one")
+		}
+		want(f, "the other PAT works", other.Works(time.Now()), true)
+	})
+}
+
+// Two versions of one second are listed either way round.
+func TestAnotherPATPutInTheSameSecondIsNotTakenForTheOneBefore(t *testing.T) {
+	story(t, func(f *fixture, s rotation.Spec) {
+		f.check(s.Name)
+		first := f.latest(s.Name).Ledger.AuthorizationID
+		other := f.world.MakePAT(s.Owner(), "made by hand", s.Scopes, 30*rotation.Day)
+		f.world.PutSecret(s.Name, other.Value, nil)
+		f.check(s.Name)
+		if f.latest(s.Name).Ledger.AuthorizationID == first {
+			t.Error("the value of another PAT was recognized as the one before")
+		}
+	})
+}
+
+func TestAReplacedPATOfARenamedOwnerEndsAfterItsOverlap(t *testing.T) {
+	story(t, func(f *fixture, s rotation.Spec) {
+		f.world.SignIn(s.Identity, "oid-alice")
+		f.check(s.Name)
+		old := f.holds(s.Name)
+		f.order(s.Name, rotation.AfterOverlap)
+		f.pass(time.Hour)
+		f.world.RenameOwner(s.Owner(), rotation.Owner{Identity: "ci-bot", Organization: "contoso-ltd"})
+		f.world.SignIn("ci-bot", "oid-alice")
+		f.specs[0].Identity, f.specs[0].Organization = "ci-bot", "contoso-ltd"
+		f.restart()
+		f.hours(48)
+		want(f, "the replaced PAT works", old.Works(time.Now()), false)
+		want(f, "failures", len(published[*rotation.RotationFailed](f)), 0)
+	})
+}
+
+// A chain that somebody has cut leaves the end of an overlap to the sweep.
+func TestTheSweepEndsNoPATThatACopyHolds(t *testing.T) {
+	story(t, func(f *fixture, s rotation.Spec) {
+		f.check(s.Name)
+		old := f.holds(s.Name)
+		f.pass(time.Minute)
+		f.world.PutSecret("a-copy", old.Value, nil)
+		f.order(s.Name, rotation.AfterOverlap)
+		f.pass(time.Minute)
+		f.world.Edit(s.Name, func(v *rotation.Version) {
+			v.Ledger.PreviousVersion, v.Ledger.Previous = "", ""
+		})
+		f.hours(72)
+		want(f, "the PAT that the copy holds works", old.Works(time.Now()), true)
+	})
+}
+
+func TestARefusedStoreIsTriedAgainBeforeThePATEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := agents()
+		s.Lifetime, s.RotateBefore, s.Overlap = 24*time.Hour, 2*time.Hour, time.Hour
+		f := newFixture(t, s)
+		f.sweep()
+		first := f.holds(s.Name)
+		due := rotation.Due(s, first.ValidFrom, first.ValidTo)
+		for time.Now().Before(due.Add(-6 * time.Hour)) {
+			f.pass(time.Hour)
+		}
+		f.sweep()
+		f.refuse("vault.Store", &rotation.Error{Class: rotation.Configuration, Code: "vault-forbidden",
+			Message: "the role is late"})
+		f.pass(time.Until(due.Add(7 * time.Minute)))
+		f.refuseNothing()
+		f.pass(time.Until(first.ValidTo))
+		if f.holds(s.Name) == first {
+			t.Error("the PAT was not replaced before its end")
+		}
+	})
+}
+
+func TestACopyIsNotAnnouncedAsARotation(t *testing.T) {
+	for name, declared := range map[string]bool{"declared": true, "not declared": false} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(f *fixture, s rotation.Spec) {
+				f.check(s.Name)
+				f.order(s.Name, rotation.AfterOverlap)
+				f.pass(time.Minute)
+				v := f.latest(s.Name)
+				v.Ledger.AnnouncedAt = time.Time{} // copied before it was announced
+				f.world.PutVersion("a-copy", &portstest.PAT{Value: v.Value.Reveal(), PAT: rotation.PAT{
+					ValidTo: v.Expires}}, v.Ledger)
+				if declared {
+					second := s
+					second.Name, second.DisplayName = "a-copy", "A copy"
+					f.specs = append(f.specs, second)
+				}
+				f.hours(14)
+				for _, e := range published[*rotation.Rotated](f) {
+					if e.Spec.Name == "a-copy" {
+						t.Errorf("the copy was announced as rotation %s", e.RotationID)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestARotationThatReplacesSomebodysValueIsAnnounced(t *testing.T) {
+	story(t, func(f *fixture, s rotation.Spec) {
+		f.check(s.Name)
+		other := f.world.MakePAT(s.Owner(), "made by hand", s.Scopes, 30*rotation.Day)
+		f.pass(time.Hour)
+		f.world.PutSecret(s.Name, other.Value, nil)
+		f.hours(7)
+		want(f, "events", len(published[*rotation.Rotated](f)), 2)
+	})
+}
+
+func TestALedgerWithoutItsAuthorizationIDIsWrittenAgain(t *testing.T) {
+	story(t, func(f *fixture, s rotation.Spec) {
+		f.check(s.Name)
+		id := f.latest(s.Name).Ledger.AuthorizationID
+		f.pass(time.Hour)
+		f.world.Edit(s.Name, func(v *rotation.Version) { v.Ledger.AuthorizationID = "" })
+		f.sweep()
+		want(f, "authorization id", f.latest(s.Name).Ledger.AuthorizationID, id)
+		want(f, "failures", len(published[*rotation.RotationFailed](f)), 0)
 	})
 }

@@ -265,7 +265,7 @@ func (w *work) witness(ctx context.Context) error {
 		return nil
 	}
 	missing := w.seen.Missing(w.Now()) && w.isOwners(w.seen.Current)
-	if !missing {
+	if !missing || w.seen.Current.Ledger.AuthorizationID == "" {
 		return w.proveCurrent(ctx)
 	}
 	id := w.seen.Current.Ledger.AuthorizationID

@@ -33,6 +33,7 @@ func (w *work) recognize(ctx context.Context) error {
 		return nil // somebody has stored another one meanwhile
 	}
 	older := versions[at+1:]
+	w.seen.Unlike = unlike(*c, versions)
 	l := w.byValue(*c, older)
 	if l == nil {
 		l = w.byMark(*c, older)
@@ -43,6 +44,19 @@ func (w *work) recognize(ctx context.Context) error {
 		w.seen.PATs = append(w.seen.PATs, w.listedPAT(l.AuthorizationID)...)
 	}
 	return nil
+}
+
+// unlike are the PATs that versions hold beside other values. All versions count: two of
+// one second may be listed either way round.
+func unlike(c rotation.Version, versions []rotation.Version) map[string]bool {
+	digest := rotation.Digest(c.Value)
+	out := map[string]bool{}
+	for _, v := range versions {
+		if l := v.Ledger; v.ID != c.ID && l.Facts.Digest != "" && l.Facts.Digest != digest {
+			out[strings.ToLower(l.AuthorizationID)] = true
+		}
+	}
+	return out
 }
 
 // listedPAT is a PAT of the list as a slice of one, or none.
@@ -90,7 +104,9 @@ func (w *work) byMark(c rotation.Version, older []rotation.Version) *rotation.Le
 	var found []rotation.PAT
 	w.listed.each(func(p rotation.PAT) {
 		_, tag, made, marked := rotation.ParseDisplayName(p.DisplayName)
-		if marked && tag == w.VaultTag && made == id {
+		isUnlike := w.seen.Unlike[strings.ToLower(p.AuthorizationID)]
+		isMarked := marked && tag == w.VaultTag && made == id
+		if isMarked && !isUnlike {
 			found = append(found, p)
 		}
 	})
@@ -111,10 +127,9 @@ func (w *work) byMark(c rotation.Version, older []rotation.Version) *rotation.Le
 
 // successorOf is the ledger of a version that has taken the place of another one.
 func (w *work) successorOf(c, before rotation.Version) rotation.Ledger {
-	l := rotation.Ledger{RotationID: rotation.RotationID(w.spec.Name, before.ID), Reason: rotation.Requested,
+	l := rotation.Ledger{RotationID: rotation.RotationID(w.spec.Name, before.ID), Reason: w.reasonOf(c, before),
 		Facts: rotation.Facts{Digest: rotation.Digest(c.Value)}}
 	if before.ID == "" {
-		l.Reason = rotation.Provision
 		return l
 	}
 	l.PreviousVersion = before.ID
@@ -126,6 +141,24 @@ func (w *work) successorOf(c, before rotation.Version) rotation.Ledger {
 	l.Facts.PreviousEnds = rotation.EndsAfterOverlap
 	l.RevokePreviousAt = c.Created.Add(w.spec.Overlap + rotation.StoreSlack)
 	return l
+}
+
+// reasonOf is why a version has taken the place of another one, as far as the one before
+// tells: nobody may say that somebody asked for it who did not.
+func (w *work) reasonOf(c, before rotation.Version) rotation.Reason {
+	order := before.Ledger.Facts.Order
+	isDue := !before.Expires.IsZero() && !c.Created.Before(rotation.Due(w.spec, before.Created, before.Expires))
+	switch {
+	case before.ID == "":
+		return rotation.Provision
+	case order.RevokePrevious == rotation.Now:
+		return rotation.Compromised
+	case order.Stands():
+		return rotation.Requested
+	case isDue:
+		return rotation.Expiring
+	}
+	return rotation.Drift
 }
 
 // writeLedger writes a recognized ledger, or the new names of an owner, onto the current

@@ -24,6 +24,12 @@ func (w *work) revoke(ctx context.Context, d rotation.Decision) error {
 		return nil
 	}
 	if !d.HasRunOut && !w.seen.Ended[id] {
+		if until := w.promisedElsewhere(ctx, d); until.After(w.Now()) {
+			w.log.InfoContext(ctx, "a replaced PAT lives on for the readers of another secret that held it too",
+				"authorizationId", id, "until", until)
+			w.seen.Failed[id] = true
+			return nil
+		}
 		err := w.endAtAzureDevOps(ctx, d, v)
 		if err != nil {
 			w.seen.Failed[id] = true
@@ -145,6 +151,9 @@ func (w *work) ownerGone(v rotation.Version, err error) error {
 // ownerOf is whose PAT a version holds: not always the manifest's owner of today.
 func (w *work) ownerOf(v rotation.Version) rotation.Owner {
 	o := w.spec.Owner()
+	if _, listed := w.listed.find(v.Ledger.AuthorizationID); listed {
+		return o // names are labels: the list of today's owner has it
+	}
 	made := v.Ledger.Facts.Owner
 	isSameUser := made != "" && strings.EqualFold(made, w.Identities.User(o.Identity))
 	if v.Ledger.Identity != "" && !isSameUser {

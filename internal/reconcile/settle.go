@@ -169,6 +169,11 @@ func (w *work) retryAt(ctx context.Context, step rotation.Step, e *rotation.Erro
 	if w.passesWithAge(ctx, e) {
 		return now.Add(max(delay, e.After)), true
 	}
+	if step == rotation.StepStore && isRefusal(e) {
+		// No sweep may come between the end of the wait and that of the PAT.
+		until := w.refusals.toKeep(w.spec.Name).Until.Add(rotation.ClockSkew / 4)
+		return until, w.isBeforeNextSweep(until, now)
+	}
 	if waitsForAPerson(step, e) || e.Class == rotation.SignIn {
 		return time.Time{}, false
 	}

@@ -211,7 +211,7 @@ func (p *planning) dueCheck(item *rotation.Item) (rotation.Command, bool) {
 		return rotation.Command{}, false
 	}
 	w := work{Reconciler: p.Reconciler, spec: item.Spec}
-	return w.check("due", at.Unix(), at), true
+	return w.checkDue(at), true
 }
 
 // mayProve reports whether a PAT is in force and known.
@@ -228,7 +228,7 @@ func (p *planning) sendReleased(ctx context.Context, requestedBy string) (int, e
 		l := v.Ledger
 		isUnderWay := l.RevokePreviousAt.After(p.plan.At.Add(-rotation.SettleWindow)) && !p.closed.has(l.Previous)
 		isDue := isUnderWay && !l.RevokePreviousAt.After(p.plan.At)
-		isUnannounced := l.RotationID != "" && l.AnnouncedAt.IsZero()
+		isUnannounced := l.RotationID != "" && l.AnnouncedAt.IsZero() && !l.IsCopiedTo(v.Name, true)
 		if isDue || isUnannounced || l.Facts.Order.Stands() {
 			item := rotation.Item{Spec: rotation.Spec{Name: v.Name}}
 			commands = append(commands, item.Command(p.plan.At, requestedBy))

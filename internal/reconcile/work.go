@@ -125,8 +125,15 @@ func (w *work) dueCheck() *rotation.Command {
 	if !known || !w.isBeforeNextSweep(at, w.Now()) {
 		return nil
 	}
-	c := w.check("due", at.Unix(), at)
+	c := w.checkDue(at)
 	return &c
+}
+
+// checkDue is a check for a due time. It comes as much later as two clocks may differ, and
+// queues count in milliseconds: a check that comes before the time finds nothing to do, and
+// its repeat, which has the same id, is dropped by the queue.
+func (w *work) checkDue(due time.Time) rotation.Command {
+	return w.check("due", due.Unix(), due.Add(rotation.ClockSkew))
 }
 
 const (

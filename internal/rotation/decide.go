@@ -32,6 +32,9 @@ type Observed struct {
 	// the version. NotAPAT: the value has no ledger and not the form of a PAT.
 	Recognized *Ledger
 	NotAPAT    bool
+	// Unlike are PATs that other versions of the secret hold beside other values than the
+	// current one (authorization ids in lower case): it holds none of them.
+	Unlike map[string]bool
 	// Order is the order to rotate away from the current PAT that stands.
 	Order Order
 	// Now are the replaced PATs that an order names to end now (authorization ids in
@@ -229,7 +232,8 @@ func adoptionRule(s Spec, o Observed, _ time.Time) (Decision, bool) {
 		if s.Adopt != "" && strings.EqualFold(p.AuthorizationID, s.Adopt) {
 			return Decision{Action: Adopt, PAT: p, Message: "the manifest names this PAT for adoption"}, true
 		}
-		if strings.EqualFold(p.DisplayName, s.DisplayName) {
+		isUnlike := o.Unlike[strings.ToLower(p.AuthorizationID)]
+		if strings.EqualFold(p.DisplayName, s.DisplayName) && !isUnlike {
 			found = append(found, p)
 		}
 	}
@@ -300,7 +304,7 @@ func movedRule(s Spec, o Observed, now time.Time) (Decision, bool) {
 		return Decision{}, false
 	}
 	what := fmt.Sprintf("the manifest moved the PAT from %s%s to %s", where, from, to)
-	if o.youngBesides(now) {
+	if o.youngBesides(now) && !o.isDue(s, now) {
 		before := o.Replaced[0].Ledger
 		if before.Identity == s.Identity && strings.EqualFold(before.ProviderAddress, o.ProviderAddress) {
 			return manifestConflict(what), true
@@ -325,10 +329,14 @@ func scopesRule(s Spec, o Observed, now time.Time) (Decision, bool) {
 	}
 	what := fmt.Sprintf("the manifest asks for scopes %s, the PAT has %s", strings.Join(s.Scopes, " "),
 		strings.Join(p.Scopes, " "))
-	if o.youngBesides(now) && o.undoes(s) {
+	isConflict := o.youngBesides(now) && o.undoes(s)
+	isRestored := o.isRestored(p)
+	switch {
+	case (isConflict || isRestored) && o.isDue(s, now):
+		return Decision{}, false // it is replaced anyhow, by what the manifest asks for today
+	case isConflict:
 		return manifestConflict(what), true
-	}
-	if o.isRestored(p) {
+	case isRestored:
 		return Decision{Action: Refuse, Code: ManifestConflict, Message: what + ", but a person has restored this " +
 			"PAT: it is replaced when it is due, or when somebody orders a rotation"}, true
 	}
@@ -405,6 +413,13 @@ func refusedRule(_ Spec, o Observed, _ time.Time) (Decision, bool) {
 	return o.drift("Azure DevOps lists the current PAT, and the organization refuses it")
 }
 
+// isDue reports whether the current PAT comes near its end. No conflict keeps it from being
+// replaced then.
+func (o Observed) isDue(s Spec, now time.Time) bool {
+	due, _, ok := o.DueAt(s)
+	return ok && !now.Before(due)
+}
+
 // dueRule: the PAT comes near its end.
 func dueRule(s Spec, o Observed, now time.Time) (Decision, bool) {
 	due, clamped, ok := o.DueAt(s)
@@ -421,8 +436,9 @@ func dueRule(s Spec, o Observed, now time.Time) (Decision, bool) {
 
 // unannouncedRule: a stored rotation whose event may not have been sent, the oldest
 // first. A version that patrol did not make has nothing to announce.
-func unannouncedRule(_ Spec, o Observed, _ time.Time) (Decision, bool) {
-	if o.Silent || o.Current == nil {
+func unannouncedRule(s Spec, o Observed, _ time.Time) (Decision, bool) {
+	isAnothers := o.Current != nil && o.Current.Ledger.IsCopiedTo(s.Name, o.Released)
+	if o.Silent || o.Current == nil || isAnothers {
 		return Decision{}, false
 	}
 	announce := func(v, successor *Version) Decision {
@@ -438,6 +454,19 @@ func unannouncedRule(_ Spec, o Observed, _ time.Time) (Decision, bool) {
 		return announce(o.Current, nil), true
 	}
 	return Decision{}, false
+}
+
+// IsCopiedTo reports whether a ledger beside a secret is another secret's: the id of a
+// rotation follows from the name and from the version that was replaced. A ledger that
+// names none may be of a rotation that has replaced somebody's value; beside a secret that
+// no manifest has, it counts as copied.
+func (l Ledger) IsCopiedTo(name string, isReleased bool) bool {
+	mayBeOf := l.PreviousVersion == "" && !isReleased
+	if l.RotationID == "" || mayBeOf {
+		return false
+	}
+	asWritten := l.RotationID == RotationID(name, l.PreviousVersion)
+	return !asWritten && l.RotationID != RotationID(strings.ToLower(name), l.PreviousVersion)
 }
 
 func (l Ledger) unannounced() bool { return l.RotationID != "" && l.AnnouncedAt.IsZero() }

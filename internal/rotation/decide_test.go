@@ -59,6 +59,7 @@ func pat(id string, from, to float64) rotation.PAT {
 // the given day.
 func replaced(o rotation.Observed, revokeAt float64) rotation.Observed {
 	o.Current.Ledger.Previous, o.Current.Ledger.PreviousVersion = id2, "v0"
+	o.Current.Ledger.RotationID = rotation.RotationID("jenkins-agents", "v0")
 	o.Current.Ledger.RevokePreviousAt = day(revokeAt)
 	o.Replaced = []rotation.Version{{Name: "jenkins-agents", ID: "v0", Enabled: true, Created: day(-20),
 		Expires: day(10), Ledger: rotation.Ledger{
@@ -153,6 +154,13 @@ func TestEachRuleDecides(t *testing.T) {
 				o.Current.Ledger = rotation.Ledger{}
 				o.PATs = []rotation.PAT{{AuthorizationID: idX, DisplayName: "jenkins AGENTS"},
 					{AuthorizationID: id2, DisplayName: "other"}}
+			}},
+		{name: "a PAT that another version holds beside another value is not the one", now: 5,
+			action: rotation.Rotate, rule: "adoption", reason: rotation.Provision, revoke: rotation.AfterOverlap,
+			change: func(_ *rotation.Spec, o *rotation.Observed) {
+				o.Current.Ledger = rotation.Ledger{}
+				o.PATs = []rotation.PAT{{AuthorizationID: idX, DisplayName: "Jenkins agents"}}
+				o.Unlike = map[string]bool{idX: true}
 			}},
 		{name: "without such a PAT a new one takes its place", now: 5, action: rotation.Rotate, rule: "adoption",
 			reason: rotation.Provision, revoke: rotation.AfterOverlap,
@@ -300,6 +308,28 @@ func TestEachRuleDecides(t *testing.T) {
 			change: func(s *rotation.Spec, o *rotation.Observed) {
 				s.Scopes = []string{"vso.code"}
 				o.Current.Ledger.RotationID = "rrrrrrrrrr"
+			}},
+
+		{name: "a conflict of scopes does not keep a PAT that is due", now: 25, action: rotation.Rotate, rule: "due",
+			reason: rotation.Expiring, revoke: rotation.AfterOverlap,
+			change: func(s *rotation.Spec, o *rotation.Observed) {
+				*o = replaced(*o, 26)
+				o.Current.Created = day(24.5)
+				s.Scopes = []string{"vso.code"}
+				o.PATs[1].Scopes = []string{"vso.code"}
+			}},
+		{name: "nor does it one that a person has restored", now: 25, action: rotation.Rotate, rule: "due",
+			reason: rotation.Expiring, revoke: rotation.AfterOverlap,
+			change: func(s *rotation.Spec, o *rotation.Observed) {
+				s.Scopes = []string{"vso.code"}
+				o.Current.Ledger.RotationID = "rrrrrrrrrr"
+			}},
+		{name: "nor a conflict of owners", now: 25, action: rotation.Rotate, rule: "moved", reason: rotation.Drift,
+			revoke: rotation.AfterOverlap,
+			change: func(s *rotation.Spec, o *rotation.Observed) {
+				*o = replaced(*o, 26)
+				o.Current.Created, o.Current.Expires = day(24.5), day(25.5)
+				s.Identity, o.Replaced[0].Ledger.Identity, o.PATs = "release-bot", "release-bot", nil
 			}},
 
 		{name: "an entry that left the manifest is not rotated", now: 25, action: rotation.Nothing, rule: "nothing",

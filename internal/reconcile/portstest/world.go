@@ -231,6 +231,9 @@ func (w *World) Revoke(ctx context.Context, o rotation.Owner, authorizationID st
 // Get is rotation.Tokens'.
 func (w *World) Get(ctx context.Context, o rotation.Owner, authorizationID string) (out rotation.PAT, err error) {
 	err = w.call(ctx, "devops.Get", authorizationID, func() error {
+		if authorizationID == "" {
+			return &rotation.Error{Class: rotation.Configuration, Code: "ArgumentException", Message: "HTTP 400"}
+		}
 		p := w.pat(authorizationID)
 		if p == nil || !w.owns(o, p) || w.view(ByID)(p) {
 			return rotation.ErrNotFound
