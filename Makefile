@@ -126,8 +126,8 @@ race: ## the tests that `make unit` runs without the race detector, with it
 	$(GO) -C tests test -race -count=1 -timeout 20m $$($(GO) -C tests list ./... | grep -E '$(PLAIN)')
 
 .PHONY: faults
-faults: setup ## a PAT's year, a sign-in's 200 days, and every upstream call of six stories going wrong in every way, in virtual time
-	$(GO) test -count=1 -timeout 8m -v -run '^(TestAPATsYear|TestEverySingleFaultHolds|TestMemoryStaysFlatOverManyReconciles)$$' ./sandbox/simulation
+faults: setup ## a PAT's year, a sign-in's 200 days, every upstream call of six stories going wrong in every way, and every hand, in virtual time
+	$(GO) test -count=1 -timeout 12m -v -run '^(TestAPATsYear|TestEverySingleFaultHolds|TestMemoryStaysFlatOverManyReconciles|TestNoHandMakesPatrolBreakAPromise)$$' ./sandbox/simulation
 	$(GO) -C tests test -count=1 -timeout 5m -v ./endurance
 
 .PHONY: e2e
@@ -204,8 +204,12 @@ newest: ## the newest patch of Go, and the newest versions of all that the modul
 	done
 
 .PHONY: simulate
-simulate: ## every pair of faults; takes more than an hour, SCENARIO=rotate narrows it
+simulate: hands ## every hand at every step, and every pair of faults; takes more than an hour, SCENARIO=rotate narrows it
 	GOGC=400 $(GO) test -count=1 -timeout 24h -v -run '^TestEveryPairOfFaultsHolds$$' ./sandbox/simulation -args -pairs -scenario '$(SCENARIO)'
+
+.PHONY: hands
+hands: ## every hand at every step of every story; SHARD=3/16 does a part, SCENARIO=rotate one story
+	GOGC=400 $(GO) test -count=1 -timeout 24h -v -run '^(TestNoHandMakesPatrolBreakAPromise|TestRandomHandsWithFaultsAndTriplesHold)$$' ./sandbox/simulation -args -hands -scenario '$(SCENARIO)'
 
 .PHONY: conformance
 conformance: setup python3-azure ## the Service Bus SDK's own live tests against the sandbox; patrol's sign-in and its state against other servers; the client in Python

@@ -54,6 +54,9 @@ const pastRetries = 5
 
 // Fits reports whether a call can go wrong in this way.
 func (m Mode) Fits(c Point) bool {
+	if _, ok := handOf(m); ok {
+		return true
+	}
 	switch m {
 	case SignInPage:
 		return c.Service == devops.ServiceName
@@ -77,6 +80,10 @@ func (m Mode) Fits(c Point) bool {
 // fault is what makes a call of somebody's go wrong in this way; times is how many calls
 // it hits.
 func (m Mode) fault(w *World, by string) (f *faults.Fault, times int) {
+	if h, ok := handOf(m); ok {
+		w.act(h)
+		return nil, 1
+	}
 	kill := func() { w.KillProcess(by) }
 	switch m {
 	case KilledBefore:
@@ -232,6 +239,7 @@ type Result struct {
 	Points     []Point // the upstream calls of Act and what followed, in order
 	Early      []Point // those of Act and of the two sweeps after it
 	Hit        int     // how many of the plan's points were reached
+	Acted      int     // how many of the plan's hands found something to do
 	Violations []Violation
 	Output     string
 }
@@ -304,6 +312,7 @@ func (s Scenario) Run(t *testing.T, plan Plan) (res Result) {
 		w.Cloud.Injector.OnCall(nil)
 
 		judged := w.Case()
+		res.Acted = w.acted
 		w.Close()
 		closed = true
 		res.Output = w.Output()

@@ -111,6 +111,21 @@ func scenarios() []simulation.Scenario {
 // all runs plans on every core and reports what does not hold.
 func all(t *testing.T, s simulation.Scenario, plans []simulation.Plan) (hold, reached int) {
 	t.Helper()
+	run(t, s, plans, func(p simulation.Plan, res simulation.Result) {
+		if res.Hit == len(p) {
+			reached++
+		}
+		if len(res.Violations) == 0 {
+			hold++
+		}
+	})
+	return hold, reached
+}
+
+// run runs plans on every core, and has each result counted.
+func run(t *testing.T, s simulation.Scenario, plans []simulation.Plan, count func(simulation.Plan,
+	simulation.Result)) {
+	t.Helper()
 	var mu sync.Mutex
 	next := 0
 	t.Run(s.Name, func(t *testing.T) {
@@ -127,12 +142,8 @@ func all(t *testing.T, s simulation.Scenario, plans []simulation.Plan) (hold, re
 					}
 					res := s.Run(t, plans[i])
 					mu.Lock()
-					if res.Hit == len(plans[i]) {
-						reached++
-					}
-					if len(res.Violations) == 0 {
-						hold++
-					} else {
+					count(plans[i], res)
+					if len(res.Violations) > 0 {
 						var text []string
 						for _, v := range res.Violations {
 							text = append(text, v.String())
@@ -147,7 +158,6 @@ func all(t *testing.T, s simulation.Scenario, plans []simulation.Plan) (hold, re
 			})
 		}
 	})
-	return hold, reached
 }
 
 // points are the upstream calls of a scenario without faults.

@@ -16,7 +16,7 @@ import (
 
 // Violation is a moment at which an invariant of docs/reliability.md was broken.
 type Violation struct {
-	Invariant string // I1 to I5, I9, I12, I13, or "loop"
+	Invariant string // I1 to I5, I7 to I9, I12, I13, or "loop"
 	At        time.Time
 	Text      string
 }
@@ -47,6 +47,10 @@ type Case struct {
 	Invocations []functionshost.Invocation
 	// Outside holds authorization ids of PATs that somebody else revoked.
 	Outside map[string]bool
+	// Touches are what people and other tools did to secrets and PATs.
+	Touches []Touch
+	// Renamed are the names of today, of users and organizations, by those of before.
+	Renamed map[string]string
 	// Stranded holds users who cannot sign in any more: nobody can end their PATs but an
 	// administrator, who must have been told.
 	Stranded map[string]bool
@@ -77,6 +81,9 @@ type Order struct {
 type Disturbance struct {
 	At, Until time.Time
 	Kill      bool
+	// Standing: it is a refusal that lasts, and no fault of single calls. Closes: the
+	// vault refuses everything.
+	Standing, Closes bool
 }
 
 // Judge goes through a history record by record and checks the invariants of
@@ -84,10 +91,18 @@ type Disturbance struct {
 // included.
 func Judge(c Case) []Violation {
 	j := &judge{Case: c, secrets: map[string]*secretHistory{}, pats: map[string]*patHistory{},
-		byID: map[string]*patHistory{}, rotated: map[string]events.Rotated{}}
+		byID: map[string]*patHistory{}, rotated: map[string]events.Rotated{}, hands: map[string][]Touch{}}
+	for _, t := range j.Touches {
+		for _, key := range []string{t.Version, strings.ToLower(t.PAT)} {
+			if key != "" {
+				j.hands[key] = append(j.hands[key], t)
+			}
+		}
+	}
 	for _, p := range c.Manifests {
 		for _, s := range p.Specs {
-			j.secrets[strings.ToLower(s.Name)] = &secretHistory{name: s.Name, versions: map[string]*versionHistory{}}
+			j.secrets[strings.ToLower(s.Name)] = &secretHistory{name: s.Name, managed: true,
+				versions: map[string]*versionHistory{}}
 		}
 	}
 	slices.SortStableFunc(j.Disturbances, func(a, b Disturbance) int { return a.At.Compare(b.At) })
@@ -97,6 +112,8 @@ func Judge(c Case) []Violation {
 	}
 	j.until(c.End)
 	j.orders()
+	j.stored()
+	j.openness()
 	if c.Rest {
 		j.rest()
 	}
@@ -114,6 +131,7 @@ type judge struct {
 	pats       map[string]*patHistory // by token
 	byID       map[string]*patHistory // by authorization id
 	rotated    map[string]events.Rotated
+	hands      map[string][]Touch // by version and by authorization id
 	notices    []notice
 	tellings   []telling
 	violations []Violation
@@ -128,11 +146,16 @@ type notice struct {
 
 type secretHistory struct {
 	name     string
+	managed  bool // by a manifest that was in force
 	versions map[string]*versionHistory
 	order    []*versionHistory
 	purged   bool // and not made anew
 	purgedAt time.Time
-	broken   bool // I1 is reported once, until it holds again
+	deleted  time.Time // when it was, and not recovered; zero: it is there
+	broken   bool      // I1 is reported once, until it holds again
+	// excused is until when a hand is the reason that I1 does not hold; zero: none is.
+	excused time.Time
+	ranOut  time.Time // when its PAT was seen to have run out while no manifest had it
 }
 
 type versionHistory struct {
@@ -141,16 +164,23 @@ type versionHistory struct {
 	replaced  time.Time // when the next one could
 	announced time.Time // when its event was first on the topic
 	lost      bool      // purged
-}
-
-// ours reports whether patrol has written or adopted the version.
-func (v *versionHistory) ours() bool {
-	return v.Tags["CredentialId"] != "" && (v.Tags["patrol-rotation"] != "" || v.Tags["patrol-identity"] != "")
+	byHand    bool      // somebody else put it
+	rotation  string    // the id of the rotation that stored it; empty: none did
+	named     bool      // patrol has written that it holds the PAT that it does hold
 }
 
 type patHistory struct {
 	devops.PAT
-	ended time.Time
+	ended  time.Time
+	before []patState // what it was before somebody changed it
+	// patience is how long nothing more may be made if this one is never stored.
+	patience time.Duration
+}
+
+// patState is what a PAT was until a time.
+type patState struct {
+	devops.PAT
+	until time.Time
 }
 
 func (p *patHistory) works(t time.Time) bool {
@@ -164,16 +194,33 @@ func (j *judge) report(invariant string, at time.Time, format string, args ...an
 // specs are what the manifests in force at a time say of a PAT.
 func (j *judge) specs(name string, t time.Time) []rotation.Spec {
 	var out []rotation.Spec
-	for _, p := range j.Manifests {
-		isOver := !p.To.IsZero() && t.After(p.To.Add(time.Minute))
-		if t.Before(p.From) || isOver {
-			continue
-		}
+	for _, p := range j.inForce(t) {
 		for _, s := range p.Specs {
 			if strings.EqualFold(s.Name, name) {
 				out = append(out, s)
 			}
 		}
+	}
+	return out
+}
+
+// inForce are the periods at a time. While no process runs, the manifest of the last one is
+// in force: the next one begins with it.
+func (j *judge) inForce(t time.Time) []Period {
+	var out []Period
+	var last Period
+	for _, p := range j.Manifests {
+		isOver := !p.To.IsZero() && t.After(p.To.Add(time.Minute))
+		switch {
+		case t.Before(p.From):
+		case !isOver:
+			out = append(out, p)
+		case p.To.After(last.To):
+			last = p
+		}
+	}
+	if len(out) == 0 {
+		return []Period{last}
 	}
 	return out
 }
@@ -184,15 +231,20 @@ func (j *judge) until(t time.Time) {
 		if p := j.current(s); p != nil && !p.ValidTo.After(t) {
 			j.readable(s, p.ValidTo)
 		}
+		j.excuseEnds(s, t)
 	}
 }
 
 func (j *judge) current(s *secretHistory) *patHistory {
 	if v := s.latest(); v != nil {
-		return j.pats[v.Value]
+		return j.held(v)
 	}
 	return nil
 }
+
+// held is the PAT of a version. White space at a value's ends does not count: readers
+// send it in a header, and the client leaves it out.
+func (j *judge) held(v *versionHistory) *patHistory { return j.pats[strings.TrimSpace(v.Value)] }
 
 func (s *secretHistory) latest() *versionHistory {
 	if len(s.order) == 0 {
@@ -206,25 +258,36 @@ func (s *secretHistory) latest() *versionHistory {
 // that left the manifest runs out.
 func (j *judge) readable(s *secretHistory, t time.Time) {
 	v := s.latest()
-	if v == nil || s.purged {
+	isThere := v != nil && !s.purged && s.deleted.IsZero()
+	if !isThere || !s.managed {
 		return
 	}
-	p := j.pats[v.Value]
+	p := j.held(v)
 	if v.Enabled && p.works(t) {
-		s.broken = false
+		s.broken, s.excused, s.ranOut = false, time.Time{}, time.Time{}
 		return
 	}
-	isOutside := p != nil && j.Outside[p.AuthorizationID]
 	hasRunOut := p != nil && p.ended.IsZero()
 	isReleased := hasRunOut && len(j.specs(s.name, t)) == 0
+	if isReleased {
+		s.ranOut = t
+	}
 	isPrevented := hasRunOut && j.isPrevented(t)
-	isExcused := isOutside || isReleased || isPrevented
+	isExcused := isReleased || isPrevented || !s.excused.IsZero()
 	if s.broken || isExcused {
 		return
 	}
+	s.excused = j.excuse(s, v, p, t)
+	if !s.excused.After(t) {
+		j.unreadable(s, t)
+	}
+}
+
+func (j *judge) unreadable(s *secretHistory, t time.Time) {
+	v := s.latest()
 	s.broken = true
 	j.report("I1", t, "%s: the latest version %s is enabled %t and its PAT works %t", s.name, v.ID, v.Enabled,
-		p.works(t))
+		j.held(v).works(t))
 }
 
 func (j *judge) apply(r cloud.Record) {
@@ -243,6 +306,10 @@ func (j *judge) apply(r cloud.Record) {
 
 func (j *judge) secret(r cloud.Record) {
 	s := j.secrets[strings.ToLower(r.Secret.Name)]
+	if s == nil && !rotation.IsOwn(r.Secret.Name) {
+		s = &secretHistory{name: r.Secret.Name, versions: map[string]*versionHistory{}}
+		j.secrets[strings.ToLower(s.name)] = s
+	}
 	if s == nil {
 		return
 	}
@@ -254,17 +321,25 @@ func (j *judge) secret(r cloud.Record) {
 		return
 	}
 	if r.Secret.Deleted {
+		s.deleted = r.At
 		return
 	}
+	s.deleted = time.Time{}
 	if v := s.versions[r.Secret.ID]; v != nil {
 		j.closed(s, v, r)
 		v.Version = *r.Secret
+		j.names(v)
 		return
 	}
-	v := &versionHistory{Version: *r.Secret, at: r.At}
-	j.deterministic(s, v)
-	j.reasoned(s, v)
+	v := &versionHistory{Version: *r.Secret, at: r.At, byHand: len(j.hands[r.Secret.ID]) > 0}
+	if !v.byHand {
+		v.rotation = v.Tags["patrol-rotation"]
+		j.deterministic(s, v)
+		j.reasoned(s, v)
+	}
+	j.names(v)
 	if last := s.latest(); last != nil {
+		j.overwritten(s, last, v)
 		last.replaced = r.At
 	}
 	s.versions[v.ID] = v
@@ -272,10 +347,16 @@ func (j *judge) secret(r cloud.Record) {
 	s.purged = false
 }
 
+// names notes that patrol has written down which PAT a version holds.
+func (j *judge) names(v *versionHistory) {
+	p := j.held(v)
+	v.named = v.named || p != nil && strings.EqualFold(v.Tags["CredentialId"], p.AuthorizationID)
+}
+
 // closed is a part of I3: a version says that its PAT was revoked only once it is.
 func (j *judge) closed(s *secretHistory, v *versionHistory, r cloud.Record) {
 	isNew := v.Tags["patrol-revoked-at"] == "" && r.Secret.Tags["patrol-revoked-at"] != ""
-	if isNew && j.pats[v.Value].works(r.At.Add(rotation.ClockSkew)) {
+	if isNew && v.named && j.held(v).works(r.At.Add(rotation.ClockSkew)) {
 		j.report("I3", r.At, "%s: version %s is closed and its PAT is alive", s.name, v.ID)
 	}
 }
@@ -283,7 +364,7 @@ func (j *judge) closed(s *secretHistory, v *versionHistory, r cloud.Record) {
 // deterministic is the part of I4 that makes repeats recognisable: a rotation's id
 // follows from the version that it replaces.
 func (j *judge) deterministic(s *secretHistory, v *versionHistory) {
-	id := v.Tags["patrol-rotation"]
+	id := v.rotation
 	if id == "" || id == rotation.RotationID(s.name, "") {
 		return
 	}
@@ -298,18 +379,22 @@ func (j *judge) deterministic(s *secretHistory, v *versionHistory) {
 func (j *judge) pat(r cloud.Record) {
 	p := j.pats[r.PAT.PAT.Token]
 	if p == nil {
-		p = &patHistory{}
+		p = &patHistory{patience: j.patience(r.At)}
 		j.pats[r.PAT.PAT.Token], j.byID[strings.ToLower(r.PAT.PAT.AuthorizationID)] = p, p
+	}
+	if r.PAT.Kind == devops.Updated {
+		p.before = append(p.before, patState{p.PAT, r.At})
 	}
 	p.PAT = r.PAT.PAT
 	if r.PAT.Kind != devops.Ended {
 		return
 	}
 	p.ended = r.At
-	if j.Outside[p.AuthorizationID] {
+	if j.isEndedByHand(p) {
 		return
 	}
 	j.overlap(p, r.At)
+	j.guarded(p, r.At)
 	j.nobodys(p, r.At)
 }
 
@@ -321,7 +406,10 @@ func (j *judge) overlap(p *patHistory, t time.Time) {
 		return
 	}
 	for _, s := range j.secrets {
-		last := s.lastOf(p)
+		last := j.lastOf(s, p)
+		if !s.managed {
+			continue // I7
+		}
 		if last < 0 || j.orderedToEnd(s, last, t) || j.seemsInterrupted(s, s.order[last], p, t) {
 			continue // never readable, asked for, or an exception
 		}
@@ -341,7 +429,7 @@ func (j *judge) overlap(p *patHistory, t time.Time) {
 		next := s.order[last+1]
 		published := s.announced(next)
 		announced := published.Add(min(promised, rotation.AnnouncedFor))
-		wantsEvent := next.Tags["patrol-rotation"] != "" && !next.lost
+		wantsEvent := next.rotation != "" && !next.lost
 		switch {
 		case !wantsEvent:
 		case published.IsZero():
@@ -357,7 +445,7 @@ func (j *judge) overlap(p *patHistory, t time.Time) {
 // seemsInterrupted is an exception: the first PAT of a secret that was purged within two
 // sweeps cannot be told from what an interrupted attempt has left.
 func (j *judge) seemsInterrupted(s *secretHistory, v *versionHistory, p *patHistory, t time.Time) bool {
-	isFirst := v.Tags["patrol-rotation"] == rotation.RotationID(s.name, "")
+	isFirst := v.rotation == rotation.RotationID(s.name, "")
 	return v.lost && isFirst && t.Before(p.ValidFrom.Add(2*j.Sweep+rotation.ClockSkew))
 }
 
@@ -375,9 +463,9 @@ func (s *secretHistory) announced(v *versionHistory) time.Time {
 }
 
 // lastOf is where the last version stands that holds a PAT; -1: none does.
-func (s *secretHistory) lastOf(p *patHistory) int {
+func (j *judge) lastOf(s *secretHistory, p *patHistory) int {
 	for i, v := range slices.Backward(s.order) {
-		if v.Value == p.Token {
+		if j.held(v) == p {
 			return i
 		}
 	}
@@ -432,7 +520,7 @@ func (j *judge) rotatedEvent(r cloud.Record, e events.Event, d events.Rotated) {
 	if s := j.secrets[strings.ToLower(d.PAT)]; s != nil {
 		v = s.versions[d.Secret.Version]
 	}
-	stored := v != nil && v.Tags["patrol-rotation"] == d.RotationID && v.Tags["CredentialId"] == d.AuthorizationID
+	stored := v != nil && j.isOf(v, d)
 	if !stored {
 		j.report("I4", r.At, "%s: event %s announces a rotation that is not in the vault", d.PAT, e.ID)
 		return
@@ -449,6 +537,14 @@ func (j *judge) rotatedEvent(r cloud.Record, e events.Event, d events.Rotated) {
 	if d.Reason == string(rotation.Requested) && !j.asked(d, r.At) {
 		j.report("I4", r.At, "%s: event %s says that somebody asked for it; nobody did", d.PAT, e.ID)
 	}
+}
+
+// isOf reports whether a version holds what an event tells. A recognized version of
+// somebody else's has its rotation's id from the version before it.
+func (j *judge) isOf(v *versionHistory, d events.Rotated) bool {
+	p := j.held(v)
+	holds := p != nil && strings.EqualFold(p.AuthorizationID, d.AuthorizationID)
+	return holds && (v.byHand || v.rotation == d.RotationID)
 }
 
 // asked reports whether somebody ordered to rotate away from the PAT that a rotation has
@@ -469,10 +565,10 @@ func (j *judge) revokedEvent(r cloud.Record, e events.Event, d events.Revoked) {
 		return
 	}
 	s := j.secrets[strings.ToLower(d.PAT)]
-	if s == nil || s.lastOf(p) < 0 {
+	if s == nil || j.lastOf(s, p) < 0 {
 		return
 	}
-	if !j.orderedToEnd(s, s.lastOf(p), r.At) {
+	if !j.orderedToEnd(s, j.lastOf(s, p), r.At) {
 		j.report("I4", r.At, "%s: event %s says that somebody asked for the end of a PAT; nobody did", d.PAT, e.ID)
 	}
 }

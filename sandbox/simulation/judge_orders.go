@@ -27,7 +27,7 @@ func (j *judge) orderedToEnd(s *secretHistory, i int, t time.Time) bool {
 			return false
 		}
 		p := j.byID[strings.ToLower(o.AuthorizationID)]
-		return p != nil && s.lastOf(p) >= i
+		return p != nil && j.lastOf(s, p) >= i
 	})
 }
 
@@ -68,8 +68,11 @@ func (j *judge) orders() {
 			what = "to end"
 		}
 		done := j.carriedOut(s, p, o)
-		if last := s.lastOf(p); last >= 0 && s.order[last].lost {
+		if last := j.lastOf(s, p); last >= 0 && s.order[last].lost {
 			continue // its secret was purged: I3 says when it ends
+		}
+		if bound := j.bound(o.Accepted); j.current(s) == p && len(j.specs(s.name, bound)) == 0 {
+			continue // its entry has left the manifest: it stands until that comes back
 		}
 		if done.IsZero() && j.Rest && !j.isReleased(s, p) {
 			j.report("I12", j.End, "%s: the order of %s %s %s is forgotten", s.name,
@@ -103,13 +106,13 @@ func (j *judge) carriedOut(s *secretHistory, p *patHistory, o Order) time.Time {
 	// A person may have put the PAT back since.
 	for i, v := range s.order {
 		wasOver := !v.replaced.IsZero() && v.replaced.Before(o.At)
-		if v.Value != p.Token || wasOver {
+		if j.held(v) != p || wasOver {
 			continue
 		}
 		if v == s.latest() {
 			return end
 		}
-		if s.order[i+1].Value != p.Token {
+		if j.held(s.order[i+1]) != p {
 			return v.replaced
 		}
 	}

@@ -12,14 +12,19 @@ import (
 // rest is I3, and the second half of I4, once things have come to rest.
 func (j *judge) rest() {
 	for _, s := range j.secrets {
+		if !s.managed {
+			continue
+		}
 		j.announcements(s)
 		isManaged := len(j.specs(s.name, j.End)) > 0
 		switch {
 		case !isManaged:
-		case len(s.order) == 0:
+		case len(s.order) == 0 && !j.wasRefusedWithin(rotation.Day+j.Sweep):
 			j.report("I1", j.End, "%s: was never provisioned", s.name)
 		case s.purged && j.End.After(s.purgedAt.Add(j.Sweep+orderWithin)):
 			j.report("I1", j.End, "%s: was not provisioned again after it had been purged", s.name)
+		case !s.deleted.IsZero() && j.End.After(s.deleted.Add(j.Sweep+orderWithin)):
+			j.report("I1", j.End, "%s: was not recovered after it had been deleted", s.name)
 		}
 	}
 	for _, p := range j.pats {
@@ -32,13 +37,15 @@ func (j *judge) rest() {
 // announcements: every rotation has its event.
 func (j *judge) announcements(s *secretHistory) {
 	for i, v := range s.order {
-		id, pat := v.Tags["patrol-rotation"], v.Tags["CredentialId"]
+		p := j.held(v)
+		if v.rotation == "" || v.lost || p == nil {
+			continue
+		}
 		// Two versions of one PAT are one rotation: a repeated store.
-		repeated := i+1 < len(s.order) && s.order[i+1].Tags["CredentialId"] == pat
-		_, announced := j.rotated[events.RotatedID(id, pat)]
-		isWanted := id != "" && !repeated && !v.lost
-		if isWanted && !announced {
-			j.report("I4", j.End, "%s: rotation %s was never announced", s.name, id)
+		repeated := i+1 < len(s.order) && j.held(s.order[i+1]) == p
+		_, announced := j.rotated[events.RotatedID(v.rotation, p.AuthorizationID)]
+		if !repeated && !announced {
+			j.report("I4", j.End, "%s: rotation %s was never announced", s.name, v.rotation)
 		}
 	}
 }
@@ -48,37 +55,40 @@ func (j *judge) announcements(s *secretHistory) {
 func (j *judge) leftOver(p *patHistory) {
 	var s *secretHistory
 	for _, one := range j.secrets {
-		if one.lastOf(p) >= 0 {
+		if one.managed && j.lastOf(one, p) >= 0 {
 			s = one
 		}
 	}
 	if s == nil {
 		seen := p.ValidFrom.Add(rotation.OrphanAge + j.Sweep + time.Minute)
-		if j.End.After(seen) && j.isMarked(p) && j.isListed(p) {
+		isLate := j.End.After(seen) && !j.wasRefusedWithin(j.Sweep+orderWithin)
+		if isLate && j.isMarked(p) && j.isListed(p) {
 			j.report("I3", j.End, "PAT %s (%s) is alive and no version knows it", p.AuthorizationID, p.DisplayName)
 		}
 		return
 	}
-	v := s.order[s.lastOf(p)]
+	v := s.order[j.lastOf(s, p)]
 	isCurrent := v == s.latest()
-	isUnknown := !strings.EqualFold(v.Tags["CredentialId"], p.AuthorizationID) || v.lost && !j.isMarked(p)
-	if isCurrent || isUnknown {
+	isUnknown := !v.named || v.lost && !j.isMarked(p)
+	if isCurrent || isUnknown || j.isKept(s, p) {
 		return // in use, or nobody knows any more what it was for
 	}
-	// A tag of the successor says when it is revoked; after a purge the latest version's
-	// age does.
-	next := s.order[s.lastOf(p)+1]
-	until := v.replaced.Add(j.longest(s, v))
-	if at, err := time.Parse(time.RFC3339, next.Tags["patrol-revoke-previous-at"]); err == nil && at.After(until) {
-		until = at
+	// After a purge the latest version's age counts.
+	next := s.order[j.lastOf(s, p)+1]
+	if next.byHand && !j.isMarked(p) {
+		return // adopted, and cut off by somebody's value: it is shown as unmanaged
 	}
+	until := v.replaced.Add(j.longest(s, v))
 	if v.lost {
 		until = s.latest().at.Add(j.longest(s, v) + rotation.OrphanAge)
 	}
 	if announced := s.announced(next).Add(rotation.AnnouncedFor); announced.After(until) {
 		until = announced
 	}
-	until = until.Add(rotation.StoreSlack + j.Sweep)
+	if next.byHand && next.Tags["CredentialId"] != "" {
+		until = until.Add(rotation.Day) // under the old tags: the daily proof finds it
+	}
+	until = j.bound(until.Add(rotation.StoreSlack + j.Sweep))
 	isLeft := v.lost && !j.isListed(p)
 	if j.End.After(until) && !isLeft && !j.isExcused(p, s.name) {
 		j.report("I3", j.End, "%s: the replaced PAT %s outlived its overlap by more than a sweep", s.name,
@@ -111,7 +121,7 @@ func (j *judge) isListed(p *patHistory) bool {
 	for _, m := range j.Manifests {
 		isOver := !m.To.IsZero() && j.End.After(m.To)
 		isOwners := slices.ContainsFunc(m.Specs, func(s rotation.Spec) bool {
-			return strings.EqualFold(m.Users[s.Identity], p.User) && strings.EqualFold(s.Organization, p.Organization)
+			return j.same(m.Users[s.Identity], p.User) && j.same(s.Organization, p.Organization)
 		})
 		if isOwners && !isOver {
 			return true

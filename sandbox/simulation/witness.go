@@ -33,6 +33,8 @@ func (w *World) Case() Case {
 	c.Outside = maps.Clone(w.ended)
 	c.Orders = append(c.Orders, w.orders...)
 	c.Invocations = append(c.Invocations, w.invocations...)
+	c.Touches = append(c.Touches, w.touches...)
+	c.Renamed = maps.Clone(w.renamed)
 	return c
 }
 

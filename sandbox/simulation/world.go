@@ -93,6 +93,7 @@ type World struct {
 	orders       []Order
 	disturbances []*Disturbance
 	refusals     []*Refusal
+	handsAtWork
 }
 
 // MasterKey opens every function of a World's host.
