@@ -245,7 +245,7 @@ func (a *App) wire(s Settings) error {
 	c := a.administration(web.Config{
 		Reconciler: a.reconciler, Outbox: a.bus, Identities: signIns, Versions: a.vault, Ends: tokens,
 		Memory: known, NextSweep: s.NextCheck, Now: o.Now, Log: o.Log, Keys: keys,
-		Build:  web.Build{Version: o.Version, Commit: o.Commit},
+		Build: web.Build{Version: o.Version, Commit: o.Commit}, ManifestSource: s.Manifest,
 		Public: s.Public, Authenticated: s.Authenticated,
 		Pages: []func(*web.API, *http.ServeMux){web.SignInRoutes(pages), web.DashboardRoutes(visits)},
 	}, tokens.Administration())
@@ -481,6 +481,9 @@ func (s *signIns) State(ctx context.Context, identity string) web.SignInState {
 		return out
 	}
 	out.Since, out.Until = st.SignedIn, st.Until
+	if st.Code != "" {
+		out.Cause = &rotation.Error{Class: st.Class, Code: st.Code, Message: st.Message, Service: rotation.Entra}
+	}
 	if s.hasLinks {
 		out.SignInURL = st.SignInLink
 	}

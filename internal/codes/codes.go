@@ -626,5 +626,10 @@ func health() Group {
 			code("configuration",
 				"Settings or the manifest cannot be used.",
 				"Any function with a key answers with the list."),
+			code("degraded",
+				"The last sweep met a refusal that does not pass by itself, or one that may pass has lasted for an "+
+					"hour, or no sweep has ended for two intervals of `CHECK_SCHEDULE`, or the vault or the state "+
+					"cannot be read.",
+				"`GET status` says what, since when and why: `troubles`, `organizations`, `lastSweep`, `state`."),
 		}}
 }

@@ -22,6 +22,7 @@ type Status struct {
 	// Code is why: AADSTS700082, not-signed-in, wrong-user. Without Required, the
 	// sign-in can't be used for another reason at the moment.
 	Code       string
+	Class      rotation.Class
 	Cause      Cause     // what Code means
 	Since      time.Time // since when it is required
 	Message    string    // plain words
@@ -113,9 +114,9 @@ func (a *account) publish() {
 	}
 	if r := a.state.required; r != nil {
 		s.Required, s.Since = true, r.since
-		s.Code, s.Message, s.Cause = r.code, r.err.Message, causeOf(r.err)
+		s.Code, s.Message, s.Cause, s.Class = r.code, r.err.Message, causeOf(r.err), rotation.SignIn
 	} else if e := rotation.AsError(a.state.paused); e != nil {
-		s.Code, s.Message, s.Cause = e.Code, e.Message, causeOf(e)
+		s.Code, s.Message, s.Cause, s.Class = e.Code, e.Message, causeOf(e), e.Class
 	}
 	var storeAt time.Time
 	if a.state.newer {

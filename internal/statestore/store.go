@@ -149,6 +149,7 @@ func New(c Config) (*Store, error) {
 	if c.Credential == nil {
 		return nil, configuration("state-credential", "there is no credential for the storage account")
 	}
+	s.credential = &sharedToken{credential: c.Credential, now: s.now}
 	s.container = "https://" + c.URL.Host + "/" + strings.Trim(c.URL.Path, "/")
 	o := &s.options
 	if o.Retry.TryTimeout == 0 {
@@ -311,7 +312,7 @@ func (s *Store) Delete(ctx context.Context, key string, when Condition) error {
 	return err
 }
 
-// client is a blob's. It costs no call: the credential remembers its token.
+// client is a blob's. It costs no call: the store remembers its token.
 func (s *Store) client(doing, key string) (*blockblob.Client, error) {
 	if err := checkKey(doing, key); err != nil {
 		return nil, err

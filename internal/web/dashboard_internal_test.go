@@ -57,10 +57,13 @@ func fullPages() map[string]*dashboardPage {
 	other := otherRow{UnmanagedPAT{DisplayName: "o", ValidTo: soon, Global: true, DeadFrom: &soon, Expiring: true},
 		"warn"}
 	narrow := otherRow{UnmanagedPAT{DisplayName: "n", ValidTo: soon, Scopes: []string{"vso.code"}}, ""}
-	blind := []BlindSpot{{"", "", cause}, {"a", "", cause}, {"", "contoso", cause}, {"a", "contoso", cause}}
+	blind := []BlindSpot{{"vault", "", "", nil, cause}, {"identity", "a", "", nil, cause},
+		{"organization", "", "contoso", nil, cause}, {"organization", "a", "contoso", &soon, cause},
+		{"bus", "", "", &soon, cause}, {"state", "", "", nil, cause}}
 	notice := &notice{Bad: true, Title: "t", Text: []string{"x"}, Detail: []string{"Code: c"}, SignIn: link, Await: "a",
 		Instead: []instead{{"Revoke it", action{Act: doRevoke}}}, Links: []pageLink{{"l", "/x"}}}
 	overview := &overview{LastSweep: &SweepReport{At: now, Problems: blind}, NextSweep: &soon, Blind: blind,
+		Degraded: true, Standing: blind, Unknown: &cause,
 		Attention: []row{blocked, failing}, MoreBad: 1, Managed: []row{healthy}, Found: 1, From: 1, To: 1,
 		Others: []otherRow{other, narrow}, MoreOthers: 1, Released: []ReleasedPAT{{Name: "r", ValidTo: &soon}},
 		MoreGone: 1, Next: "c", Orgs: []string{"contoso"}, Tiles: tiles(Inventory{Managed: 1}, dashboardFilter{})}

@@ -79,6 +79,11 @@ type overview struct {
 	LastSweep  *SweepReport
 	NextSweep  *time.Time
 	Identities []identityView
+	// Degraded is what health says, Standing what stands and the page's own look has not
+	// met, Unknown why nobody here knows what other processes know.
+	Degraded   bool
+	Standing   []BlindSpot
+	Unknown    *FailureCause
 	Blind      []BlindSpot
 	Mass       []MassChange
 	Attention  []row
@@ -219,6 +224,8 @@ func (d *dashboard) overview(ctx context.Context, f dashboardFilter) *dashboardP
 	v := &overview{Filter: f, Counts: count(plan), LastSweep: report.LastSweep, NextSweep: report.NextSweep,
 		Identities: identityViews(report.Identities, now), Blind: blind(plan.Problems),
 		Mass: massChanges(plan)}
+	v.Degraded, v.Unknown = report.Degraded, report.State.Problem
+	v.Standing = standingSpots(report.Troubles, v.Blind)
 	v.Tiles = tiles(v.Counts, f)
 	named := func(id identityView) bool { return strings.EqualFold(id.Name, f.Identity) }
 	if i := slices.IndexFunc(v.Identities, named); i >= 0 {
@@ -307,6 +314,25 @@ func blind(problems []rotation.Unobserved) []BlindSpot {
 	return slices.DeleteFunc(blindSpots(problems), func(b BlindSpot) bool {
 		return b.Identity != "" && b.Class == string(rotation.SignIn)
 	})
+}
+
+// standingSpots are the troubles that are not among what the page's look could not observe,
+// and have no place of their own on the page.
+func standingSpots(troubles []Trouble, blind []BlindSpot) []BlindSpot {
+	var out []BlindSpot
+	for _, t := range troubles {
+		isShown := slices.ContainsFunc(blind, func(b BlindSpot) bool {
+			isSame := b.Scope == t.Scope && b.Identity == t.Identity && b.Organization == t.Organization
+			return isSame && b.Code == t.Code
+		})
+		isElsewhere := t.Code == rotation.MassChangeWaits || t.Class == string(rotation.SignIn)
+		if isShown || isElsewhere {
+			continue
+		}
+		since := t.Since
+		out = append(out, BlindSpot{t.Scope, t.Identity, t.Organization, &since, t.FailureCause})
+	}
+	return out
 }
 
 // cursor is where the next page begins.

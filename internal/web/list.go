@@ -280,7 +280,8 @@ func (l *Listing) add(e entry, now time.Time) {
 func blindSpots(ps []rotation.Unobserved) []BlindSpot {
 	out := []BlindSpot{}
 	for _, q := range ps {
-		out = append(out, BlindSpot{q.Identity, q.Organization, cause(q.Err)})
+		out = append(out, BlindSpot{Scope: scopeOf(q), Identity: q.Identity, Organization: q.Organization,
+			FailureCause: cause(q.Err)})
 	}
 	return out
 }
@@ -322,7 +323,7 @@ func describe(item rotation.Item) ManagedPAT {
 	self := linkTo(s.Name)
 	out := ManagedPAT{Name: s.Name, State: string(item.State), Identity: s.Identity, Organization: s.Organization,
 		DisplayName: s.DisplayName, Scopes: s.Scopes, RotateAt: timeOrNull(item.Due), Clamped: item.Clamped,
-		Global: item.Global, FullScope: item.FullScope, Ordered: isOrdered(item),
+		Global: item.Global, FullScope: item.FullScope, Ordered: isOrdered(item), NeedsPerson: needsPerson(item),
 		Links: &Links{Self: self, Rotate: self + "/rotate", Extend: self + "/extend"}}
 	if c := item.Current; c != nil {
 		out.AuthorizationID, out.ValidTo, out.LastReason = c.Ledger.AuthorizationID, timeOrNull(c.Expires),

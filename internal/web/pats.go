@@ -37,6 +37,9 @@ func (a *API) inspect(ctx context.Context, name string) (ManagedPAT, *Problem) {
 	if f := a.failure(ctx, item.Spec.Name); !f.At.IsZero() {
 		j := failingOf(f)
 		out.Failure = &j
+		if out.NeedsPerson == nil {
+			out.NeedsPerson = needsPersonFor(f, out.ValidTo)
+		}
 		if out.Order != nil {
 			out.Order.Attempt, out.Order.Problem = j.Attempt, &j.FailureCause
 		}

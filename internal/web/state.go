@@ -1,7 +1,10 @@
 package web
 
 import (
+	"cmp"
 	"context"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -95,6 +98,18 @@ func (a *API) troubles(ctx context.Context) []rotation.CheckIncomplete {
 	return standingTroubles(s)
 }
 
+// lastSweep is the last sweep of any process, or without a state of this one.
+func (a *API) lastSweep(ctx context.Context) (rotation.SweepRecord, error) {
+	if a.Memory == nil {
+		return a.Reconciler.LastSweep(), nil
+	}
+	last, err := a.Memory.LastSweep(ctx)
+	if e := rotation.AsError(err); e != nil && e.Code == rotation.StateOff {
+		return a.Reconciler.LastSweep(), nil
+	}
+	return last, err
+}
+
 // failure is why a PAT fails; the zero value: it does not, or nobody here knows.
 func (a *API) failure(ctx context.Context, pat string) rotation.Failure {
 	own := a.Reconciler.Failure(pat)
@@ -117,8 +132,154 @@ func reportOf(s rotation.SweepRecord) *SweepReport {
 		Managed: s.Managed, Commands: s.Commands, Unmanaged: s.Unmanaged, Released: s.Released,
 		Problems: []BlindSpot{}, MassChanges: massChanges(rotation.Plan{At: s.At, MassChanges: s.MassChanges})}
 	for _, p := range s.Problems {
-		out.Problems = append(out.Problems, BlindSpot{p.Identity, p.Organization,
-			FailureCause{string(p.Class), p.Code, p.Message}})
+		out.Problems = append(out.Problems, BlindSpot{Scope: string(p.Scope), Identity: p.Identity,
+			Organization: p.Organization, Since: timeOrNull(p.Since),
+			FailureCause: FailureCause{string(p.Class), p.Code, p.Message}})
 	}
 	return out
+}
+
+// scopeOf says what a plan could not observe.
+func scopeOf(u rotation.Unobserved) string {
+	switch {
+	case u.Identity == "":
+		return string(rotation.ScopeVault)
+	case u.Organization == "":
+		return string(rotation.ScopeIdentity)
+	}
+	return string(rotation.ScopeOrganization)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// identityStatus is an identity's sign-in, with what stands against it.
+func identityStatus(id SignInState, troubles []rotation.CheckIncomplete) IdentityStatus {
+	out := IdentityStatus{Name: id.Name, User: id.User, State: stateSignedIn, Since: timeOrNull(id.Since),
+		Until: timeOrNull(id.Until)}
+	if id.Cause != nil {
+		c := cause(id.Cause)
+		out.Problem = &c
+	}
+	switch {
+	case id.Err != nil:
+		c := cause(id.Err)
+		out.State, out.Problem = stateUnknown, &c
+		return out
+	case id.Required != "":
+		out.State, out.Code, out.SignInURL = stateSignInRequired, id.Required, id.SignInURL
+		return out
+	case id.Cause != nil:
+		out.State, out.Code = stateRefused, id.Cause.Code
+	}
+	for _, x := range troubles {
+		if x.Scope == rotation.ScopeIdentity && x.Identity == id.Name && x.Class != rotation.SignIn {
+			out.State, out.Code = stateRefused, x.Code
+			out.Problem = &FailureCause{string(x.Class), x.Code, x.Message}
+		}
+	}
+	return out
+}
+
+const stateChecked = "checked"
+
+// organizationStates are what each identity of the manifest has in each organization, and
+// what stands against it.
+func (a *API) organizationStates(known shared) []OrganizationStatus {
+	out := []OrganizationStatus{}
+	seen := map[rotation.Owner]bool{}
+	for _, s := range a.Reconciler.Specs() {
+		o := s.Owner()
+		if seen[o] {
+			continue
+		}
+		seen[o] = true
+		x := OrganizationStatus{Identity: o.Identity, Organization: o.Organization, State: stateChecked}
+		if known.sweep.At.IsZero() {
+			x.State = stateUnknown
+		}
+		for _, t := range known.troubles {
+			isAbout := t.Scope == rotation.ScopeOrganization && t.Identity == o.Identity
+			if !isAbout || !strings.EqualFold(t.Organization, o.Organization) {
+				continue
+			}
+			x.State, x.Since = stateRefused, timeOrNull(t.Since)
+			x.Problem = &FailureCause{string(t.Class), t.Code, t.Message}
+		}
+		out = append(out, x)
+	}
+	slices.SortFunc(out, func(a, b OrganizationStatus) int {
+		return cmp.Or(strings.Compare(a.Identity, b.Identity), strings.Compare(a.Organization, b.Organization))
+	})
+	return out
+}
+
+const (
+	// stands is how long what may pass lasts before it counts.
+	stands = time.Hour
+	// missedSweeps is how many intervals may go by without a sweep.
+	missedSweeps = 2
+)
+
+// isDegraded reports whether the last sweep has met what does not pass by itself, or has
+// not passed for an hour, or whether no sweep has ended for two intervals. Where there was
+// none, the sweeps count from the sign-in; the zero time: from nothing.
+func (a *API) isDegraded(last rotation.SweepRecord, signedIn time.Time) bool {
+	for _, p := range last.Problems {
+		if p.Code != rotation.StateOff && isDegrading(p, a.Now()) {
+			return true
+		}
+	}
+	since := later(last.Ended, signedIn)
+	if !last.Ended.IsZero() {
+		since = last.Ended
+	}
+	interval := a.Reconciler.Interval
+	isKnown := !since.IsZero() && interval > 0
+	return isKnown && a.Now().Sub(since) > missedSweeps*interval
+}
+
+func isDegrading(p rotation.SweepProblem, now time.Time) bool {
+	switch p.Class {
+	case rotation.Configuration, rotation.Policy:
+		return true
+	case rotation.SignIn:
+		return false // health has a word of its own for it
+	}
+	return !p.Since.IsZero() && now.Sub(p.Since) >= stands
+}
+
+// needsPerson is what keeps a PAT from being looked after until a person does something.
+func needsPerson(item rotation.Item) *NeedsPerson {
+	end := item.Ends
+	if end.IsZero() && item.Current != nil {
+		end = item.Current.Expires
+	}
+	d := item.Decision
+	switch {
+	case item.Err != nil && isPersons(rotation.ClassOf(item.Err)):
+		return &NeedsPerson{Before: timeOrNull(end), FailureCause: cause(item.Err)}
+	case d.Action == rotation.Refuse:
+		return &NeedsPerson{Before: timeOrNull(end),
+			FailureCause: FailureCause{string(rotation.Ambiguous), d.Code, d.Message}}
+	}
+	return nil
+}
+
+// needsPersonFor is the same for a PAT on which work fails.
+func needsPersonFor(f rotation.Failure, before *time.Time) *NeedsPerson {
+	if !isPersons(f.Class) && (f.Class != rotation.Ambiguous || f.Step != rotation.StepAdopt) {
+		return nil
+	}
+	return &NeedsPerson{Since: timeOrNull(f.Since), Before: before,
+		FailureCause: FailureCause{string(f.Class), f.Code, f.Message}}
+}
+
+// isPersons reports whether a failure of a class waits for a person.
+func isPersons(c rotation.Class) bool {
+	return c == rotation.Configuration || c == rotation.Policy || c == rotation.SignIn
 }

@@ -67,14 +67,15 @@ func (a *API) check(w http.ResponseWriter, r *http.Request) {
 }
 
 func failingOf(f rotation.Failure) Failing {
-	return Failing{PAT: f.PAT, Step: string(f.Step), Attempt: f.Attempt, At: f.At.UTC(),
-		FailureCause: FailureCause{string(f.Class), f.Code, f.Message}}
+	return Failing{PAT: f.PAT, Step: string(f.Step), Attempt: f.Attempt, At: f.At.UTC(), Since: timeOrNull(f.Since),
+		RetryAt: timeOrNull(f.RetryAt), FailureCause: FailureCause{string(f.Class), f.Code, f.Message}}
 }
 
 // States of an IdentityStatus.
 const (
 	stateSignedIn       = "signed-in"
 	stateSignInRequired = "sign-in-required"
+	stateRefused        = "refused"
 	stateUnknown        = "unknown"
 )
 
@@ -84,17 +85,12 @@ func (a *API) Report(ctx context.Context) StatusReport {
 	known := a.shared(ctx)
 	out := StatusReport{Build: a.Build, Identities: []IdentityStatus{}, Failing: []Failing{},
 		Troubles: troublesOf(known.troubles), LastSweep: reportOf(known.sweep)}
+	var signedIn time.Time
 	for _, id := range a.identities(ctx) {
-		j := IdentityStatus{Name: id.Name, User: id.User, State: stateSignedIn, Since: timeOrNull(id.Since),
-			Until: timeOrNull(id.Until)}
-		switch {
-		case id.Err != nil:
-			c := cause(id.Err)
-			j.State, j.Problem = stateUnknown, &c
-		case id.Required != "":
-			j.State, j.Code, j.SignInURL = stateSignInRequired, id.Required, id.SignInURL
+		out.Identities = append(out.Identities, identityStatus(id, known.troubles))
+		if id.Required == "" {
+			signedIn = later(signedIn, id.Since)
 		}
-		out.Identities = append(out.Identities, j)
 	}
 	for _, f := range known.failing {
 		out.Failing = append(out.Failing, failingOf(f))
@@ -102,6 +98,14 @@ func (a *API) Report(ctx context.Context) StatusReport {
 	if a.NextSweep != nil {
 		out.NextSweep = timeOrNull(a.NextSweep(a.Now()))
 	}
+	out.Organizations = a.organizationStates(known)
+	out.Degraded = a.isDegraded(known.sweep, signedIn)
+	out.State.Known = known.err == nil
+	if known.err != nil {
+		c := cause(known.err)
+		out.State.Problem = &c
+	}
+	out.Manifest = ManifestStatus{Source: a.ManifestSource, PATs: len(a.Reconciler.Specs())}
 	return out
 }
 
@@ -144,14 +148,18 @@ const (
 func (a *API) healthWord(ctx context.Context) (word string, seen bool) {
 	word, seen = healthOK, true
 	isRequired := false
+	var signedIn time.Time
 	for _, id := range a.identities(ctx) {
 		seen = seen && id.Err == nil
 		isRequired = isRequired || id.Required != ""
+		signedIn = later(signedIn, id.Since)
 	}
+	last, err := a.lastSweep(ctx)
+	seen = seen && err == nil
 	switch {
 	case isRequired:
 		word = healthSignInRequired
-	case !seen:
+	case !seen, a.isDegraded(last, signedIn):
 		word = healthDegraded
 	}
 	return word, seen

@@ -22,6 +22,9 @@ type ManagedPAT struct {
 	// Postponed: the entry's calendar holds its replacement back, or will.
 	Postponed *Postponement `json:"postponed,omitempty"`
 
+	// NeedsPerson says why, and until when, a person has to do something; null: nobody has to.
+	NeedsPerson *NeedsPerson `json:"needsPerson"`
+
 	NextAction *NextAction   `json:"nextAction"`
 	Problem    *FailureCause `json:"problem,omitempty"`
 	Links      *Links        `json:"links,omitempty"`
@@ -51,6 +54,14 @@ type StandingOrder struct {
 	// Attempt and Problem are of the last failure that this process has seen.
 	Attempt int           `json:"attempt,omitempty"`
 	Problem *FailureCause `json:"problem,omitempty"`
+}
+
+// NeedsPerson is what nobody but a person can settle.
+type NeedsPerson struct {
+	Since *time.Time `json:"since"` // null: not known
+	// Before is when the PAT ends if nobody does anything; null: not known, or there is none.
+	Before *time.Time `json:"before"`
+	FailureCause
 }
 
 // NextAction is what patrol does next, and why.
@@ -134,11 +145,14 @@ type ReleasedPAT struct {
 	ValidTo         *time.Time `json:"validTo"`
 }
 
-// BlindSpot is something that could not be observed: an organization, an identity, or
-// (with neither) the vault.
+// BlindSpot is something that could not be observed, or that does not work: an
+// organization, an identity, or what Scope names.
 type BlindSpot struct {
+	Scope        string `json:"scope"`
 	Identity     string `json:"identity,omitempty"`
 	Organization string `json:"organization,omitempty"`
+	// Since is when it began; null: not known.
+	Since *time.Time `json:"since"`
 	FailureCause
 }
 
@@ -242,12 +256,21 @@ type SweepReport struct {
 type IdentityStatus struct {
 	Name      string        `json:"name"`
 	User      string        `json:"user"`
-	State     string        `json:"state"` // signed-in, sign-in-required, unknown
+	State     string        `json:"state"` // signed-in, sign-in-required, refused, unknown
 	Since     *time.Time    `json:"since"`
 	Until     *time.Time    `json:"until"`
 	Code      string        `json:"code,omitempty"`
 	SignInURL string        `json:"signInUrl,omitempty"`
 	Problem   *FailureCause `json:"problem,omitempty"`
+}
+
+// OrganizationStatus is how what an identity has in an organization stands.
+type OrganizationStatus struct {
+	Identity     string        `json:"identity"`
+	Organization string        `json:"organization"`
+	State        string        `json:"state"` // checked, refused, unknown
+	Since        *time.Time    `json:"since"` // of the refusal
+	Problem      *FailureCause `json:"problem,omitempty"`
 }
 
 // Failing is a PAT on which work fails, and is tried again.
@@ -256,7 +279,26 @@ type Failing struct {
 	Step    string    `json:"step"`
 	Attempt int       `json:"attempt"`
 	At      time.Time `json:"at"`
+	// Since is the first failure in a row, RetryAt the next attempt; null: not known, or
+	// not before something changes.
+	Since   *time.Time `json:"since"`
+	RetryAt *time.Time `json:"retryAt"`
 	FailureCause
+}
+
+// SharedState says whether what other processes of the app know could be read. Where it
+// could not, last sweep, failing and troubles are those of the process that answers, and
+// what is not among them is not known here.
+type SharedState struct {
+	Known   bool          `json:"known"`
+	Problem *FailureCause `json:"problem,omitempty"`
+}
+
+// ManifestStatus is which manifest is in force.
+type ManifestStatus struct {
+	// Source is where it came from, as PATROL_MANIFEST says.
+	Source string `json:"source"`
+	PATs   int    `json:"pats"`
 }
 
 // Build says which state of the project runs.
@@ -272,9 +314,15 @@ type StatusReport struct {
 	Identities []IdentityStatus `json:"identities"`
 	LastSweep  *SweepReport     `json:"lastSweep"`
 	NextSweep  *time.Time       `json:"nextSweep"`
-	// Failing is what this process has seen fail, and not succeed since.
+	// Failing is what has failed, and not succeeded since.
 	Failing []Failing `json:"failing"`
-	// Troubles are what this process cannot observe, or does not act on before a person
-	// has said something.
+	// Troubles are what patrol cannot observe, or does not act on before a person has said
+	// something.
 	Troubles []Trouble `json:"troubles"`
+	// Organizations are those of the manifest, for each identity.
+	Organizations []OrganizationStatus `json:"organizations"`
+	// Degraded is what health says of it.
+	Degraded bool           `json:"degraded"`
+	State    SharedState    `json:"state"`
+	Manifest ManifestStatus `json:"manifest"`
 }

@@ -32,6 +32,8 @@ type SignInState struct {
 	SignInURL string
 	// Err is why the state is not known.
 	Err error
+	// Cause is why a person has to sign in, or why the sign-in cannot be used; nil: it can.
+	Cause *rotation.Error
 }
 
 // Identities are those of the manifest, with their sign-ins.
@@ -60,6 +62,8 @@ type Config struct {
 	Now       func() time.Time
 	// Build is the state of the project that runs.
 	Build Build
+	// ManifestSource is where the manifest came from.
+	ManifestSource string
 	// Operation makes ids for requests; nil: random ones.
 	Operation func() string
 	// Keys seals confirmations; nil: with a key of this process, which another

@@ -222,3 +222,26 @@ func TestAStateThatRefusesHoldsNothingUpAndIsTold(t *testing.T) {
 		})
 	}
 }
+
+func TestAVaultThatRefusesShowsWithinASweepInAProcessThatHasMetNothing(t *testing.T) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+		sweep(t, w)
+		if code := w.HTTP("GET", "/api/health", nil, nil); code != http.StatusOK {
+			t.Errorf("health answered %d before, want 200", code)
+		}
+		refuse(t, w, keyvault.Service, keyvault.ListSecrets)
+		time.Sleep(6 * time.Hour)
+		synctest.Wait()
+		w.Restart()
+		var health struct{ Status string }
+		if code := w.HTTP("GET", "/api/health", nil, &health); code != http.StatusServiceUnavailable {
+			t.Errorf("health answered %d, want 503", code)
+		}
+		if health.Status != "degraded" {
+			t.Errorf("health says %q, want degraded", health.Status)
+		}
+		if told := eventsOf[events.CheckIncomplete](w); len(told) != 1 {
+			t.Errorf("told %q, want one event", told)
+		}
+	})
+}

@@ -184,7 +184,7 @@ func TestAnAnswerThatDiffersFromItsDescriptionIsFound(t *testing.T) {
 		jsonType, problem, text = "application/json", "application/problem+json", "text/plain"
 		health                  = `{"status":"ok"}`
 		pat                     = `{"name":"a","state":"current","identity":"b","organization":"c",` +
-			`"displayName":"d","scopes":[],"validTo":null,"rotateAt":null,"nextAction":null%s}`
+			`"displayName":"d","scopes":[],"validTo":null,"rotateAt":null,"needsPerson":null,"nextAction":null%s}`
 		list = `{"at":"2026-01-01T00:00:00Z","pats":[` + pat + `],"unmanaged":[],"released":[],"problems":[],` +
 			`"counts":{"managed":1,"unmanaged":0,"released":0,"missing":0,"due":0,"blocked":0,"unknown":0,` +
 			`"global":0,"fullScope":0,"expiring":0}}`

@@ -447,7 +447,7 @@ func TestWhatNeedsSomebodyComesFirst(t *testing.T) {
 	manifest := strings.Replace(twoPATs, "pats:", "  night-bot:\n    user: night-bot@contoso.com\npats:", 1) +
 		"  - {name: zz-nightly, identity: night-bot, organization: contoso, scopes: [vso.code]}\n"
 	run(t, simulation.Config{Manifest: manifest}, func(t *testing.T, r *fixture) {
-		r.dashboard(nil).says("Not made yet", "none since the app started")
+		r.dashboard(nil).says("Not made yet", "none yet")
 		time.Sleep(time.Minute)
 		if err := r.Sweep(); err == nil {
 			t.Error("a sweep without a sign-in does not say so")

@@ -265,7 +265,9 @@ func schemas() map[string]any {
 		"RotateRequest":        web.RotateRequest{}, "ExtendRequest": web.ExtendRequest{},
 		"OverlapRequest": web.OverlapRequest{}, "CheckRequest": web.CheckRequest{}, "Overlap": web.Overlap{},
 		"Restoration": web.Restoration{}, "StandingOrder": web.StandingOrder{}, "MassChange": web.MassChange{},
-		"Trouble":        web.Trouble{},
+		"Trouble":     web.Trouble{},
+		"NeedsPerson": web.NeedsPerson{}, "OrganizationStatus": web.OrganizationStatus{},
+		"SharedState": web.SharedState{}, "ManifestStatus": web.ManifestStatus{}, "Postponement": web.Postponement{},
 		"UserRevocation": web.UserRevocation{},
 	}
 }
