@@ -21,14 +21,15 @@ type observations struct {
 	signIns flight.Group[struct{}, []SignInState]
 	plans   flight.Group[struct{}, rotation.Plan]
 	pats    flight.Group[string, inspected]
-	// memories are what all processes know.
+	// memories are what all processes know, and sweeps the last sweep of them.
 	memories flight.Group[struct{}, shared]
+	sweeps   flight.Group[struct{}, rotation.SweepRecord]
 }
 
 func newObservations() *observations {
 	l := &observations{}
 	l.signIns.Timeout, l.plans.Timeout, l.pats.Timeout = observationTimeout, observationTimeout, observationTimeout
-	l.memories.Timeout = observationTimeout
+	l.memories.Timeout, l.sweeps.Timeout = observationTimeout, observationTimeout
 	return l
 }
 
@@ -38,6 +39,7 @@ func (l *observations) forget() {
 	l.plans.Forget()
 	l.pats.Forget()
 	l.memories.Forget()
+	l.sweeps.Forget()
 }
 
 // identities are the states of all sign-ins, asked for side by side.

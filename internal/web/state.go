@@ -103,7 +103,8 @@ func (a *API) lastSweep(ctx context.Context) (rotation.SweepRecord, error) {
 	if a.Memory == nil {
 		return a.Reconciler.LastSweep(), nil
 	}
-	last, err := a.Memory.LastSweep(ctx)
+	last, err := a.observations.sweeps.Do(ctx, struct{}{},
+		func(ctx context.Context) (rotation.SweepRecord, error) { return a.Memory.LastSweep(ctx) })
 	if e := rotation.AsError(err); e != nil && e.Code == rotation.StateOff {
 		return a.Reconciler.LastSweep(), nil
 	}
