@@ -267,7 +267,7 @@ func schemas() map[string]any {
 		"Restoration": web.Restoration{}, "StandingOrder": web.StandingOrder{}, "MassChange": web.MassChange{},
 		"Trouble":     web.Trouble{},
 		"NeedsPerson": web.NeedsPerson{}, "OrganizationStatus": web.OrganizationStatus{},
-		"SharedState": web.SharedState{}, "ManifestStatus": web.ManifestStatus{}, "Postponement": web.Postponement{},
+		"SharedState": web.SharedState{}, "ManifestStatus": web.ManifestStatus{},
 		"UserRevocation": web.UserRevocation{},
 	}
 }
