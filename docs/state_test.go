@@ -8,6 +8,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -146,19 +147,25 @@ func TestSecretsOfPATsAreOnThePage(t *testing.T) {
 	}
 	var ledger rotation.Ledger
 	fill(reflect.ValueOf(&ledger).Elem(), time.Now())
-	content := rotation.Content{Value: rotation.NewSecret("value"), Expires: time.Now().Add(time.Hour), Ledger: ledger}
-	stored, err := v.Store(t.Context(), "a-pat", content)
-	if err != nil {
-		t.Fatal(err)
+	withoutConsumers := ledger // the last tag gives way to theirs
+	withoutConsumers.Confirmed = ""
+	var stored rotation.Version
+	found := map[string]bool{}
+	for _, l := range []rotation.Ledger{withoutConsumers, ledger} {
+		content := rotation.Content{Value: rotation.NewSecret("value"), Expires: time.Now().Add(time.Hour), Ledger: l}
+		stored, err = v.Store(t.Context(), "a-pat", content)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, tags, _, _, err := vault.NewStore(v).Read(t.Context(), "a-pat")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name := range tags {
+			found[name] = true
+		}
 	}
-	_, tags, _, _, err := vault.NewStore(v).Read(t.Context(), "a-pat")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var names []string
-	for name := range tags {
-		names = append(names, name)
-	}
+	names := slices.Sorted(maps.Keys(found))
 	p := statePage(t)
 	same(t, "tags of a PAT's secret", p.column(t, "Tags of a PAT's secret", "tag", 1), names)
 	same(t, "content types", p.column(t, "Secrets", "name", 2),
@@ -325,10 +332,13 @@ func TestCommandsAreOnThePage(t *testing.T) {
 	full := c
 	full.Since, full.Prove = moment(), true
 	full.Accepted = rotation.MassChange{PATs: accepted, Until: moment()}
-	sent := messages(t, func(ctx context.Context, b *bus.Bus) error { return b.Send(ctx, c, full) })
+	confirm := c
+	confirm.Confirmation = &rotation.Confirmation{SecretVersion: "v", Consumer: "c", Outcome: rotation.HasSwitched}
+	sent := messages(t, func(ctx context.Context, b *bus.Bus) error { return b.Send(ctx, c, full, confirm) })
+	hash := regexp.MustCompile("[0-9a-f]{40}$")
 	var fields, ids []string
 	for _, m := range sent {
-		ids = append(ids, called.Replace(m.ID))
+		ids = append(ids, hash.ReplaceAllString(called.Replace(m.ID), "<hash>"))
 		var body map[string]any
 		if err := json.Unmarshal(m.Body, &body); err != nil {
 			t.Fatal(err)
@@ -377,6 +387,8 @@ func everyEvent() []rotation.Event {
 	at := moment()
 	trouble := rotation.Trouble{Scope: "<scope>", Identity: "<identity>", Organization: "<organization>",
 		Code: "<code>"}
+	switching := rotation.Switching{Spec: spec, At: at, Version: rotation.Version{ID: "version",
+		Ledger: rotation.Ledger{RotationID: "<rotation id>", AuthorizationID: "<authorization id>"}}}
 	return []rotation.Event{
 		&rotation.Rotated{Spec: spec, RotationID: "<rotation id>", SecretID: "https://vault/secrets/s/v",
 			SecretVersion: "version", AuthorizationID: "<authorization id>", At: at},
@@ -386,6 +398,10 @@ func everyEvent() []rotation.Event {
 			Code: "<code>", At: at},
 		&rotation.PostponedPAT{Spec: spec, AuthorizationID: "<authorization id>",
 			Postponement: rotation.Postponement{Reason: "<reason>"}, ValidTo: at, At: at},
+		&rotation.SwitchedOver{Switching: switching},
+		&rotation.SwitchLate{Switching: switching,
+			LateSwitch: rotation.LateSwitch{Missing: []string{"<consumer>"}, EndsAt: at}},
+		&rotation.SwitchRefused{Switching: switching, Consumer: rotation.Consumer{Name: "<consumer>"}},
 		&rotation.PostponedPAT{Spec: spec, AuthorizationID: "<authorization id>",
 			Postponement: rotation.Postponement{Reason: "<reason>", Until: at}, ValidTo: at, At: at},
 		&rotation.RotationFailed{Spec: spec, Mark: rotation.MessageMark{Queue: "<queue>", SequenceNumber: sequence},

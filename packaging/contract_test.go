@@ -27,6 +27,9 @@ var functions = map[string]trigger{
 	"CheckExpiry":    {kind: "timerTrigger", schedule: "%CHECK_SCHEDULE%"},
 	"Reconcile":      {kind: "serviceBusTrigger", queue: "%COMMAND_QUEUE%", sessions: true},
 	"VaultEvent":     {kind: "serviceBusTrigger", queue: "%VAULT_EVENT_QUEUE%"},
+	"Confirmation":   {kind: "serviceBusTrigger", queue: "%CONFIRMATION_QUEUE%"},
+	"ConfirmSwitch":  {kind: "httpTrigger", method: "post", route: "pats/{name}/confirmations", level: "function"},
+	"SwitchOver":     {kind: "httpTrigger", method: "post", route: "pats/{name}/switch-over", level: "function"},
 	"DeadLetter":     {kind: "serviceBusTrigger", queue: "%COMMAND_QUEUE%/$DeadLetterQueue"},
 	"ListPats":       {kind: "httpTrigger", method: "get", route: "pats", level: "function"},
 	"GetPat":         {kind: "httpTrigger", method: "get", route: "pats/{name}", level: "function"},
@@ -350,6 +353,7 @@ func TestTheSampleHasTheSettingsThatALocalRunNeeds(t *testing.T) {
 		"FUNCTIONS_WORKER_RUNTIME": "custom",
 		"COMMAND_QUEUE":            "pat-commands",
 		"VAULT_EVENT_QUEUE":        "vault-events",
+		"CONFIRMATION_QUEUE":       "pat-confirmations",
 		"EVENT_TOPIC":              "pat-events",
 		"ENTRA_CLIENT_CREDENTIAL":  "none",
 		"PATROL_LOCAL":             "true",
@@ -409,7 +413,7 @@ func TestEverySettingThatTheHostReadsIsInTheSample(t *testing.T) {
 		}
 	}
 	if got, want := slices.Sorted(maps.Keys(found)), []string{"CHECK_SCHEDULE", "COMMAND_QUEUE",
-		"VAULT_EVENT_QUEUE"}; !slices.Equal(got, want) {
+		"CONFIRMATION_QUEUE", "VAULT_EVENT_QUEUE"}; !slices.Equal(got, want) {
 		t.Errorf("settings in function.json files: %q, want %q", got, want)
 	}
 }

@@ -45,7 +45,9 @@ type Settings struct {
 
 	CommandQueue    string
 	VaultEventQueue string
-	EventTopic      string
+	// ConfirmationQueue is where consumers confirm; empty: they have the API alone.
+	ConfirmationQueue string
+	EventTopic        string
 
 	ManagedIdentity  string // client id
 	Tenant           string
@@ -234,7 +236,8 @@ func ReadSettings(getenv func(string) string) (Settings, error) {
 		CommandQueue: r.required("COMMAND_QUEUE", "the queue of commands, in our samples pat-commands"),
 		VaultEventQueue: r.required("VAULT_EVENT_QUEUE",
 			"the queue of Key Vault's events, in our samples vault-events"),
-		EventTopic: r.required("EVENT_TOPIC", "the topic of patrol's events, in our samples pat-events"),
+		ConfirmationQueue: r.text("CONFIRMATION_QUEUE", ""),
+		EventTopic:        r.required("EVENT_TOPIC", "the topic of patrol's events, in our samples pat-events"),
 
 		ManagedIdentity:  r.text("AZURE_CLIENT_ID", ""),
 		Tenant:           r.required("ENTRA_TENANT_ID", "the id of the tenant"),

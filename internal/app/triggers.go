@@ -30,6 +30,8 @@ func (a *App) handle(s Settings, api *web.Front) {
 		"Reconcile":  {s.CommandQueue, a.reconcile},
 		"VaultEvent": {s.VaultEventQueue, a.vaultEvent},
 		"DeadLetter": {deadLetters(s), a.deadLetter},
+		// Without the setting the host has no such function.
+		"Confirmation": {s.ConfirmationQueue, a.confirmation},
 	} {
 		a.mux.HandleServiceBus(name, a.holdOnFailure(of.queue, t.Queue(of.queue, of.f)))
 	}
@@ -42,7 +44,7 @@ func (a *App) handleBroken() {
 	report := errors.New("patrol is not configured: " + strings.Join(a.broken, "; "))
 	refuse := a.holdOnFailure("", func(context.Context, customhandler.Message) error { return report })
 	a.mux.HandleTimer("CheckExpiry", func(context.Context, customhandler.Timer) error { return report })
-	for _, name := range []string{"Reconcile", "VaultEvent", "DeadLetter"} {
+	for _, name := range []string{"Reconcile", "VaultEvent", "DeadLetter", "Confirmation"} {
 		a.mux.HandleServiceBus(name, refuse)
 	}
 	front := web.Broken(a.broken, a.log)
@@ -168,6 +170,31 @@ func (a *App) publish(ctx context.Context, e rotation.Event) {
 		a.log.ErrorContext(ctx, "an event about a message could not be published", "type", fmt.Sprintf("%T", e),
 			"class", string(rotation.ClassOf(err)))
 	}
+}
+
+// confirmation takes a consumer's word that it has switched to a new PAT into that PAT's
+// session, where its proof is checked. What cannot be read is completed: anybody who may
+// send to the queue could have sent it.
+func (a *App) confirmation(ctx context.Context, m customhandler.Message) error {
+	log := a.log.With("queue", a.settings.ConfirmationQueue, "sequenceNumber", m.SequenceNumber,
+		"enqueued", m.EnqueuedTime)
+	if a.cutShort(a.settings.ConfirmationQueue, m) >= tooOften {
+		log.ErrorContext(ctx,
+			"the handler's process ended during earlier deliveries of a confirmation: patrol ignores it")
+		return nil
+	}
+	c, err := bus.DecodeConfirmation(m.Body)
+	if err != nil {
+		log.WarnContext(ctx, "patrol ignores a message on the confirmation queue", "error", err.Error())
+		return nil
+	}
+	s, declared := a.manifest.PAT(c.PAT)
+	if !declared {
+		log.WarnContext(ctx, "patrol ignores a confirmation for a PAT that it does not manage")
+		return nil
+	}
+	c.PAT = s.Name
+	return a.bus.Send(ctx, c)
 }
 
 // vaultEvent takes Key Vault's events as hints: a command is sent only if the event

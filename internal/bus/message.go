@@ -44,6 +44,19 @@ type command struct {
 	Since            string      `json:"since,omitempty"` // RFC 3339
 	Prove            bool        `json:"prove,omitempty"`
 	AcceptMassChange *acceptance `json:"acceptMassChange,omitempty"`
+
+	// Of the command "confirm".
+	Confirmation *confirmation `json:"confirmation,omitempty"`
+}
+
+// confirmation is what a consumer, or a person, says of a switch-over.
+type confirmation struct {
+	SecretVersion string `json:"secretVersion"`
+	Consumer      string `json:"consumer,omitempty"`
+	Outcome       string `json:"outcome,omitempty"`
+	Message       string `json:"message,omitempty"`
+	Proof         string `json:"proof,omitempty"`
+	Ruling        string `json:"ruling,omitempty"`
 }
 
 // acceptance is a person's word that a mass change is meant.
@@ -52,7 +65,10 @@ type acceptance struct {
 	Until string `json:"until"` // RFC 3339
 }
 
-const reconcile = "reconcile"
+const (
+	reconcile = "reconcile"
+	confirm   = "confirm"
+)
 
 func encodeCommand(c rotation.Command) (*azservicebus.Message, error) {
 	wire := command{
@@ -66,6 +82,11 @@ func encodeCommand(c rotation.Command) (*azservicebus.Message, error) {
 	if a := c.Accepted; a.PATs > 0 && !a.Until.IsZero() {
 		wire.AcceptMassChange = &acceptance{PATs: a.PATs, Until: a.Until.UTC().Format(time.RFC3339Nano)}
 	}
+	if x := c.Confirmation; x != nil {
+		wire.Command = confirm
+		wire.Confirmation = &confirmation{SecretVersion: x.SecretVersion, Consumer: x.Consumer,
+			Outcome: string(x.Outcome), Message: x.Message, Proof: x.Proof, Ruling: string(x.Ruling)}
+	}
 	body, err := json.Marshal(wire)
 	if err != nil {
 		return nil, fmt.Errorf("encoding a command: %w", err)
@@ -75,7 +96,7 @@ func encodeCommand(c rotation.Command) (*azservicebus.Message, error) {
 		ContentType: new("application/json"),
 		MessageID:   new(MessageID(c)),
 		SessionID:   new(c.PAT),
-		Subject:     new(reconcile),
+		Subject:     new(wire.Command),
 	}, nil
 }
 
@@ -87,7 +108,21 @@ func MessageID(c rotation.Command) string {
 	if c.Accepted.PATs > 0 {
 		parts = append(parts, "accepted", strconv.Itoa(c.Accepted.PATs))
 	}
+	if c.Confirmation != nil {
+		parts = append(parts, confirm, confirmationHash(*c.Confirmation))
+	}
 	return short(strings.Join(parts, "/"))
+}
+
+// confirmationHash covers the whole confirmation, its proof included: a forged one must
+// not shut out the right one.
+func confirmationHash(c rotation.Confirmation) string {
+	h := sha256.New()
+	for _, part := range []string{c.SecretVersion, c.Consumer, string(c.Outcome), c.Message, c.Proof,
+		string(c.Ruling)} {
+		_, _ = fmt.Fprintf(h, "%d:%s", len(part), part) // a hash takes everything
+	}
+	return hex.EncodeToString(h.Sum(nil))[:40]
 }
 
 // short keeps an id within the broker's limit.
@@ -134,8 +169,10 @@ func (c command) read() (rotation.Command, error) {
 		Operation: c.Operation, Prove: c.Prove}
 	isLong := len(c.From) > maxID || len(c.RequestedBy) > maxText || len(c.Operation) > maxText
 	switch {
-	case c.Command != reconcile:
-		return rotation.Command{}, wrong("command", `"reconcile"`)
+	case c.Command != reconcile && c.Command != confirm:
+		return rotation.Command{}, wrong("command", `"reconcile" or "confirm"`)
+	case (c.Command == confirm) != (c.Confirmation != nil):
+		return rotation.Command{}, wrong("confirmation", `there with "confirm", and nowhere else`)
 	case c.PAT == "" || len(c.PAT) > 127:
 		return rotation.Command{}, wrong("pat", "the name of a PAT")
 	case c.Attempt < 0 || c.Attempt > 1000:
@@ -158,6 +195,13 @@ func (c command) read() (rotation.Command, error) {
 	default:
 		return rotation.Command{}, wrong("revokePrevious", `"overlap" or "now"`)
 	}
+	if x := c.Confirmation; x != nil {
+		read, err := x.read()
+		if err != nil {
+			return rotation.Command{}, err
+		}
+		out.Confirmation = &read
+	}
 	if c.Since != "" {
 		since, ok := readTime(c.Since)
 		if !ok {
@@ -174,6 +218,28 @@ func (c command) read() (rotation.Command, error) {
 			return rotation.Command{}, wrong("acceptMassChange.until", "a time of RFC 3339")
 		}
 		out.Accepted = rotation.MassChange{PATs: a.PATs, Until: until}
+	}
+	return out, nil
+}
+
+// read gives the domain's confirmation.
+func (c confirmation) read() (rotation.Confirmation, error) {
+	out := rotation.Confirmation{SecretVersion: c.SecretVersion, Consumer: c.Consumer,
+		Outcome: rotation.Outcome(c.Outcome), Message: c.Message, Proof: c.Proof, Ruling: rotation.Ruling(c.Ruling)}
+	isOutcome := out.Outcome == rotation.HasSwitched || out.Outcome == rotation.SwitchFailed
+	isWord := isOutcome && c.Ruling == "" && c.Proof != ""
+	isAboutAll := out.Ruling == rotation.Release || out.Ruling == rotation.Hold
+	isRuling := c.Outcome == "" && (isAboutAll || out.Ruling == rotation.ConfirmByHand)
+	isLong := len(c.Message) > 4*maxText || len(c.Proof) > maxText
+	switch {
+	case c.SecretVersion == "" || len(c.SecretVersion) > maxID:
+		return out, wrong("confirmation.secretVersion", "a version of the secret")
+	case !isWord && !isRuling:
+		return out, wrong("confirmation", "a consumer's outcome with its proof, or a ruling: release, hold or confirm")
+	case !isAboutAll && !rotation.IsConsumerName(c.Consumer):
+		return out, wrong("confirmation.consumer", "the name of a consumer")
+	case isLong:
+		return out, fmt.Errorf("%w: a field of the confirmation is too long", ErrNotACommand)
 	}
 	return out, nil
 }
@@ -214,8 +280,7 @@ func cloudEvent(e rotation.Event, source string) events.Event {
 			AuthorizationID: e.AuthorizationID, ValidFrom: e.ValidFrom.UTC(), ValidTo: e.ValidTo.UTC(),
 		}
 		if p := e.Previous; p != nil {
-			d.Previous = &events.Previous{Version: p.Version, AuthorizationID: p.AuthorizationID,
-				RevokeAt: p.RevokeAt.UTC()}
+			d.Previous = previous(p)
 		}
 		return events.NewRotated(source, e.At.UTC(), d)
 	case *rotation.Revoked:
@@ -238,6 +303,16 @@ func cloudEvent(e rotation.Event, source string) events.Event {
 			DisplayName: e.PAT.DisplayName, Organization: e.Owner.Organization, Identity: e.Owner.Identity,
 			AuthorizationID: e.PAT.AuthorizationID, ValidTo: e.PAT.ValidTo.UTC(),
 		})
+	case *rotation.SwitchedOver:
+		return events.NewSwitched(source, e.At.UTC(), events.Switched{Replacement: replacement(e.Switching),
+			Consumers: consumers(e.Consumers), Previous: previous(e.Previous)})
+	case *rotation.SwitchLate:
+		return events.NewSwitchLate(source, e.At.UTC(), events.SwitchLate{Replacement: replacement(e.Switching),
+			Consumers: consumers(e.Consumers), Missing: e.Missing, Previous: previous(e.Previous),
+			Next: events.Next{What: e.Next(), At: e.EndsAt.UTC()}})
+	case *rotation.SwitchRefused:
+		return events.NewSwitchFailed(source, e.At.UTC(), events.SwitchFailed{Replacement: replacement(e.Switching),
+			Consumer: e.Consumer.Name, Required: e.Consumer.Required, Message: e.Message})
 	case *rotation.PostponedPAT:
 		return events.NewPostponed(source, e.At.UTC(), events.Postponed{
 			PAT: e.Spec.Name, Organization: e.Spec.Organization, Identity: e.Spec.Identity,
@@ -268,4 +343,39 @@ func cloudEvent(e rotation.Event, source string) events.Event {
 	}
 	// the interface is sealed: a new event without its mapping is a fault here
 	panic(fmt.Sprintf("no CloudEvent for %T", e))
+}
+
+// DecodeConfirmation reads a message of the confirmation queue as the command that brings
+// it into the PAT's session. Its error says what is wrong without quoting the message.
+func DecodeConfirmation(body []byte) (rotation.Command, error) {
+	d, err := events.DecodeConfirmation(body)
+	if err != nil {
+		return rotation.Command{}, err
+	}
+	return rotation.Command{PAT: d.PAT, Reason: rotation.Check, RequestedBy: "patrol",
+		Confirmation: &rotation.Confirmation{SecretVersion: d.SecretVersion, Consumer: d.Consumer,
+			Outcome: rotation.Outcome(d.Outcome), Message: d.Message, Proof: d.Proof}}, nil
+}
+
+func previous(p *rotation.Replaced) *events.Previous {
+	if p == nil {
+		return nil
+	}
+	return &events.Previous{Version: p.Version, AuthorizationID: p.AuthorizationID, RevokeAt: p.RevokeAt.UTC(),
+		RevokeAtLatest: events.TimeOrNull(p.RevokeAtLatest)}
+}
+
+func replacement(s rotation.Switching) events.Replacement {
+	return events.Replacement{PAT: s.Spec.Name, Organization: s.Spec.Organization, Identity: s.Spec.Identity,
+		RotationID: s.Version.Ledger.RotationID, SecretVersion: s.Version.ID,
+		AuthorizationID: s.Version.Ledger.AuthorizationID}
+}
+
+func consumers(states []rotation.ConsumerState) []events.ConsumerState {
+	out := make([]events.ConsumerState, len(states))
+	for i, s := range states {
+		out[i] = events.ConsumerState{Name: s.Name, Required: s.Required, State: string(s.State),
+			At: events.TimeOrNull(s.At)}
+	}
+	return out
 }

@@ -279,7 +279,7 @@ pats.yaml:4:3: identities must be a mapping, not a list; write one name and colo
 		{"a PAT that is a word", head + "  - jenkins\n",
 			`pats.yaml:4:5: PAT 1 must be a mapping, not a single value;
 			write its keys below it, indented: name, identity, organization, displayName, scopes, lifetime,
-			rotateBefore, overlap, adopt, windows, paused`},
+			rotateBefore, overlap, adopt, windows, paused, consumers, switchOver`},
 		{"nothing in it", head + "  - {}\n",
 			`pats.yaml:4:5: PAT 1 has no name; name it like the Key Vault secret that it shall be
 pats.yaml:4:5: PAT 1 has no identity; name one of the identities above
@@ -467,7 +467,7 @@ pats.yaml:4:121: "all of them" is not a scope: scopes look like vso.build_execut
 		{"alias to itself", "apiVersion: patrol/v1\nidentities: {bot: {user: bot@contoso.com}}\npats: &a\n  - *a\n",
 			`pats.yaml:4:5: PAT 1 must be a mapping, not a list;
 			write its keys below it, indented: name, identity, organization, displayName, scopes, lifetime,
-			rotateBefore, overlap, adopt, windows, paused`},
+			rotateBefore, overlap, adopt, windows, paused, consumers, switchOver`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m, _, err := manifest.Parse("pats.yaml", []byte(tt.text))

@@ -148,7 +148,7 @@ func (p *parser) pats(f field, m *Manifest, defaults times, blame *yaml.Node) {
 		}
 		e := &patEntry{parser: p, list: l, at: at, is: fmt.Sprintf("PAT %d", i+1)}
 		e.keys = p.mapping(at, e.is, []string{"name", "identity", "organization", "displayName", "scopes", "lifetime",
-			"rotateBefore", "overlap", "adopt", "windows", "paused"}, explainPATKey)
+			"rotateBefore", "overlap", "adopt", "windows", "paused", "consumers", "switchOver"}, explainPATKey)
 		if e.keys == nil {
 			continue
 		}
@@ -199,6 +199,7 @@ func (e *patEntry) read() {
 	e.readTimes()
 	e.readAdopt()
 	e.readCalendar()
+	e.readSwitchOver()
 }
 
 // need reads a text that has to be there.

@@ -42,16 +42,29 @@ func (w *work) rotated(v rotation.Version) *rotation.Rotated {
 	if event.Reason == "" {
 		event.Reason = rotation.Expiring // the tag gave way to others
 	}
+	event.Previous = w.replacedBy(v)
+	return event
+}
+
+// replacedBy is the PAT that a version has replaced; nil: none.
+func (w *work) replacedBy(v rotation.Version) *rotation.Replaced {
 	l := v.Ledger
 	if l.PreviousVersion == "" {
-		return event
+		return nil
 	}
-	event.Previous = &rotation.Replaced{Version: l.PreviousVersion, AuthorizationID: l.Previous,
+	out := &rotation.Replaced{Version: l.PreviousVersion, AuthorizationID: l.Previous,
 		RevokeAt: rotation.RevocationTime(w.spec, v)}
-	if l.Previous == "" {
-		event.Previous.AuthorizationID = w.authorizationOf(l.PreviousVersion)
+	if out.AuthorizationID == "" {
+		out.AuthorizationID = w.authorizationOf(l.PreviousVersion)
 	}
-	return event
+	if bound := rotation.ParseConfirmed(l.Confirmed).Bound; !bound.IsZero() &&
+		l.Facts.PreviousEnds != rotation.EndsNow {
+		out.RevokeAtLatest = bound
+		if bound.Before(out.RevokeAt) {
+			out.RevokeAtLatest = out.RevokeAt
+		}
+	}
+	return out
 }
 
 // authorizationOf is the authorization id that a replaced version names.

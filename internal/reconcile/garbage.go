@@ -132,7 +132,7 @@ func (s *search) judge(ctx context.Context, g *garbage) error {
 		if !strings.EqualFold(v.Ledger.AuthorizationID, g.pat.AuthorizationID) {
 			continue
 		}
-		s.known(g, v, versions[:i])
+		s.known(g, versions, i)
 		return nil
 	}
 	if s.mayBeLatest(g.secret, id) {
@@ -166,20 +166,26 @@ func (s *search) judge(ctx context.Context, g *garbage) error {
 	return nil
 }
 
-// known judges a PAT that an older version names although no link leads there: two
-// instances at once may have stored versions. It ends after the overlap that began with
-// the version after it.
-func (s *search) known(g *garbage, v rotation.Version, newer []rotation.Version) {
+// known judges a PAT that an older version names although the vault's list does not: it
+// was replaced twice, or two instances at once have stored versions. It ends when the
+// version after it says, as any replaced PAT.
+func (s *search) known(g *garbage, versions []rotation.Version, i int) {
+	v := versions[i]
 	g.closes = &v
-	if len(newer) == 0 {
+	if i == 0 {
 		return // it is the latest: readers hold it
 	}
-	next := newer[len(newer)-1]
+	next := versions[i-1]
 	g.rotate = next.Ledger.RotationID
 	if !v.Ledger.RevokedAt.IsZero() {
 		return // closed
 	}
-	g.endsAt = next.Created.Add(g.spec.Overlap + rotation.StoreSlack)
+	ends := next.Created.Add(g.spec.Overlap + rotation.StoreSlack)
+	if next.Ledger.PreviousVersion == v.ID {
+		ends = later(ends, next.Ledger.RevokePreviousAt)
+	}
+	o := rotation.Observed{Current: &versions[0], Replaced: versions[1 : i+1], PATs: []rotation.PAT{g.pat}}
+	g.endsAt = o.HeldUntil(g.spec, i-1, ends)
 }
 
 // find finds the secret that a PAT's display name and rotation id point to; where they

@@ -22,6 +22,9 @@ type cause struct {
 	code  string
 }
 
+// stepLate is what a late switch-over is remembered by.
+const stepLate rotation.Step = "switch-late"
+
 // notices remembers which failures this process has published, so that a standing one
 // is published once a day. A repeat by another process has the same event id.
 type notices struct {
@@ -72,11 +75,12 @@ func (n *notices) of(pat string) []rotation.NotifiedFailure {
 	return out
 }
 
-// forgetPAT makes the PAT's next failure due at once.
+// forgetPAT makes the PAT's next failure due at once. A late switch-over is no failure:
+// it is told once a day, whatever else comes to rest.
 func (n *notices) forgetPAT(pat string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	maps.DeleteFunc(n.at, func(c cause, _ time.Time) bool { return c.pat == pat })
+	maps.DeleteFunc(n.at, func(c cause, _ time.Time) bool { return c.pat == pat && c.step != stepLate })
 }
 
 func (n *notices) prune(before time.Time) {

@@ -250,7 +250,7 @@ func (w *work) leadsOn(v rotation.Version) bool {
 		return true
 	case w.Now().Sub(v.Created) < rotation.SettleWindow:
 		return true
-	case l.RevokePreviousAt.After(w.Now().Add(-rotation.SettleWindow)):
+	case l.WaitsAfter(w.Now().Add(-rotation.SettleWindow)):
 		return true
 	}
 	// A PAT that was moved away from another owner is not in today's owner's list.

@@ -173,6 +173,9 @@ func (a *Actions) Restore(ctx context.Context, name, by, operation string) (Rest
 			Previous: rotation.ShortID(current.Ledger.AuthorizationID), PreviousEnds: rotation.EndsAfterOverlap,
 			Done: rotation.ShortOperation(operation)},
 	}
+	if s.SwitchOver != nil {
+		l.Confirmed = rotation.Confirmed{Bound: s.SwitchOver.Bound(l.RevokePreviousAt, current.Expires)}.String()
+	}
 	stored, err := a.Vault.Store(ctx, s.Name, rotation.Content{Value: previous.Value, Expires: pat.ValidTo, Ledger: l,
 		Foreign: current.Foreign})
 	if err != nil {

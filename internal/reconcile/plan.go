@@ -186,7 +186,7 @@ func (p *planning) brakes(o *ownersPart) bool {
 func (p *planning) judgeOne(item *rotation.Item, pats *index, braked bool) {
 	o := rotation.Observed{Current: item.Current, VaultTag: p.VaultTag,
 		ProviderAddress: p.ProviderAddress(item.Spec.Organization), SignIn: rotation.AsError(item.Err), Braked: braked,
-		Interval: p.interval()}
+		Interval: p.interval(), LateNotified: true}
 	if pats != nil {
 		var versions []rotation.Version
 		if item.Current != nil {
@@ -212,7 +212,7 @@ func (p *planning) previousMayLive(o rotation.Observed, l rotation.Ledger) bool 
 		return false
 	}
 	pat, listed := o.Find(l.Previous)
-	isRecent := l.RevokePreviousAt.After(p.Now().Add(-rotation.SettleWindow))
+	isRecent := l.WaitsAfter(p.Now().Add(-rotation.SettleWindow))
 	isOthers := listed && isMarked(pat) && !p.isOurs(pat) // another deployment ends it
 	return (listed || isRecent) && !isOthers && !p.holds(l.Previous)
 }

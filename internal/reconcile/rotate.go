@@ -85,18 +85,19 @@ func (w *work) room(ctx context.Context, d rotation.Decision, from rotation.Vers
 			names = append(names, name)
 		}
 	}
-	if len(names) <= rotation.RoomForOthers {
+	room := rotation.RoomForOthers(w.spec)
+	if len(names) <= room {
 		return from.Foreign, nil
 	}
 	slices.Sort(names)
-	tooMuch := names[rotation.RoomForOthers:]
+	tooMuch := names[room:]
 	end, known := w.end()
 	isUrgent := known && end.Sub(w.Now()) < w.spec.Overlap+w.interval() || d.RevokePrevious == rotation.Now
 	if !isUrgent {
 		return nil, &rotation.Error{Class: rotation.Configuration, Code: rotation.TagsFull, Message: fmt.Sprintf(
 			"the secret has %d tags of others, and there is room for %d beside patrol's: "+
 				"take %s off its latest version",
-			len(names), rotation.RoomForOthers, strings.Join(tooMuch, ", "))}
+			len(names), room, strings.Join(tooMuch, ", "))}
 	}
 	w.log.WarnContext(ctx, "the secret has too many tags of others; the next version goes without some of them",
 		"left", strings.Join(tooMuch, ", "))
@@ -176,7 +177,18 @@ func (w *work) ledger(d rotation.Decision, issued rotation.IssuedPAT, from rotat
 	if end, known := w.end(); known && end.Before(l.RevokePreviousAt) {
 		l.RevokePreviousAt, l.Facts.PreviousEnds = end, rotation.EndsByItself
 	}
+	l.Confirmed = w.firstConfirmed(l.RevokePreviousAt)
 	return l
+}
+
+// firstConfirmed is the tag that fixes until when missing confirmations may hold the
+// replaced PAT back: a later edit of the manifest does not move it.
+func (w *work) firstConfirmed(overlapEnds time.Time) string {
+	if w.spec.SwitchOver == nil {
+		return ""
+	}
+	own, _ := w.end()
+	return rotation.Confirmed{Bound: w.spec.SwitchOver.Bound(overlapEnds, own)}.String()
 }
 
 // slowRotation is how long a rotation may take from the read of the secret to its store

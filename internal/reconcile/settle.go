@@ -166,7 +166,7 @@ func (w *work) retryAt(ctx context.Context, step rotation.Step, e *rotation.Erro
 		}
 		return now.Add(max(delay, e.After)), true
 	}
-	if w.passesWithAge(ctx, e) {
+	if w.passesWithAge(ctx, e) || w.confirms() {
 		return now.Add(max(delay, e.After)), true
 	}
 	if step == rotation.StepStore && isRefusal(e) {
@@ -188,11 +188,21 @@ func (w *work) retryAt(ctx context.Context, step rotation.Step, e *rotation.Erro
 	return time.Time{}, false
 }
 
+// confirmsFor is how long a confirmation is tried to be noted: no overlap is longer.
+const confirmsFor = 7 * rotation.Day
+
+// confirms reports whether the command carries a consumer's or a person's word, which no
+// sweep would bring again.
+func (w *work) confirms() bool {
+	isOld := !w.order.Since.IsZero() && w.Now().Sub(w.order.Since) > confirmsFor
+	return w.order.Confirmation != nil && !isOld
+}
+
 // isLeftToSweeps reports whether a postponed check has waited so long that the next sweep
 // sends another one. An order waits on.
 func (r *Reconciler) isLeftToSweeps(c rotation.Command) bool {
 	isOld := !c.Since.IsZero() && r.Now().Sub(c.Since) >= r.interval()
-	return isOld && !c.IsOrder()
+	return isOld && !c.IsOrder() && c.Confirmation == nil
 }
 
 // isRefusal reports whether a service has refused, and not merely failed.

@@ -190,6 +190,9 @@ func (p *planning) send(ctx context.Context, o *ownersPart, wanting []*rotation.
 		if c, soon := p.dueCheck(item); soon {
 			commands = append(commands, c)
 		}
+		if c, late := p.lateCheck(item, last); late && !item.Wants() {
+			commands = append(commands, c)
+		}
 		if item.Wants() || !p.mayProve(item) || !rotation.ProofDue(item.Spec.Name, last, p.plan.At) {
 			continue
 		}
@@ -214,6 +217,19 @@ func (p *planning) dueCheck(item *rotation.Item) (rotation.Command, bool) {
 	return w.checkDue(at), true
 }
 
+// lateCheck is a check for a switch-over that has become late since the last sweep, or has
+// been so for another day: it tells that.
+func (p *planning) lateCheck(item *rotation.Item, last time.Time) (rotation.Command, bool) {
+	if item.Late == nil {
+		return rotation.Command{}, false
+	}
+	days := p.plan.At.Sub(item.Late.Since) / rotation.Day
+	since := item.Late.Since.Add(days * rotation.Day)
+	isNewDay := last.IsZero() || last.Before(since)
+	w := work{Reconciler: p.Reconciler, spec: item.Spec}
+	return w.check("late", since.Unix(), time.Time{}), isNewDay
+}
+
 // mayProve reports whether a PAT is in force and known.
 func (p *planning) mayProve(item *rotation.Item) bool {
 	isKnown := item.Err == nil && item.Current != nil
@@ -226,7 +242,7 @@ func (p *planning) sendReleased(ctx context.Context, requestedBy string) (int, e
 	var commands []rotation.Command
 	for _, v := range p.released {
 		l := v.Ledger
-		isUnderWay := l.RevokePreviousAt.After(p.plan.At.Add(-rotation.SettleWindow)) && !p.closed.has(l.Previous)
+		isUnderWay := l.WaitsAfter(p.plan.At.Add(-rotation.SettleWindow)) && !p.closed.has(l.Previous)
 		isDue := isUnderWay && !l.RevokePreviousAt.After(p.plan.At)
 		isUnannounced := l.RotationID != "" && l.AnnouncedAt.IsZero() && !l.IsCopiedTo(v.Name, true)
 		if isDue || isUnannounced || l.Facts.Order.Stands() {

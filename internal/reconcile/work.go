@@ -54,6 +54,13 @@ func (w *work) run(ctx context.Context) error {
 		w.failed = append(w.failed, failure{rotation.StepObserve, err})
 		return w.settle(ctx)
 	}
+	if w.order.Confirmation != nil {
+		noted := w.confirm(ctx)
+		if noted != nil {
+			w.failed = append(w.failed, failure{rotation.StepConfirm, noted})
+		}
+	}
+	w.seen.LateNotified = !w.notices.due(w.lateCause(), w.Now())
 	for range maxSteps {
 		d := rotation.Decide(w.spec, w.seen, w.Now())
 		if d.Action == rotation.Nothing {
@@ -74,7 +81,7 @@ func (w *work) run(ctx context.Context) error {
 			w.seen.Stuck = true
 		case rotation.Recognize, rotation.Relabel:
 			w.seen.Stuck, w.seen.Recognized = true, nil
-		case rotation.Announce:
+		case rotation.Announce, rotation.ReportLate:
 			w.seen.Silent = true
 		}
 	}
@@ -186,6 +193,8 @@ func (w *work) perform(ctx context.Context, d rotation.Decision) (step rotation.
 		return w.rotate(ctx, d)
 	case rotation.Revoke:
 		return rotation.StepRevoke, w.revoke(ctx, d)
+	case rotation.ReportLate:
+		return rotation.StepAnnounce, w.reportLate(ctx, d)
 	}
 	return rotation.StepObserve, fmt.Errorf("no such action: %q", d.Action)
 }

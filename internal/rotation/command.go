@@ -34,6 +34,8 @@ const (
 	StepStore    Step = "store"
 	StepAnnounce Step = "announce"
 	StepRevoke   Step = "revoke"
+	// StepConfirm: what a consumer says of a new version is noted.
+	StepConfirm Step = "confirm"
 	// StepReceive: a command could not be taken off its queue.
 	StepReceive Step = "receive"
 	// StepDeadLetter: the Functions host gave up on a command.
@@ -64,7 +66,9 @@ type Command struct {
 	Prove bool
 	// Accepted is a person's word that a mass change is meant.
 	Accepted MassChange
-	At       time.Time // scheduled enqueue time; zero: now
+	// Confirmation is what a consumer, or a person, says of a switch-over; nil: nothing.
+	Confirmation *Confirmation
+	At           time.Time // scheduled enqueue time; zero: now
 }
 
 // SweepSession stands in Command.PAT for a command to sweep: no PAT's name begins with
@@ -147,6 +151,42 @@ type Replaced struct {
 	Version         string
 	AuthorizationID string
 	RevokeAt        time.Time
+	// RevokeAtLatest is until when missing confirmations may keep it; zero: nobody has
+	// to confirm.
+	RevokeAtLatest time.Time
+}
+
+// Switching is what events about a switch-over have in common.
+type Switching struct {
+	Spec      Spec
+	Version   Version // that is switched to: properties alone
+	Consumers []ConsumerState
+	Previous  *Replaced // nil: nothing was replaced
+	At        time.Time
+}
+
+// ConsumerState is how far one declared consumer is.
+type ConsumerState struct {
+	Consumer
+	State SwitchState
+	At    time.Time // since when; zero: it is waited for
+}
+
+// SwitchedOver: all required consumers use the new PAT (patrol.pat.switched).
+type SwitchedOver struct{ Switching }
+
+// SwitchLate: required consumers have not confirmed in time (patrol.pat.switch-late).
+type SwitchLate struct {
+	Switching
+	LateSwitch
+}
+
+// SwitchRefused: a consumer says that it cannot use the new PAT
+// (patrol.pat.switch-failed).
+type SwitchRefused struct {
+	Switching
+	Consumer Consumer
+	Message  string
 }
 
 // Cause says why a PAT was revoked.
@@ -284,6 +324,9 @@ func (*Revoked) event()         {}
 func (*RotationFailed) event()  {}
 func (*ExpiringPAT) event()     {}
 func (*PostponedPAT) event()    {}
+func (*SwitchedOver) event()    {}
+func (*SwitchLate) event()      {}
+func (*SwitchRefused) event()   {}
 func (*SignedIn) event()        {}
 func (*SignInRequired) event()  {}
 func (*SignInExpiring) event()  {}

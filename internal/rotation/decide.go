@@ -60,6 +60,8 @@ type Observed struct {
 	// work goes on.
 	Failed, Ended map[string]bool
 	Stuck, Silent bool
+	// LateNotified: that a switch-over is late was told within a day.
+	LateNotified bool
 }
 
 // Action is what to do next.
@@ -74,6 +76,7 @@ const (
 	Refuse       Action = "refuse" // a person must settle something first
 	Rotate       Action = "rotate"
 	Revoke       Action = "revoke"
+	ReportLate   Action = "report-late" // a switch-over takes longer than declared
 	Nothing      Action = "nothing"
 )
 
@@ -97,6 +100,7 @@ type Decision struct {
 	Next           time.Time       // Nothing: when there may be something to do
 	Schedule       bool            // Nothing: Next is worth a scheduled command, the sweeps may come too late
 	Postponed      Postponement    // Nothing: what the entry's calendar holds back
+	Late           *LateSwitch     // ReportLate
 }
 
 // A rule judges one thing. ok is false when it does not apply.
@@ -125,6 +129,7 @@ var rules = [...]rule{
 	{name: "scopes", apply: scopesRule, makes: true},
 	{name: "due", apply: dueRule, makes: true},
 	{name: "unannounced", apply: unannouncedRule},
+	{name: "switch-over", apply: switchOverRule},
 	{name: "replaced", apply: replacedRule},
 }
 
@@ -599,9 +604,10 @@ func (o Observed) endOf(s Spec, i int) time.Time {
 	case next.Ledger.unannounced():
 		return latest(at, own, readable.Add(s.Overlap))
 	case next.Ledger.RotationID == "":
-		return latest(at, readable.Add(s.Overlap))
+		return o.HeldUntil(s, i, latest(at, readable.Add(s.Overlap)))
 	}
-	return latest(at, readable.Add(s.Overlap), next.Ledger.AnnouncedAt.Add(min(s.Overlap, AnnouncedFor)))
+	at = latest(at, readable.Add(s.Overlap), next.Ledger.AnnouncedAt.Add(min(s.Overlap, AnnouncedFor)))
+	return o.HeldUntil(s, i, at)
 }
 
 // RevocationTime is when a version says that the PAT before it ends, as its event has it.
@@ -697,6 +703,13 @@ func nextCheck(s Spec, o Observed, now time.Time) (next time.Time, schedule bool
 	for i, v := range o.Replaced {
 		if !v.Ledger.RevokedAt.IsZero() {
 			continue
+		}
+		if len(o.MissingSwitch(s, i)) > 0 {
+			lateAt := o.lateAt(s, i)
+			isNext := lateAt.After(now) && lateAt.Before(next)
+			if isNext {
+				next, schedule = lateAt, true
+			}
 		}
 		at := o.endOf(s, i)
 		if !at.After(now) || !at.Before(next) {

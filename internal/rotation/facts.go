@@ -61,9 +61,14 @@ func (o Order) Stronger(p Order) Order {
 	return o
 }
 
-// RoomForOthers is how many tags of others fit beside the ledger in all its life: Key
-// Vault takes fifteen, of which patrol needs nine.
-const RoomForOthers = 6
+// RoomForOthers is how many tags of others fit beside an entry's ledger in all its life:
+// Key Vault takes fifteen, of which patrol needs nine, and one more for consumers.
+func RoomForOthers(s Spec) int {
+	if s.SwitchOver != nil {
+		return 5
+	}
+	return 6
+}
 
 // IsOwn reports whether the name of a tag, or of a secret, is one that only a patrol
 // uses, this one or a newer one.

@@ -33,6 +33,8 @@ type Item struct {
 	// known, or the entry is paused.
 	ReplacedAt time.Time
 	Postponed  Postponement
+	// Late is a switch-over that takes longer than declared; nil: none does.
+	Late *LateSwitch
 	// Ends, Global and FullScope are the current PAT's, as Azure DevOps lists it;
 	// zero values where it does not.
 	Ends              time.Time
@@ -106,6 +108,7 @@ func (i *Item) Settle(o Observed, now time.Time) {
 			i.Ends, i.Global, i.FullScope = p.ValidTo, p.Global, p.FullScope()
 		}
 	}
+	i.Late = o.Late(i.Spec, now)
 	i.Decision = Decide(i.Spec, o, now)
 	if i.Decision.Postponed.Reason != "" {
 		i.State = StatePostponed
@@ -127,7 +130,7 @@ func (i *Item) Settle(o Observed, now time.Time) {
 // wants reports whether a command shall be sent for it.
 func (i *Item) Wants() bool {
 	switch i.Decision.Action {
-	case "", Nothing, ReportSignIn:
+	case "", Nothing, ReportSignIn, ReportLate:
 		return false
 	}
 	return true

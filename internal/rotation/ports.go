@@ -95,6 +95,9 @@ type Ledger struct {
 	History     string // patrol-history
 	// Facts are what no other tag says (patrol-facts).
 	Facts Facts
+	// Confirmed is who has switched to this version (patrol-confirmed, see
+	// ParseConfirmed).
+	Confirmed string
 }
 
 // Ours reports whether patrol has written or adopted this version.

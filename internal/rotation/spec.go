@@ -26,6 +26,9 @@ type Spec struct {
 	Freezes []Freeze // shared by all entries
 	Windows *Windows // nil: at any time
 	Paused  string   // why only an order makes a new PAT; empty: it is not paused
+
+	// SwitchOver is whom a replaced PAT waits for; nil: nobody.
+	SwitchOver *SwitchOver
 }
 
 // AdoptReplace as Spec.Adopt lets a new PAT take the place of a value that is none.

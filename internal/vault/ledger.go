@@ -29,6 +29,7 @@ const (
 	tagAnnounced       = "patrol-announced-at"
 	tagRevoked         = "patrol-revoked-at"
 	tagFacts           = "patrol-facts"
+	tagConfirmed       = "patrol-confirmed"
 	tagRequestedBy     = "patrol-requested-by"
 	tagOperation       = "patrol-operation"
 	tagHistory         = "patrol-history"
@@ -38,7 +39,8 @@ const (
 	// ledgerTags is how many tags patrol cannot do without in a version's life:
 	// CredentialId, ProviderAddress, patrol-rotation, patrol-identity,
 	// patrol-previous-version, patrol-revoke-previous-at, patrol-announced-at,
-	// patrol-revoked-at and patrol-facts. The others give way to the tags of others.
+	// patrol-revoked-at and patrol-facts; patrol-confirmed where an entry has consumers.
+	// The others give way to the tags of others.
 	ledgerTags = 9
 )
 
@@ -76,6 +78,7 @@ func encode(doing string, l rotation.Ledger, foreign map[string]string) (map[str
 	moment(tagAnnounced, l.AnnouncedAt)
 	moment(tagRevoked, l.RevokedAt)
 	text(tagFacts, l.Facts.String())
+	text(tagConfirmed, l.Confirmed)
 
 	all := maps.Clone(own)
 	for k, value := range foreign {
@@ -188,6 +191,7 @@ func decode(tags map[string]*string) (rotation.Ledger, map[string]string) {
 		AnnouncedAt:      moment(tagAnnounced),
 		RevokedAt:        moment(tagRevoked),
 		Facts:            rotation.ParseFacts(text(tagFacts)),
+		Confirmed:        text(tagConfirmed),
 		RequestedBy:      text(tagRequestedBy),
 		Operation:        text(tagOperation),
 		History:          text(tagHistory),
@@ -215,8 +219,8 @@ func printable(s string) bool {
 func ledgerTag(k string) bool {
 	switch k {
 	case tagCredential, tagProvider, tagValidity, tagRotation, tagIdentity, tagReason, tagPrevious,
-		tagPreviousVersion, tagRevokePrevious, tagAnnounced, tagRevoked, tagFacts, tagRequestedBy, tagOperation,
-		tagHistory:
+		tagPreviousVersion, tagRevokePrevious, tagAnnounced, tagRevoked, tagFacts, tagConfirmed, tagRequestedBy,
+		tagOperation, tagHistory:
 		return true
 	}
 	return false

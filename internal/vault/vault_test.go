@@ -789,7 +789,7 @@ func TestTagsThatGiveWayLeaveRoomForWhatIsStillToBeWritten(t *testing.T) {
 
 func TestTagsOfANewerPatrolStayOnTheirVersion(t *testing.T) {
 	r := overLoopback(t)
-	newer := map[string]string{"patrol-confirmed": "x", "Patrol-Future": "y", "owner": "team-a"}
+	newer := map[string]string{"patrol-newer": "x", "Patrol-Future": "y", "owner": "team-a"}
 	one := rotation.Content{Value: rotation.NewSecret("one"), Ledger: ledger("auth-1", "", "")}
 	first, err := r.Store(ctx, "s", one)
 	if err != nil {

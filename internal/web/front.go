@@ -61,6 +61,8 @@ func Functions() []Function {
 	return []Function{
 		{Name: "Check", Methods: post(), Route: "check", Level: LevelFunction, Query: []string{"dryRun"},
 			Body: jsonBody},
+		{Name: "ConfirmSwitch", Methods: post(), Route: "pats/{name}/confirmations", Level: LevelFunction,
+			Body: jsonBody},
 		{Name: "Dashboard", Methods: append(get(), post()...), Route: "dashboard", Level: LevelAnonymous,
 			AnyQuery: true, Body: formBody, FromElsewhere: true, Page: true},
 		{Name: "ExtendPat", Methods: post(), Route: "pats/{name}/extend", Level: LevelFunction, Body: jsonBody},
@@ -83,6 +85,7 @@ func Functions() []Function {
 			FromElsewhere: true, Page: true, Bounded: true},
 		{Name: "StartIncident", Methods: post(), Route: "incidents", Level: LevelFunction, Query: []string{"dryRun"},
 			Body: jsonBody},
+		{Name: "SwitchOver", Methods: post(), Route: "pats/{name}/switch-over", Level: LevelFunction, Body: jsonBody},
 		{Name: "Status", Methods: get(), Route: "status", Level: LevelFunction},
 	}
 }

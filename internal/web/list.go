@@ -329,6 +329,7 @@ func describe(item rotation.Item) ManagedPAT {
 		out.AuthorizationID, out.ValidTo, out.LastReason = c.Ledger.AuthorizationID, timeOrNull(c.Expires),
 			string(c.Ledger.Reason)
 	}
+	out.SwitchOver = switchOverOf(item)
 	if item.Postponed.Reason != "" {
 		out.RotateAt = timeOrNull(item.ReplacedAt)
 		out.Postponed = &Postponement{Reason: item.Postponed.Reason, Due: timeOrNull(item.Due)}

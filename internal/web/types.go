@@ -24,6 +24,8 @@ type ManagedPAT struct {
 
 	// NeedsPerson says why, and until when, a person has to do something; null: nobody has to.
 	NeedsPerson *NeedsPerson `json:"needsPerson"`
+	// SwitchOver is how far the consumers are; absent: the entry has none.
+	SwitchOver *SwitchOver `json:"switchOver,omitempty"`
 
 	NextAction *NextAction   `json:"nextAction"`
 	Problem    *FailureCause `json:"problem,omitempty"`

@@ -118,6 +118,8 @@ func (a *API) Handler() *Front {
 	mux.HandleFunc("POST /api/pats/{name}/extend", a.extendPAT)
 	mux.HandleFunc("POST /api/pats/{name}/overlap", a.setOverlap)
 	mux.HandleFunc("POST /api/pats/{name}/restore", a.restorePAT)
+	mux.HandleFunc("POST /api/pats/{name}/confirmations", a.confirmSwitch)
+	mux.HandleFunc("POST /api/pats/{name}/switch-over", a.decideSwitchOver)
 	mux.HandleFunc("DELETE /api/tokens/{authorizationId}", a.revokePAT)
 	mux.HandleFunc("POST /api/revocations", a.revokeUserPATs)
 	mux.HandleFunc("POST /api/check", a.check)

@@ -505,7 +505,7 @@ func (w *World) Settle() {
 }
 
 func (w *World) idle() bool {
-	for _, q := range []string{cloud.CommandQueue, cloud.VaultEventQueue} {
+	for _, q := range []string{cloud.CommandQueue, cloud.VaultEventQueue, cloud.ConfirmationQueue} {
 		if w.Cloud.Bus.Counts(q).Active > 0 {
 			return false
 		}

@@ -240,6 +240,11 @@ func end(days int) string {
 // until is a body that lengthens an overlap.
 func until(days int) string { return strings.Replace(end(days), "validTo", "until", 1) }
 
+// confirmation has the right form, and a proof of nothing.
+const confirmation = `{"secretVersion":"v","consumer":"jenkins","outcome":"switched","proof":"x"}`
+
+const release = `{"action":"release"}`
+
 func (c *coverage) successes(t *testing.T, r *fixture) {
 	ask := func(method, path, body string, headers ...string) *answer {
 		t.Helper()
@@ -276,6 +281,12 @@ func (c *coverage) successes(t *testing.T, r *fixture) {
 	r.Restart()
 	ask("GET", "/api/pats", "").want(200, "")
 	ask("POST", "/api/check?dryRun=true", "").want(200, "")
+	r.SetManifest(consumedPAT)
+	r.Restart()
+	ask("POST", "/api/pats/jenkins-agents/confirmations", confirmation).want(202, "")
+	ask("POST", "/api/pats/jenkins-agents/switch-over", `{"action":"hold"}`).want(202, "")
+	r.Settle()
+	ask("GET", "/api/pats/jenkins-agents", "").want(200, "")
 	for path, methods := range c.Paths {
 		for method := range methods {
 			path := strings.NewReplacer("{name}", name, "{authorizationId}", unmanaged, "{identity}", "build-bot",
@@ -353,6 +364,13 @@ func (c *coverage) refusals(t *testing.T, r *fixture) {
 	ask("POST", "/api/pats/nobody/restore", "").want(404, "unknown-pat")
 	ask("POST", "/api/pats/jenkins-agents/restore", large).want(413, "too-large")
 	ask("POST", "/api/pats/jenkins-agents/restore", "").want(422, "not-provisioned")
+	ask("POST", "/api/pats/jenkins-agents/confirmations", "{}").want(400, "bad-request")
+	ask("POST", "/api/pats/nobody/confirmations", confirmation).want(404, "unknown-pat")
+	ask("POST", "/api/pats/jenkins-agents/confirmations", large).want(413, "too-large")
+	ask("POST", "/api/pats/jenkins-agents/switch-over", "{}").want(400, "bad-request")
+	ask("POST", "/api/pats/nobody/switch-over", release).want(404, "unknown-pat")
+	ask("POST", "/api/pats/jenkins-agents/switch-over", large).want(413, "too-large")
+	ask("POST", "/api/pats/jenkins-agents/switch-over", release).want(409, "nothing-replaced")
 	ask("POST", "/api/check", large).want(413, "too-large")
 	ask("DELETE", "/api/tokens/x", "").want(400, "bad-request")
 	ask("DELETE", "/api/tokens/"+unknownID, "").want(404, "unknown-token")
@@ -370,6 +388,7 @@ func (c *coverage) refusals(t *testing.T, r *fixture) {
 	ask("DELETE", "/api/tokens/"+id, "", key).want(422, "idempotency-key-reused")
 	ask("POST", "/api/check", "", key).want(422, "idempotency-key-reused")
 	ask("POST", "/api/pats/jenkins-agents/rotate", "", key).want(422, "idempotency-key-reused")
+	ask("POST", "/api/pats/jenkins-agents/switch-over", release, key).want(422, "idempotency-key-reused")
 	r.Cloud.DevOps.Revoke(id)
 	ask("POST", "/api/pats/jenkins-agents/extend", end(40)).want(409, "pat-gone")
 	c.signedOut(t, r)
@@ -396,6 +415,7 @@ func (c *coverage) upstream(t *testing.T, r *fixture) {
 	r.inject(faults.Fault{Service: "servicebus", Operation: "send " + cloud.CommandQueue, Mode: faults.ResetBefore,
 		Times: -1})
 	ask("POST", "/api/check", "").want(502, "upstream")
+	ask("POST", "/api/pats/jenkins-agents/confirmations", confirmation).want(502, "upstream")
 	r.Cloud.Injector.ClearFaults()
 	r.sweep()
 	var planned web.Incident
@@ -414,6 +434,7 @@ func (c *coverage) upstream(t *testing.T, r *fixture) {
 	ask("POST", "/api/pats/jenkins-agents/extend", end(40)).want(502, "upstream")
 	ask("POST", "/api/pats/jenkins-agents/overlap", until(3)).want(502, "upstream")
 	ask("POST", "/api/pats/jenkins-agents/restore", "").want(502, "upstream")
+	ask("POST", "/api/pats/jenkins-agents/switch-over", release).want(502, "upstream")
 	r.Cloud.Injector.ClearFaults()
 	r.inject(faults.Fault{Service: devops.ServiceName, Operation: devops.ListPats, Mode: faults.Status, Status: 403,
 		Times: -1})
