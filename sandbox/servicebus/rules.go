@@ -34,7 +34,7 @@ func (c *conn) ruled(do func(*queue, amqp.Map) response) func(*queue, amqp.Map) 
 		switch {
 		case !strings.Contains(path, strings.ToLower(subscriptions)) || q.isDead:
 			return badRequest("Only a subscription has rules.")
-		case !c.allowed(path, false, true):
+		case !c.allowed(path+"/$management", false, true): // a token may be for the node alone
 			return response{code: 401, condition: amqp.UnauthorizedAccess,
 				description: "Unauthorized access. 'Listen' claim(s) are required to perform this operation."}
 		}
