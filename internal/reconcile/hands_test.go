@@ -554,11 +554,17 @@ func TestARefusedStoreIsTriedAgainBeforeThePATEnds(t *testing.T) {
 }
 
 func TestACopyIsNotAnnouncedAsARotation(t *testing.T) {
-	for name, declared := range map[string]bool{"declared": true, "not declared": false} {
+	for name, tc := range map[string]struct{ declared, first bool }{
+		"declared": {declared: true}, "not declared": {},
+		"of a first version, declared": {true, true}, "of a first version, not declared": {first: true},
+	} {
+		declared := tc.declared
 		t.Run(name, func(t *testing.T) {
 			story(t, func(f *fixture, s rotation.Spec) {
 				f.check(s.Name)
-				f.order(s.Name, rotation.AfterOverlap)
+				if !tc.first {
+					f.order(s.Name, rotation.AfterOverlap)
+				}
 				f.pass(time.Minute)
 				v := f.latest(s.Name)
 				v.Ledger.AnnouncedAt = time.Time{} // copied before it was announced

@@ -442,8 +442,7 @@ func dueRule(s Spec, o Observed, now time.Time) (Decision, bool) {
 // unannouncedRule: a stored rotation whose event may not have been sent, the oldest
 // first. A version that patrol did not make has nothing to announce.
 func unannouncedRule(s Spec, o Observed, _ time.Time) (Decision, bool) {
-	isAnothers := o.Current != nil && o.Current.Ledger.IsCopiedTo(s.Name, o.Released)
-	if o.Silent || o.Current == nil || isAnothers {
+	if o.Silent || o.Current == nil || o.isCopied(s) {
 		return Decision{}, false
 	}
 	announce := func(v, successor *Version) Decision {
@@ -459,6 +458,18 @@ func unannouncedRule(s Spec, o Observed, _ time.Time) (Decision, bool) {
 		return announce(o.Current, nil), true
 	}
 	return Decision{}, false
+}
+
+// isCopied reports whether the current version's ledger is another secret's. Where the ids
+// leave it open, the PAT's name says for which entry it was made.
+func (o Observed) isCopied(s Spec) bool {
+	l := o.Current.Ledger
+	if !l.IsCopiedTo(s.Name, true) || l.IsCopiedTo(s.Name, o.Released) {
+		return l.IsCopiedTo(s.Name, o.Released)
+	}
+	p, listed := o.Find(l.AuthorizationID)
+	declared, _, _, marked := ParseDisplayName(p.DisplayName)
+	return listed && marked && !strings.EqualFold(declared, s.DisplayName)
 }
 
 // IsCopiedTo reports whether a ledger beside a secret is another secret's: the id of a

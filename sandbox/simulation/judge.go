@@ -568,7 +568,7 @@ func (j *judge) revokedEvent(r cloud.Record, e events.Event, d events.Revoked) {
 	if s == nil || j.lastOf(s, p) < 0 {
 		return
 	}
-	if !j.orderedToEnd(s, j.lastOf(s, p), r.At) {
+	if !j.orderedToEnd(s, j.lastOf(s, p), r.At) && !j.isNamedToEnd(p, r.At) {
 		j.report("I4", r.At, "%s: event %s says that somebody asked for the end of a PAT; nobody did", d.PAT, e.ID)
 	}
 }
