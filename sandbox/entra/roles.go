@@ -93,19 +93,3 @@ func checkRoles(roles []AppRole) []error {
 	}
 	return problems
 }
-
-// checkRedirectsUNUSED checks what is checked of redirect URIs.
-func checkRedirectsUNUSED(a App) []error {
-	var problems []error
-	for _, list := range []struct {
-		platform string
-		uris     []string
-	}{{"web", a.Web}, {"native", a.Native}, {"single page", a.SPA}} {
-		for _, raw := range list.uris {
-			if err := checkRedirect(raw, list.platform); err != nil {
-				problems = append(problems, fmt.Errorf("redirect URI %q (%s): %w", raw, list.platform, err))
-			}
-		}
-	}
-	return problems
-}
