@@ -2,10 +2,14 @@ package simulation_test
 
 import (
 	"fmt"
+	"net/http"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/azure-patrol/patrol/sandbox/cloud"
+	pages "github.com/azure-patrol/patrol/sandbox/entra/htmlclient"
+	"github.com/azure-patrol/patrol/sandbox/faults"
 	"github.com/azure-patrol/patrol/sandbox/simulation"
 )
 
@@ -35,6 +39,7 @@ func acts() []act {
 	}
 	text := func(s string) func(*simulation.World) string { return func(*simulation.World) string { return s } }
 	return []act{
+		{simulation.Scenario{Name: "extend", Prepare: replaced, Act: post("extend", in("validTo", 3*day))}, endsDiffer},
 		{simulation.Scenario{Name: "overlap", Prepare: replaced, Act: post("overlap", in("until", 5*time.Hour))},
 			endsDiffer},
 		{simulation.Scenario{Name: "restore", Prepare: replaced, Act: post("restore", text(`{}`))}, endsDiffer},
@@ -53,6 +58,9 @@ func acts() []act {
 		}}, endsDiffer},
 	}
 }
+
+// codeTaken is how the authority takes the code that a sign-in comes back with.
+const codeTaken = "token authorization_code"
 
 const unmanaged = "somebody's own"
 
@@ -95,5 +103,49 @@ func TestACallerThatLeavesAtAnyPointLeavesNothingHalfDone(t *testing.T) {
 				t.Error("no call was made")
 			}
 		})
+	}
+}
+
+// The callback stores a sign-in once the authority has taken its code: a tab that is closed
+// must not lose it.
+func TestASignInWhoseTabIsClosedIsStoredWholeOrNotAtAll(t *testing.T) {
+	for n := 1; ; n++ {
+		calls := 0
+		withoutSignIn(t, func(t *testing.T, w *simulation.World) {
+			k := begin(t, w)
+			defer k.close()
+			k.away(signInLink, pages.Person{User: cloud.User})
+			taken := w.Cloud.Injector.Count("entra", codeTaken)
+			w.Cloud.Injector.OnCallBy(func(by string, _ faults.Call) *faults.Fault {
+				if !strings.HasPrefix(by, "http#") {
+					return nil
+				}
+				calls++
+				if calls != n {
+					return nil
+				}
+				w.Leave()
+				return &faults.Fault{Mode: faults.Slow, Delay: time.Second}
+			})
+			ctx, answered := w.Caller()
+			defer answered()
+			r, err := http.NewRequestWithContext(ctx, http.MethodGet, k.back.String(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := k.patrol.Do(r)
+			if err == nil {
+				_ = resp.Body.Close()
+			}
+			time.Sleep(2 * time.Minute)
+			w.Cloud.Injector.OnCallBy(nil)
+			isTaken := w.Cloud.Injector.Count("entra", codeTaken) > taken
+			if _, isStored := w.Latest("patrol-identity-build-bot"); isTaken != isStored {
+				t.Errorf("left at call %d: the code was taken %t, the sign-in is stored %t", n, isTaken, isStored)
+			}
+		})
+		if calls < n {
+			break
+		}
 	}
 }
