@@ -276,6 +276,7 @@ func TestAConfirmationIsNotedWhateverFails(t *testing.T) {
 			}
 			return unreachable
 		}
+		synctest.Wait()
 		f.world.Before, f.world.After = hook, nil
 		if after {
 			f.world.Before, f.world.After = nil, hook

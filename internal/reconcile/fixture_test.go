@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/azure-patrol/patrol/internal/reconcile"
@@ -165,6 +166,7 @@ func want[V comparable](f *fixture, what string, got, want V) {
 
 // refuse makes the calls that begin with prefix fail, until told otherwise.
 func (f *fixture) refuse(prefix string, err error) {
+	synctest.Wait() // a call may still be under way
 	f.world.Before = func(call string) error {
 		if strings.HasPrefix(call, prefix) {
 			return err
@@ -173,4 +175,7 @@ func (f *fixture) refuse(prefix string, err error) {
 	}
 }
 
-func (f *fixture) refuseNothing() { f.world.Before, f.world.After = nil, nil }
+func (f *fixture) refuseNothing() {
+	synctest.Wait()
+	f.world.Before, f.world.After = nil, nil
+}
