@@ -216,7 +216,7 @@ func (a *App) wire(s Settings) error {
 	core := reconcile.Config{
 		Spec: m.PAT, Specs: func() []rotation.Spec { return m.PATs },
 		Vault: a.vault, Tokens: tokens, Outbox: a.bus, Identities: signIns, Observer: a.telemetry.Observer(),
-		Memory: known, IdentityNames: signIns.Names,
+		Memory: known, IdentityNames: signIns.Names, Refused: m.RefusedPATs(),
 		Interval:        s.CheckInterval,
 		DefaultOverlap:  m.Overlap,
 		VaultTag:        rotation.VaultTag(s.Vault.Host),
@@ -480,7 +480,7 @@ func (s *signIns) State(ctx context.Context, identity string) web.SignInState {
 		out.Err = err
 		return out
 	}
-	out.Since, out.Until = st.SignedIn, st.Until
+	out.Since, out.Until, out.Renamed = st.SignedIn, st.Until, st.Renamed
 	if st.Code != "" {
 		out.Cause = &rotation.Error{Class: st.Class, Code: st.Code, Message: st.Message, Service: rotation.Entra}
 	}

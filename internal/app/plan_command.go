@@ -180,7 +180,7 @@ func planAsOperator(ctx context.Context, s Settings, m *manifest.Manifest,
 	lists := &lists{tokens: tokens, manifest: m, secrets: secrets, now: o.Now, unlisted: map[string]string{},
 		address: func(organization string) string { return providers + organization }}
 	reconciler := reconcile.NewReconciler(reconcile.Config{
-		Spec: m.PAT, Specs: func() []rotation.Spec { return m.PATs },
+		Spec: m.PAT, Specs: func() []rotation.Spec { return m.PATs }, Refused: m.RefusedPATs(),
 		Vault: secrets, Tokens: lists, // Outbox and Identities are a sweep's: Plan sends nothing
 		DefaultOverlap:  m.Overlap,
 		VaultTag:        rotation.VaultTag(s.Vault.Host),

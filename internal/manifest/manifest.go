@@ -26,6 +26,8 @@ const (
 	maxProblems = 1000
 	maxKeys     = 64
 	maxLifetime = 365 * 24 * time.Hour // Azure DevOps issues no longer ones
+	year        = 365 * 24 * time.Hour
+	maxBackup   = 500 // past versions of a secret that Key Vault backs up
 	// maxIdentityName keeps the id of an identity's events, which is a Service
 	// Bus MessageId, within the broker's 128 characters.
 	maxIdentityName = 100
@@ -87,6 +89,17 @@ func (m *Manifest) RefusedIdentity(name string) (Finding, bool) {
 		return Finding{}, false
 	}
 	return m.Refused[i].Finding, true
+}
+
+// RefusedPATs are the names of the entries that are not in force.
+func (m *Manifest) RefusedPATs() []string {
+	var names []string
+	for _, r := range m.Refused {
+		if r.PAT.Name != "" {
+			names = append(names, r.PAT.Name)
+		}
+	}
+	return names
 }
 
 // PAT finds a PAT by its name, without case: Key Vault's names have none.

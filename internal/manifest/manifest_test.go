@@ -577,6 +577,31 @@ pats.yaml:14:18: displayName of PAT "jenkins-agents" ends before "#1 agents", wh
 	}
 }
 
+func TestALifeThatLeadsToMoreVersionsThanABackupTakesWarns(t *testing.T) {
+	const text = `apiVersion: patrol/v1
+identities: {bot: {user: bot@contoso.com}}
+defaults: {lifetime: 24h, rotateBefore: 8h, overlap: 1h}
+pats:
+  - {name: a, identity: bot, organization: contoso, scopes: [vso.code]}
+  - {name: b, identity: bot, organization: contoso, scopes: [vso.code]}
+  - {name: c, identity: bot, organization: contoso, scopes: [vso.code], lifetime: 3h, rotateBefore: 1h}
+  - {name: d, identity: bot, organization: contoso, scopes: [vso.code], rotateBefore: 6h}
+  - {name: e, identity: bot, organization: contoso, scopes: [vso.code], lifetime: 1600m, rotateBefore: 549m}
+`
+	_, warnings, err := manifest.Parse("pats.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const do = "and Key Vault backs up no secret with more than 500; " +
+		"lengthen lifetime or shorten rotateBefore, or do without backups of the secret"
+	want := `
+pats.yaml:3:1: defaults: a rotation every 16h stores 547 versions within a year, ` + do + `
+pats.yaml:7:5: PAT "c": a rotation every 2h stores 4380 versions within a year, ` + do
+	if got := manifest.Findings(warnings).Error(); got != unfold(want) {
+		t.Errorf("got\n%s\nwant\n%s", got, unfold(want))
+	}
+}
+
 func TestATokenWrittenIntoTheFileIsNotRepeatedInTheMessage(t *testing.T) {
 	for _, key := range []string{"token", "pat", "value", "Secret", "password"} {
 		_, _, err := manifest.Parse("pats.yaml", []byte(head+"  - {"+key+": canary}\n"))

@@ -168,6 +168,9 @@ type patList struct {
 	names    map[string]int    // line by lower-case name
 	tokens   map[[3]string]int // line by user, organization and display name, in lower case
 	entries  []*patEntry
+	// defaultsUsed: an entry has all its times from the defaults, and they have been looked
+	// at.
+	defaultsUsed bool
 }
 
 // patEntry is one entry of the list, while it is read.
@@ -324,9 +327,14 @@ func (e *patEntry) readTimes() {
 	switch {
 	case e.list.blame == nil:
 	case !inherits:
-		e.relation(own, e.at, e.is)
+		if !e.relation(own, e.at, e.is) {
+			e.versions(own, e.at, e.is)
+		}
 	case e.relation(own, e.list.blame, "defaults"):
 		e.list.blame = nil
+	case !e.list.defaultsUsed:
+		e.versions(own, e.list.blame, "defaults")
+		e.list.defaultsUsed = true
 	}
 }
 
@@ -555,6 +563,17 @@ func (p *parser) relation(t times, at *yaml.Node, is string) bool {
 			is, FormatDuration(t.overlap), FormatDuration(t.rotateBefore))
 	}
 	return len(p.findings) > before
+}
+
+// versions warns of times that make more versions within a year than a backup takes:
+// every rotation stores one, and none is ever removed.
+func (p *parser) versions(t times, at *yaml.Node, is string) {
+	every := t.lifetime - t.rotateBefore
+	if n := int64(year / every); n > maxBackup {
+		p.warn(at, "lengthen lifetime or shorten rotateBefore, or do without backups of the secret",
+			"%s: a rotation every %s stores %d versions within a year, and Key Vault backs up no secret "+
+				"with more than %d", is, FormatDuration(every), n, maxBackup)
+	}
 }
 
 // ParseDuration reads a whole number and one unit: 45s, 90m, 24h, 30d.

@@ -30,6 +30,8 @@ type fixture struct {
 	swept time.Time // the last sweep
 	// identities are those of the manifest; nil: those of the specs.
 	identities []string
+	// refused are entries that are not in force.
+	refused []string
 }
 
 // agents is an entry of the manifest.
@@ -59,6 +61,7 @@ func (f *fixture) restart() {
 		Specs: func() []rotation.Spec { return f.specs },
 		Vault: f.world, Tokens: f.world, Outbox: f.world, Identities: f.world,
 		IdentityNames:   func() []string { return f.identities },
+		Refused:         f.refused,
 		VaultTag:        machineTag,
 		ProviderAddress: func(o string) string { return machineProvider + o },
 		Organization:    func(a string) string { return strings.TrimPrefix(a, machineProvider) },

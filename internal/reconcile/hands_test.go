@@ -90,6 +90,20 @@ func TestARenamedEntryReleasesItsPAT(t *testing.T) {
 	})
 }
 
+func TestARefusedEntryIsNotReleased(t *testing.T) {
+	story(t, func(f *fixture, s rotation.Spec) {
+		f.check(s.Name)
+		f.specs = nil
+		want(f, "released without an entry", len(f.sweep().Released), 1)
+		f.refused = []string{"Jenkins-Agents"} // Key Vault's names have no case
+		f.restart()
+		want(f, "released with a refused entry", len(f.sweep().Released), 0)
+		want(f, "not managed with a refused entry", len(f.sweep().Unmanaged), 0)
+		f.hours(72)
+		want(f, "the PAT of the refused entry works", f.holds(s.Name).Works(time.Now()), true)
+	})
+}
+
 func TestTheSameValuePutAgainIsTheSamePAT(t *testing.T) {
 	story(t, func(f *fixture, s rotation.Spec) {
 		f.check(s.Name)

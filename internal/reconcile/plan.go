@@ -234,7 +234,9 @@ func isMarked(pat rotation.PAT) bool {
 func (p *planning) result() rotation.Plan {
 	p.plan.Unmanaged = p.unmanaged()
 	for _, v := range p.released {
-		p.plan.Released = append(p.plan.Released, *v)
+		if !p.isRefused(v.Name) {
+			p.plan.Released = append(p.plan.Released, *v)
+		}
 	}
 	slices.SortFunc(p.plan.Released, func(a, b rotation.Version) int { return strings.Compare(a.Name, b.Name) })
 	for _, g := range p.garbage {
@@ -248,6 +250,11 @@ func (p *planning) result() rotation.Plan {
 		return cmp.Or(strings.Compare(a.Identity, b.Identity), strings.Compare(a.Organization, b.Organization))
 	})
 	return p.plan
+}
+
+// isRefused reports whether the manifest has an entry of this name that is not in force.
+func (p *planning) isRefused(name string) bool {
+	return slices.ContainsFunc(p.Refused, func(refused string) bool { return strings.EqualFold(refused, name) })
 }
 
 // unmanaged are the PATs that no secret names, of whatever owner, by their ends. Without

@@ -26,6 +26,9 @@ type Config struct {
 	// IdentityNames are those of the manifest, also of identities without a PAT; nil:
 	// those of the specs.
 	IdentityNames func() []string
+	// Refused are the names of entries that are in the manifest and not in force: their
+	// secrets are not released.
+	Refused []string
 	// Interval is the time between two sweeps; 0: six hours. DefaultOverlap is that of
 	// PATs whose entry is gone.
 	Interval       time.Duration

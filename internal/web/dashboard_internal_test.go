@@ -11,6 +11,7 @@ import (
 	"unicode"
 
 	"github.com/azure-patrol/patrol/internal/administration"
+	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
 // Many parts of the page show only when something is wrong: a field that they name and
@@ -67,7 +68,7 @@ func fullPages() map[string]*dashboardPage {
 		Attention: []row{blocked, failing}, MoreBad: 1, Managed: []row{healthy}, Found: 1, From: 1, To: 1,
 		Others: []otherRow{other, narrow}, MoreOthers: 1, Released: []ReleasedPAT{{Name: "r", ValidTo: &soon}},
 		MoreGone: 1, Next: "c", Orgs: []string{"contoso"}, Tiles: tiles(Inventory{Managed: 1}, dashboardFilter{})}
-	overview.Identities = identityViews([]IdentityStatus{{State: stateSignedIn, Until: &soon},
+	overview.Identities = identityViews([]IdentityStatus{{State: stateSignedIn, Until: &soon, Renamed: "n"},
 		{State: stateSignInRequired, Code: "AADSTS50173", Since: &now, SignInURL: link.URL},
 		{State: stateSignInRequired, Code: "not-signed-in"}, {State: stateUnknown, Problem: &cause}}, now)
 	filtered := *overview
@@ -147,4 +148,50 @@ func FuzzAnActionSurvivesItsOwnForm(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestAnIdentityThatWantsACloserLookIsNoGoodNews(t *testing.T) {
+	tmpl, err := parseDashboard()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const declared, today = "bot@contoso.com", "build-bot@contoso.com"
+	now := time.Now()
+	for name, tt := range map[string]struct {
+		state             SignInState
+		renamed, code     string
+		word, tone, shows string
+	}{
+		"renamed": {state: SignInState{User: declared, Renamed: today}, renamed: today,
+			word: "Renamed", tone: "warn", shows: today},
+		"refused": {state: SignInState{User: declared, Cause: &rotation.Error{Code: "AADSTS700027"}},
+			code: "AADSTS700027", word: "Refused", tone: "bad", shows: "AADSTS700027"},
+		"signed in": {state: SignInState{User: declared}, word: "Signed in", tone: "good", shows: declared},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := identityStatus(tt.state, nil)
+			if s.Renamed != tt.renamed {
+				t.Errorf("the status has today's name %q, want %q", s.Renamed, tt.renamed)
+			}
+			if s.Code != tt.code {
+				t.Errorf("the status has code %q, want %q", s.Code, tt.code)
+			}
+			v := identityViews([]IdentityStatus{s}, now)[0]
+			if v.Word != tt.word || v.Tone != tt.tone {
+				t.Errorf("the badge is %s (%s), want %s (%s)", v.Word, v.Tone, tt.word, tt.tone)
+			}
+			var page bytes.Buffer
+			err := tmpl.Execute(&page, &dashboardPage{Now: now, Nonce: "n", Role: Reader,
+				Overview: &overview{Identities: []identityView{v}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(page.String(), tt.shows) {
+				t.Errorf("the page does not show %s", tt.shows)
+			}
+			if isTold := strings.Contains(page.String(), "user-renamed"); isTold != (tt.renamed != "") {
+				t.Errorf("the page tells of user-renamed: %t", isTold)
+			}
+		})
+	}
 }

@@ -437,8 +437,12 @@ func identityViews(all []IdentityStatus, now time.Time) []identityView {
 			v.SignIn, v.Required, v.Never = signInAt(s.SignInURL), true, s.Code == string(entra.NotSignedIn)
 		case s.State == stateUnknown:
 			v.Tone, v.Word = "bad", "Unknown"
+		case s.State == stateRefused:
+			v.Tone, v.Word = "bad", "Refused"
 		case s.Until != nil && s.Until.Sub(now) < signInSoon:
 			v.Tone, v.Word = "warn", "Ends soon"
+		case s.Renamed != "":
+			v.Tone, v.Word = "warn", "Renamed"
 		}
 		out = append(out, v)
 	}

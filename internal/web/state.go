@@ -161,7 +161,7 @@ func later(a, b time.Time) time.Time {
 // identityStatus is an identity's sign-in, with what stands against it.
 func identityStatus(id SignInState, troubles []rotation.CheckIncomplete) IdentityStatus {
 	out := IdentityStatus{Name: id.Name, User: id.User, State: stateSignedIn, Since: timeOrNull(id.Since),
-		Until: timeOrNull(id.Until)}
+		Until: timeOrNull(id.Until), Renamed: id.Renamed}
 	if id.Cause != nil {
 		c := cause(id.Cause)
 		out.Problem = &c

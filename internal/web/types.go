@@ -258,7 +258,8 @@ type SweepReport struct {
 type IdentityStatus struct {
 	Name      string        `json:"name"`
 	User      string        `json:"user"`
-	State     string        `json:"state"` // signed-in, sign-in-required, refused, unknown
+	Renamed   string        `json:"renamed,omitempty"` // the user's name of today, if it is not User
+	State     string        `json:"state"`             // signed-in, sign-in-required, refused, unknown
 	Since     *time.Time    `json:"since"`
 	Until     *time.Time    `json:"until"`
 	Code      string        `json:"code,omitempty"`

@@ -24,6 +24,8 @@ import (
 // SignInState is how one identity's sign-in stands.
 type SignInState struct {
 	Name, User string
+	// Renamed is the user's name of today, if the manifest has the one before.
+	Renamed string
 	// Required is the reason for which a person has to sign in; empty if none.
 	Required string
 	// Since is when the sign-in was made, or lost if Required is set.
