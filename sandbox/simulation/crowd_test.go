@@ -124,6 +124,7 @@ func TestClocksThatDifferByTwoMinutesHold(t *testing.T) {
 				t.Parallel()
 				var mu sync.Mutex
 				n := 0
+				s := s // its own, beside the other clocks
 				s.Config = func(c *simulation.Config) {
 					c.Hosts = 2
 					c.Outside = func(o *app.Outside) {
