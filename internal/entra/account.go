@@ -93,6 +93,7 @@ type state struct {
 	repaired   *repaired // SignedIn is still to be delivered; nil: not
 	claims     string    // what the next sign-in must satisfy
 	hasUserID  bool      // the vault remembers an object id
+	lacks      lacking   // what Entra did not grant
 	renamed    string    // the user's name of today, if the manifest has another; empty: not
 
 	paused      error // the answer until pausedUntil

@@ -1,6 +1,7 @@
 package entra
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ type bearer struct {
 	token   rotation.Secret
 	expires time.Time
 	renew   time.Time // refresh_in; zero: not said
+	lacks   lacking   // the token does not cover these
 }
 
 // current is the token; fresh if it needs no refresh yet.
@@ -26,13 +28,20 @@ func (b *bearer) current(now time.Time) (t azcore.AccessToken, fresh bool) {
 	return t, t.Token != "" && now.Add(expiryMargin).Before(b.expires) && !early
 }
 
-func (b *bearer) set(token rotation.Secret, expires, renew time.Time) {
+func (b *bearer) set(token rotation.Secret, expires, renew time.Time, lacks lacking) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.token, b.expires, b.renew = token, expires, renew
+	b.token, b.expires, b.renew, b.lacks = token, expires, renew, lacks
 }
 
-func (b *bearer) forget() { b.set(rotation.Secret{}, time.Time{}, time.Time{}) }
+func (b *bearer) forget() { b.set(rotation.Secret{}, time.Time{}, time.Time{}, lacking{}) }
+
+// isWithout reports whether the token lacks one of the scopes.
+func (b *bearer) isWithout(scopes []string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.ContainsFunc(scopes, b.lacks.has)
+}
 
 // attempts counts finished refreshes: callers that have waited for the turn
 // share the outcome of the one that ended in between.

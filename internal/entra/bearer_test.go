@@ -26,7 +26,7 @@ func TestABearerIsFreshUntilItShouldBeRenewed(t *testing.T) {
 		"renewal and end at long last": {expires, start, true},
 	} {
 		var b bearer
-		b.set(rotation.NewSecret("token"), expires, tc.renew)
+		b.set(rotation.NewSecret("token"), expires, tc.renew, lacking{})
 		if _, got := b.current(tc.at); got != tc.want {
 			t.Errorf("%s: fresh %v, want %v", name, got, tc.want)
 		}

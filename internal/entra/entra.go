@@ -298,11 +298,19 @@ func (k credential) GetToken(ctx context.Context, o policy.TokenRequestOptions) 
 	}
 	for _, s := range o.Scopes {
 		if !a.covers(s) {
-			return azcore.AccessToken{}, &rotation.Error{Class: rotation.Configuration, Code: CodeUnknownScope,
-				Message: "the identity's sign-in does not cover the scope that was asked for"}
+			return azcore.AccessToken{}, unknownScope()
 		}
 	}
-	return a.accessToken(ctx, o.Claims)
+	t, err := a.accessToken(ctx, o.Claims)
+	if err == nil && a.bearer.isWithout(o.Scopes) {
+		return azcore.AccessToken{}, unknownScope()
+	}
+	return t, err
+}
+
+func unknownScope() *rotation.Error {
+	return &rotation.Error{Class: rotation.Configuration, Code: CodeUnknownScope,
+		Message: "the identity's sign-in does not cover the scope that was asked for"}
 }
 
 // Refresh makes sure that an identity's sign-in is alive: it has a token, and

@@ -537,13 +537,72 @@ func TestAnAdministratorAsksForMoreScopes(t *testing.T) {
 		cfg.Identities = map[string]entra.Identity{"build-bot": {User: bot, MoreScopes: admin}}
 	})
 	w.signIn(w.start())
-	w.wantError(c, rotation.SignIn, "AADSTS65001") // it has not consented to these
+	w.mustToken(c) // for PATs: it has not consented to these
 	w.signIn(c)
 	token, err := c.Credential("build-bot").GetToken(t.Context(), policy.TokenRequestOptions{Scopes: admin[:1]})
 	w.mustDo(err)
 	claims, err := w.authority.VerifyAccessToken(token.Token)
 	w.mustDo(err)
 	check(t, "the number of the token's scopes", len(claims.Scopes), 4)
+}
+
+func TestAPermissionWithoutConsentStopsOnlyWhatNeedsIt(t *testing.T) {
+	admin := []string{fake.DevOps + "/vso.tokenadministration", fake.DevOps + "/vso.graph",
+		fake.DevOps + "/vso.auditlog"}
+	for _, strict := range []bool{false, true} {
+		for name, less := range map[string]bool{"refused": false, "granted in part": true} {
+			for _, missing := range admin {
+				t.Run(fmt.Sprintf("%s, strict %t, %s", name, strict, missing), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						w := newWorld(t, fake.Switches{GrantLess: less, StrictRotation: strict})
+						c := w.start(func(cfg *entra.Config) {
+							cfg.Identities = map[string]entra.Identity{"build-bot": {User: bot, MoreScopes: admin}}
+						})
+						w.signIn(c)
+						w.authority.WithdrawConsent(bot, app)
+						granted := slices.DeleteFunc(append(slices.Clone(patScopes), admin...),
+							func(s string) bool { return s == missing })
+						w.mustDo(w.authority.Consent(bot, app, granted...))
+						ask := func(scope string) error {
+							_, err := c.Credential("build-bot").GetToken(t.Context(),
+								policy.TokenRequestOptions{Scopes: []string{scope}})
+							return err
+						}
+						for _, scope := range granted {
+							w.mustDo(ask(scope))
+						}
+						checkError(t, ask(missing), rotation.Configuration, "unknown-scope")
+						check(t, "a person must sign in", w.mustStatus(c).Required, false)
+						checkHas(t, "the log", w.log.String(), "scopes="+strings.TrimPrefix(missing, fake.DevOps+"/"))
+
+						before := w.refreshes()
+						time.Sleep(2 * time.Hour)
+						w.mustDo(ask(granted[0]))
+						check(t, "refreshes once it is known", w.refreshes()-before, 1)
+
+						w.mustDo(w.authority.Consent(bot, app, missing))
+						time.Sleep(25 * time.Hour)
+						w.mustDo(ask(missing))
+						w.signIn(c)
+						w.mustDo(ask(missing))
+					})
+				})
+			}
+		}
+	}
+}
+
+func TestWithoutConsentToPATsNobodyGoesOn(t *testing.T) {
+	w := newWorld(t, fake.Switches{})
+	c := w.start(func(cfg *entra.Config) {
+		cfg.Identities = map[string]entra.Identity{"build-bot": {User: bot,
+			MoreScopes: []string{fake.DevOps + "/vso.auditlog"}}}
+	})
+	w.signIn(c)
+	w.authority.WithdrawConsent(bot, app)
+	w.mustDo(w.authority.Consent(bot, app, fake.DevOps+"/vso.auditlog", patScopes[0]))
+	w.wantError(c, rotation.SignIn, "AADSTS65001")
+	check(t, "refreshes", w.refreshes(), 2)
 }
 
 // Nothing that is a token, or that holds one, gets into an error or a log line.

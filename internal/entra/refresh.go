@@ -82,6 +82,7 @@ func (a *account) takeVersion(value rotation.Secret, tags map[string]string) {
 	a.stored.tags = tags
 	a.state.required, a.state.newer, a.state.paused = nil, false, nil
 	a.state.claims = claimsIn(tags)
+	a.state.lacks = lacking{} // somebody may have consented, and signed in
 	d, err := decode(value.Reveal())
 	if err == nil {
 		_, _, err = d.find(a.client.cfg.ClientID)
@@ -206,7 +207,7 @@ func (a *account) redeemOnce(ctx context.Context, claims string) *rotation.Error
 		return e
 	}
 	before := a.cache.doc.clone()
-	r, err := client.refresh(ctx, token.HomeAccountID, a.scopes, claims)
+	r, e := a.refresh(ctx, client, token.HomeAccountID, claims)
 	// From here on Entra may have replaced the refresh token. If the process ends
 	// here, the replacement is lost; the stored one stays good for 90 days from
 	// its last use, so that the next process goes on with it. An authority that
@@ -217,8 +218,8 @@ func (a *account) redeemOnce(ctx context.Context, claims string) *rotation.Error
 	} else if after.Secret != token.Secret {
 		a.state.newer = true
 	}
-	if err != nil {
-		return a.refreshFailure(client, err, now)
+	if e != nil {
+		return e
 	}
 	p := a.remembered(a.stored.tags, before)
 	who := a.tokenUser(p, r)
@@ -227,7 +228,7 @@ func (a *account) redeemOnce(ctx context.Context, claims string) *rotation.Error
 		return e
 	}
 	a.state.used, a.state.claims, a.state.paused = now, "", nil
-	a.bearer.set(rotation.NewSecret(r.AccessToken), r.ExpiresOn, r.Metadata.RefreshOn)
+	a.bearer.set(rotation.NewSecret(r.AccessToken), r.ExpiresOn, r.Metadata.RefreshOn, a.state.lacks)
 	a.client.cfg.Log.DebugContext(ctx, "token refreshed", "identity", a.name, "expires", r.ExpiresOn)
 	if a.state.required != nil { // the probe has succeeded
 		a.takeBackRequired(ctx)
