@@ -645,6 +645,78 @@ func TestAReleasedPATIsReportedAndNotRevoked(t *testing.T) {
 	})
 }
 
+func TestThePATOfARefusedEntryIsNotCalledReleased(t *testing.T) {
+	const entry = `  - name: nuget-feed
+    identity: build-bot
+    organization: contoso
+    scopes: [vso.packaging]
+`
+	const adopt = "    adopt: 0f5ad7a2-3c7b-4d0f-9f0c-6d1b2a3c4d5e\n"
+	twice := onePAT + entry + adopt + strings.Replace(entry, "nuget-feed", "npm-feed", 1) + adopt
+	withWorld(t, simulation.Config{Manifest: onePAT + entry}, func(t *testing.T, w *simulation.World) {
+		sweep(t, w)
+		w.SetManifest(twice)
+		w.Restart()
+		sweep(t, w)
+		var list struct{ Pats, Released, Unmanaged []struct{ Name string } }
+		if code := w.HTTP("GET", "/api/pats", nil, &list); code != 200 {
+			t.Fatalf("the list answered %d", code)
+		}
+		if len(list.Pats) != 1 {
+			t.Errorf("managed %+v, want one", list.Pats)
+		}
+		if len(list.Released) != 0 {
+			t.Errorf("released %+v, want none", list.Released)
+		}
+		if len(list.Unmanaged) != 0 {
+			t.Errorf("unmanaged %+v, want none", list.Unmanaged)
+		}
+		var plan struct {
+			Changes []struct{ Action, PAT string }
+		}
+		if code := w.HTTP("POST", "/api/check?dryRun=true", `{}`, &plan); code != 200 {
+			t.Fatalf("the plan answered %d", code)
+		}
+		if len(plan.Changes) != 0 {
+			t.Errorf("the plan has %+v, want nothing", plan.Changes)
+		}
+		if len(live(w)) != 2 {
+			t.Errorf("%d PATs alive, want both", len(live(w)))
+		}
+	})
+}
+
+func TestTheStatusHasARenamedUsersNameOfToday(t *testing.T) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+		const today = "build-robot@contoso.com"
+		sweep(t, w)
+		if err := w.Cloud.Entra.RenameUser(cloud.User, today); err != nil {
+			t.Fatal(err)
+		}
+		w.Cloud.DevOps.RenameUser(cloud.User, today)
+		time.Sleep(3 * time.Hour) // the access token with the name before has ended
+		sweep(t, w)
+		var status struct {
+			Identities []struct{ User, Renamed, State string }
+		}
+		if code := w.HTTP("GET", "/api/status", nil, &status); code != 200 {
+			t.Fatalf("the status answered %d", code)
+		}
+		if len(status.Identities) != 1 {
+			t.Fatalf("identities %+v, want one", status.Identities)
+		}
+		if got := status.Identities[0].Renamed; got != today {
+			t.Errorf("today's name %q, want %q", got, today)
+		}
+		if got := status.Identities[0].User; got != cloud.User {
+			t.Errorf("the manifest's name %q, want %q", got, cloud.User)
+		}
+		if got := status.Identities[0].State; got != "signed-in" {
+			t.Errorf("the state is %s, want signed-in", got)
+		}
+	})
+}
+
 func TestUnmanagedPATsAreAnnouncedBeforeTheyExpire(t *testing.T) {
 	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
 		w.Cloud.DevOps.Seed(cloud.Organization, cloud.User, "somebody's own", "vso.code", time.Now().Add(16*day), false)
