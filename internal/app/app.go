@@ -250,7 +250,7 @@ func (a *App) wire(s Settings) error {
 		Pages: []func(*web.API, *http.ServeMux){web.SignInRoutes(pages), web.DashboardRoutes(visits)},
 	}, tokens.Administration())
 	if known.store != nil {
-		c.Incidents = known
+		c.Incidents, c.Acts = known, known
 	}
 	a.handle(s, web.New(c).Handler())
 	return nil

@@ -3,6 +3,7 @@ package app
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"strings"
 	"sync"
@@ -31,6 +32,9 @@ type state struct {
 	until  time.Time
 	failed error
 	sweep  statestore.ETag // of the last sweep, as this process knows it
+	pruned time.Time       // when old acts were deleted last
+
+	process string // no two have one name
 }
 
 // newState prepares the state of STATE_URL. It calls nobody.
@@ -38,7 +42,7 @@ func newState(s Settings, credential azcore.TokenCredential, o azcore.ClientOpti
 	now func() time.Time) (*state, error) {
 	store, err := statestore.New(statestore.Config{URL: s.State, Credential: credential, ClientOptions: stateOptions(o),
 		Now: now})
-	return &state{store: store, now: now}, err
+	return &state{store: store, now: now, process: rand.Text()}, err
 }
 
 // stateOptions leave the retries to the state's own bounds.

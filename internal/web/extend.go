@@ -14,7 +14,7 @@ type ExtendRequest struct {
 // Extend moves the end of a PAT; its value stays.
 func (a *API) Extend(ctx context.Context, by Caller, name string, validTo time.Time) (Extension, *Problem) {
 	validTo = validTo.UTC()
-	asked := request{name: "extend", target: name, body: validTo}
+	asked := request{name: "extend", target: name, body: validTo, kept: true}
 	return do(ctx, a, by, asked, func(ctx context.Context, _ string) (Extension, *Problem) {
 		x, err := a.actions.Extend(ctx, name, validTo, by.Who)
 		if err != nil {

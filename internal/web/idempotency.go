@@ -20,6 +20,9 @@ type request struct {
 	// repeatable is for a request that may well be carried out again, and whose
 	// answer would be much to remember.
 	repeatable bool
+	// kept is for an act that leaves no trace by which another process could find that it
+	// was carried out: its answer is kept for all of them.
+	kept bool
 }
 
 // Outcomes of an audit line beside a problem's type.
@@ -66,8 +69,9 @@ func do[T any](ctx context.Context, a *API, by Caller, asked request,
 	record.Identity, record.Organization = a.ownerOf(asked)
 	defer func() { record.Write(ctx, a.Log) }()
 
+	var s *slot
 	if by.Key != "" {
-		s, p := a.answers.enter(ctx, by, asked, a.Now())
+		s, p = a.answers.enter(ctx, by, asked, a.Now())
 		if p != nil {
 			record.Outcome = p.Type
 			return out, p
@@ -80,6 +84,16 @@ func do[T any](ctx context.Context, a *API, by Caller, asked request,
 	}
 	act, done := toItsEnd(ctx)
 	defer done()
+	claimed, p := a.claim(act, s, asked, operation)
+	if p != nil {
+		record.Outcome = p.Type
+		return out, p
+	}
+	if claimed.isAnswered(&out) {
+		record.Outcome = outcomeRepeated
+		return out, nil
+	}
+	defer func() { a.finish(act, claimed, out, record.Outcome == outcomeDone) }()
 	defer a.observations.forget()
 	out, p = f(act, operation)
 	if p != nil {
@@ -100,9 +114,10 @@ const (
 )
 
 // answers remembers what this process has answered to requests with an idempotency
-// key. What another process has answered it does not know: there the same key gives
-// the same operation, which drops a repeated command and finds a rotation that was
-// done; but another body with the key is taken for another request.
+// key. Of what another process has answered it knows what the ActStore keeps. For the
+// rest the same key gives the same operation there, which drops a repeated command and
+// finds a rotation that was done; but another body with the key is taken for another
+// request.
 type answers struct {
 	mu    sync.Mutex
 	slots map[string]*slot
@@ -134,10 +149,7 @@ func (m *answers) enter(ctx context.Context, by Caller, asked request, now time.
 			return s, nil
 		}
 		if s.asked != sum {
-			return nil, &Problem{Status: http.StatusUnprocessableEntity, Type: typeKeyReused,
-				Title: "This Idempotency-Key belongs to another request",
-				Detail: "It was sent with another function, target or body before. " +
-					"Send a new key with each new request."}
+			return nil, keyReused()
 		}
 		select {
 		case <-s.done:
@@ -146,9 +158,7 @@ func (m *answers) enter(ctx context.Context, by Caller, asked request, now time.
 			}
 			m.drop(s) // it failed, or may be carried out again
 		case <-ctx.Done():
-			return nil, &Problem{Status: http.StatusServiceUnavailable, Type: typeBusy,
-				Title: "The same request is being carried out", Detail: "Send it again in a few seconds.",
-				retryAfter: 5}
+			return nil, underWay()
 		}
 	}
 }

@@ -22,7 +22,7 @@ type Overlap struct {
 // SetOverlap lengthens the overlap that is under way.
 func (a *API) SetOverlap(ctx context.Context, by Caller, name string, until time.Time) (Overlap, *Problem) {
 	until = until.UTC()
-	asked := request{name: "set-overlap", target: name, body: until}
+	asked := request{name: "set-overlap", target: name, body: until, kept: true}
 	return do(ctx, a, by, asked, func(ctx context.Context, _ string) (Overlap, *Problem) {
 		x, err := a.actions.SetOverlap(ctx, name, until)
 		if err != nil {

@@ -17,7 +17,7 @@ type Restoration struct {
 
 // Restore makes the PAT before the current one current again, while it lives.
 func (a *API) Restore(ctx context.Context, by Caller, name string) (Restoration, *Problem) {
-	asked := request{name: "restore", target: name}
+	asked := request{name: "restore", target: name, kept: true}
 	return do(ctx, a, by, asked, func(ctx context.Context, operation string) (Restoration, *Problem) {
 		s, ok := a.Reconciler.Spec(name)
 		if !ok {

@@ -22,7 +22,7 @@ type RevokeRequest struct {
 
 // Revoke ends one PAT of a signed-in user, managed or not.
 func (a *API) Revoke(ctx context.Context, by Caller, o RevokeRequest) (Revocation, *Problem) {
-	asked := request{name: "revoke", target: o.AuthorizationID, body: o}
+	asked := request{name: "revoke", target: o.AuthorizationID, body: o, kept: true}
 	return do(ctx, a, by, asked, func(ctx context.Context, operation string) (Revocation, *Problem) {
 		if !rotation.IsGUID(o.AuthorizationID) {
 			return Revocation{}, badQuery("The authorization id must be a GUID.")

@@ -78,6 +78,8 @@ type Config struct {
 	Audit func(ctx context.Context, o rotation.Owner, q administration.AuditQuery) (administration.AuditPage, error)
 	// Incidents keeps incidents beyond this process; nil: they are told from the orders.
 	Incidents IncidentStore
+	// Acts keeps answers beyond this process; nil: nobody does.
+	Acts ActStore
 	// Authenticated: App Service authentication is on, so that its headers name who asks.
 	Authenticated bool
 	// Public is the app's own address; nil: not known.
