@@ -245,3 +245,26 @@ func TestAVaultThatRefusesShowsWithinASweepInAProcessThatHasMetNothing(t *testin
 		}
 	})
 }
+
+func TestARoleThatWorksAfterFiveMinutesCostsAYoungDeploymentAQuarterOfAnHour(t *testing.T) {
+	withWorld(t, simulation.Config{}, func(t *testing.T, w *simulation.World) {
+		refuse(t, w, keyvault.Service, "")
+		begin := time.Now()
+		_ = w.Sweep() // it fails
+		time.Sleep(5 * time.Minute)
+		w.Cloud.Injector.ClearFaults()
+		w.Restart()
+		time.Sleep(12 * time.Minute)
+		w.Settle()
+		v, ok := w.Latest(name)
+		if !ok {
+			t.Fatal("there is no PAT 17 minutes after the first sweep")
+		}
+		if took := v.Created.Sub(begin); took > 17*time.Minute {
+			t.Errorf("the first PAT took %v, want 17 minutes at most", took)
+		}
+		if told := eventsOf[events.CheckIncomplete](w); len(told) != 0 {
+			t.Errorf("told %q, want nothing: it has passed by itself", told)
+		}
+	})
+}

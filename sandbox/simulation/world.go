@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	mathrand "math/rand/v2"
 	"net"
 	"net/http"
@@ -61,6 +62,8 @@ type Config struct {
 	NobodySignedIn bool
 	// Cloud may change the cloud's configuration.
 	Cloud func(*cloud.Config)
+	// Settings replace settings of the app; an empty one is as if it were not set.
+	Settings map[string]string
 	// Outside may change what surrounds each handler process.
 	Outside func(*app.Outside)
 	// Seed of the handlers' jitter.
@@ -235,6 +238,7 @@ func (w *World) startHost(i int) {
 	w.tb.Helper()
 	hc := w.Cloud.Host(w.appDir)
 	hc.Settings["PATROL_MANIFEST"] = w.manifestOf(i)
+	maps.Copy(hc.Settings, w.config.Settings)
 	hc.Storage = &w.storage
 	hc.Keys = functionshost.Keys{Master: MasterKey}
 	hc.HandlerPort = 10000 * (i + 1)
