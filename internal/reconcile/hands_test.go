@@ -622,3 +622,52 @@ func TestALedgerWithoutItsAuthorizationIDIsWrittenAgain(t *testing.T) {
 		want(f, "failures", len(published[*rotation.RotationFailed](f)), 0)
 	})
 }
+
+func TestAnOrderWhoseEntryIsAwayIsCarriedOutWhenItIsBack(t *testing.T) {
+	story(t, func(f *fixture, s rotation.Spec) {
+		f.sweep()
+		leaked := f.holds(s.Name)
+		f.specs = nil
+		f.reconcile(rotation.Command{PAT: s.Name, From: leaked.AuthorizationID, Reason: rotation.Compromised,
+			RevokePrevious: rotation.Now, RequestedBy: "anna", Operation: "leak"})
+		f.pass(2 * time.Hour)
+		failed := published[*rotation.RotationFailed](f)
+		if len(failed) != 1 {
+			t.Fatalf("%d events while the entry is away, want 1", len(failed))
+		}
+		want(f, "code", failed[0].Code, rotation.UnknownEntry)
+		f.specs = []rotation.Spec{s}
+		f.pass(16 * time.Minute)
+		want(f, "the leaked PAT works a quarter of an hour after the entry is back", leaked.Works(time.Now()), false)
+		if f.holds(s.Name) == leaked {
+			t.Error("the latest version still holds the leaked PAT")
+		}
+	})
+}
+
+func TestAReplacedVersionWithoutItsTagsEndsWithItsOverlap(t *testing.T) {
+	for name, wipe := range map[string]func(l *rotation.Ledger){
+		"all tags of the replaced version": func(*rotation.Ledger) {},
+		"and patrol-previous of its successor": func(l *rotation.Ledger) {
+			l.Previous = ""
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(f *fixture, s rotation.Spec) {
+				f.sweep()
+				old := f.holds(s.Name)
+				f.reconcile(rotation.Command{PAT: s.Name, From: old.AuthorizationID, Reason: rotation.Requested,
+					RevokePrevious: rotation.AfterOverlap, RequestedBy: "anna", Operation: "op"})
+				f.world.EditVersion(s.Name, 0, func(v *rotation.Version) { v.Ledger = rotation.Ledger{} })
+				f.world.EditVersion(s.Name, 1, func(v *rotation.Version) { wipe(&v.Ledger) })
+				f.restart()
+				f.pass(23 * time.Hour)
+				want(f, "the replaced PAT works in its overlap", old.Works(time.Now()), true)
+				f.pass(8 * time.Hour)
+				f.sweep()
+				f.sweep()
+				want(f, "the replaced PAT works after it", old.Works(time.Now()), false)
+			})
+		})
+	}
+}

@@ -220,6 +220,9 @@ func (w *work) follow(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if v.Ledger.AuthorizationID == "" {
+			v.Ledger.AuthorizationID = w.replacedPAT(at.Ledger) // somebody has taken its tags off
+		}
 		if !v.Ledger.RevokedAt.IsZero() {
 			w.closed.add(v.Ledger.AuthorizationID, w.Now())
 		}
@@ -230,6 +233,24 @@ func (w *work) follow(ctx context.Context) error {
 		at = v
 	}
 	return nil
+}
+
+// replacedPAT is the PAT that a version says to have replaced; empty: it does not say.
+func (w *work) replacedPAT(l rotation.Ledger) string {
+	if l.Previous != "" || l.Facts.Previous == "" || w.listed == nil {
+		return l.Previous
+	}
+	var found []string
+	w.listed.each(func(p rotation.PAT) {
+		isAnother := !strings.EqualFold(p.AuthorizationID, l.AuthorizationID)
+		if isAnother && rotation.ShortID(p.AuthorizationID) == l.Facts.Previous {
+			found = append(found, p.AuthorizationID)
+		}
+	})
+	if len(found) != 1 {
+		return ""
+	}
+	return found[0]
 }
 
 // leadsOn reports whether the version before this one is of interest: its PAT may live,

@@ -172,6 +172,14 @@ func (r *Reconciler) reconcileUndeclared(ctx context.Context, c rotation.Command
 	return nil
 }
 
+// orderWithoutEntry is why an order waits whose entry has left the manifest. It stands,
+// and is tried again: the entry may come back.
+func orderWithoutEntry() error {
+	return &rotation.Error{Class: rotation.Configuration, Code: rotation.UnknownEntry,
+		Message: "an order to replace the PAT waits, because its entry is not in the manifest any more: put the " +
+			"entry back, or end the PAT with DELETE /api/tokens/{authorizationId}"}
+}
+
 // releasedSpec is what is known of an entry that was taken out of the manifest.
 func (r *Reconciler) releasedSpec(v rotation.Version) rotation.Spec {
 	return rotation.Spec{Name: v.Name, Identity: v.Ledger.Identity,

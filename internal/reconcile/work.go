@@ -111,6 +111,9 @@ func (w *work) rest(ctx context.Context, d rotation.Decision) error {
 		at := later(d.Next, w.Now()).Add(rotation.ClockSkew / 4)
 		checks = append(checks, w.check("look", at.Unix(), at))
 	}
+	if w.released && w.seen.Order.Stands() {
+		w.failed = append(w.failed, failure{rotation.StepObserve, orderWithoutEntry()})
+	}
 	var err error
 	if len(checks) > 0 {
 		err = w.Outbox.Send(ctx, checks...)

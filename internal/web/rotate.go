@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 
+	"github.com/azure-patrol/patrol/internal/reconcile"
 	"github.com/azure-patrol/patrol/internal/rotation"
 )
 
@@ -40,6 +41,11 @@ func (a *API) Rotate(ctx context.Context, by Caller, name string, o RotateReques
 		c.PAT = item.Spec.Name
 		if p := a.ready(ctx, item); p != nil {
 			return Order{}, p
+		}
+		if item.Decision.Action == rotation.Refuse && item.Decision.Code == rotation.NotAPAT {
+			// Nobody knows which PAT is meant, and the value is not patrol's to replace.
+			return Order{}, a.refusalProblem(ctx, &reconcile.Refusal{Code: reconcile.NotOurs, PAT: c.PAT, Managed: true,
+				Message: item.Decision.Message})
 		}
 		if item.Current == nil {
 			c.Reason = rotation.Provision

@@ -17,7 +17,7 @@ import (
 var (
 	everyHand = flag.Bool("hands", false, "do every hand at every step, and more samples; SHARD=3/16 takes a part")
 	oneHand   = flag.String("hand", "", "hands at steps whose names contain this; empty: all")
-	handSteps = flag.Int("steps", 8, "at how many steps each hand is done")
+	handSteps = flag.Int("steps", 6, "at how many steps each hand is done")
 )
 
 // shortPAT comes due between two sweeps.
@@ -56,13 +56,11 @@ type deed struct {
 }
 
 // knownToFail are hands of which patrol is known to break a promise in a story, at some of
-// its steps: docs/reliability.md says which and how. They are left out, and counted.
+// its steps, or of which the judge knows too little: docs/reliability.md says which and
+// how. They are left out, and counted.
 var knownToFail = map[string][]simulation.Mode{
-	"emergency rotate": {"garbage", "garbage under the old tags", "foreign value", "foreign value under the old tags",
-		"dead value under the old tags", "entry removed, and put back after two hours",
-		"tags of the version before replaced"},
-	"revoke":                 {"tags of the version before replaced"},
-	"rotate":                 {"tags of the version before replaced", "vault closed for seven hours"},
+	"emergency rotate":       {"entry removed, and put back after two hours"},
+	"rotate":                 {"vault closed for seven hours"},
 	"due between two sweeps": {"vault closed for seven hours"},
 }
 

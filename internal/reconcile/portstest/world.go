@@ -345,6 +345,13 @@ func (w *World) Edit(name string, change func(v *rotation.Version)) {
 	change(&vs[len(vs)-1])
 }
 
+// EditVersion changes one version, the oldest first, as a person may.
+func (w *World) EditVersion(name string, i int, change func(v *rotation.Version)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	change(&w.secrets[name][i])
+}
+
 // DeleteSecret deletes a secret; it can be recovered.
 func (w *World) DeleteSecret(name string) {
 	w.mu.Lock()
