@@ -51,7 +51,8 @@ func stateOptions(o azcore.ClientOptions) azcore.ClientOptions {
 	return o
 }
 
-// call asks the store for something, within bounds.
+// call asks the store for something, within bounds of its own: what a sweep or an act has
+// met is written down although its time is over.
 func (s *state) call(ctx context.Context, f func(context.Context) error) error {
 	if s.store == nil {
 		return statestore.ErrOff
@@ -60,11 +61,11 @@ func (s *state) call(ctx context.Context, f func(context.Context) error) error {
 	if failed != nil {
 		return failed
 	}
-	limited, cancel := context.WithTimeout(ctx, stateLimit)
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), stateLimit)
 	defer cancel()
 	err := f(limited)
 	isAnswer := err == nil || errors.Is(err, statestore.ErrNotFound) || errors.Is(err, statestore.ErrConflict)
-	if isAnswer || ctx.Err() != nil {
+	if isAnswer {
 		return err
 	}
 	if e := rotation.AsError(err); e != nil && isContent(e) {

@@ -62,10 +62,21 @@ func TestAVaultThatRefusesIsToldByHealthEventAndPageWithinASweep(t *testing.T) {
 }
 
 func TestABusThatRefusesIsToldByHealthAndTheLog(t *testing.T) {
+	for name, refused := range map[string][]string{
+		"the topic":               {cloud.EventTopic},
+		"the queue and the topic": {cloud.CommandQueue, cloud.EventTopic},
+	} {
+		t.Run(name, func(t *testing.T) { refusingBus(t, refused) })
+	}
+}
+
+func refusingBus(t *testing.T, refused []string) {
 	run(t, simulation.Config{}, func(t *testing.T, r *fixture) {
 		r.sweep()
 		r.Purge(name)
-		r.inject(forbidden("servicebus", "send "+cloud.EventTopic))
+		for _, entity := range refused {
+			r.inject(forbidden("servicebus", "send "+entity))
+		}
 		time.Sleep(6 * time.Hour)
 		r.pass(8 * time.Hour)
 		r.wantHealth("after sweeps for more than an hour", 503, "degraded")
