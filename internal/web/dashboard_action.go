@@ -23,6 +23,8 @@ const (
 	doOverlap = "overlap"
 	doRestore = "restore"
 
+	doSwitchOver = "switch-over"
+
 	doRevokeUsers       = "revoke-users"
 	doSignOut           = "sign-out" // of this browser: the one act of one step
 	doSignOutEverywhere = "sign-out-everywhere"
@@ -31,7 +33,7 @@ const (
 // action is what a form asks for, with all that it needs.
 type action struct {
 	Act             string // doRotate ...
-	Name            string // the PAT's, of rotate, extend, overlap and restore
+	Name            string // the PAT's, of rotate, extend, overlap, restore and switch-over
 	RevokePrevious  string
 	Reason          string
 	ValidTo         time.Time
@@ -40,8 +42,10 @@ type action struct {
 	Identity        string
 	Force           bool
 	Until           time.Time // of overlap
-	Accept          string    // of check: the id of a mass change
-	Users           string    // of revoke-users, one a line, with Organization and Identity
+	Ruling          string    // of switch-over, as is the next one
+	Consumer        string
+	Accept          string // of check: the id of a mass change
+	Users           string // of revoke-users, one a line, with Organization and Identity
 	KeepManaged     bool
 	Plan            string // the confirmation of the plan that was shown
 	// Key is the idempotency key: the form sent twice acts once.
@@ -69,6 +73,8 @@ func (act action) Fields() []field {
 	if !act.Until.IsZero() {
 		add("until", act.Until.Format(time.RFC3339))
 	}
+	add("ruling", act.Ruling)
+	add("consumer", act.Consumer)
 	add("acceptMassChange", act.Accept)
 	add("authorizationId", act.AuthorizationID)
 	add("organization", act.Organization)
@@ -139,6 +145,8 @@ func actionOf(form url.Values) (action, *Problem) {
 		}
 	case doRestore:
 		act.Name = form.Get("name")
+	case doSwitchOver:
+		return act, act.readDecision(form.Get("name"), form.Get("ruling"), form.Get("consumer"))
 	case doCheck:
 		act.Accept = form.Get("acceptMassChange")
 	case doRevokeUsers:
@@ -199,6 +207,8 @@ func (d *dashboard) perform(ctx context.Context, by Caller, act action, token st
 		return d.setOverlap(ctx, by, act)
 	case doRestore:
 		return d.restore(ctx, by, act)
+	case doSwitchOver:
+		return d.decideSwitchOver(ctx, by, act)
 	case doRevokeUsers:
 		return d.revokeUsers(ctx, by, act)
 	case doSignOutEverywhere:
@@ -369,6 +379,10 @@ func (d *dashboard) consequences(ctx context.Context, by Caller, act action) (*c
 		return nil, act, unknownPAT()
 	}
 	act.Name = item.Spec.Name
+	if act.Act == doSwitchOver {
+		v, p := d.consequencesOfDeciding(ctx, item, act)
+		return v, act, p
+	}
 	v := &confirmView{Back: item.Spec.Name, Facts: factsOf(item)}
 	switch act.Act {
 	case doExtend:

@@ -48,7 +48,7 @@ func fullPages() map[string]*dashboardPage {
 	pat := ManagedPAT{Name: "a", DisplayName: "A", AuthorizationID: "id", Scopes: []string{"vso.code"}, ValidTo: &soon,
 		RotateAt: &soon, Clamped: true, Global: true, FullScope: true, LastReason: "expiring",
 		NextAction: &NextAction{Action: "nothing"}}
-	healthy := row{ManagedPAT: pat, OverlapUntil: &soon,
+	healthy := row{ManagedPAT: pat, OverlapUntil: &soon, Late: &lateSwitchView{"b, c", soon},
 		Bar: newTimeline(now.AddDate(0, 0, -1), soon, soon, &soon, now)}
 	failing := row{ManagedPAT: pat,
 		Failing: &Failing{PAT: "a", Step: "prove", Attempt: 2, At: now, FailureCause: cause}}
@@ -78,10 +78,17 @@ func fullPages() map[string]*dashboardPage {
 		TokenEvents: []administration.AuditEntry{{At: now, Action: "Token.PatCreateEvent"}},
 		Versions: []VersionInfo{{Latest: true, ValidTo: &soon, RotationID: "r", Reason: "due", RequestedBy: ByTimer},
 			{Enabled: true}, {RevokedAt: &now}}}
+	view.Switch = &switchView{Open: true, Next: "It waits.", Until: &soon, LateAt: &now, CanRelease: true,
+		CanHold: true,
+		Consumers: []consumerView{{ConsumerState: ConsumerState{Name: "b", Required: true}, Word: "Late", Tone: "bad"},
+			{ConsumerState: ConsumerState{Name: "c", At: &now}, Word: "Switched", Done: true}}}
+	over := *view
+	over.Switch = &switchView{}
 	view.History = []Act{{At: now, Act: actFailed, Message: "m"}, {Act: "extended", ValidTo: &soon}}
 	pages := map[string]*dashboardPage{
 		"the overview": {Overview: overview, Notice: notice, Actor: "ann"}, "a list": {Overview: &filtered},
 		"a PAT": {PAT: view}, "a PAT that is not made": {PAT: &patView{}},
+		"a PAT that nobody waits for": {PAT: &over},
 		"a confirmation": {Confirm: &confirmView{Text: []string{"x"},
 			Facts:  []fact{{"n", "v", true}, {"m", "w", false}},
 			Danger: true, Fields: []field{{"a", "b"}}, Back: "a", Until: moment{soon, now}}},
@@ -114,6 +121,8 @@ func FuzzAnActionSurvivesItsOwnForm(f *testing.F) {
 	f.Add("act=extend&name=a&validTo=2027-01-31T00%3A00")
 	f.Add("act=revoke&authorizationId=00000000-0000-4000-8000-00000000dead&force=true")
 	f.Add("act=check&act=rotate")
+	f.Add("act=switch-over&name=a&ruling=confirm&consumer=b")
+	f.Add("act=switch-over&name=a&ruling=hold&consumer=b")
 	f.Add("act=revoke-users&identity=a&organization=+o&users=b%0D%0A%0A+c&keepManaged=true&plan=p")
 	f.Add("act=sign-out-everywhere")
 	f.Fuzz(func(t *testing.T, body string) {

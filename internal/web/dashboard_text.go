@@ -104,6 +104,8 @@ func actionWord(action string) string {
 		return "The event of its rotation is to be published"
 	case rotation.Refuse:
 		return "Somebody must decide"
+	case rotation.ReportLate:
+		return "A switch-over is late"
 	case rotation.ReportSignIn:
 		return "Waits for a sign-in"
 	}

@@ -154,6 +154,7 @@ type row struct {
 	Failing          *Failing
 	Bar              *timeline
 	OverlapUntil     *time.Time
+	Late             *lateSwitchView
 }
 
 type otherRow struct {
@@ -461,7 +462,7 @@ func (r *row) setState() {
 }
 
 func rowOf(it *rotation.Item, failing failures, now time.Time) row {
-	r := row{ManagedPAT: describe(*it), Failing: failing.of(it)}
+	r := row{ManagedPAT: describe(*it), Failing: failing.of(it), Late: lateSwitchOf(it.Late)}
 	r.setState()
 	if c := it.Current; c != nil {
 		if u := c.Ledger.RevokePreviousAt; u.After(now) && u.After(c.Created) {
@@ -525,6 +526,7 @@ type patView struct {
 	TokenEvents []administration.AuditEntry
 	Versions    []VersionInfo
 	SignIn      *signInView
+	Switch      *switchView // nil: the entry has no consumers
 }
 
 func (d *dashboard) pat(ctx context.Context, name string, n *notice) *dashboardPage {
@@ -535,7 +537,8 @@ func (d *dashboard) pat(ctx context.Context, name string, n *notice) *dashboardP
 		}
 		return d.withNotice(ctx, n)
 	}
-	v := &patView{row: row{ManagedPAT: p, Failing: p.Failure}, Versions: p.Versions}
+	v := &patView{row: row{ManagedPAT: p, Failing: p.Failure, Late: lateSwitchOf(p.late)}, Versions: p.Versions,
+		Switch: switchViewOf(p, d.Now())}
 	v.setState()
 	if s, ok := d.Reconciler.Spec(p.Name); ok {
 		v.Overlap = inWords(s.Overlap)

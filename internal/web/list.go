@@ -329,7 +329,7 @@ func describe(item rotation.Item) ManagedPAT {
 		out.AuthorizationID, out.ValidTo, out.LastReason = c.Ledger.AuthorizationID, timeOrNull(c.Expires),
 			string(c.Ledger.Reason)
 	}
-	out.SwitchOver = switchOverOf(item)
+	out.SwitchOver, out.late = switchOverOf(item), item.Late
 	if item.Postponed.Reason != "" {
 		out.RotateAt = timeOrNull(item.ReplacedAt)
 		out.Postponed = &Postponement{Reason: item.Postponed.Reason, Due: timeOrNull(item.Due)}

@@ -1,6 +1,10 @@
 package web
 
-import "time"
+import (
+	"time"
+
+	"github.com/azure-patrol/patrol/internal/rotation"
+)
 
 // ManagedPAT is a PAT of the manifest.
 type ManagedPAT struct {
@@ -25,7 +29,8 @@ type ManagedPAT struct {
 	// NeedsPerson says why, and until when, a person has to do something; null: nobody has to.
 	NeedsPerson *NeedsPerson `json:"needsPerson"`
 	// SwitchOver is how far the consumers are; absent: the entry has none.
-	SwitchOver *SwitchOver `json:"switchOver,omitempty"`
+	SwitchOver *SwitchOver          `json:"switchOver,omitempty"`
+	late       *rotation.LateSwitch // for the page; nil: none is
 
 	NextAction *NextAction   `json:"nextAction"`
 	Problem    *FailureCause `json:"problem,omitempty"`
