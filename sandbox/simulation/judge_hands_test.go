@@ -141,15 +141,6 @@ func silent(c *reconcile.Config) {
 	}}
 }
 
-// leftToSweeps sends no check for a due time.
-func leftToSweeps(c *reconcile.Config) {
-	c.Outbox = outbox{Outbox: c.Outbox, commands: func(_ context.Context, cs []rotation.Command) ([]rotation.Command,
-		error) {
-		isDue := func(c rotation.Command) bool { return strings.HasPrefix(c.Operation, "due-") }
-		return slices.DeleteFunc(cs, isDue), nil
-	}}
-}
-
 // at is a hand at the nth call of a kind.
 func at(service, operation string, n int, hand simulation.Mode) simulation.Plan {
 	return simulation.Plan{{Call: faults.Call{Service: service, Operation: operation}, N: n}: hand}
@@ -181,7 +172,6 @@ func TestAPatrolThatBelievesHandsIsFound(t *testing.T) {
 			at(devops.ServiceName, devops.ListPats, 1, "store denied by a policy for a day")},
 		{"a closed vault not told", "I9", silent, story("sweep"), at(devops.ServiceName, devops.ListPats, 1,
 			"vault closed for seven hours")},
-		{"due times left to sweeps", "I1", leftToSweeps, dueBetweenSweeps(), nil},
 	} {
 		t.Run(tc.mistake, func(t *testing.T) {
 			t.Parallel()
