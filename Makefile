@@ -126,8 +126,9 @@ race: ## the tests that `make unit` runs without the race detector, with it
 	$(GO) -C tests test -race -count=1 -timeout 20m $$($(GO) -C tests list ./... | grep -E '$(PLAIN)')
 
 .PHONY: faults
-faults: setup ## a PAT's year, every upstream call of six stories going wrong in half of all ways, and every hand, in virtual time
+faults: setup ## a PAT's year, a sign-in's 200 days, every upstream call of six stories going wrong in half of all ways, and every hand, in virtual time
 	$(GO) test -count=1 -timeout 12m -v -run '^(TestAPATsYear|TestEverySingleFaultHolds|TestMemoryStaysFlatOverManyReconciles|TestNoHandMakesPatrolBreakAPromise)$$' ./sandbox/simulation
+	$(GO) -C tests test -count=1 -timeout 5m -v ./endurance
 
 .PHONY: e2e
 e2e: setup package axe ## the packaged app, driven through all its triggers, and its pages by a real browser
@@ -205,10 +206,6 @@ newest: ## the newest patch of Go, and the newest versions of all that the modul
 .PHONY: simulate
 simulate: singles hands ## every single fault, every hand at every step, and every pair of faults; takes more than an hour, SCENARIO=rotate narrows it
 	GOGC=400 $(GO) test -count=1 -timeout 24h -v -run '^TestEveryPairOfFaultsHolds$$' ./sandbox/simulation -args -pairs -scenario '$(SCENARIO)'
-
-.PHONY: endurance
-endurance: setup ## a sign-in's 200 days through a real browser; known to hang since the page needs a session
-	$(GO) -C tests test -count=1 -timeout 5m -v ./endurance
 
 .PHONY: singles
 singles: ## every single fault in every story, of which make test runs half; takes about eight minutes, SCENARIO=rotate narrows it

@@ -264,8 +264,9 @@ func (w *work) lateCause() cause {
 	return cause{pat: w.spec.Name, step: stepLate}
 }
 
-// tokenLike is what may be a PAT in a text: their shorter form has 52 characters.
-var tokenLike = regexp.MustCompile(`[A-Za-z0-9]{40,}`)
+// tokenLike is what may be a token in a text: a PAT has 52 characters at least, and a part
+// of an access token has other letters too.
+var tokenLike = regexp.MustCompile(`[A-Za-z0-9+/=_-]{40,}`)
 
 // presentable is a consumer's message as events and logs may carry it.
 func presentable(message string) string {

@@ -291,22 +291,23 @@ func (o Observed) HeldUntil(s Spec, i int, at time.Time) time.Time {
 	if len(o.MissingSwitch(s, i)) == 0 {
 		return at
 	}
-	p, listed := o.Find(o.Replaced[i].Ledger.AuthorizationID)
-	if !listed {
-		return at // it has ended
+	// One list without the PAT does not say that it has ended.
+	own := o.Replaced[i].Expires
+	if p, listed := o.Find(o.Replaced[i].Ledger.AuthorizationID); listed {
+		own = p.ValidTo
 	}
 	c := ParseConfirmed(o.newestSuccessor(i).Ledger.Confirmed)
 	bound := c.Bound
 	switch {
 	case c.Ruling == Release:
 		return at
-	case c.Ruling == Hold:
-		bound = p.ValidTo
+	case c.Ruling == Hold && !own.IsZero():
+		bound = own
 	case bound.IsZero():
-		bound = s.SwitchOver.Bound(at, p.ValidTo)
+		bound = s.SwitchOver.Bound(at, own)
 	}
-	if bound.After(p.ValidTo) {
-		bound = p.ValidTo
+	if !own.IsZero() && bound.After(own) {
+		bound = own
 	}
 	return later(at, bound)
 }

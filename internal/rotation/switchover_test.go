@@ -81,6 +81,10 @@ func TestAReplacedPATWaitsForItsConsumers(t *testing.T) {
 			change: func(_ *rotation.Spec, o *rotation.Observed) {
 				o.Current.Ledger.Confirmed = strings.Replace(o.Current.Ledger.Confirmed, "b", "x", 1)
 			}},
+		{name: "a list without the PAT does not end it", ends: 4,
+			change: func(_ *rotation.Spec, o *rotation.Observed) { o.PATs = o.PATs[:1] }},
+		{name: "held, and a list without the PAT", tag: ruled(rotation.Hold), ends: 10,
+			change: func(_ *rotation.Spec, o *rotation.Observed) { o.PATs = o.PATs[:1] }},
 		{name: "an edited bound does not shorten the overlap", ends: 1,
 			tag: func(c *rotation.Confirmed) { c.Bound = day(0.1) }},
 		{name: "consumers that were taken out of the manifest hold nothing", ends: 1,

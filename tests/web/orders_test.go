@@ -327,3 +327,21 @@ func TestAMassChangeIsAcceptedOnTheDashboard(t *testing.T) {
 		check(t, "PATs ever made", len(r.Cloud.DevOps.PATs(cloud.Organization, cloud.User)), made+5)
 	})
 }
+
+// The latest version holds something that is no PAT: nobody can say which PAT is meant.
+func TestARotationIsRefusedWhereTheSecretHoldsNoPAT(t *testing.T) {
+	for _, revoke := range []string{"now", "overlap"} {
+		t.Run(revoke, func(t *testing.T) {
+			run(t, simulation.Config{}, func(t *testing.T, r *fixture) {
+				r.sweep()
+				put, err := r.Cloud.Vault.Put(keyvault.Version{Name: name, Value: "Server=tcp:contoso;Password=x"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.ask("POST", "/api/pats/jenkins-agents/rotate", `{"revokePrevious":"`+revoke+`"}`).want(422, "not-ours")
+				r.Settle()
+				check(t, "latest version", r.latest(name).ID, put.ID)
+			})
+		})
+	}
+}
