@@ -148,7 +148,13 @@ func (w *work) decided(ctx context.Context, v rotation.Version, c rotation.Confi
 			r.Outcome = "failed: unknown-consumer"
 			return nil
 		}
-		return w.noteSwitched(ctx, v, c.Consumer, rotation.ByHand)
+		err := w.noteSwitched(ctx, v, c.Consumer, rotation.ByHand)
+		now, _ := w.version(v.ID)
+		state, _ := rotation.ParseConfirmed(now.Ledger.Confirmed).Of(c.Consumer)
+		if !state.IsDone() { // it may be noted, and only the event unsent
+			r.Outcome = "failed"
+		}
+		return err
 	}
 	err := w.ruleAll(ctx, c.Ruling)
 	if err != nil {

@@ -313,6 +313,26 @@ func TestAConfirmationIsNotedWhateverFails(t *testing.T) {
 	}
 }
 
+func TestTheAuditOfAConfirmationByHandSaysWhatBecameOfIt(t *testing.T) {
+	for call, outcome := range map[string]string{"vault.Update": "outcome=failed", "bus.Publish": "outcome=done"} {
+		t.Run(call, func(t *testing.T) {
+			switchStory(t, func(f *fixture, before, after rotation.Version) {
+				f.reconcile(ruling(after, rotation.ConfirmByHand, "jenkins"))
+				f.refuse(call, unreachable)
+				f.log.Reset()
+				_ = f.r.Reconcile(f.Context(), ruling(after, rotation.ConfirmByHand, "nightly"))
+				line := ""
+				for text := range strings.Lines(f.log.String()) {
+					if strings.Contains(text, "act=switch-over-confirm") {
+						line = text
+					}
+				}
+				want(f, "the audit line says "+outcome, strings.Contains(line, outcome), true)
+			})
+		})
+	}
+}
+
 func TestARepeatedConfirmationChangesNothing(t *testing.T) {
 	switchStory(t, func(f *fixture, before, after rotation.Version) {
 		for _, name := range []string{"jenkins", "nightly"} {

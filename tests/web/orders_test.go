@@ -338,7 +338,8 @@ func TestARotationIsRefusedWhereTheSecretHoldsNoPAT(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				r.ask("POST", "/api/pats/jenkins-agents/rotate", `{"revokePrevious":"`+revoke+`"}`).want(422, "not-ours")
+				body := `{"revokePrevious":"` + revoke + `"}`
+				r.ask("POST", "/api/pats/jenkins-agents/rotate", body).want(422, "not-ours")
 				r.Settle()
 				check(t, "latest version", r.latest(name).ID, put.ID)
 			})
